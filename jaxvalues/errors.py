@@ -1,0 +1,17 @@
+"""The two errors a user sees: one clear sentence, and the exit code that goes with it."""
+
+
+class UserError(Exception):
+    """Something outside the program is not as it must be (a file, a checkpoint, a device).
+
+    The message is one sentence for the person at the keyboard: what is wrong, where (file, line or key), what
+    was expected. The command line prints it without a traceback and exits with `exit_code`.
+    """
+
+    exit_code = 1
+
+
+class ConfigError(UserError):
+    """A config file, an override or a command's arguments are wrong."""
+
+    exit_code = 2
