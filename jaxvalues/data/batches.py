@@ -1,0 +1,125 @@
+"""From tokenised arguments to batches of few, fixed shapes, in an order that is a pure function of (seed, epoch).
+
+Rows are grouped into length buckets so that little is spent on padding. What does not fill a batch of its bucket moves
+up to the next longer one, so an epoch has exactly ceil(n / B) batches, only the last of them is padded (with rows of
+weight 0), and the set of shapes is the same in every epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenised split: one id array a row, and what its labels are, if known."""
+
+    ids: tuple[np.ndarray, ...]
+    labels: np.ndarray | None  # [n, C] 0/1
+    truncated: int = 0  # rows that were cut to the longest length
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.array([len(row) for row in self.ids], np.int32)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One batch to come: which rows, padded to which length."""
+
+    length: int
+    rows: np.ndarray
+
+
+def plan(order: np.ndarray, lengths: np.ndarray, buckets: Sequence[int], batch_size: int) -> list[Slice]:
+    """Cut rows, taken in `order`, into batches of one bucket each; leftovers move up to the next bucket.
+
+    `lengths` [n] are row lengths in tokens, none above the last bucket. Returns ceil(len(order) / batch_size) slices.
+    """
+    slices, waiting = [], np.empty(0, order.dtype)
+    bucket_of = np.searchsorted(np.asarray(buckets), lengths[order])
+    for number, length in enumerate(buckets):
+        pool = np.concatenate([waiting, order[bucket_of == number]])
+        last = not (bucket_of > number).any()
+        cut = len(pool) if last else len(pool) - len(pool) % batch_size
+        slices += [Slice(length, pool[start : start + batch_size]) for start in range(0, cut, batch_size)]
+        if last:
+            break
+        waiting = pool[cut:]
+    return slices
+
+
+def epoch_plan(
+    lengths: np.ndarray, buckets: Sequence[int], batch_size: int, seed: int, epoch: int
+) -> list[Slice]:
+    """The batches of one training epoch: rows shuffled, bucketed, and the batches shuffled again."""
+    random = np.random.default_rng((seed, epoch))
+    slices = plan(random.permutation(len(lengths)), lengths, buckets, batch_size)
+    return [slices[i] for i in random.permutation(len(slices))]
+
+
+def evaluation_plan(lengths: np.ndarray, buckets: Sequence[int], batch_size: int) -> list[Slice]:
+    """The batches of an evaluation: every row once, in file order within its bucket."""
+    return plan(np.arange(len(lengths)), lengths, buckets, batch_size)
+
+
+def collate(tokens: Tokens, piece: Slice, batch_size: int, pad_id: int) -> Batch:
+    """Make one batch: input_ids and attention_mask [B, T] int32, labels [B, C] float32 (if known), weights [B] float32.
+
+    Rows beyond `piece.rows` are padding: weight 0, one real token so that attention has something to look at.
+    """
+    count = len(piece.rows)
+    input_ids = np.full((batch_size, piece.length), pad_id, np.int32)
+    attention_mask = np.zeros((batch_size, piece.length), np.int32)
+    attention_mask[count:, 0] = 1
+    for row, index in enumerate(piece.rows):
+        ids = tokens.ids[index]
+        input_ids[row, : len(ids)] = ids
+        attention_mask[row, : len(ids)] = 1
+    batch = {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "weights": (np.arange(batch_size) < count).astype(np.float32),
+    }
+    if tokens.labels is not None:
+        batch["labels"] = np.zeros((batch_size, tokens.labels.shape[1]), np.float32)
+        batch["labels"][:count] = tokens.labels[piece.rows]
+    return batch
+
+
+@dataclass(frozen=True)
+class TrainingBatches:
+    """The endless stream of training batches; batch number `step` depends on nothing but (seed, step)."""
+
+    tokens: Tokens
+    buckets: tuple[int, ...]
+    batch_size: int
+    seed: int
+    pad_id: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.tokens) // self.batch_size)
+
+    def lengths(self) -> list[int]:
+        """The bucket lengths that occur, the same in every epoch."""
+        return sorted({piece.length for piece in self._epoch(0)})
+
+    def starting_at(self, step: int) -> Iterator[Batch]:
+        """Batches from `step` on, as if all before had been drawn."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        while True:
+            for piece in self._epoch(epoch)[within:]:
+                yield collate(self.tokens, piece, self.batch_size, self.pad_id)
+            epoch, within = epoch + 1, 0
+
+    def _epoch(self, epoch: int) -> list[Slice]:
+        return epoch_plan(self.tokens.lengths, self.buckets, self.batch_size, self.seed, epoch)

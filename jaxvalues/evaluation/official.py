@@ -1,0 +1,125 @@
+"""The official score of Touché23-ValueEval, exactly as the organisers compute it, and the figures behind it.
+
+Follows the evaluator of SemEval-2023 Task 4 (Kiesel et al. 2023; version of 2023-08-13). It departs from it in one
+place: where macro-precision and macro-recall are both 0 the evaluator divides by zero, and the score here is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxvalues.data.taxonomy import CATEGORIES, GROUPS
+from jaxvalues.errors import UserError
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """How well one label (a category or a group) is found; None where the truth has no positive to find."""
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+    """Positives in the truth."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Everything reported about the decisions on one split; all figures are in [0, 1].
+
+    `official_f1` is the task's score, the harmonic mean of `macro_precision` and `macro_recall`. `mean_category_f1`,
+    which many papers report as "F1", is the mean of the categories' F1. The two differ: always say which one is meant.
+    All four are over the categories with at least one positive in the truth.
+
+    `groups` scores the four higher-order values (level 3) as labels of their own. An argument has a group if it has one
+    of the group's categories, in truth and in prediction alike, which is how Kiesel et al. 2022 made the labels of that
+    level. So confusing two categories of one group costs nothing there. Groups take no part in the four figures above.
+    """
+
+    official_f1: float
+    macro_precision: float
+    macro_recall: float
+    mean_category_f1: float
+    categories: dict[str, LabelScore]
+    groups: dict[str, LabelScore]
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for `json.dump`, its keys named as the fields are."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Scores:
+        """The inverse of `to_json`."""
+        labels = {
+            level: {name: LabelScore(**label) for name, label in entry[level].items()}
+            for level in ("categories", "groups")
+        }
+        return cls(**{**entry, **labels})
+
+
+def score(truth: np.ndarray, predicted: np.ndarray) -> Scores:
+    """Score decisions against the truth; both [n, C] of 0 and 1, columns in the order of `CATEGORIES`.
+
+    Raises UserError if the arrays do not fit each other, hold anything but 0 and 1, or if the truth has no positive.
+    """
+    truth = _as_binary(truth, "truth")
+    predicted = _as_binary(predicted, "predicted labels")
+    if truth.shape != predicted.shape:
+        raise UserError(f"the truth has {len(truth)} rows and the prediction {len(predicted)}: they must be the same")
+    if not truth.any():
+        raise UserError("the truth has no positive label in any category: there is nothing to score")
+    categories = _label_scores(CATEGORIES, truth, predicted)
+    found = [label for label in categories.values() if label.support]
+    macro_precision = float(np.mean([label.precision for label in found]))
+    macro_recall = float(np.mean([label.recall for label in found]))
+    return Scores(
+        official_f1=float(harmonic_mean(macro_precision, macro_recall)),
+        macro_precision=macro_precision,
+        macro_recall=macro_recall,
+        mean_category_f1=float(np.mean([label.f1 for label in found])),
+        categories=categories,
+        groups=_label_scores(tuple(GROUPS), _to_groups(truth), _to_groups(predicted)),
+    )
+
+
+def precision_recall(hits: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall from counts of any one shape: true positives, positives predicted, positives in the truth.
+
+    Precision is 0 where nothing is predicted. Where `support` is 0 both are 0: leave those categories out of any mean.
+    """
+    return hits / np.maximum(predicted, 1), hits / np.maximum(support, 1)
+
+
+def harmonic_mean(precision: np.ndarray | float, recall: np.ndarray | float) -> np.ndarray:
+    """F1 = 2PR / (P + R), element by element; 0 where both are 0."""
+    total = np.add(precision, recall)
+    return 2 * np.multiply(precision, recall) / np.where(total > 0, total, 1)
+
+
+def _label_scores(names: tuple[str, ...], truth: np.ndarray, predicted: np.ndarray) -> dict[str, LabelScore]:
+    support = truth.sum(axis=0)
+    precision, recall = precision_recall((truth & predicted).sum(axis=0), predicted.sum(axis=0), support)
+    columns = zip(names, precision, recall, harmonic_mean(precision, recall), support, strict=True)
+    return {
+        name: LabelScore(float(p), float(r), float(f1), int(n)) if n else LabelScore(None, None, None, 0)
+        for name, p, r, f1, n in columns
+    }
+
+
+def _to_groups(labels: np.ndarray) -> np.ndarray:
+    """Labels by category [n, C] -> by group [n, 4]."""
+    members = [[CATEGORIES.index(name) for name in names] for names in GROUPS.values()]
+    return np.stack([labels[:, columns].any(axis=1) for columns in members], axis=1)
+
+
+def _as_binary(labels: np.ndarray, what: str) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or labels.shape[1] != len(CATEGORIES):
+        raise UserError(f"the {what} must have the shape [n, {len(CATEGORIES)}], not {list(labels.shape)}")
+    if not np.isin(labels, (0, 1)).all():
+        raise UserError(f"the {what} must hold only 0 and 1")
+    return labels.astype(bool)

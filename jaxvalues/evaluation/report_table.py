@@ -1,0 +1,85 @@
+"""The scores of one system on one or several splits, as tables for a terminal of 80 columns or more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from jaxvalues.data.taxonomy import CATEGORIES, GROUPS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxvalues.evaluation.official import LabelScore, Scores
+
+_NAME_WIDTH = max(map(len, CATEGORIES)) + 1
+_BLOCK_WIDTH = len("   P    R   F1     n") + 2  # one split's figures and the space between columns
+_NOTE = (
+    "Official F1 is the harmonic mean of macro-precision and macro-recall; n is the number of positives in the truth. "
+    "Categories with none (–) are left out. A group counts as one label: is any of its categories there?"
+)
+
+
+def render_scores(scores: Mapping[str, Scores], console: Console) -> None:
+    """Print the four named scores of every split, then precision, recall, F1 and support of every category and group.
+
+    `scores` maps the name of a split to its scores. Splits stand side by side, as many as the console is wide enough
+    for; the others follow below.
+    """
+    console.print(_summary(scores))
+    console.print()
+    splits = list(scores.items())
+    side_by_side = max(1, (console.width - _NAME_WIDTH) // _BLOCK_WIDTH)
+    for first in range(0, len(splits), side_by_side):
+        console.print(_details(dict(splits[first : first + side_by_side])))
+        console.print()
+    console.print(_NOTE, style="dim")
+
+
+def _summary(scores: Mapping[str, Scores]) -> Table:
+    from rich.markup import escape
+
+    table = _table("Scores")
+    for name in ("official F1", "macro-\nprecision", "macro-\nrecall", "mean\ncategory F1"):
+        table.add_column(name, justify="right", style="bold" if name == "official F1" else None)
+    for split, s in scores.items():
+        figures = (s.official_f1, s.macro_precision, s.macro_recall, s.mean_category_f1)
+        table.add_row(escape(split), *map(_figure, figures))
+    return table
+
+
+def _details(scores: Mapping[str, Scores]) -> Table:
+    from rich.markup import escape
+
+    table = _table("Category")
+    for split in scores:
+        table.add_column(f"{escape(split)}\n   P    R   F1     n", justify="right", no_wrap=True)
+    for name in CATEGORIES:
+        table.add_row(name, *(_block(s.categories[name]) for s in scores.values()))
+    table.add_section()
+    for name in GROUPS:
+        table.add_row(name, *(_block(s.groups[name]) for s in scores.values()), style="italic")
+    return table
+
+
+def _table(first_column: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+    table.add_column(first_column, no_wrap=True)
+    return table
+
+
+def _block(label: LabelScore) -> str:
+    figures = (_figure(value).rjust(4) for value in (label.precision, label.recall, label.f1))
+    return " ".join((*figures, f"{label.support:5d}"))
+
+
+def _figure(value: float | None) -> str:
+    """.528, 1.00 or –; always at most four characters."""
+    if value is None:
+        return "–"
+    text = f"{value:.3f}"
+    return text[1:] if text.startswith("0") else text[:4]

@@ -1,0 +1,44 @@
+"""Scaled dot-product attention (Vaswani et al., 2017, eq. 1): the one function through which every network attends."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxvalues.models.ops import dropout
+
+# Finite, so that a row in which nothing may be attended to gives a uniform average and never NaN.
+MASKED = -1e30
+
+
+def attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    scale: float | None = None,
+    dropout_rate: float = 0.0,
+    dropout_rng: jax.Array | None = None,
+) -> jax.Array:
+    """Attend from `query` [B, T, N, H] to `key` and `value` [B, S, N, H]; returns [B, T, N, H].
+
+    `mask` is boolean, True where a query may see a key; `bias` is added to the scaled scores; both broadcast to
+    [B, N, T, S]. `scale` defaults to H ** -0.5. Probabilities are dropped at `dropout_rate` where a `dropout_rng` is
+    given. The softmax is computed in float32 whatever the inputs' dtype.
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    drops = dropout_rng is not None and dropout_rate > 0.0
+    if not drops and jax.default_backend() != "cpu":
+        return jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=scale)
+
+    # On CPU a batched product over contiguous [B, N, T, H] is a third faster than an einsum over [B, T, N, H].
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in (query * scale, key, value))
+    scores = jnp.matmul(q, k.transpose(0, 1, 3, 2), preferred_element_type=jnp.float32)  # [B, N, T, S]
+    if bias is not None:
+        scores += bias
+    if mask is not None:
+        scores = jnp.where(mask, scores, MASKED)
+    weights = dropout(jax.nn.softmax(scores, axis=-1), dropout_rate, dropout_rng)
+    return jnp.matmul(weights.astype(v.dtype), v).transpose(0, 2, 1, 3)

@@ -1,0 +1,111 @@
+"""How a network's layers lie in the parameter tree: one by one, or stacked for `lax.scan`.
+
+An encoder's parameters are `{"embeddings": ..., "layers": {segment: ..., ...}}`. A *segment* is a run of consecutive
+layers: the key "3" holds layer 3 with its leaves as they are, the key "0-7" holds layers 0 to 7 with every leaf stacked
+on a leading axis [8, ...]. An unrolled network has one segment per layer, a scanned one has a single stacked segment,
+or two where the lower layers are frozen, so that what trains is chosen by path and never by slicing.
+
+The unrolled tree is the canonical one. `group` and `ungroup` go between the two, bit for bit, on any pytree that holds
+"layers" dicts somewhere (parameters, a trainable part of them, an optimizer's state), of numpy or jax arrays, and
+under `jax.eval_shape`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvalues.errors import UserError
+
+Segment = tuple[int, int]  # first and last layer, both included
+Segments = tuple[Segment, ...]
+
+LAYERS = "layers"
+_KEY = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+def segments_for(num_layers: int, scan: bool, boundary: int = 0) -> Segments:
+    """The segments of a network of `num_layers` layers; a scanned one is cut below layer `boundary` (0: not cut)."""
+    if not 0 <= boundary <= num_layers:
+        raise UserError(f"the lowest trainable layer is {boundary}, but must lie between 0 and {num_layers}")
+    if not scan:
+        return tuple((i, i) for i in range(num_layers))
+    cuts = sorted({0, boundary, num_layers})
+    return tuple((first, end - 1) for first, end in zip(cuts, cuts[1:], strict=False))
+
+
+def segment_key(segment: Segment) -> str:
+    """The dict key of a segment: "3" for (3, 3), "0-7" for (0, 7)."""
+    first, last = segment
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def parse_key(key: str) -> Segment | None:
+    """The segment a dict key names, or None where it names none."""
+    match = _KEY.fullmatch(key) if isinstance(key, str) else None
+    return match and (int(match[1]), int(match[2] or match[1]))
+
+
+def group(tree: Any, segments: Segments) -> Any:
+    """Stack the layers of a canonical (unrolled) tree into `segments`; a segment that is wholly absent stays absent."""
+
+    def stack(layers: dict[str, Any]) -> dict[str, Any]:
+        grouped, rest = {}, set(layers)
+        for first, last in segments:
+            names = [str(i) for i in range(first, last + 1)]
+            present = [name for name in names if name in layers]
+            if not present:
+                continue
+            if present != names:
+                missing = ", ".join(sorted(set(names) - set(present), key=int))
+                raise UserError(f"layers {first} to {last} are to be stacked, but layer {missing} is not in the tree")
+            grouped[segment_key((first, last))] = (
+                layers[names[0]] if first == last else jax.tree.map(_stack, *(layers[name] for name in names))
+            )
+            rest -= set(names)
+        if rest:
+            raise UserError(f"layer {', '.join(sorted(rest))} belongs to none of the segments {segments}")
+        return grouped
+
+    return _map_layers(stack, tree)
+
+
+def ungroup(tree: Any) -> Any:
+    """The canonical (unrolled) form of a tree: every stacked segment taken apart into its layers."""
+
+    def unstack(layers: dict[str, Any]) -> dict[str, Any]:
+        flat = {}
+        for key in sorted(layers, key=parse_key):
+            (first, last), leaves = parse_key(key), layers[key]
+            for i in range(first, last + 1):
+                flat[str(i)] = leaves if first == last else jax.tree.map(lambda x, at=i - first: x[at], leaves)
+        return flat
+
+    return _map_layers(unstack, tree)
+
+
+def _map_layers(change: Callable[[dict], dict], tree: Any) -> Any:
+    """Apply `change` to every dict of segments in a pytree, wherever it stands."""
+    if isinstance(tree, dict):
+        return {
+            key: change(value) if key == LAYERS and _holds_segments(value) else _map_layers(change, value)
+            for key, value in tree.items()
+        }
+    return jax.tree.map(
+        lambda node: _map_layers(change, node) if isinstance(node, dict) else node,
+        tree,
+        is_leaf=lambda node: isinstance(node, dict),
+    )
+
+
+def _holds_segments(value: Any) -> bool:
+    return isinstance(value, dict) and all(parse_key(key) for key in value)
+
+
+def _stack(*leaves: Any) -> Any:
+    return (jnp if any(isinstance(leaf, jax.Array) for leaf in leaves) else np).stack(leaves)

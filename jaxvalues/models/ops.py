@@ -1,0 +1,55 @@
+"""The small operations that every network shares: dropout and the activation table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxvalues.errors import UserError
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Gaussian error linear unit x Φ(x) (Hendrycks & Gimpel, 2016), exact; erf is cheaper than jax.nn.gelu's erfc."""
+    return 0.5 * x * (1.0 + lax.erf(x * 0.5**0.5))
+
+
+# Hugging Face's names of `hidden_act`
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": gelu,
+    "gelu_new": partial(jax.nn.gelu, approximate=True),
+    "gelu_fast": partial(jax.nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+def activation(name: str) -> Callable[[jax.Array], jax.Array]:
+    """The activation function Hugging Face calls `name`; raises `UserError` for one that is not in the table."""
+    if name not in ACTIVATIONS:
+        raise UserError(f"activation '{name}' is not supported, expected one of {', '.join(sorted(ACTIVATIONS))}")
+    return ACTIVATIONS[name]
+
+
+def dropout(x: jax.Array, rate: float, rng: jax.Array | None) -> jax.Array:
+    """Zero each entry of x [..., n] with probability `rate` and scale the others so that the mean stays (Srivastava
+    et al., 2014); the identity where `rng` is None or the rate is 0.
+
+    16 random bits an entry are enough, and two entries share one 32-bit draw, which halves the cost of the draws; the
+    rate is rounded to a multiple of 2**-16 and the scale follows the rounded rate.
+    """
+    if rng is None or rate == 0.0:
+        return x
+    threshold = round(rate * 2**16)
+    if not 0 < threshold < 2**16:
+        raise UserError(f"a dropout rate must lie in [0, 1), got {rate}")
+    *outer, n = x.shape
+    words = jax.random.bits(rng, (*outer, (n + 1) // 2), jnp.uint32)
+    bits = lax.bitcast_convert_type(words, jnp.uint16).reshape(*outer, -1)[..., :n]
+    return jnp.where(bits >= threshold, x / (1.0 - threshold / 2**16), 0).astype(x.dtype)

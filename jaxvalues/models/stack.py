@@ -1,0 +1,105 @@
+"""Running a stack of equal layers: segment by segment, each unrolled or scanned, as deep as the caller asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from jaxvalues.errors import UserError
+from jaxvalues.models.layout import Segments, segment_key
+
+
+def init_layers(rng: jax.Array, layer: nn.Module, segments: Segments, *example: Any) -> dict[str, Any]:
+    """Initial parameters of every layer, {segment: tree}: the same numbers however the layers are grouped.
+
+    Layer i is initialised from fold_in(rng, i); `example` are the arguments of the layer's `__call__`.
+    """
+    num_layers = segments[-1][1] + 1
+    stacked = jax.vmap(lambda key: layer.init(key, *example)["params"])(layer_keys(rng, num_layers))
+    return {
+        segment_key((first, last)): jax.tree.map(lambda x: x[first : last + 1] if last > first else x[first], stacked)  # noqa: B023
+        for first, last in segments
+    }
+
+
+def layer_keys(rng: jax.Array, num_layers: int) -> jax.Array:
+    """One key per layer [L], the same whether the layers are scanned or not."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, jnp.arange(num_layers))
+
+
+def hidden_indices(layers: Sequence[int], num_layers: int) -> tuple[int, ...]:
+    """Non-negative indices of hidden states: 0 is the embeddings, k the output of layer k, -1 the last, as in HF."""
+    for k in layers:
+        if not -num_layers - 1 <= k <= num_layers:
+            raise UserError(
+                f"hidden state {k} was asked for, but a network of {num_layers} layers has {-num_layers - 1} to "
+                f"{num_layers} (0 is the embeddings)"
+            )
+    return tuple(k % (num_layers + 1) for k in layers)
+
+
+def run_layers(
+    apply: Callable[[Any, jax.Array, Any], jax.Array],
+    params: dict[str, Any],
+    hidden: jax.Array,
+    per_layer: Any = None,
+    *,
+    segments: Segments,
+    wanted: tuple[int, ...],
+    stop_gradient_below: int = 0,
+    remat: bool = False,
+) -> tuple[jax.Array, ...]:
+    """The hidden states [B, T, D] with the indices `wanted` (see `hidden_indices`), in that order.
+
+    `apply(layer_params, hidden, extra)` is one layer; `per_layer` is a pytree whose leaves have a leading axis [L] and
+    of which each layer is given its slice (dropout keys, prefixes). Nothing above the highest wanted state is computed.
+    With `stop_gradient_below` = k > 0 neither the layers below k nor what enters them is differentiated. `remat`
+    recomputes each layer's activations in the backward pass instead of keeping them.
+    """
+    _check_stop(stop_gradient_below, segments)
+    if remat:
+        apply = jax.checkpoint(apply)
+    top = max(wanted)
+    if stop_gradient_below > 0:
+        hidden = lax.stop_gradient(hidden)
+    states = {0: hidden}
+    for first, last in segments:
+        if first >= top:
+            break
+        leaves = params[segment_key((first, last))]
+        if last < stop_gradient_below:
+            leaves, hidden = lax.stop_gradient((leaves, hidden))
+        if first == last:
+            hidden = apply(leaves, hidden, jax.tree.map(lambda x: x[first], per_layer))  # noqa: B023
+        else:
+            count = min(last + 1, top) - first
+            keep = any(first < k < first + count for k in wanted)  # states inside the segment are wanted too
+            leaves = jax.tree.map(lambda x: x[:count], leaves) if first + count <= last else leaves  # noqa: B023
+            extras = jax.tree.map(lambda x: x[first : first + count], per_layer)  # noqa: B023
+
+            def step(h: jax.Array, xs: Any) -> tuple[jax.Array, jax.Array | None]:
+                h = apply(xs[0], h, xs[1])
+                return h, h if keep else None  # noqa: B023
+
+            hidden, inner = lax.scan(step, hidden, (leaves, extras))
+            if keep:
+                states |= {first + 1 + i: inner[i] for i in range(count)}
+            last = first + count - 1
+        if last < stop_gradient_below:
+            hidden = lax.stop_gradient(hidden)
+        states[last + 1] = hidden
+    return tuple(states[k] for k in wanted)
+
+
+def _check_stop(stop_gradient_below: int, segments: Segments) -> None:
+    starts = [first for first, _ in segments] + [segments[-1][1] + 1]
+    if stop_gradient_below not in starts:
+        raise UserError(
+            f"gradients stop below layer {stop_gradient_below}, which is inside a stacked segment; "
+            f"a segment must begin there, but they begin at {', '.join(map(str, starts))}"
+        )

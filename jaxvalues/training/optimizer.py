@@ -1,0 +1,108 @@
+"""AdamW whose learning rate, decay, warm-up and clipping are *traced*: a sweep over them compiles nothing new.
+
+The update is Loshchilov & Hutter's (2019, algorithm 2): p ← p − η·m·(Adam(g) + λ·p), with m the layer-wise factor.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxvalues.config import OptimizerConfig
+from jaxvalues.tuning.weights import layer_range
+
+UNDECAYED = ("bias", "scale")  # leaf names of biases and layer norms
+
+
+class Hyper(NamedTuple):
+    """Everything a step takes as a traced number."""
+
+    learning_rate: jax.Array
+    weight_decay: jax.Array
+    layer_decay: jax.Array
+    clip_norm: jax.Array
+    warmup_steps: jax.Array
+    total_steps: jax.Array
+    seed: jax.Array
+
+
+def make_hyper(config: OptimizerConfig, total_steps: int, seed: int) -> Hyper:
+    """The traced numbers of a run. Warm-up is rounded up to whole steps; no clipping is a limit of infinity."""
+    return Hyper(
+        learning_rate=np.float32(config.learning_rate),
+        weight_decay=np.float32(config.weight_decay),
+        layer_decay=np.float32(config.layer_decay),
+        clip_norm=np.float32(config.clip_norm or np.inf),
+        warmup_steps=np.float32(np.ceil(config.warmup * total_steps)),
+        total_steps=np.float32(total_steps),
+        seed=np.uint32(seed),
+    )
+
+
+def learning_rate_at(step: jax.Array, hyper: Hyper, schedule: str) -> jax.Array:
+    """Learning rate of the update number `step` (from 0): linear warm-up, then `schedule` down to 0 at `total_steps`."""
+    step = jnp.asarray(step, jnp.float32)
+    warmup = jnp.minimum(1.0, (step + 1.0) / jnp.maximum(hyper.warmup_steps, 1.0))
+    after = jnp.maximum(step - hyper.warmup_steps, 0.0) / jnp.maximum(hyper.total_steps - hyper.warmup_steps, 1.0)
+    match schedule:
+        case "cosine":
+            shape = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.minimum(after, 1.0)))
+        case "linear":
+            shape = jnp.maximum(1.0 - after, 0.0)
+        case "constant":
+            shape = 1.0
+    return hyper.learning_rate * warmup * shape
+
+
+def layer_exponents(params: Any, num_layers: int) -> Any:
+    """How many times the layer decay applies to each leaf: 0 for heads and top layer, then 1, 2, …; embeddings L.
+
+    Stacked leaves [n, …] get one exponent a layer, shaped [n, 1, …] to broadcast.
+    """
+    exponents = {}
+    for path, leaf in flatten_dict(params, sep="/").items():
+        layers = layer_range(path)
+        if layers is None:
+            exponents[path] = np.float32(num_layers if "embeddings/" in path else 0)
+        else:
+            below_top = num_layers - 1 - np.arange(layers[0], layers[1] + 1, dtype=np.float32)
+            stacked = "-" in path.split("layers/")[1].split("/")[0]
+            exponents[path] = below_top.reshape(-1, *[1] * (leaf.ndim - 1)) if stacked else below_top[0]
+    return unflatten_dict(exponents, sep="/")
+
+
+def decay_mask(params: Any) -> Any:
+    """1 for leaves that weight decay shrinks, 0 for biases and layer norms."""
+    flat = flatten_dict(params)
+    return unflatten_dict({path: np.float32(path[-1] not in UNDECAYED) for path in flat})
+
+
+class AdamW:
+    """The optimizer as pure functions; `state` holds Adam's moments and nothing else."""
+
+    def __init__(self, config: OptimizerConfig, num_layers: int) -> None:
+        self.schedule = config.schedule
+        self.num_layers = num_layers
+        self.adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
+
+    def init(self, params: Any) -> Any:
+        """Moments of 0 for every leaf of `params`."""
+        return self.adam.init(params)
+
+    def update(self, grads: Any, state: Any, params: Any, step: jax.Array, hyper: Hyper) -> tuple[Any, Any, dict]:
+        """One update. Returns (params, state, metrics): learning rate and gradient norm before clipping."""
+        norm = optax.global_norm(grads)
+        scale = jnp.minimum(1.0, hyper.clip_norm / jnp.maximum(norm, 1e-12))
+        directions, state = self.adam.update(jax.tree.map(lambda g: g * scale, grads), state)
+        rate = learning_rate_at(step, hyper, self.schedule)
+
+        def move(param: jax.Array, direction: jax.Array, exponent: np.ndarray, decays: np.ndarray) -> jax.Array:
+            return param - rate * hyper.layer_decay**exponent * (direction + hyper.weight_decay * decays * param)
+
+        params = jax.tree.map(move, params, directions, layer_exponents(params, self.num_layers), decay_mask(params))
+        return params, state, {"learning_rate": rate, "grad_norm": norm}
