@@ -37,6 +37,8 @@ class DataConfig(Section):
     """Where thresholds and the best step are chosen: a fraction of the training split, or another split's name."""
     held_out_by: Literal["conclusion", "argument"] = "conclusion"
     """With a fraction: hold out whole conclusions (as between the official splits) or single arguments."""
+    held_out_seed: int = Field(0, ge=0)
+    """Which part is held out; apart from `seed`, so that runs of several seeds train on the same arguments."""
     report: tuple[str, ...] = ("validation", "test")
     """Splits whose scores are reported; never used to choose anything."""
     max_length: int = Field(256, ge=4)
@@ -67,7 +69,7 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute dtype; parameters stay float32. auto: bfloat16 on accelerators, float32 on CPU."""
     scan: bool | Literal["auto"] = "auto"
-    """Run layers with one scan (compiles faster) or unrolled. auto: scan above 12 layers or on accelerators."""
+    """Run layers with one scan (compiles faster) or unrolled (faster steps on CPU). auto: scan on accelerators."""
     remat: bool = False
     """Recompute layer activations in the backward pass to save memory."""
     dropout: float | None = Field(None, ge=0, lt=1)
@@ -226,7 +228,9 @@ class Config(Section):
     def _sections_fit_together(self) -> Config:
         data = self.data
         if (self.model.path is None) == (self.model.config is None):
-            raise ValueError("give model.path (a checkpoint folder or hub id) or model.config (random weights), not both")
+            raise ValueError(
+                "give model.path (a checkpoint folder or hub id) or model.config (random weights), not both"
+            )
         if self.model.config is not None and not (self.model.tokenizer or self.model.train_tokenizer):
             raise ValueError("model.config needs model.tokenizer or model.train_tokenizer")
         if isinstance(data.held_out, str) and data.held_out in (*data.report, data.train):
@@ -255,10 +259,16 @@ class Config(Section):
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
+    def decisive(self) -> dict[str, Any]:
+        """Everything that decides the numbers. Not: names, places, and how the work is laid out on devices."""
+        tree = self.model_dump(mode="json", exclude={"name", "output", "mesh", "logging", "runtime"})
+        for section, key in (("data", "dir"), ("model", "path"), ("model", "scan"), ("model", "remat")):
+            del tree[section][key]
+        return tree
+
     def fingerprint(self) -> str:
-        """Short hash of everything that decides the numbers: all but name, output, logging and runtime."""
-        decisive = self.model_dump(mode="json", exclude={"name", "output", "logging", "runtime"})
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+        """Short hash of `decisive`; weights and data are told apart by their own checksums."""
+        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:

@@ -40,7 +40,7 @@ class Argument:
     @property
     def source(self) -> str:
         """The letter of the corpus it comes from (`taxonomy.SOURCES`)."""
-        return self.id[0]
+        return self.id[:1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,18 +83,18 @@ def load_split(
     tensorflow_datasets, which downloads it on first use.
     Raises UserError for an unknown or missing split and for files that are not as they must be.
     """
-    from jaxvalues.data import tsv
+    from jaxvalues.data.folder import read_split
 
     if name not in SPLITS:
-        raise UserError(f"there is no split {name!r}: it is one of {', '.join(SPLITS)}.")
+        raise UserError(f"there is no split {name!r}: it is one of {', '.join(SPLITS)}")
     if dir is not None:
-        return tsv.read_split(dir, name)
+        return read_split(dir, name)
     if source == "sample":
         with as_file(files("jaxvalues.data") / "sample") as folder:
-            return tsv.read_split(folder, name)
+            return read_split(folder, name)
     if source == "touche23":
         return _load_prepared(name)
-    raise UserError(f"there is no data source {source!r}: it is touche23 or sample.")
+    raise UserError(f"there is no data source {source!r}: it is touche23 or sample")
 
 
 def _load_prepared(name: str) -> Split:
@@ -103,6 +103,6 @@ def _load_prepared(name: str) -> Split:
     except ImportError as error:
         raise UserError(
             f"reading the published data needs the package {error.name}, which is not installed: install it, or give "
-            "data.dir, a folder with the files."
+            "data.dir, a folder with the files"
         ) from error
     return prepared.load(name)

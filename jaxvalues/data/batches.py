@@ -57,9 +57,7 @@ def plan(order: np.ndarray, lengths: np.ndarray, buckets: Sequence[int], batch_s
     return slices
 
 
-def epoch_plan(
-    lengths: np.ndarray, buckets: Sequence[int], batch_size: int, seed: int, epoch: int
-) -> list[Slice]:
+def epoch_plan(lengths: np.ndarray, buckets: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[Slice]:
     """The batches of one training epoch: rows shuffled, bucketed, and the batches shuffled again."""
     random = np.random.default_rng((seed, epoch))
     slices = plan(random.permutation(len(lengths)), lengths, buckets, batch_size)

@@ -1,7 +1,7 @@
 """Templates: text files that turn an argument into what a model reads.
 
 A template is one line of text with slots in braces: `{premise}`, `{conclusion}`, `{stance}` and `{sep}`, which stands
-for the tokenizer's separator token. The ones that come with jaxvalues lie in `data/templates/`; a path names a user's own.
+for the tokenizer's separator token. Those of jaxvalues lie in `data/templates/`; a path names a user's own.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from jaxvalues.data.arguments import Argument
+from jaxvalues.data.arguments import AGAINST, IN_FAVOR, Argument
 from jaxvalues.errors import ConfigError
 
 SLOTS = ("premise", "conclusion", "stance", "sep")
-STANCES = {"in favor of": "supporting", "against": "against"}  # how the paper's templates word them
+STANCES = {IN_FAVOR: "supporting", AGAINST: "against"}  # how the paper's templates word them
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ def load_template(name: str) -> Template:
         text = " ".join(source.read_text(encoding="utf-8").split())
     except (OSError, UnicodeDecodeError):
         known = ", ".join(sorted(own))
-        raise ConfigError(f"formulation.template: no template `{name}` (known: {known}) and no text file there") from None
+        raise ConfigError(
+            f"formulation.template: no template `{name}` (known: {known}) and no text file there"
+        ) from None
     try:
         slots = [slot for _, slot, _, _ in string.Formatter().parse(text) if slot is not None]
     except ValueError as error:

@@ -26,7 +26,7 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerBase:
-    """A byte-level BPE tokenizer with RoBERTa's special tokens, trained on `texts`; the same texts give the same tokenizer."""
+    """A byte-level BPE tokenizer with RoBERTa's special tokens; the same `texts` give the same tokenizer."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,160 +1,175 @@
-"""The published file format, read strictly and written atomically.
+"""The published file format: tables, read strictly and written atomically.
 
-A table is UTF-8 text without a byte order mark: a header line and one line for each row, fields separated by single
-tabs, **no quoting** (three published arguments start a field with a literal quote). A folder holds, for each split,
-`arguments-<split>.tsv`, `labels-<split>.tsv` and `level1-labels-<split>.tsv`; the last two are optional.
-
-Two things are accepted beyond the published files, since they change no text: lines that end in CR LF (editors and
-git on Windows write them), and the spelling "in favour of" of the release of December 2022, read as "in favor of".
-Everything else that is wrong gets one sentence with the file and the line, and nothing is repaired.
+A table is UTF-8 text without a byte order mark: a header line and one line for each row, its first column the
+argument's ID, fields separated by single tabs, **no quoting** (three published arguments start a field with a literal
+quote). Two things are accepted beyond the published files, since they change no text: lines that end in CR LF (editors
+and git on Windows write them), and the spelling "in favour of" of the release of December 2022, read as "in favor of".
+Everything else that is wrong gets one sentence with the file and the line; nothing is repaired.
 """
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import numpy as np
 
-from jaxvalues.data.arguments import IN_FAVOR, SPLITS, STANCES, Argument, Split
-from jaxvalues.data.taxonomy import CATEGORIES, VALUE_CATEGORY, VALUES
+from jaxvalues.data.arguments import IN_FAVOR, STANCES, Argument
+from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import UserError
 
 ID = "Argument ID"
 ARGUMENT_HEADER: tuple[str, ...] = (ID, "Conclusion", "Stance", "Premise")
 
 Report = Callable[[str], None]
-"""Takes one sentence about one problem. The readers' default raises it; `list.append` collects them instead."""
+"""Takes one sentence about one problem. `stop` raises the first; `list.append` collects them all."""
 
 
-def _stop(problem: str) -> None:
+def stop(problem: str) -> None:
+    """The default `Report`: the first problem is a UserError."""
     raise UserError(problem)
 
 
-@dataclass(frozen=True)
-class _Table:
-    path: Path
-    rows: list[list[str]]  # row i stands in line i + 2
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(row[0] for row in self.rows)
-
-
-def read_arguments(path: str | Path, *, report: Report = _stop) -> tuple[Argument, ...]:
+def read_arguments(path: str | Path, *, report: Report = stop) -> tuple[Argument, ...]:
     """The arguments of one file, labelled or not (the input of a prediction needs nothing else).
 
-    Raises UserError at the first problem, unless `report` takes the problems.
+    With a collecting `report`, a faulty row is kept as it stands and an unreadable file has no rows.
+    Raises UserError at the first problem otherwise.
     """
-    table = _read_table(Path(path), ARGUMENT_HEADER, report)
-    return _to_arguments(table, report) if table else ()
+    arguments = []
+    for line, (id, cells) in enumerate(zip(*read_table(path, ARGUMENT_HEADER, report=report), strict=True), start=2):
+        conclusion, stance, premise = cells
+        argument = Argument(id, conclusion, IN_FAVOR if stance == "in favour of" else stance, premise)
+        if argument.stance not in STANCES:
+            expected = " or ".join(map(repr, STANCES))
+            report(f"{path}, line {line}: the stance of {id} is {stance!r}, expected {expected}")
+        for column, text in (("conclusion", conclusion), ("premise", premise)):
+            if not text.strip():
+                report(f"{path}, line {line}: the {column} of {id} is empty")
+        arguments.append(argument)
+    return tuple(arguments)
 
 
 def read_labels(
-    path: str | Path, columns: Sequence[str] = CATEGORIES, *, report: Report = _stop
+    path: str | Path, columns: Sequence[str] = CATEGORIES, *, report: Report = stop
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """The IDs and the 0/1 matrix [n, len(columns)] int8 of a labels file or of a run in the official format.
 
-    Raises UserError at the first problem, unless `report` takes the problems.
+    With a collecting `report`, a cell that is neither 0 nor 1 is -1 and an unreadable file has no rows.
+    Raises UserError at the first problem otherwise.
     """
-    table = _read_table(Path(path), (ID, *columns), report)
-    return (table.ids, _to_labels(table, columns, report)) if table else ((), np.zeros((0, len(columns)), np.int8))
+    ids, rows = read_table(path, (ID, *columns), report=report)
+    cells = np.array(rows).reshape(len(rows), len(columns))
+    wrong = (cells != "0") & (cells != "1")
+    for i, c in np.argwhere(wrong):
+        report(f"{path}, line {i + 2}: {columns[c]} of {ids[i]} is {rows[i][c]!r}, expected 0 or 1")
+    return ids, np.where(wrong, -1, cells == "1").astype(np.int8)
 
 
-def read_split(dir: str | Path, name: str, *, report: Report = _stop) -> Split:
-    """The split `name` of a folder, with whichever of its two label files are there.
+def read_table(
+    path: str | Path, header: Sequence[str], *, report: Report = stop
+) -> tuple[tuple[str, ...], list[list[str]]]:
+    """The IDs and the remaining cells of every row below exactly this header; row i stands in line i + 2.
 
-    Raises UserError when its arguments file is absent (saying which splits are there) or at the first problem.
+    With a collecting `report`, a file that is not such a table has no rows. Raises UserError at the first problem
+    otherwise.
     """
-    folder = Path(dir)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: data.dir must name the folder with the files arguments-*.tsv.")
-    arguments, labels, level1 = (folder / file for file in split_files(name))
-    if not arguments.is_file():
-        there = ", ".join(s for s in SPLITS if (folder / split_files(s)[0]).is_file()) or "none"
-        raise UserError(f"the split {name} is not in {folder}: looked for {arguments.name}; splits there: {there}.")
-    present = [path if path.is_file() else None for path in (labels, level1)]
-    return read_split_files(name, arguments, *present, report=report)
-
-
-def read_split_files(
-    name: str, arguments: Path, labels: Path | None, level1: Path | None, *, report: Report = _stop
-) -> Split:
-    """A split from its files, wherever they lie; checks that they speak of the same arguments in the same order.
-
-    level1 must combine by "or" to labels exactly. Raises UserError at the first problem; with a collecting `report`,
-    what could not be read is left out (no arguments) or None (labels).
-    """
-    argument_table = _read_table(arguments, ARGUMENT_HEADER, report)
-    split = Split(name, _to_arguments(argument_table, report) if argument_table else ())
-    matrices: list[np.ndarray | None] = []
-    for path, columns in ((labels, CATEGORIES), (level1, VALUES)):
-        table = _read_table(path, (ID, *columns), report) if path else None
-        matrix = _to_labels(table, columns, report) if table else None
-        if table and argument_table and not _same_ids(argument_table, table, report):
-            matrix = None
-        matrices.append(matrix if argument_table else None)
-    if all(matrix is not None for matrix in matrices):
-        _check_level1(level1, split.ids, *matrices, report)
-    return Split(name, split.arguments, *matrices)
-
-
-def check_folder(dir: str | Path) -> tuple[dict[str, Split], list[str]]:
-    """Every split found in a folder, and one sentence for every problem of its files (none when all is well).
-
-    Raises UserError only when there is no such folder.
-    """
-    folder, problems = Path(dir), []
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: give the folder with the files arguments-*.tsv.")
-    splits = {}
-    for name in SPLITS:
-        arguments, *label_files = split_files(name)
-        if (folder / arguments).is_file():
-            splits[name] = read_split(folder, name, report=problems.append)
-        elif name != "test-nyt":  # its labels are published, its texts are not
-            orphans = (file for file in label_files if (folder / file).is_file())
-            problems += [f"{folder / file}: there is no {arguments} with the arguments it labels." for file in orphans]
-    known = {split_files(name)[0] for name in SPLITS}
-    strangers = sorted(path for path in folder.glob("arguments-*.tsv") if path.name not in known)
-    problems += [f"{path}: names no known split, which are {', '.join(SPLITS)}." for path in strangers]
-    if not splits:
-        problems.append(f"{folder}: holds no split; expected files such as {split_files(SPLITS[0])[0]}.")
-    return splits, problems + _shared_ids(splits)
-
-
-def split_files(name: str) -> tuple[str, str, str]:
-    """The names of a split's three files: arguments, labels, level 1 labels."""
-    return f"arguments-{name}.tsv", f"labels-{name}.tsv", f"level1-labels-{name}.tsv"
-
-
-def categories_of(level1: np.ndarray) -> np.ndarray:
-    """Level 1 labels [n, 54] -> category labels [n, 20]: a category is there when one of its values is."""
-    owner = np.asarray(VALUE_CATEGORY)
-    return np.stack([level1[:, owner == c].max(axis=1) for c in range(len(CATEGORIES))], axis=1)
+    text = _read_text(Path(path), report)
+    if text is None:
+        return (), []
+    first, *lines = (line.removesuffix("\r") for line in text.removesuffix("\n").split("\n"))
+    if (fields := first.split("\t")) != list(header):
+        report(f"{path}, line 1: {_header_problem(fields, header)}")
+        return (), []
+    rows = [line.split("\t") for line in lines]
+    problems = list(_row_problems(lines, rows, len(header)))
+    for problem in problems:
+        report(f"{path}{problem}")
+    if problems:
+        return (), []
+    ids = tuple(row[0] for row in rows)
+    _check_ids(path, ids, report)
+    return ids, [row[1:] for row in rows]
 
 
 def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table so that at every moment `path` is either the old file or the complete new one.
 
-    Raises UserError for a field that the format cannot hold (a tab, a line break, a NUL, or an unpaired surrogate) and
-    ValueError for a row that is not as long as the header.
+    Raises UserError for a field that the format cannot hold (a tab, a line break or a NUL) and ValueError for a row
+    that is not as long as the header.
     """
     path = Path(path)
-    with NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
-        try:
-            for number, row in enumerate((header, *rows) if isinstance(rows, tuple) else _chain(header, rows), start=1):
-                if len(row) != len(header):
-                    raise ValueError(f"{path}, line {number}: {len(row)} fields under a header of {len(header)}")
-                file.write(_encode(path, number, [str(field) for field in row]))
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # in the same folder: only there is a rename atomic
+    try:
+        with partial.open("wb") as file:
+            for line, row in enumerate(chain((header,), rows), start=1):
+                fields = [str(field) for field in row]
+                if len(fields) != len(header):
+                    raise ValueError(f"{path}, line {line}: {len(fields)} fields under a header of {len(header)}")
+                if bad := next((field for field in fields if re.search(r"[\t\n\r\0]", field)), None):
+                    raise UserError(f"{path}, line {line}: a field cannot hold a tab, line break or NUL: {bad!r}")
+                file.write(("\t".join(fields) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(file.name)
-            raise
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_text(path: Path, report: Report) -> str | None:
+    """The file's text; None, after a report, for a file that is not plain UTF-8 text."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return report(f"{path}: no such file")
+    except OSError as error:
+        return report(f"{path}: cannot be read ({error.strerror})")
+    if problem := _bytes_problem(data):
+        return report(f"{path}{problem}")
+    return data.decode("utf-8")
+
+
+def _bytes_problem(data: bytes) -> str | None:
+    if not data:
+        return ": the file is empty, expected a header line"
+    if data.startswith(codecs.BOM_UTF8):
+        return ", line 1: starts with a byte order mark, expected UTF-8 without one"
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return f", line {line}: the byte 0x{data[error.start]:02x} is not UTF-8, in which the file must be saved"
+    if (nul := data.find(b"\0")) >= 0:
+        line = data.count(b"\n", 0, nul) + 1
+        return f", line {line}: holds a NUL byte, expected plain text"
+    return None
+
+
+def _header_problem(fields: list[str], header: Sequence[str]) -> str:
+    if len(fields) != len(header):
+        return f"the header has {len(fields)} columns separated by tabs, expected {len(header)} ({header[0]}, ...)"
+    column = next(i for i, (found, wanted) in enumerate(zip(fields, header, strict=True)) if found != wanted)
+    return f"column {column + 1} of the header is {fields[column]!r}, expected {header[column]!r}"
+
+
+def _row_problems(lines: list[str], rows: list[list[str]], columns: int) -> Iterable[str]:
+    if not rows:
+        yield ": holds a header but no rows"
+    for number, (line, row) in enumerate(zip(lines, rows, strict=True), start=2):
+        if len(row) != columns:
+            yield f", line {number}: {len(row)} columns separated by tabs, expected {columns}"
+        elif "\r" in line:
+            yield f", line {number}: a carriage return inside the line"
+
+
+def _check_ids(path: str | Path, ids: tuple[str, ...], report: Report) -> None:
+    first_line: dict[str, int] = {}
+    for line, id in enumerate(ids, start=2):
+        if not id.strip():
+            report(f"{path}, line {line}: the {ID} is empty")
+        elif first_line.setdefault(id, line) != line:
+            report(f"{path}, line {line}: the {ID} {id} stands in line {first_line[id]} already")

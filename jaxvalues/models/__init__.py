@@ -1,0 +1,21 @@
+"""Networks in Flax linen, their checkpoints, and the layout of their parameters."""
+
+from jaxvalues.models.classifier import Classifier
+from jaxvalues.models.layout import group, segments_for, ungroup
+from jaxvalues.models.loading import abstract_model, build_model, fetch, init_model, load_model, read_config, save_model
+from jaxvalues.models.weights import content_hash
+
+__all__ = [
+    "Classifier",
+    "abstract_model",
+    "build_model",
+    "content_hash",
+    "fetch",
+    "group",
+    "init_model",
+    "load_model",
+    "read_config",
+    "save_model",
+    "segments_for",
+    "ungroup",
+]

@@ -12,6 +12,7 @@ under `jax.eval_shape`.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +37,7 @@ def segments_for(num_layers: int, scan: bool, boundary: int = 0) -> Segments:
     if not scan:
         return tuple((i, i) for i in range(num_layers))
     cuts = sorted({0, boundary, num_layers})
-    return tuple((first, end - 1) for first, end in zip(cuts, cuts[1:], strict=False))
+    return tuple((first, end - 1) for first, end in itertools.pairwise(cuts))
 
 
 def segment_key(segment: Segment) -> str:

@@ -19,10 +19,9 @@ def init_layers(rng: jax.Array, layer: nn.Module, segments: Segments, *example: 
 
     Layer i is initialised from fold_in(rng, i); `example` are the arguments of the layer's `__call__`.
     """
-    num_layers = segments[-1][1] + 1
-    stacked = jax.vmap(lambda key: layer.init(key, *example)["params"])(layer_keys(rng, num_layers))
+    stacked = jax.vmap(lambda key: layer.init(key, *example)["params"])(layer_keys(rng, segments[-1][1] + 1))
     return {
-        segment_key((first, last)): jax.tree.map(lambda x: x[first : last + 1] if last > first else x[first], stacked)  # noqa: B023
+        segment_key((first, last)): _take(stacked, first if first == last else slice(first, last + 1))
         for first, last in segments
     }
 
@@ -64,36 +63,38 @@ def run_layers(
     _check_stop(stop_gradient_below, segments)
     if remat:
         apply = jax.checkpoint(apply)
-    top = max(wanted)
     if stop_gradient_below > 0:
         hidden = lax.stop_gradient(hidden)
-    states = {0: hidden}
+    states, top = {0: hidden}, max(wanted)
     for first, last in segments:
-        if first >= top:
+        end = min(last + 1, top)  # one past the last layer that is needed
+        if first >= end:
             break
         leaves = params[segment_key((first, last))]
         if last < stop_gradient_below:
-            leaves, hidden = lax.stop_gradient((leaves, hidden))
+            leaves = lax.stop_gradient(leaves)
         if first == last:
-            hidden = apply(leaves, hidden, jax.tree.map(lambda x: x[first], per_layer))  # noqa: B023
+            hidden = apply(leaves, hidden, _take(per_layer, first))
         else:
-            count = min(last + 1, top) - first
-            keep = any(first < k < first + count for k in wanted)  # states inside the segment are wanted too
-            leaves = jax.tree.map(lambda x: x[:count], leaves) if first + count <= last else leaves  # noqa: B023
-            extras = jax.tree.map(lambda x: x[first : first + count], per_layer)  # noqa: B023
-
-            def step(h: jax.Array, xs: Any) -> tuple[jax.Array, jax.Array | None]:
-                h = apply(xs[0], h, xs[1])
-                return h, h if keep else None  # noqa: B023
-
-            hidden, inner = lax.scan(step, hidden, (leaves, extras))
+            keep = any(first < k < end for k in wanted)  # states inside the segment are wanted too
+            xs = _take(leaves, slice(0, end - first)), _take(per_layer, slice(first, end))
+            hidden, inner = _scan(apply, hidden, xs, keep)
             if keep:
-                states |= {first + 1 + i: inner[i] for i in range(count)}
-            last = first + count - 1
-        if last < stop_gradient_below:
-            hidden = lax.stop_gradient(hidden)
-        states[last + 1] = hidden
+                states |= {first + 1 + i: inner[i] for i in range(end - first - 1)}
+        states[end] = hidden
     return tuple(states[k] for k in wanted)
+
+
+def _scan(apply: Callable, hidden: jax.Array, xs: Any, keep: bool) -> tuple[jax.Array, jax.Array | None]:
+    def step(h: jax.Array, x: Any) -> tuple[jax.Array, jax.Array | None]:
+        h = apply(x[0], h, x[1])
+        return h, h if keep else None
+
+    return lax.scan(step, hidden, xs)
+
+
+def _take(tree: Any, index: int | slice) -> Any:
+    return jax.tree.map(lambda x: x[index], tree)
 
 
 def _check_stop(stop_gradient_below: int, segments: Segments) -> None:

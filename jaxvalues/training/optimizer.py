@@ -45,7 +45,7 @@ def make_hyper(config: OptimizerConfig, total_steps: int, seed: int) -> Hyper:
 
 
 def learning_rate_at(step: jax.Array, hyper: Hyper, schedule: str) -> jax.Array:
-    """Learning rate of the update number `step` (from 0): linear warm-up, then `schedule` down to 0 at `total_steps`."""
+    """Learning rate of update `step` (from 0): linear warm-up, then `schedule`, which reaches 0 at `total_steps`."""
     step = jnp.asarray(step, jnp.float32)
     warmup = jnp.minimum(1.0, (step + 1.0) / jnp.maximum(hyper.warmup_steps, 1.0))
     after = jnp.maximum(step - hyper.warmup_steps, 0.0) / jnp.maximum(hyper.total_steps - hyper.warmup_steps, 1.0)

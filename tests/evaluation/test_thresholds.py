@@ -27,9 +27,11 @@ def official(truth: np.ndarray, probabilities: np.ndarray, thresholds) -> float:
     return score(truth, decide(probabilities, thresholds)).official_f1
 
 
+@pytest.mark.parametrize("digits", [2, 9], ids=["on the grid", "between"])
 @pytest.mark.parametrize("seed", range(5))
-def test_global_is_the_best_of_the_grid(seed):
+def test_global_is_the_best_of_the_grid(seed, digits):
     truth, probabilities = noisy(seed)
+    probabilities = probabilities.round(digits)
     scores = [official(truth, probabilities, t) for t in GRID]
     threshold = tune_global(truth, probabilities)
     assert official(truth, probabilities, threshold) == pytest.approx(max(scores), abs=1e-12)

@@ -1,0 +1,35 @@
+"""jaxvalues: fine-tuning and prompting language models to detect the human values behind arguments, in JAX and Flax."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+__version__ = version("jaxvalues")
+
+# Public names and where they live, imported when first used so that `import jaxvalues` is fast.
+_PUBLIC = {
+    "Config": "jaxvalues.config",
+    "load_config": "jaxvalues.config",
+    "load_model": "jaxvalues.models",
+    "load_split": "jaxvalues.data.arguments",
+    "predict": "jaxvalues.run",
+    "score": "jaxvalues.evaluation.official",
+    "score_files": "jaxvalues.evaluation.scoring",
+    "train": "jaxvalues.run",
+    "ConfigError": "jaxvalues.errors",
+    "UserError": "jaxvalues.errors",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'jaxvalues' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,234 @@
+"""From a config to the parts of one run: weights, tokenizer, network, what trains, and the two compiled steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxvalues.config import Config, ModelConfig
+from jaxvalues.data.arguments import Split
+from jaxvalues.data.batches import Tokens, collate, evaluation_plan
+from jaxvalues.data.template import load_template
+from jaxvalues.data.tokenizers import load_tokenizer, pad_id, train_tokenizer
+from jaxvalues.errors import ConfigError
+from jaxvalues.formulations.classify import Classify
+from jaxvalues.models import Classifier, build_model, content_hash, fetch, load_model, read_config
+from jaxvalues.models.layout import Segments
+from jaxvalues.training.compilation import Compiled, Executables
+from jaxvalues.training.optimizer import AdamW
+from jaxvalues.training.sharding import (
+    check_batch_size,
+    place_batch,
+    place_on,
+    replicated,
+    tree_shardings,
+)
+from jaxvalues.training.step import TrainState, make_eval_step, make_train_step
+from jaxvalues.tuning.weights import Params, Tuning, make_tuning
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Base:
+    """The weights a run starts from: a checkpoint folder, or random ones from a Hugging Face config."""
+
+    hf_config: dict[str, Any]
+    folder: Path | None
+    identity: str  # content hash of the weights, or what they are drawn from
+
+    @property
+    def is_random(self) -> bool:
+        return self.folder is None
+
+
+def find_base(config: ModelConfig, seed: int) -> Base:
+    """Find (or download) the checkpoint that the config names. Raises UserError when it cannot be had."""
+    if config.config is not None:
+        return Base(dict(config.config), None, f"random weights, seed {seed}")
+    folder = fetch(config.path, config.revision)
+    return Base(read_config(folder), folder, content_hash(folder))
+
+
+def find_tokenizer(config: Config, base: Base, train: Split) -> PreTrainedTokenizerBase:
+    """The tokenizer that the config names, or the checkpoint's own, or one trained on the training split."""
+    model = config.model
+    if model.train_tokenizer is not None:
+        texts = (text for a in train.arguments for text in (a.premise, a.conclusion))
+        return train_tokenizer(texts, model.train_tokenizer.vocab_size, config.data.max_length)
+    return load_tokenizer(model.tokenizer or base.folder, model.revision if model.tokenizer is None else None)
+
+
+def fit_to_tokenizer(hf_config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, is_random: bool) -> dict[str, Any]:
+    """The network's config, checked against the tokenizer; a random network takes sizes it does not give from it."""
+    if is_random:
+        hf_config = {"vocab_size": len(tokenizer), "pad_token_id": pad_id(tokenizer), **hf_config}
+    if len(tokenizer) > hf_config.get("vocab_size", 0):
+        raise ConfigError(
+            f"the tokenizer has {len(tokenizer)} tokens and the model only {hf_config.get('vocab_size')} embeddings: "
+            "they do not belong together"
+        )
+    return hf_config
+
+
+class Network(NamedTuple):
+    """The network a config asks for, without weights. `segments` is how its layers lie in the parameter tree."""
+
+    module: Classifier
+    tuning: Tuning
+    segments: Segments
+    num_layers: int
+    encoder_options: dict[str, Any]  # what `load_model` needs to read a checkpoint into it
+
+    def init(self, rng: jax.Array) -> Params:
+        """Random parameters."""
+        ids = jnp.zeros((1, 1), jnp.int32)
+        return self.module.init(rng, ids, jnp.ones_like(ids))["params"]
+
+    def abstract_parts(self) -> tuple[Params, Params]:
+        """Shapes of (frozen, trainable)."""
+        rng = jax.random.key(0)
+        return self.tuning.init(rng, jax.eval_shape(self.init, rng))
+
+
+def build_network(config: Config, hf_config: dict[str, Any]) -> Network:
+    """The encoder with its heads, cut where the tuning method says that gradients stop."""
+    model, head = config.model, config.formulation
+    options = {
+        "dtype": resolve_dtype(model.dtype),
+        "scan": model.scan,
+        "remat": model.remat,
+        "hidden_dropout": model.dropout,
+        "attention_dropout": model.dropout,
+    }
+    network = build_model(hf_config, **options).config
+    if config.data.max_length > network.max_tokens:
+        raise ConfigError(
+            f"data.max_length is {config.data.max_length}, but the model reads at most {network.max_tokens} tokens"
+        )
+    tuning = make_tuning(config.tuning)
+    boundary = tuning.boundary(network.num_layers)
+    options |= {"boundary": boundary, "stop_gradient_below": boundary}
+    encoder = build_model(hf_config, **options)
+    module = Classifier(
+        encoder,
+        heads=head.heads,
+        pooling=head.pooling.over,
+        layers=head.pooling.layers,
+        combine=head.pooling.combine,
+        dropout_rate=head.head_dropout,
+    )
+    return Network(module, tuning, encoder.segments, network.num_layers, options)
+
+
+class System:
+    """A config made concrete on a mesh: how arguments become tokens, what trains, and the compiled steps.
+
+    Building one computes nothing.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        hf_config: dict[str, Any],
+        tokenizer: PreTrainedTokenizerBase,
+        mesh: Mesh,
+        announce: Callable[[Compiled], None] = lambda _: None,
+    ) -> None:
+        self.config, self.hf_config, self.mesh = config, hf_config, mesh
+        self.pad_id = pad_id(tokenizer)
+        self.formulation = Classify(tokenizer, load_template(config.formulation.template), config.data.max_length)
+        self.network = build_network(config, hf_config)
+        self.segments = self.network.segments
+        self.optimizer = AdamW(config.optimizer, self.network.num_layers)
+
+        tuning = self.network.tuning
+        eval_step = make_eval_step(self._apply, tuning)
+        self.eval_step = Executables("evaluate", jax.jit(eval_step, out_shardings=replicated(mesh)), announce)
+        train_step = make_train_step(self._apply, tuning, config.loss, self.optimizer, config.training.accumulation)
+        out = (tree_shardings(self.abstract_state(), mesh), replicated(mesh))
+        self.train_step = Executables("train", jax.jit(train_step, donate_argnums=0, out_shardings=out), announce)
+
+    def _apply(self, params: Params, batch: dict[str, jax.Array], key: jax.Array | None) -> jax.Array:
+        """Logits [B, C] of a batch; dropout where a key is given."""
+        outputs = self.network.module.apply(
+            {"params": params},
+            batch["input_ids"],
+            batch["attention_mask"],
+            deterministic=key is None,
+            rngs=None if key is None else {"dropout": key},
+        )
+        return self.formulation.read(outputs)
+
+    def parts(self, base: Base, seed: int) -> tuple[Params, Params]:
+        """The initial (frozen, trainable), each weight made or read right where it belongs on the mesh.
+
+        Heads, and everything else a checkpoint does not hold, are drawn from the seed.
+        """
+        rng, tuning_rng = jax.random.split(jax.random.key(seed))
+        init = self.network.init
+        shardings = tree_shardings(jax.eval_shape(init, rng), self.mesh)
+        if base.is_random:
+            params = jax.jit(init, out_shardings=shardings)(rng)
+        else:
+            _, encoder = load_model(base.folder, place=place_on(self.mesh), **self.network.encoder_options)
+            head = jax.jit(lambda key: init(key)["head"], out_shardings=shardings["head"])(rng)
+            params = {"encoder": encoder, "head": head}
+        return self.network.tuning.init(tuning_rng, params)
+
+    def abstract_state(self) -> TrainState:
+        """Shapes of the training state."""
+        return jax.eval_shape(self._start, self.network.abstract_parts()[1])
+
+    def _start(self, trainable: Params) -> TrainState:
+        return TrainState(jnp.zeros((), jnp.int32), trainable, self.optimizer.init(trainable))
+
+    def start(self, trainable: Params) -> TrainState:
+        """The state before the first step, on the mesh."""
+        state = jax.jit(self._start, out_shardings=tree_shardings(self.abstract_state(), self.mesh))(trainable)
+        return state._replace(trainable=trainable)
+
+    def check_batch_sizes(self) -> None:
+        """Raise ConfigError unless batches divide over the mesh."""
+        training = self.config.training
+        check_batch_size("training.batch_size", training.batch_size // training.accumulation, self.mesh)
+        check_batch_size("training.eval_batch_size", training.eval_batch_size, self.mesh)
+
+    def logits(
+        self, frozen: Params, trainable: Params, tokens: Tokens, stop: Callable[[], bool] = lambda: False
+    ) -> np.ndarray | None:
+        """Logits [n, C] float32 of every row of `tokens`, in its order; None if `stop()` asked to leave early."""
+        size = self.config.training.eval_batch_size
+        pieces = evaluation_plan(tokens.lengths, self.config.lengths, size)
+        outputs = []
+        for piece in pieces:
+            if stop():
+                return None
+            batch = collate(tokens, piece, size, self.pad_id)
+            inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+            shape = inputs["input_ids"].shape
+            outputs.append(self.eval_step(shape, trainable, frozen, place_batch(inputs, self.mesh)))
+        logits = np.zeros((len(tokens), self.network.module.num_labels), np.float32)
+        for piece, output in zip(pieces, outputs, strict=True):
+            logits[piece.rows] = np.asarray(output)[: len(piece.rows)]
+        return logits
+
+
+def resolve_dtype(dtype: str) -> str:
+    """`auto` is bfloat16 on accelerators and float32 on CPU, where bfloat16 is no faster."""
+    if dtype != "auto":
+        return dtype
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
+def count(tree: Any) -> int:
+    """Number of parameters in a tree of (abstract) arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))

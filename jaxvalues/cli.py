@@ -1,0 +1,125 @@
+"""The command line. Every command says on `--help` what it is for, with an example; imports come late so that is fast."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from jaxvalues.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Detect human values behind arguments: fine-tune, predict, score and compare, from config files.",
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="Config file (YAML).")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, e.g. optimizer.learning_rate=1e-4.")
+]
+
+
+def console() -> Console:
+    """Where commands print; a pipe or a file gets 120 columns."""
+    return Console() if sys.stdout.isatty() else Console(width=int(os.environ.get("COLUMNS", "120")))
+
+
+@app.command()
+def train(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Train one run, from config to scores; goes on where it was if the run folder holds it.
+
+    Example: jaxvalues train configs/minilm.yaml data.dir=valueeval23 model.path=minilm seed=1
+    """
+    from jaxvalues.config import load_config
+
+    loaded = load_config(config, overrides or ())
+    from jaxvalues.run import train as run
+
+    run(loaded, console())
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    overrides: Overrides = None,
+    split: Annotated[str | None, typer.Option(help="A split of the run's data, e.g. test.")] = None,
+    input: Annotated[Path | None, typer.Option(metavar="FILE.tsv", help="Arguments of your own, no labels.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write (default: RUN).")] = None,
+) -> None:
+    """Predict a split or a file of arguments with a finished run; scores it if there are labels.
+
+    Example: jaxvalues predict runs/minilm-seed0 --split test
+    """
+    from jaxvalues.run import predict as run_predict
+
+    run_predict(run, split=split, file=input, out=out, overrides=tuple(overrides or ()), console=console())
+
+
+@app.command()
+def score(
+    truth: Annotated[Path, typer.Option(metavar="LABELS.tsv", help="Labels file.")],
+    run: Annotated[Path, typer.Option(metavar="PREDICTIONS.tsv", help="Run file, or probabilities.")],
+    threshold: Annotated[float | None, typer.Option(help="Decides probabilities.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Score a run file with the official score of Touché23-ValueEval.
+
+    Example: jaxvalues score --truth labels-test.tsv --run runs/minilm-seed0/predictions-test.tsv
+    """
+    from jaxvalues.evaluation.report_table import render_scores
+    from jaxvalues.evaluation.scoring import score_files
+
+    scored = score_files(truth, run, threshold)
+    if as_json:
+        print(json.dumps(scored.scores.to_json(), indent=2))
+        return
+    screen = console()
+    render_scores({run.stem: scored.scores}, screen)
+    for note in scored.notes:
+        screen.print(note, highlight=False)
+
+
+@app.command()
+def show(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Print the resolved config, parameter counts, and estimates of work and memory; compiles nothing.
+
+    Example: jaxvalues show configs/paper/roberta-large-multi-head.yaml model.path=roberta-large
+    """
+    from jaxvalues.config import load_config
+
+    loaded = load_config(config, overrides or ())
+    from jaxvalues.show import show as run_show
+
+    run_show(loaded, console())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of config files, for completion and checks in editors.
+
+    Example: jaxvalues schema > jaxvalues.schema.json
+    """
+    from jaxvalues.config import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+def main() -> None:
+    """Entry point: user errors become one sentence, without a traceback, and the exit code they ask for."""
+    try:
+        app()
+    except UserError as error:
+        print(f"jaxvalues: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("jaxvalues: interrupted", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,41 @@
+"""The prepared data set, read back as a `Split`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxvalues.data.arguments import Argument, Split
+from jaxvalues.data.touche23_value_eval.touche23_value_eval_dataset_builder import FOLDER_HINT, Builder
+from jaxvalues.errors import UserError
+
+
+def load(name: str, *, data_dir: str | Path | None = None, source_dir: str | Path | None = None) -> Split:
+    """The split `name`, prepared on first use under `data_dir` (TFDS's own default when None).
+
+    source_dir: a folder to prepare from instead of downloading. Raises UserError for a split that is not there, for a
+    failed download, and when fewer records come back than were written.
+    """
+    builder = Builder(data_dir=data_dir, source_dir=source_dir)
+    config = tfds.download.DownloadConfig(try_download_gcs=False, force_checksums_validation=True)
+    builder.download_and_prepare(download_config=config)
+    there = builder.info.splits
+    if name not in there:
+        raise UserError(f"the split {name} is not in {builder.data_dir} (there: {', '.join(there)}): {FOLDER_HINT}")
+    rows = builder.as_data_source(split=name)
+    if len(rows) != there[name].num_examples:
+        raise UserError(
+            f"{builder.data_dir}: the split {name} has {len(rows)} records, expected {there[name].num_examples}; "
+            "delete that folder to have it prepared anew"
+        )
+    examples = [rows[i] for i in range(len(rows))]
+    arguments = tuple(
+        Argument(*(example[key].decode() for key in ("id", "conclusion", "stance", "premise"))) for example in examples
+    )
+
+    def matrix(key: str, known: str) -> np.ndarray | None:
+        return np.stack([example[key] for example in examples]) if all(e[known] for e in examples) else None
+
+    return Split(name, arguments, matrix("labels", "has_labels"), matrix("level1", "has_level1"))

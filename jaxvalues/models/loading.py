@@ -1,0 +1,164 @@
+"""From a checkpoint folder or a Hugging Face name, or from a config alone, to `(module, params)`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxvalues.errors import UserError
+from jaxvalues.models import bert
+from jaxvalues.models.conversion import Place, Table, to_params, to_tensors
+from jaxvalues.models.layout import segments_for
+from jaxvalues.models.weights import open_tensors, save_tensors
+
+
+class Architecture(NamedTuple):
+    """What a file of `jaxvalues.models` gives: the config class, the module and the conversion table."""
+
+    config: Any
+    module: type[nn.Module]
+    table: Table
+
+
+BERT = Architecture(bert.BertConfig, bert.BertEncoder, bert.TABLE)
+ARCHITECTURES: dict[str, Architecture] = {"bert": BERT, "roberta": BERT, "xlm-roberta": BERT}
+
+_DOWNLOADED = ["config.json", "*.safetensors", "*.safetensors.index.json", "*.txt", "*.model", "tokenizer*.json"]
+_DOWNLOADED += ["special_tokens_map.json", "added_tokens.json", "vocab.json"]
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+
+
+def load_model(
+    path_or_name: str | Path, *, revision: str | None = None, place: Place | None = None, **options: Any
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A pretrained encoder: `(module, params)` from a local folder or a name on the Hugging Face hub.
+
+    `options` are those of `build_model`. `place(path, array)` puts each leaf on its devices (default: the default
+    device). Raises `UserError` for a folder or name that cannot be read and for weights that do not fit the config.
+    """
+    folder = fetch(path_or_name, revision)
+    config = read_config(folder)
+    module = build_model(config, **options)
+    table = ARCHITECTURES[config["model_type"]].table
+    return module, to_params(open_tensors(folder), table, abstract_params(module), place=place, source=str(folder))
+
+
+def init_model(config: Mapping[str, Any], rng: jax.Array | int = 0, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """An encoder with random weights, `(module, params)`: normal with the config's initializer_range, as in HF.
+
+    `config` is the contents of a config.json, `rng` a key or a seed, `options` are those of `build_model`.
+    """
+    module = build_model(config, **options)
+    rng = jax.random.key(rng) if isinstance(rng, int) else rng
+    return module, jax.jit(lambda key: _init(module, key))(rng)
+
+
+def abstract_model(config: Mapping[str, Any], **options: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """Like `init_model`, with shapes (`jax.ShapeDtypeStruct`) for numbers: nothing is computed or held."""
+    module = build_model(config, **options)
+    return module, abstract_params(module)
+
+
+def abstract_params(module: nn.Module) -> dict[str, Any]:
+    """The shapes of an encoder's parameters."""
+    return jax.eval_shape(lambda: _init(module, jax.random.key(0)))
+
+
+def build_model(
+    config: Mapping[str, Any],
+    *,
+    dtype: str = "float32",
+    scan: bool | str = "auto",
+    boundary: int = 0,
+    stop_gradient_below: int = 0,
+    remat: bool = False,
+    hidden_dropout: float | None = None,
+    attention_dropout: float | None = None,
+) -> nn.Module:
+    """The encoder that the contents of a config.json describe, without parameters.
+
+    `dtype` of the computation ("float32" or "bfloat16"; parameters are float32). `scan` stacks the layers and scans
+    over them, "auto" on accelerators only: on CPU it saves seconds of compilation and costs 15 % of every step.
+    `boundary` cuts the stack below that layer, so that what trains can be chosen by path. `stop_gradient_below` and
+    `remat` are the module's. The dropouts replace the config's.
+    """
+    model_type = config.get("model_type")
+    if model_type not in ARCHITECTURES:
+        raise UserError(
+            f"model_type {model_type!r} is not supported, expected one of {', '.join(sorted(ARCHITECTURES))}"
+        )
+    if dtype not in ("float32", "bfloat16"):
+        raise UserError(f"dtype {dtype!r} is not supported, expected float32 or bfloat16")
+    architecture = ARCHITECTURES[model_type]
+    network = architecture.config.from_hf(config)
+    rates = {"hidden_dropout_prob": hidden_dropout, "attention_probs_dropout_prob": attention_dropout}
+    network = dataclasses.replace(network, **{key: rate for key, rate in rates.items() if rate is not None})
+    scan = jax.default_backend() != "cpu" if scan == "auto" else bool(scan)
+    return architecture.module(
+        network,
+        segments_for(network.num_layers, scan, boundary),
+        dtype=jnp.dtype(dtype),
+        stop_gradient_below=stop_gradient_below,
+        remat=remat,
+    )
+
+
+def save_model(folder: str | Path, config: Mapping[str, Any], params: Any, *, prefix: str = "") -> None:
+    """Write an encoder as a Hugging Face checkpoint: config.json and model.safetensors, names after `prefix`."""
+    save_tensors(Path(folder), to_tensors(params, ARCHITECTURES[config["model_type"]].table, prefix=prefix))
+    (Path(folder) / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The contents of a checkpoint folder's config.json, as they are (transformers would change some)."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder} holds no config.json, expected a Hugging Face checkpoint folder")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} must hold a JSON object")
+    return config
+
+
+def fetch(path_or_name: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a checkpoint: the one given, or the one a hub name is downloaded to (and cached in).
+
+    Only the config, safetensors and tokenizer files are downloaded.
+    """
+    folder = Path(path_or_name).expanduser()
+    if folder.is_dir():
+        return folder
+    name = str(path_or_name)
+    if folder.exists():
+        raise UserError(f"{name} is a file, expected a checkpoint folder or a name on the Hugging Face hub")
+    if not _HUB_NAME.fullmatch(name):
+        raise UserError(f"the checkpoint folder {name} does not exist")
+
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    failures = (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError)
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_DOWNLOADED))
+    except failures as error:
+        raise UserError(
+            f"'{name}' is no folder here and could not be fetched from the Hugging Face hub "
+            f"({type(error).__name__}): download it where there is a connection and give the folder"
+        ) from error
+
+
+def _init(module: nn.Module, rng: jax.Array) -> dict[str, Any]:
+    ids = jnp.zeros((1, 1), jnp.int32)
+    return module.init(rng, ids, jnp.ones_like(ids))["params"]

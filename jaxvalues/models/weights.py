@@ -1,0 +1,106 @@
+"""Weights files: folders of safetensors, one file or sharded with an index, read lazily and named by their content."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (teaches numpy, and through it safetensors, bfloat16)
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from jaxvalues.errors import UserError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyTensor:
+    """A tensor in an open file: its shape at once, its numbers only when numpy asks for them."""
+
+    file: Any
+    name: str
+    shape: tuple[int, ...]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.file.get_tensor(self.name), dtype=dtype)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold a model's weights, in the order of their names.
+
+    Raises `UserError` where there are none, or where a shard that the index names is missing.
+    """
+    if (folder / INDEX).is_file():
+        weight_map = _read_index(folder / INDEX)
+        files = [folder / name for name in sorted(set(weight_map.values()))]
+        missing = [file.name for file in files if not file.is_file()]
+        if missing:
+            raise UserError(f"{folder / INDEX} names {', '.join(missing)}, but the folder does not hold them")
+        return files
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    if any(folder.glob("*.bin")):
+        raise UserError(
+            f"{folder} holds only .bin weights, expected {SINGLE}: convert them where torch is installed with "
+            "transformers' AutoModel.from_pretrained(folder).save_pretrained(other_folder)"
+        )
+    raise UserError(f"{folder} holds neither {SINGLE} nor {INDEX}")
+
+
+def open_tensors(folder: Path) -> dict[str, LazyTensor]:
+    """Every tensor of a folder's weights files by name, not yet read; 16-bit files are read like any other."""
+    tensors: dict[str, LazyTensor] = {}
+    for path in weight_files(folder):
+        try:
+            file = safe_open(path, framework="numpy")
+        except SafetensorError as error:
+            raise UserError(f"{path} is not a whole safetensors file ({error})") from error
+        for name in file.keys():  # noqa: SIM118  (not a dict)
+            tensors[name] = LazyTensor(file, name, tuple(file.get_slice(name).get_shape()))
+    return tensors
+
+
+def save_tensors(folder: Path, tensors: Mapping[str, np.ndarray], *, max_shard_bytes: int = 5_000_000_000) -> None:
+    """Write tensors in Hugging Face's layout: one model.safetensors, or shards and their index above the limit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shards: list[dict[str, np.ndarray]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and size + tensor.nbytes > max_shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    if len(shards) == 1:
+        save_file(shards[0], folder / SINGLE, metadata={"format": "pt"})
+        return
+    weight_map = {}
+    for i, shard in enumerate(shards, start=1):
+        file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, folder / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(shard, file)
+    index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def content_hash(path: str | Path) -> str:
+    """The sha256 (64 hex digits) of a folder's weights: the same weights in another place have the same name."""
+    digest = hashlib.sha256()
+    for file in weight_files(Path(path)):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{path} is not an index of safetensors shards: expected JSON with a "weight_map"') from error

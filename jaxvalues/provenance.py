@@ -1,0 +1,99 @@
+"""What a run was made of: versions, devices, git, checksums; and whether a folder holds the same run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from jaxvalues.config import Config, load_config
+from jaxvalues.data.arguments import Split
+from jaxvalues.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jaxvalues.assembly import Base
+
+PACKAGES = ("jaxvalues", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "tokenizers", "numpy")
+
+
+def describe_environment(config: Config, base: Base, splits: dict[str, Split]) -> dict[str, Any]:
+    """Contents of environment.json."""
+    return {
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
+        "processes": jax.process_count(),
+        "git": _git_commit(),
+        "config": config.fingerprint(),
+        "base": base.identity,
+        "data": {name: checksum(split) for name, split in splits.items()},
+    }
+
+
+def checksum(split: Split) -> str:
+    """SHA-256 over a split's texts and labels, wherever it was read from."""
+    digest = hashlib.sha256()
+    for argument in split.arguments:
+        fields = (argument.id, argument.conclusion, argument.stance, argument.premise)
+        digest.update("\t".join(fields).encode() + b"\n")
+    if split.labels is not None:
+        digest.update(split.labels.tobytes())
+    return digest.hexdigest()
+
+
+def check_same_run(folder: Path, config: Config, environment: dict[str, Any]) -> None:
+    """Raise ConfigError, saying what differs, unless `folder` holds a run of this config, weights and data."""
+    old = load_config(folder / "config.yaml")
+    before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    differences = []
+    if old.fingerprint() != config.fingerprint():
+        theirs, ours = _flat(old.decisive()), _flat(config.decisive())
+        differences = [f"{key} {theirs.get(key)} → {ours.get(key)}" for key in ours if theirs.get(key) != ours[key]]
+    differences += [f"other {what}" for what in ("base", "data") if before[what] != environment[what]]
+    if differences:
+        raise ConfigError(
+            f"{folder} holds a run that differs ({'; '.join(differences)}): give another output=FOLDER, or remove it"
+        )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that the file is either whole or not there."""
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the source that runs, with `+` when it was changed since; None outside a checkout."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,89 @@
+"""Checkpoints: the one module that talks to Orbax.
+
+A run folder has two series. `checkpoints/resume` holds the latest states to go on from (trainable parameters, optimizer
+state, step, and what the loop remembers). `checkpoints/chosen` holds the trainable parameters that the reported scores
+come from. Both are written atomically and in the background. A checkpoint says how its layers were grouped, and is
+always restored onto explicit shardings: it can be read scanned or unrolled, and on any mesh.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+
+from jaxvalues.errors import UserError
+from jaxvalues.models.layout import Segments, group, ungroup
+from jaxvalues.training.sharding import tree_shardings
+
+
+class Checkpoints:
+    """One series of checkpoints in `folder`, of which the newest `keep` stay."""
+
+    def __init__(self, folder: Path, keep: int = 1) -> None:
+        self.folder = folder.absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        self.manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def latest(self) -> int | None:
+        """Step of the newest complete checkpoint; half-written ones do not count."""
+        return self.manager.latest_step()
+
+    def save(self, step: int, tree: Any, segments: Segments, memory: dict[str, Any]) -> None:
+        """Write arrays, whose layers lie in `segments`, and a JSON-able memory, in the background.
+
+        A step that is already saved is left as it is.
+        """
+        if step in self.manager.all_steps():
+            return
+        memory = {**memory, "segments": [list(segment) for segment in segments]}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(tree), memory=ocp.args.JsonSave(memory))
+        self.manager.save(step, args=items, force=True)
+
+    def restore(self, target: Any, segments: Segments, mesh: Mesh) -> tuple[Any, dict[str, Any]]:
+        """Read the newest (tree, memory).
+
+        `target` is a tree of (abstract) arrays whose layers lie in `segments`: the result has its structure, shapes and
+        dtypes, placed on `mesh`. Raises UserError if there is none or it does not fit.
+        """
+        step = self.latest()
+        if step is None:
+            raise UserError(f"{self.folder}: there is no complete checkpoint here")
+        try:
+            memory = self.manager.restore(step, args=ocp.args.Composite(memory=ocp.args.JsonRestore()))["memory"]
+            saved = tuple((first, last) for first, last in memory.pop("segments"))
+            stored = jax.eval_shape(lambda tree: _regroup(tree, segments, saved), target)
+            wanted = _with_shardings(stored, mesh)
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
+            tree = self.manager.restore(step, args=items)["state"]
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"{self.folder}: checkpoint {step} does not fit this config: {first}") from None
+        if saved != segments:
+            tree = jax.jit(lambda tree: _regroup(tree, saved, segments), out_shardings=tree_shardings(target, mesh))(
+                tree
+            )
+        return tree, memory
+
+    def wait(self) -> None:
+        """Return when everything asked for is on disk."""
+        self.manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Finish writing and let go of the folder."""
+        self.wait()
+        self.manager.close()
+
+
+def _regroup(tree: Any, old: Segments, new: Segments) -> Any:
+    return tree if old == new else group(ungroup(tree), new)
+
+
+def _with_shardings(tree: Any, mesh: Mesh) -> Any:
+    def describe(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(describe, tree, tree_shardings(tree, mesh))

@@ -1,0 +1,192 @@
+"""The training loop: steps, evaluations on the held-out part, checkpoints, and stopping for every reason there is."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jaxvalues.config import Config
+from jaxvalues.data.batches import TrainingBatches
+from jaxvalues.errors import UserError
+from jaxvalues.models.layout import Segments
+from jaxvalues.training.checkpoints import Checkpoints
+from jaxvalues.training.compilation import Executables
+from jaxvalues.training.metrics import MetricsWriter, NoMetrics
+from jaxvalues.training.optimizer import Hyper
+from jaxvalues.training.preemption import StopRequest
+from jaxvalues.training.sharding import place_batch
+from jaxvalues.training.step import TrainState
+
+
+class Stopped(UserError):
+    """The run was asked to stop (Ctrl-C, SIGTERM); its state is saved."""
+
+
+@dataclass
+class Memory:
+    """What the loop remembers besides the state, saved with every checkpoint."""
+
+    evaluated: int = -1  # step of the last evaluation
+    best_score: float = -1.0
+    best_step: int = -1
+    stale: int = 0  # evaluations since the best one
+
+
+class Series(NamedTuple):
+    """The two series of checkpoints of a run."""
+
+    resume: Checkpoints
+    chosen: Checkpoints
+
+
+Evaluate = Callable[[Any, StopRequest], dict[str, float] | None]  # trainable -> held-out metrics; None when stopped
+
+
+class Loop:
+    """Trains from a state to the end of the config's epochs.
+
+    `evaluate` scores trainable parameters on the held-out part; the step with the best `official_f1` is kept in
+    `series.chosen` (or the last step, as the config says).
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        batches: TrainingBatches,
+        train_step: Executables,
+        evaluate: Evaluate,
+        series: Series,
+        segments: Segments,
+        writer: MetricsWriter | NoMetrics,
+        console: Console,
+    ) -> None:
+        self.config, self.batches, self.train_step, self.evaluate = config, batches, train_step, evaluate
+        self.series, self.segments, self.writer, self.console = series, segments, writer, console
+        steps_per_epoch = batches.steps_per_epoch
+        self.total = config.training.epochs * steps_per_epoch
+        self.evaluate_every = _steps(config.training.evaluate_every, steps_per_epoch)
+        self.checkpoint_every = _steps(config.training.checkpoint_every, steps_per_epoch)
+
+    def run(self, state: TrainState, frozen: Any, hyper: Hyper, memory: Memory, mesh: jax.sharding.Mesh) -> Memory:
+        """Train to the end. Raises Stopped when asked to stop, UserError when the loss is not finite.
+
+        At every step the order is: evaluate if due, save if due, stop if asked, train. An evaluation that was cut short
+        is not remembered, and comes again on resuming.
+        """
+        step, saved = int(state.step), int(state.step)
+        stream = self.batches.starting_at(step)
+        meter = Meter(self.writer, self.config.training.log_every, self.batches, self.train_step)
+        with StopRequest() as stop, self._progress() as progress:
+            bar = progress.add_task("training", total=self.total, completed=step, shown="")
+            while True:
+                last = step >= self.total
+                if (last or step % self.evaluate_every == 0) and memory.evaluated != step:
+                    meter.flush(self.config)
+                    started = time.perf_counter()
+                    values = self.evaluate(state.trainable, stop)
+                    meter.pause(time.perf_counter() - started)
+                    if values is not None:
+                        self._remember(memory, step, values, state)
+                done = last or self._out_of_patience(memory)
+                if step > saved and (done or step % self.checkpoint_every == 0 or stop):
+                    meter.flush(self.config)
+                    self._save(step, state, memory)
+                    saved = step
+                if stop:
+                    raise Stopped(
+                        f"stopped at step {step} of {self.total}, state saved; the same command goes on from there"
+                    )
+                if done:
+                    break
+                batch = next(stream)
+                shape = batch["input_ids"].shape
+                state, metrics = self.train_step(shape, state, frozen, place_batch(batch, mesh), hyper)
+                step += 1
+                meter.add(step, metrics, int(batch["weights"].sum()), self.config)
+                progress.update(bar, completed=step, shown=meter.shown)
+        if self.config.training.keep == "last":
+            memory.best_step = step
+            self.series.chosen.save(step, state.trainable, self.segments, asdict(memory))
+        return memory
+
+    def _remember(self, memory: Memory, step: int, values: dict[str, float], state: TrainState) -> None:
+        better = values["official_f1"] > memory.best_score
+        memory.evaluated = step
+        memory.stale = 0 if better else memory.stale + 1
+        if better:
+            memory.best_score, memory.best_step = values["official_f1"], step
+            if self.config.training.keep == "best":
+                self.series.chosen.save(step, state.trainable, self.segments, asdict(memory))
+        self.writer.write(step, "held_out", values)
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        self.console.print(f"step {step:>5}  held-out {shown}{'  (best)' if better else ''}", highlight=False)
+
+    def _save(self, step: int, state: TrainState, memory: Memory) -> None:
+        self.series.chosen.wait()  # what the memory calls best must be on disk before the memory is
+        self.series.resume.save(step, state, self.segments, asdict(memory))
+
+    def _out_of_patience(self, memory: Memory) -> bool:
+        patience = self.config.training.patience
+        return patience is not None and memory.stale >= patience
+
+    def _progress(self) -> Progress:
+        columns = (TextColumn("{task.completed}/{task.total}"), BarColumn(), TextColumn("{task.fields[shown]}"))
+        return Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=self.console, transient=True)
+
+
+class Meter:
+    """Follows the loss one step behind the device, so that looking at it never makes the device wait."""
+
+    def __init__(
+        self, writer: MetricsWriter | NoMetrics, every: int, batches: TrainingBatches, train_step: Executables
+    ) -> None:
+        self.writer, self.every, self.batches, self.train_step = writer, every, batches, train_step
+        self.pending: tuple[int, dict[str, jax.Array]] | None = None
+        self.shown = ""
+        self._restart()
+
+    def add(self, step: int, metrics: dict[str, jax.Array], rows: int, config: Config) -> None:
+        """Take the metrics of a step that has been dispatched; look at those of the step before."""
+        self.flush(config)
+        self.pending = (step, metrics)
+        self.rows += rows
+
+    def flush(self, config: Config) -> None:
+        """Look at what is pending: stop at a loss that is not finite, log what is due."""
+        if self.pending is None:
+            return
+        (step, metrics), self.pending = self.pending, None
+        values = {name: float(value) for name, value in metrics.items()}
+        if not math.isfinite(values["loss"]):
+            raise UserError(
+                f"the loss is {values['loss']} at step {step}: try a lower optimizer.learning_rate "
+                f"(it is {config.optimizer.learning_rate:g}), optimizer.clip_norm, or model.dtype=float32; "
+                "the last checkpoint before it is kept"
+            )
+        seconds = max(time.perf_counter() - self.started - self.train_step.seconds + self.compiled - self.paused, 1e-9)
+        rate = self.rows / seconds
+        self.shown = f"loss {values['loss']:.4f}  {rate:.1f} arguments/s"
+        if step % self.every == 0 or step == 1:
+            epoch = step / self.batches.steps_per_epoch
+            self.writer.write(step, "train", {**values, "epoch": round(epoch, 4), "arguments_per_s": round(rate, 2)})
+            self._restart()
+
+    def pause(self, seconds: float) -> None:
+        """Do not count these seconds as training."""
+        self.paused += seconds
+
+    def _restart(self) -> None:
+        self.started, self.rows, self.paused = time.perf_counter(), 0, 0.0
+        self.compiled = self.train_step.seconds
+
+
+def _steps(every: int | str, steps_per_epoch: int) -> int:
+    return steps_per_epoch if every == "epoch" else max(1, int(every))

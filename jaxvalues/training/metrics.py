@@ -1,0 +1,69 @@
+"""What a run says about itself while it runs: metrics.jsonl, TensorBoard and, if asked for, Weights & Biases."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxvalues.config import Config
+from jaxvalues.errors import ConfigError
+
+
+class MetricsWriter:
+    """Appends one JSON object a line to metrics.jsonl and the same numbers to TensorBoard.
+
+    When a run resumes at `step`, lines of later steps (written after the checkpoint) are dropped: they come again.
+    """
+
+    def __init__(self, folder: Path, config: Config, step: int = 0) -> None:
+        self.path = folder / "metrics.jsonl"
+        kept = [line for line in _complete_lines(self.path) if json.loads(line)["step"] <= step] if step else []
+        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self.file = self.path.open("a", encoding="utf-8")
+        self.board = self.wandb = None
+        if config.logging.tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        if config.logging.wandb:
+            try:
+                import wandb
+            except ImportError:
+                raise ConfigError("logging.wandb needs the extra: pip install 'jaxvalues[wandb]'") from None
+            self.wandb = wandb.init(
+                project=config.logging.wandb, name=folder.name, dir=str(folder), config=config.model_dump(mode="json")
+            )
+
+    def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
+        """Record numbers of one kind (`train`, `held_out`) at one step."""
+        self.file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+        self.file.flush()
+        for name, value in values.items():
+            if self.board is not None:
+                self.board.add_scalar(f"{kind}/{name}", value, step)
+        if self.wandb is not None:
+            self.wandb.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
+
+    def close(self) -> None:
+        self.file.close()
+        if self.board is not None:
+            self.board.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+
+class NoMetrics:
+    """What the processes other than the first write: nothing."""
+
+    def write(self, step: int, kind: str, values: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _complete_lines(path: Path) -> list[str]:
+    """The lines of a JSON-lines file; a last line cut short by a kill is not one."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return text[: text.rfind("\n") + 1].splitlines()

@@ -1,0 +1,43 @@
+"""Stopping politely: Ctrl-C and SIGTERM ask, the loop saves and stops at the next step; a second Ctrl-C is at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+import jax
+import numpy as np
+
+
+class StopRequest:
+    """Context manager that turns SIGINT and SIGTERM into a flag that the training and evaluation loops poll."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._previous: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+            self._previous = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+
+    def __bool__(self) -> bool:
+        """Whether to stop now. Every process must ask at the same steps: one that was signalled stops them all."""
+        asked = self.signal is not None
+        if jax.process_count() == 1:
+            return asked
+        from jax.experimental import multihost_utils
+
+        return bool(np.max(multihost_utils.process_allgather(np.array(asked))))

@@ -1,0 +1,110 @@
+"""Where arrays live: one mesh with axes data, fsdp, tensor, and one ordered table from parameter paths to partitions.
+
+Rows of a batch are split over data × fsdp. The table says which dimension of a weight `tensor` splits (Megatron's
+choice: columns into the layer, rows out of it); `fsdp` then splits the largest dimension left that it divides.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxvalues.config import MeshConfig
+from jaxvalues.data.batches import Batch
+from jaxvalues.errors import ConfigError
+
+AXES = ("data", "fsdp", "tensor")
+ROWS = ("data", "fsdp")  # the axes that split the rows of a batch
+
+# (path pattern, dimension that `tensor` splits, counted from the end); the first match decides, no match: none.
+TENSOR_RULES: tuple[tuple[str, int], ...] = (
+    (r"/attention/(query|key|value)/(kernel|bias)$", -1),
+    (r"/mlp/up/(kernel|bias)$", -1),
+    (r"/attention/output/kernel$", -2),
+    (r"/mlp/down/kernel$", -2),
+    (r"/embeddings/word/embedding$", -2),
+)
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+    """The device mesh. Raises ConfigError when the sizes do not multiply to the number of devices."""
+    sizes = [config.data, config.fsdp, config.tensor]
+    devices = jax.device_count()
+    if -1 in sizes:
+        taken = -math.prod(sizes)
+        if devices % taken:
+            raise ConfigError(f"mesh {dict(zip(AXES, sizes, strict=True))} does not divide the {devices} devices here")
+        sizes[sizes.index(-1)] = devices // taken
+    if math.prod(sizes) != devices:
+        raise ConfigError(
+            f"mesh {dict(zip(AXES, sizes, strict=True))} needs {math.prod(sizes)} devices and there are {devices}"
+        )
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def row_shards(mesh: Mesh) -> int:
+    """Over how many devices the rows of a batch are split."""
+    return math.prod(mesh.shape[axis] for axis in ROWS)
+
+
+def check_batch_size(key: str, rows: int, mesh: Mesh) -> None:
+    """Raise ConfigError unless `rows` (of one micro-batch) divide evenly over the mesh."""
+    if rows % row_shards(mesh):
+        raise ConfigError(f"{key}: {rows} rows at a time cannot be split evenly over {row_shards(mesh)} devices")
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def partition(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """The partition of one parameter, named by its path."""
+    axes: list[str | None] = [None] * len(shape)
+    stacked = re.search(r"layers/\d+-\d+/", path) is not None
+    split = next((dim for pattern, dim in TENSOR_RULES if re.search(pattern, "/" + path)), None)
+    if split is not None and shape[split] % mesh.shape["tensor"] == 0 and mesh.shape["tensor"] > 1:
+        axes[split] = "tensor"
+    if mesh.shape["fsdp"] > 1:
+        # The layer axis of a stack stays whole: scan takes one layer at a time.
+        free = [d for d in range(stacked, len(shape)) if axes[d] is None and shape[d] % mesh.shape["fsdp"] == 0]
+        if free:
+            axes[max(free, key=lambda d: shape[d])] = "fsdp"
+    return PartitionSpec(*axes)
+
+
+def tree_shardings(tree: Any, mesh: Mesh) -> Any:
+    """NamedShardings for any tree of (abstract) arrays: parameters, a part of them, an optimizer's moments, a state.
+
+    The table looks at the end of a path, which is the same for a weight and for its moments.
+    """
+
+    def sharding(path: Any, leaf: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return NamedSharding(mesh, partition(name, leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def place_on(mesh: Mesh) -> Callable[[str, np.ndarray], jax.Array]:
+    """A function (path, host array) -> device array that puts each weight where it belongs as it is read."""
+
+    def place(path: str, array: np.ndarray) -> jax.Array:
+        sharding = NamedSharding(mesh, partition(path, array.shape, mesh))
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return place
+
+
+def place_batch(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
+    """A global batch from the same host batch on every process; each device receives only its rows."""
+    sharding = NamedSharding(mesh, PartitionSpec(ROWS))
+    return {
+        name: jax.make_array_from_callback(array.shape, sharding, lambda index, array=array: array[index])
+        for name, array in batch.items()
+    }
