@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxvalues.config import Config, ModelConfig
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.batches import Tokens, collate, evaluation_plan
-from jaxvalues.data.template import load_template
+from jaxvalues.data.template import Template, load_template
 from jaxvalues.data.tokenizers import load_tokenizer, pad_id, train_tokenizer
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations.classify import Classify
@@ -58,11 +58,11 @@ def find_base(config: ModelConfig, seed: int) -> Base:
     return Base(read_config(folder), folder, content_hash(folder))
 
 
-def find_tokenizer(config: Config, base: Base, train: Split) -> PreTrainedTokenizerBase:
+def find_tokenizer(config: Config, base: Base, train: Split, template: Template) -> PreTrainedTokenizerBase:
     """The tokenizer that the config names, or the checkpoint's own, or one trained on the training split."""
     model = config.model
     if model.train_tokenizer is not None:
-        texts = (text for a in train.arguments for text in (a.premise, a.conclusion))
+        texts = (text for argument in train.arguments for text in template.render(argument))
         return train_tokenizer(texts, model.train_tokenizer.vocab_size, config.data.max_length)
     return load_tokenizer(model.tokenizer or base.folder, model.revision if model.tokenizer is None else None)
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from jaxvalues.errors import UserError
+from jaxvalues.errors import ConfigError, UserError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,6 +31,32 @@ Overrides = Annotated[
 def console() -> Console:
     """Where commands print; a pipe or a file gets 120 columns."""
     return Console() if sys.stdout.isatty() else Console(width=int(os.environ.get("COLUMNS", "120")))
+
+
+@app.command()
+def data(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="Config whose data is meant.")] = None,
+    overrides: Overrides = None,
+    dir: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A folder of TSV files.")] = None,
+) -> None:
+    """Fetch the data set, or check a folder of its files, and print what is there; exit 1 if anything is wrong.
+
+    Example: jaxvalues data --dir valueeval23
+    """
+    from jaxvalues.data.describe import describe_folder, render
+
+    if dir is None:
+        if config is None:
+            raise ConfigError("give a config file, or --dir FOLDER")
+        from jaxvalues.config import load_config
+        from jaxvalues.data.arguments import data_folder
+
+        settings = load_config(config, overrides or ()).data
+        dir = data_folder(settings.source, settings.dir)
+    summary = describe_folder(dir)
+    render(summary, console())
+    if summary.problems:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from jaxvalues.config import Config, load_config
 from jaxvalues.data.arguments import Split, load_split
 from jaxvalues.data.batches import Tokens, TrainingBatches
 from jaxvalues.data.held_out import hold_out
+from jaxvalues.data.template import load_template
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.data.tsv import read_arguments
 from jaxvalues.errors import ConfigError, UserError
@@ -47,7 +48,7 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
     # What goes in: arguments, weights, tokenizer.
     training, held_out, reported = load_data(config)
     base = find_base(config.model, config.seed)
-    tokenizer = find_tokenizer(config, base, training)
+    tokenizer = find_tokenizer(config, base, training, load_template(config.formulation.template))
     hf_config = fit_to_tokenizer(base.hf_config, tokenizer, base.is_random)
 
     # The network on its mesh. Nothing is computed yet, so mistakes show up at once.

@@ -25,6 +25,9 @@ from jaxvalues.training.sharding import place_batch
 from jaxvalues.training.step import TrainState
 
 
+SILENCE_S = 30.0  # in a log file, which has no progress bar, a line at least this often
+
+
 class Stopped(UserError):
     """The run was asked to stop (Ctrl-C, SIGTERM); its state is saved."""
 
@@ -82,7 +85,7 @@ class Loop:
         is not remembered, and comes again on resuming.
         """
         step, saved = int(state.step), int(state.step)
-        stream = self.batches.starting_at(step)
+        stream, spoken = self.batches.starting_at(step), time.monotonic()
         meter = Meter(self.writer, self.config.training.log_every, self.batches, self.train_step)
         with StopRequest() as stop, self._progress() as progress:
             bar = progress.add_task("training", total=self.total, completed=step, shown="")
@@ -112,6 +115,9 @@ class Loop:
                 step += 1
                 meter.add(step, metrics, int(batch["weights"].sum()), self.config)
                 progress.update(bar, completed=step, shown=meter.shown)
+                if not self.console.is_terminal and time.monotonic() - spoken > SILENCE_S:
+                    self.console.print(f"step {step:>5} of {self.total}  {meter.shown}", highlight=False)
+                    spoken = time.monotonic()
         if self.config.training.keep == "last":
             memory.best_step = step
             self.series.chosen.save(step, state.trainable, self.segments, asdict(memory))

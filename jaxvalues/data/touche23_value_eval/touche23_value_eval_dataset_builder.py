@@ -143,8 +143,10 @@ def _probe(url: str) -> None:
 
 def _digest(folder: Path) -> str:
     """Of the folder's data files; another content is another data set."""
+    if not (names := splits_in(folder)):
+        raise UserError(f"{folder}: holds no split, expected files such as {split_files('training')[0]}")
     digest = hashlib.sha256()
-    for name in splits_in(folder):
+    for name in names:
         for path in (folder / file for file in split_files(name)):
             content = path.read_bytes() if path.is_file() else b""
             digest.update(f"{path.name} {path.is_file()} {len(content)}\n".encode() + content)

@@ -1,0 +1,191 @@
+"""What a folder of data holds and what is wrong with it, as figures and as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxvalues.data.arguments import Split
+from jaxvalues.data.folder import check_folder, split_files
+from jaxvalues.data.taxonomy import CATEGORIES, SOURCES
+from jaxvalues.data.touche23_value_eval.release import matches_release
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+_SHOWN_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words of an argument, its three fields together, separated by white space."""
+
+    mean: float
+    median: float
+    p90: float
+    max: int
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """One split in figures; what only labels tell is None without them."""
+
+    name: str
+    rows: int
+    sources: dict[str, int]
+    """Letter of `taxonomy.SOURCES` -> arguments."""
+    words: Words
+    repeated: int
+    """Arguments whose conclusion, stance and premise all stand in an earlier row too."""
+    published: bool | None
+    """Whether all its files are the published ones, byte for byte; None when that is not known of one of them."""
+    counts: dict[str, int] | None
+    """Category -> arguments that have it."""
+    mean_labels: float | None
+    """Categories of an argument, on average."""
+    without_label: int | None
+    """Arguments with no category at all."""
+
+
+@dataclass(frozen=True)
+class FolderSummary:
+    """A folder of data: its readable splits, and one sentence for each problem."""
+
+    dir: Path
+    splits: tuple[SplitSummary, ...]
+    shared_conclusions: int
+    """Conclusions that occur in more than one split."""
+    problems: tuple[str, ...]
+
+
+def describe_folder(dir: str | Path) -> FolderSummary:
+    """Read everything in a folder of TSV files and sum it up. Raises UserError only when there is no such folder."""
+    splits, problems = check_folder(dir)
+    readable = [split for split in splits.values() if len(split)]
+    homes = Counter(conclusion for split in readable for conclusion in {a.conclusion for a in split.arguments})
+    shared = sum(count > 1 for count in homes.values())
+    return FolderSummary(Path(dir), tuple(_summary(split, Path(dir)) for split in readable), shared, tuple(problems))
+
+
+def render(summary: FolderSummary, console: Console) -> None:
+    """Print the splits, their sources, the label counts and the problems; made for 80 columns or more."""
+    from rich.text import Text
+
+    console.print(Text(str(summary.dir), style="bold"), soft_wrap=True)
+    for part in _tables(summary, console.width):
+        console.print()
+        console.print(part)
+    if summary.shared_conclusions:
+        console.print(f"\n{summary.shared_conclusions} conclusions occur in more than one split.", style="yellow")
+    console.print()
+    if not summary.problems:
+        console.print("No problems found.", style="green")
+    for problem in summary.problems[:_SHOWN_PROBLEMS]:
+        console.print(Text(problem, style="red"), soft_wrap=True)
+    if (more := len(summary.problems) - _SHOWN_PROBLEMS) > 0:
+        console.print(f"... and {more} more problems.", style="red")
+
+
+def _summary(split: Split, folder: Path) -> SplitSummary:
+    lengths = [len(f"{a.conclusion} {a.stance} {a.premise}".split()) for a in split.arguments]
+    texts = {(a.conclusion, a.stance, a.premise) for a in split.arguments}
+    files = [folder / name for name in split_files(split.name) if (folder / name).is_file()]
+    matches = {matches_release(path) for path in files}
+    labels = split.labels
+    return SplitSummary(
+        name=split.name,
+        rows=len(split),
+        sources=dict(sorted(Counter(a.source for a in split.arguments).items())),
+        words=Words(
+            float(np.mean(lengths)), float(np.median(lengths)), float(np.percentile(lengths, 90)), max(lengths)
+        ),
+        repeated=len(split) - len(texts),
+        published=False if False in matches else None if None in matches else True,
+        counts=None if labels is None else dict(zip(CATEGORIES, labels.sum(axis=0).tolist(), strict=True)),
+        mean_labels=None if labels is None else float(labels.sum(axis=1).mean()),
+        without_label=None if labels is None else int((~labels.any(axis=1)).sum()),
+    )
+
+
+def _tables(summary: FolderSummary, width: int) -> Iterator[RenderableType]:
+    from rich.console import Group
+
+    if summary.splits:
+        yield _split_table(summary.splits)
+        yield Group(_source_table(summary.splits), _legend(summary.splits))
+    labelled = [split for split in summary.splits if split.counts is not None]
+    for group in _side_by_side(labelled, width):
+        yield _category_table(group)
+
+
+def _split_table(splits: Sequence[SplitSummary]) -> Table:
+    table = _table("Split")
+    for title in ("rows", "words\nmean", "\n90 %", "\nmax", "labels\nmean", "\nnone", "re-\npeated", "pub-\nlished"):
+        table.add_column(title, justify="right")
+    for s in splits:
+        published = {True: "yes", False: "no", None: "in part"}[s.published]
+        figures = (str(s.rows), f"{s.words.mean:.1f}", f"{s.words.p90:.0f}", str(s.words.max))
+        labels = ("–", "–") if s.mean_labels is None else (f"{s.mean_labels:.2f}", str(s.without_label))
+        table.add_row(s.name, *figures, *labels, str(s.repeated), published)
+    return table
+
+
+def _source_table(splits: Sequence[SplitSummary]) -> Table:
+    letters = sorted({letter for s in splits for letter in s.sources})
+    table = _table("Source")
+    for letter in letters:
+        table.add_column(letter, justify="right")
+    for s in splits:
+        table.add_row(s.name, *(str(s.sources.get(letter, "–")) for letter in letters))
+    return table
+
+
+def _legend(splits: Sequence[SplitSummary]) -> Text:
+    from rich.text import Text
+
+    letters = sorted({letter for s in splits for letter in s.sources})
+    return Text(" · ".join(f"{letter} {SOURCES.get(letter, 'unknown')}" for letter in letters), style="dim")
+
+
+def _category_table(splits: Sequence[SplitSummary]) -> Table:
+    table = _table("Category")
+    for s in splits:
+        table.add_column(_heading(s), justify="right", no_wrap=True)
+    for name in CATEGORIES:
+        table.add_row(name, *(f"{s.counts[name]} {s.counts[name] / s.rows:4.0%}" for s in splits))
+    return table
+
+
+def _side_by_side(splits: Sequence[SplitSummary], width: int) -> Iterator[list[SplitSummary]]:
+    """The splits in groups whose columns fit beside the names of the categories."""
+    group: list[SplitSummary] = []
+    room = left = width - max(map(len, CATEGORIES))
+    for split in splits:
+        needed = max(9, *map(len, _heading(split).split("\n"))) + 2
+        if group and needed > left:
+            yield group
+            group, left = [], room
+        group.append(split)
+        left -= needed
+    if group:
+        yield group
+
+
+def _heading(split: SplitSummary) -> str:
+    return split.name.replace("-", "\n")
+
+
+def _table(first_column: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+    table.add_column(first_column, no_wrap=True)
+    return table

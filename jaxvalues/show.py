@@ -1,0 +1,100 @@
+"""`jaxvalues show`: what a config means before anything runs. Reads no weights, compiles nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+
+from jaxvalues.assembly import Network, build_network, count
+from jaxvalues.config import Config
+from jaxvalues.data.template import load_template
+from jaxvalues.models import fetch, read_config
+
+
+def show(config: Config, console: Console) -> None:
+    """Print the resolved config, parameter counts, and estimates of work and memory."""
+    hf_config = _hf_config(config)
+    load_template(config.formulation.template)
+    network = build_network(config, hf_config)
+    frozen, trainable = network.abstract_parts()
+
+    console.print(Syntax(config.to_yaml().rstrip(), "yaml", background_color="default"))
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    table.add_column()
+    head = network.module.encoder.config
+    table.add_row("network", head.model_type, f"{network.num_layers} layers, hidden_size {head.hidden_size}")
+    table.add_row("parameters that train", f"{count(trainable):,}", _parts(trainable))
+    table.add_row("frozen parameters", f"{count(frozen):,}", _parts(frozen))
+    for length in config.lengths:
+        step, forward = work(network, config, length)
+        table.add_row(
+            f"work at length {length}",
+            f"{step / 1e9:,.0f} GFLOP",
+            f"a training step of {config.training.batch_size}; {forward / 1e9:,.1f} GFLOP to predict one argument",
+        )
+    weights, activations = memory(network, config)
+    table.add_row("weights, gradients, Adam", f"{weights / 2**20:,.0f} MiB", "over all devices that do not repeat them")
+    table.add_row("activations", f"{activations / 2**20:,.0f} MiB", "rough, at the longest length, for one micro-batch")
+    console.print(table)
+
+
+def work(network: Network, config: Config, length: int) -> tuple[float, float]:
+    """Estimated floating-point operations of (one training step, one argument's prediction) at one length.
+
+    Two operations a weight of the matrix products and token, and 4·T·D a token and layer for attention (Kaplan et al.
+    2020, §2.1). Backward costs twice as much in the layers that train; nothing below the lowest of them.
+    """
+    model = network.module.encoder.config
+    per_layer = 2 * (4 * model.hidden_size**2 + 2 * model.hidden_size * model.intermediate_size)
+    per_layer += 4 * length * model.hidden_size
+    trained = network.num_layers - network.module.encoder.stop_gradient_below
+    forward = per_layer * length * network.num_layers
+    backward = 2 * per_layer * length * trained
+    return config.training.batch_size * (forward + backward), forward
+
+
+def memory(network: Network, config: Config) -> tuple[float, float]:
+    """Estimated bytes of (weights with gradients and Adam's moments, activations kept for the backward pass).
+
+    Weights are float32: 4 bytes frozen, 16 bytes where they train. Activations follow Korthikanti et al. 2022, eq. 2:
+    T·B·D·(34 + 5·N·T / D) bytes a layer at 2 bytes a number; with remat only the layers' inputs are kept.
+    """
+    frozen, trainable = network.abstract_parts()
+    model, length = network.module.encoder.config, config.lengths[-1]
+    rows = config.training.batch_size // config.training.accumulation
+    layers = network.num_layers - network.module.encoder.stop_gradient_below
+    factor = network.module.encoder.dtype.itemsize / 2
+    per_token = 2.0 if config.model.remat else 34 + 5 * model.num_attention_heads * length / model.hidden_size
+    activations = layers * rows * length * model.hidden_size * per_token * factor
+    return 4.0 * count(frozen) + 16.0 * count(trainable), activations
+
+
+def _hf_config(config: Config) -> dict[str, Any]:
+    if config.model.config is None:
+        return read_config(fetch(config.model.path, config.model.revision))
+    guess = {} if config.model.train_tokenizer is None else {"vocab_size": config.model.train_tokenizer.vocab_size}
+    return {**guess, **config.model.config}
+
+
+def _parts(tree: Any) -> str:
+    """How many parameters each branch holds, e.g. `embeddings 1.2 M, layers 10.6 M, head 7.7 k`."""
+    sizes: dict[str, int] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        names = [str(key.key) for key in path]
+        branch = names[1] if names[0] == "encoder" else names[0]
+        sizes[branch] = sizes.get(branch, 0) + math.prod(leaf.shape)
+    return ", ".join(f"{branch} {_short(size)}" for branch, size in sizes.items())
+
+
+def _short(size: int) -> str:
+    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if size >= factor:
+            return f"{size / factor:.1f} {letter}"
+    return str(size)
