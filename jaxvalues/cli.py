@@ -129,6 +129,43 @@ def show(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def bench(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    peer: Annotated[
+        list[str] | None, typer.Option(help="torch-eager (default), torch-compile, none; repeatable.")
+    ] = None,
+    work: Annotated[list[str] | None, typer.Option(help="train, inference (default: both); repeatable.")] = None,
+    length: Annotated[
+        list[int] | None, typer.Option(help="Tokens (default: the config's buckets); repeatable.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Samples of each contender; medians are over these.")] = 7,
+    warmup: Annotated[int, typer.Option(help="Samples before those, thrown away.")] = 1,
+    real: Annotated[bool, typer.Option("--real", help="A batch of the training split, not random tokens.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything measured.")] = None,
+) -> None:
+    """Measure train step, inference, compiling and memory of a config's model, side by side with torch.
+
+    Example: jaxvalues bench configs/bench/roberta-base.yaml --length 48 --json bench.json
+    """
+    from jaxvalues.config import load_config
+
+    loaded = load_config(config, overrides or ())
+    from jaxvalues.bench.measure import WORK, Options
+    from jaxvalues.bench.measure import bench as run_bench
+
+    options = Options(
+        peers=tuple(peer or ("torch-eager",)),
+        work=tuple(work or WORK),
+        lengths=tuple(length or ()),
+        repeats=repeats,
+        warmup=warmup,
+        real=real,
+    )
+    run_bench(loaded, options, console(), json_file)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of config files, for completion and checks in editors.
 

@@ -1,0 +1,87 @@
+"""jaxvalues itself: the executables of a run, made by the code that a run uses."""
+
+from __future__ import annotations
+
+import os
+import time
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxvalues.assembly import System, count, find_base
+from jaxvalues.bench.worker import TOTAL_STEPS, Task, peak_process_bytes
+from jaxvalues.config import parse_config
+from jaxvalues.data.tokenizers import load_tokenizer
+from jaxvalues.errors import UserError
+from jaxvalues.training.compilation import enable_cache
+from jaxvalues.training.optimizer import make_hyper
+from jaxvalues.training.sharding import make_mesh, place_batch
+
+
+class Jaxvalues:
+    """See `Contender`."""
+
+    def __init__(self, task: Task) -> None:
+        enable_cache(task.cache)
+        config = parse_config(task.config)
+        self.work, self.batch = task.work, dict(np.load(task.batch))
+        self.system = System(config, task.hf_config, load_tokenizer(task.tokenizer), make_mesh(config.mesh))
+        self.frozen, self.trainable = self.system.parts(find_base(config.model, config.seed), config.seed)
+        self.parameters = count((self.frozen, self.trainable))
+        if self.work == "train":
+            self.state = self.system.start(self.trainable)
+            del self.trainable  # the state owns it now and gives it away at every step
+            self.hyper = make_hyper(config.optimizer, TOTAL_STEPS, config.seed)
+        else:
+            self.batch = {name: self.batch[name] for name in ("input_ids", "attention_mask")}
+
+    def describe(self) -> dict[str, Any]:
+        devices = jax.devices()
+        return {
+            "versions": {name: version(name) for name in ("jaxvalues", "jax", "jaxlib", "flax", "optax")},
+            "device": f"{len(devices)} × {devices[0].device_kind}",
+            "platform": devices[0].platform,
+            "dtype": np.dtype(self.system.network.module.encoder.dtype).name,
+            "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "parameters": self.parameters,
+        }
+
+    def first(self) -> dict[str, Any]:
+        start = time.perf_counter()
+        self._finish(self._step())
+        seconds = time.perf_counter() - start
+        executables = self.system.train_step if self.work == "train" else self.system.eval_step
+        (compiled,) = executables.compiled.values()
+        return {
+            "seconds": seconds,
+            "trace_s": compiled.trace_s,
+            "compile_s": compiled.compile_s,
+            "from_cache": compiled.from_cache,
+        }
+
+    def run(self, count: int) -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            result = self._step()
+        self._finish(result)
+        return (time.perf_counter() - start) / count
+
+    def peak_bytes(self) -> int:
+        stats = jax.devices()[0].memory_stats()
+        return stats["peak_bytes_in_use"] if stats else peak_process_bytes()
+
+    def _step(self) -> jax.Array:
+        system, shape = self.system, self.batch["input_ids"].shape
+        batch = place_batch(self.batch, system.mesh)
+        if self.work == "inference":
+            return system.eval_step(shape, self.trainable, self.frozen, batch)
+        self.state, metrics = system.train_step(shape, self.state, self.frozen, batch, self.hyper)
+        return metrics["loss"]
+
+    def _finish(self, result: jax.Array) -> None:
+        if self.work == "train":
+            jax.block_until_ready(self.state)
+        if not np.isfinite(np.asarray(result)).all():
+            raise UserError("the result of a step is not finite, so its time means nothing")

@@ -1,0 +1,157 @@
+"""One contender in a process of its own, so that thread pools, memory and imports of two libraries cannot meet.
+
+The parent writes one JSON command a line to the process and reads one JSON answer a line. While a contender is not
+asked it waits on the pipe and uses no processor, so two of them can take turns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from jaxvalues.errors import UserError
+
+TOTAL_STEPS = 1000  # of the learning-rate schedule
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a contender is to do, as plain data."""
+
+    work: str  # "train" or "inference"
+    config: dict[str, Any]
+    hf_config: dict[str, Any]
+    tokenizer: str  # folder
+    batch: str  # .npz of one batch: input_ids, attention_mask, weights, labels
+    cache: str  # folder where a compiler may keep its programs
+    platform: str  # of the device: "cpu", "gpu", "" as the library chooses
+    dtype: str  # of the computation
+
+
+class Contender(Protocol):
+    """One implementation of the task, ready to take steps. Building one loads the model and takes no step."""
+
+    def describe(self) -> dict[str, Any]:
+        """Versions, device, platform, dtype, threads, parameters."""
+        ...
+
+    def first(self) -> dict[str, Any]:
+        """Take the first step: `seconds` in all; `trace_s` and `compile_s` of it where they can be told apart."""
+        ...
+
+    def run(self, count: int) -> float:
+        """Seconds a step, over `count` steps; each from a batch in host memory to its result. The last is waited for."""
+        ...
+
+    def peak_bytes(self) -> int:
+        """Most memory held so far: of the accelerator, or of the process on CPU."""
+        ...
+
+
+class Worker:
+    """The parent's side: starts contender `name` on `task`, and passes on the calls of `Contender`.
+
+    Raises UserError with the contender's own sentence, or with the last line it wrote before it died.
+    """
+
+    def __init__(self, name: str, task: Task) -> None:
+        self.name = name
+        self.errors = tempfile.TemporaryFile()
+        # Two contenders share one accelerator, so neither may take all of its memory in advance.
+        env = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TORCHINDUCTOR_CACHE_DIR": task.cache}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "jaxvalues.bench.worker", name, json.dumps(asdict(task))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env=env,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        return self._ask("describe")
+
+    def first(self) -> dict[str, Any]:
+        return self._ask("first")
+
+    def run(self, count: int) -> float:
+        return self._ask("run", count)
+
+    def peak_bytes(self) -> int:
+        return self._ask("peak_bytes")
+
+    def _ask(self, method: str, *args: Any) -> Any:
+        try:
+            self.process.stdin.write(json.dumps([method, args]) + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            self.process.wait()
+            self.errors.seek(0)
+            lines = self.errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
+            raise UserError(f"{self.name} stopped with exit code {self.process.returncode}: {lines[-1]}")
+        content = json.loads(answer)
+        if "error" in content:
+            raise UserError(f"{self.name}: {content['error']}")
+        return content["answer"]
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process: a measurement has nothing to put in order."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.errors):
+            stream.close()
+
+
+def peak_process_bytes() -> int:
+    """The most memory this process held. Linux' own counter: ru_maxrss there starts with the parent's memory."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def build(name: str, task: Task) -> Contender:
+    """The contender of that name. Its library is imported here and nowhere else."""
+    if name == "jaxvalues":
+        from jaxvalues.bench.jaxvalues_contender import Jaxvalues
+
+        return Jaxvalues(task)
+    from jaxvalues.bench.torch_contender import Torch
+
+    return Torch(task, compiled=name == "torch-compile")
+
+
+def main() -> None:
+    """The child's side: build the contender, then answer until the pipe closes."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print must not come between the answers
+    name, task = sys.argv[1], Task(**json.loads(sys.argv[2]))
+    contender: Contender | None = None
+    for line in sys.stdin:
+        method, args = json.loads(line)
+        try:
+            contender = contender or build(name, task)
+            content = {"answer": getattr(contender, method)(*args)}
+        except UserError as error:
+            content = {"error": str(error)}
+        answers.write(json.dumps(content) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
