@@ -132,6 +132,7 @@ def show(config: ConfigFile, overrides: Overrides = None) -> None:
 def bench(
     config: ConfigFile,
     overrides: Overrides = None,
+    *,
     peer: Annotated[
         list[str] | None, typer.Option(help="torch-eager (default), torch-compile, none; repeatable.")
     ] = None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,9 @@ from jaxvalues.errors import ConfigError
 class Section(BaseModel):
     """Base of every section: immutable, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+    )
 
 
 class DataConfig(Section):
@@ -209,7 +212,7 @@ class Config(Section):
     """One run, complete."""
 
     name: str = "run"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     output: str = "runs/{name}-seed{seed}"
     """Run folder; {name} and {seed} are filled in."""
     data: DataConfig = DataConfig()
@@ -300,15 +303,25 @@ def json_schema() -> dict[str, Any]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML that refuses a key written twice (PyYAML silently keeps the last)."""
+    """YAML that refuses a key written twice (PyYAML silently keeps the last) and reads 1e-5 as the number it is."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                line = node.start_mark.line + 1
-                raise yaml.constructor.ConstructorError(None, None, f"key `{key}` is given twice near line {line}")
+        keys = []
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`, which keys beside it may override
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if key in keys:
+                line = key_node.start_mark.line + 1
+                raise yaml.constructor.ConstructorError(None, None, f"key `{key}` is given twice, again in line {line}")
+            keys.append(key)
         return super().construct_mapping(node, deep)
+
+
+# YAML 1.2's floats; PyYAML follows 1.1, where 1e-5 is a string.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -344,6 +357,8 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override `{override}` must read key=value, e.g. optimizer.learning_rate=1e-4")
+    if key == "base":
+        raise ConfigError(f"override `{override}`: `base` belongs in a config file, not among the overrides")
     try:
         value = yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError:

@@ -50,17 +50,23 @@ def checksum(split: Split) -> str:
 
 def check_same_run(folder: Path, config: Config, environment: dict[str, Any]) -> None:
     """Raise ConfigError, saying what differs, unless `folder` holds a run of this config, weights and data."""
-    old = load_config(folder / "config.yaml")
+    changed = differences(load_config(folder / "config.yaml"), config)
     before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    differences = []
-    if old.fingerprint() != config.fingerprint():
-        theirs, ours = _flat(old.decisive()), _flat(config.decisive())
-        differences = [f"{key} {theirs.get(key)} → {ours.get(key)}" for key in ours if theirs.get(key) != ours[key]]
-    differences += [f"other {what}" for what in ("base", "data") if before[what] != environment[what]]
-    if differences:
+    said = [f"{key} {old} → {new}" for key, (old, new) in changed.items()]
+    said += [
+        f"other {name}" for what, name in (("base", "weights"), ("data", "data")) if before[what] != environment[what]
+    ]
+    if said:
         raise ConfigError(
-            f"{folder} holds a run that differs ({'; '.join(differences)}): give another output=FOLDER, or remove it"
+            f"{folder} holds a run that differs ({'; '.join(said)}): give another output=FOLDER, or remove it"
         )
+
+
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """The keys that decide the numbers and differ: {dotted key: (old value, new value)}; None where one is absent."""
+    before, after = _flat(old.decisive()), _flat(new.decisive())
+    keys = [*after, *(key for key in before if key not in after)]
+    return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from jaxvalues.assembly import Base, System, count, find_base, find_tokenizer, fit_to_tokenizer
 from jaxvalues.config import Config, load_config
-from jaxvalues.data.arguments import Split, load_split
+from jaxvalues.data.arguments import SPLITS, Split, load_split
 from jaxvalues.data.batches import Tokens, TrainingBatches
 from jaxvalues.data.held_out import hold_out
 from jaxvalues.data.template import load_template
@@ -25,7 +25,7 @@ from jaxvalues.evaluation.official import Scores, score
 from jaxvalues.evaluation.predictions import Predictions, read_thresholds, write_thresholds
 from jaxvalues.evaluation.report_table import render_scores
 from jaxvalues.evaluation.thresholds import decide, tune_global, tune_per_category
-from jaxvalues.provenance import check_same_run, describe_environment, write_json
+from jaxvalues.provenance import check_same_run, describe_environment, differences, write_json
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.compilation import enable_cache
 from jaxvalues.training.loop import Loop, Memory, Series
@@ -33,7 +33,8 @@ from jaxvalues.training.losses import LOSSES
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
 from jaxvalues.training.optimizer import make_hyper
 from jaxvalues.training.preemption import StopRequest
-from jaxvalues.training.sharding import make_mesh
+from jaxvalues.training.processes import join_processes
+from jaxvalues.training.sharding import check_batch_size, make_mesh
 
 
 def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
@@ -93,14 +94,17 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
     )
     try:
         hyper = make_hyper(config.optimizer, loop.total, config.seed)
-        memory = loop.run(state, frozen, hyper, memory, mesh)
+        loop.run(state, frozen, hyper, memory, mesh)
     finally:
         writer.close()
         series.resume.close()
         series.chosen.close()
 
     # Decisions with the chosen parameters, tuned where nothing is reported.
-    chosen, _ = Checkpoints(folder / "checkpoints/chosen").restore(system.network.abstract_parts()[1], system.segments, mesh)
+    chosen, remembered = Checkpoints(folder / "checkpoints/chosen").restore(
+        system.network.abstract_parts()[1], system.segments, mesh
+    )
+    memory = Memory(**remembered)
     logits = system.logits(frozen, chosen, held_out_tokens)
     thresholds = choose_thresholds(config, held_out, logits)
     how = describe_decision(config, len(held_out))
@@ -142,23 +146,31 @@ def predict(
     """Predict a split, or a user's file of arguments, with everything reloaded from a finished run's folder.
 
     Writes predictions-<name>.tsv (official run format) and probabilities-<name>.tsv to `out` (default: the run folder).
-    Returns the scores if the labels are known. `overrides` change where things run (`mesh.…`, `data.dir=…`), not what.
+    Returns the scores if the labels are known. `overrides` change where things run (`mesh.…`, `data.dir=…`), not what:
+    any other key is a ConfigError.
     """
     if (split is None) == (file is None):
         raise ConfigError("give either a split or a file of arguments to predict")
     folder = Path(run)
+    if file is not None and out is None and Path(file).stem in SPLITS:
+        raise ConfigError(f"{file} has the name of a split, whose predictions in {folder} it would replace: give --out")
     if not (folder / "scores.json").is_file():
         raise UserError(f"{folder} holds no finished run (no scores.json); `jaxvalues train` finishes it")
     config = load_config(folder / "config.yaml", overrides)
+    changed = differences(load_config(folder / "config.yaml"), config).keys() - {"training.eval_batch_size"}
+    if changed:
+        raise ConfigError(f"{', '.join(sorted(changed))} cannot be changed for a run that is trained")
     console = start_process(config, console)
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     if file is not None:
         data = Split(Path(file).stem, read_arguments(file))
     else:
+        check_split("--split", split)
         data = load_split(split, source=config.data.source, dir=config.data.dir)
 
     hf_config = json.loads((folder / "model/config.json").read_text(encoding="utf-8"))
     mesh = make_mesh(config.mesh)
+    check_batch_size("training.eval_batch_size", config.training.eval_batch_size, mesh)
     system = System(config, hf_config, load_tokenizer(folder / "tokenizer"), mesh)
     chosen = Checkpoints(folder / "checkpoints/chosen")
     trainable, _ = chosen.restore(system.network.abstract_parts()[1], system.segments, mesh)
@@ -187,8 +199,8 @@ def predict(
 def start_process(config: Config, console: Console | None) -> Console:
     """Set up the process before its first compile; only the first process of several prints."""
     cache = enable_cache(config.runtime.compilation_cache)
-    if config.runtime.distributed and not jax.distributed.is_initialized():
-        jax.distributed.initialize()
+    if config.runtime.distributed:
+        join_processes()
     console = console or Console()
     if not is_main():
         return Console(quiet=True)
@@ -207,23 +219,25 @@ def load_data(config: Config) -> tuple[Split, Split, list[Split]]:
     """(training, held-out, reported splits). Training and held-out must have labels; reported ones may lack them."""
     data = config.data
 
-    def load(name: str) -> Split:
-        return load_split(name, source=data.source, dir=data.dir)
+    def load(key: str, name: str, labels: bool) -> Split:
+        check_split(key, name)
+        split = load_split(name, source=data.source, dir=data.dir)
+        if labels and split.labels is None:
+            raise ConfigError(f"{key}: the labels of {name} are absent, so it can be predicted, but not learnt from")
+        return split
 
-    training = load(data.train)
+    training = load("data.train", data.train, labels=True)
     if isinstance(data.held_out, str):
-        held_out = load(data.held_out)
+        held_out = load("data.held_out", data.held_out, labels=True)
     else:
-        _require_labels(training)
         training, held_out = hold_out(training, data.held_out, data.held_out_by, data.held_out_seed)
-    for split in (training, held_out):
-        _require_labels(split)
-    return training, held_out, [load(name) for name in data.report]
+    return training, held_out, [load("data.report", name, labels=False) for name in data.report]
 
 
-def _require_labels(split: Split) -> None:
-    if split.labels is None:
-        raise UserError(f"the labels of {split.name} are absent: it can be predicted, but not trained or tuned on")
+def check_split(key: str, name: str) -> None:
+    """Raise ConfigError unless `name`, given as `key`, is a split."""
+    if name not in SPLITS:
+        raise ConfigError(f"{key}: there is no split `{name}`; it is one of {', '.join(SPLITS)}")
 
 
 def encode(system: System, split: Split, console: Console) -> Tokens:
@@ -252,12 +266,17 @@ def choose_thresholds(config: Config, held_out: Split, logits: np.ndarray) -> np
 
 
 def held_out_metrics(config: Config, held_out: Split, logits: np.ndarray) -> dict[str, float]:
-    """What is followed while training: loss and both F1 on the held-out part, decided as the config says."""
+    """What is followed while training: loss and both F1 on the held-out part, decided as the config says.
+
+    A loss that is not finite comes alone: then there is nothing to decide.
+    """
+    loss = float(LOSSES[config.loss.kind](logits, held_out.labels.astype(np.float32)).mean())
+    if not np.isfinite(loss):
+        return {"loss": loss}
     thresholds = choose_thresholds(config, held_out, logits)
     result = score(held_out.labels, decide(sigmoid(logits), thresholds))
-    loss = LOSSES[config.loss.kind](logits, held_out.labels.astype(np.float32)).mean()
     return {
-        "loss": float(loss),
+        "loss": loss,
         "official_f1": result.official_f1,
         "mean_category_f1": result.mean_category_f1,
         "threshold": float(thresholds.mean()),
@@ -282,7 +301,10 @@ def open_folder(config: Config, environment: dict[str, Any], hf_config: dict[str
     if (folder / "config.yaml").exists():
         check_same_run(folder, config, environment)
     elif is_main():
-        (folder / "model").mkdir(parents=True, exist_ok=True)
+        try:
+            (folder / "model").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"output: the run folder {folder} cannot be made ({error.strerror})") from None
         tokenizer.save_pretrained(folder / "tokenizer")
         write_json(folder / "model/config.json", hf_config)
         write_json(folder / "environment.json", environment)
@@ -309,7 +331,9 @@ def describe_start(
 ) -> None:  # fmt: skip
     """Say what is about to be trained, on what, for how long."""
     model = system.hf_config["model_type"]
-    console.print(f"{model}, {system.network.num_layers} layers, {base.folder or 'RANDOM WEIGHTS (nothing pretrained)'}")
+    console.print(
+        f"{model}, {system.network.num_layers} layers, {base.folder or 'RANDOM WEIGHTS (nothing pretrained)'}"
+    )
     console.print(
         f"{count(trainable):,} parameters train, {count(frozen):,} are frozen; computed in "
         f"{np.dtype(system.network.module.encoder.dtype).name}; mesh {dict(system.mesh.shape)}"

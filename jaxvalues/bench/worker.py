@@ -46,7 +46,7 @@ class Contender(Protocol):
         ...
 
     def run(self, count: int) -> float:
-        """Seconds a step, over `count` steps; each from a batch in host memory to its result. The last is waited for."""
+        """Seconds a step over `count` steps, each from a batch in host memory, the last one's result waited for."""
         ...
 
     def peak_bytes(self) -> int:
@@ -62,7 +62,7 @@ class Worker:
 
     def __init__(self, name: str, task: Task) -> None:
         self.name = name
-        self.errors = tempfile.TemporaryFile()
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
         # Two contenders share one accelerator, so neither may take all of its memory in advance.
         env = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TORCHINDUCTOR_CACHE_DIR": task.cache}
         self.process = subprocess.Popen(

@@ -36,7 +36,9 @@ class Classify:
         """
         segments = [self.template.render(argument) for argument in arguments]
         flat = [text for row in segments for text in row]
-        pieces = iter(self.tokenizer(flat, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        pieces = iter(
+            self.tokenizer(flat, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        )
         rows, truncated = [], 0
         for row in segments:
             ids = [self.tokenizer.cls_token_id]

@@ -24,7 +24,6 @@ from jaxvalues.training.preemption import StopRequest
 from jaxvalues.training.sharding import place_batch
 from jaxvalues.training.step import TrainState
 
-
 SILENCE_S = 30.0  # in a log file, which has no progress bar, a line at least this often
 
 
@@ -97,13 +96,15 @@ class Loop:
                     values = self.evaluate(state.trainable, stop)
                     meter.pause(time.perf_counter() - started)
                     if values is not None:
+                        _check_finite(f"the held-out loss after step {step}", values["loss"], self.config)
                         self._remember(memory, step, values, state)
                 done = last or self._out_of_patience(memory)
-                if step > saved and (done or step % self.checkpoint_every == 0 or stop):
+                stopping = bool(stop)  # asked once: a signal between two looks must not stop without saving
+                if step > saved and (done or stopping or step % self.checkpoint_every == 0):
                     meter.flush(self.config)
                     self._save(step, state, memory)
                     saved = step
-                if stop:
+                if stopping:
                     raise Stopped(
                         f"stopped at step {step} of {self.total}, state saved; the same command goes on from there"
                     )
@@ -171,12 +172,8 @@ class Meter:
             return
         (step, metrics), self.pending = self.pending, None
         values = {name: float(value) for name, value in metrics.items()}
-        if not math.isfinite(values["loss"]):
-            raise UserError(
-                f"the loss is {values['loss']} at step {step}: try a lower optimizer.learning_rate "
-                f"(it is {config.optimizer.learning_rate:g}), optimizer.clip_norm, or model.dtype=float32; "
-                "the last checkpoint before it is kept"
-            )
+        _check_finite(f"the loss at step {step}", values["loss"], config)
+        _check_finite(f"the gradient norm at step {step}", values["grad_norm"], config)
         seconds = max(time.perf_counter() - self.started - self.train_step.seconds + self.compiled - self.paused, 1e-9)
         rate = self.rows / seconds
         self.shown = f"loss {values['loss']:.4f}  {rate:.1f} arguments/s"
@@ -192,6 +189,14 @@ class Meter:
     def _restart(self) -> None:
         self.started, self.rows, self.paused = time.perf_counter(), 0, 0.0
         self.compiled = self.train_step.seconds
+
+
+def _check_finite(what: str, value: float, config: Config) -> None:
+    if not math.isfinite(value):
+        raise UserError(
+            f"{what} is {value}: try a lower optimizer.learning_rate (it is {config.optimizer.learning_rate:g}), "
+            "optimizer.clip_norm, or model.dtype=float32; the last checkpoint before it is kept"
+        )
 
 
 def _steps(every: int | str, steps_per_epoch: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ class MetricsWriter:
     def __init__(self, folder: Path, config: Config, step: int = 0) -> None:
         self.path = folder / "metrics.jsonl"
         kept = [line for line in _complete_lines(self.path) if json.loads(line)["step"] <= step] if step else []
-        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        shortened = self.path.with_name(self.path.name + ".tmp")
+        shortened.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        os.replace(shortened, self.path)
         self.file = self.path.open("a", encoding="utf-8")
         self.board = self.wandb = None
         if config.logging.tensorboard:

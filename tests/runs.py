@@ -1,0 +1,103 @@
+"""Small real runs for the process-level tests: their config, processes that run them, and ways to interrupt those."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+# One batch shape, so one compile; evaluations and checkpoints in the middle of epochs; every step in metrics.jsonl.
+SMALL = f"""
+base: {ROOT / "configs/quickstart.yaml"}
+data: {{max_length: 48, buckets: [48]}}
+model:
+  config: {{hidden_size: 64, num_attention_heads: 2, intermediate_size: 128}}
+  train_tokenizer: {{vocab_size: 500}}
+training: {{epochs: 2, batch_size: 32, evaluate_every: 4, checkpoint_every: 4, log_every: 1}}
+logging: {{tensorboard: false}}
+"""
+
+# Runs the command line with one thing that goes wrong: argv is WHERE STEP SIGNAL, then the command's own words.
+INTERRUPTED = """
+import os, signal, sys, threading
+from jaxvalues.training import checkpoints, compilation, loop
+
+where, at, number = sys.argv[1], int(sys.argv[2]), getattr(signal, sys.argv[3])
+del sys.argv[1:4]
+now = {"step": 0}
+
+def strike():
+    os.kill(os.getpid(), number)
+
+def add(self, step, *rest, original=loop.Meter.add):
+    original(self, step, *rest)
+    now["step"] = step
+    if where == "training" and step == at:
+        strike()
+
+def compile_once(name, *rest, original=compilation.compile_once):
+    if where == "compile" and name == "train":
+        threading.Timer(0.5, strike).start()
+    return original(name, *rest)
+
+def call(self, *rest, original=compilation.Executables.__call__):
+    if where == "evaluation" and self.name == "evaluate" and now["step"] == at:
+        strike()
+    return original(self, *rest)
+
+def save(self, step, *rest, original=checkpoints.Checkpoints.save):
+    original(self, step, *rest)  # it is being written in the background now
+    if where == "save" and self.folder.name == "resume" and step == at:
+        strike()
+
+loop.Meter.add, compilation.compile_once = add, compile_once
+compilation.Executables.__call__, checkpoints.Checkpoints.save = call, save
+from jaxvalues.cli import main
+main()
+"""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """One simulated device, no network, and quick rather than good compiling."""
+    plain = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "HF_HUB_OFFLINE": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    return {**os.environ, **plain, **more}
+
+
+def start(*words: object, interrupt: tuple[str, int, str] | None = None, **more: str) -> subprocess.Popen[str]:
+    """`jaxvalues WORDS` in a process of its own, interrupted at (where, step, signal)."""
+    program = ["-m", "jaxvalues"] if interrupt is None else ["-c", INTERRUPTED, *map(str, interrupt)]
+    return subprocess.Popen(
+        [sys.executable, *program, *map(str, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**more),
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a process."""
+    try:
+        out, err = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+def run(*words: object, interrupt: tuple[str, int, str] | None = None) -> tuple[int, str, str]:
+    """`start` and `finish`."""
+    return finish(start(*words, interrupt=interrupt))
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, without the times."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "arguments_per_s"} for line in lines]
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Everything a finished run says, byte for byte."""
+    names = ("predictions-test.tsv", "probabilities-test.tsv", "thresholds.json", "scores.json")
+    return {name: (folder / name).read_bytes() for name in names}

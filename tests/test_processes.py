@@ -1,0 +1,132 @@
+"""Runs as processes: whatever interrupts them, the same command ends with the same bytes. Real signals, real kills."""
+
+from __future__ import annotations
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from runs import SMALL, finish, metrics, results, run, start
+
+STEPS = 16
+
+
+class Work(NamedTuple):
+    """Where the runs of this file lie."""
+
+    folder: Path
+    config: Path
+
+    def train(self, output: str, *overrides: str) -> tuple[str, ...]:
+        cache = f"runtime.compilation_cache={self.folder / 'xla'}"
+        return ("train", str(self.config), cache, f"output={self.folder / output}", *overrides)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "small.yaml").write_text(SMALL)
+    return Work(folder, folder / "small.yaml")
+
+
+@pytest.fixture(scope="module")
+def straight(work: Work) -> Path:
+    """A run that nothing disturbed."""
+    code, _, err = run(*work.train("straight"))
+    assert code == 0, err
+    return work.folder / "straight"
+
+
+@pytest.fixture(scope="module")
+def disturbed(work: Work, straight: Path) -> dict[str, list[tuple[int, str, str]]]:
+    """Two runs that were disturbed again and again; (code, stdout, stderr) of each attempt. Two at a time."""
+    stopped = [("training", 3, "SIGINT"), ("evaluation", 8, "SIGTERM"), ("training", 11, "SIGTERM"), None]
+    killed = [("training", 6, "SIGKILL"), ("evaluation", 8, "SIGKILL"), ("save", 12, "SIGKILL"), None]
+    cold = f"runtime.compilation_cache={work.folder / 'cold'}"
+
+    def stop() -> list[tuple[int, str, str]]:
+        return [run(*work.train("stopped"), interrupt=interrupt) for interrupt in stopped]
+
+    def kill() -> list[tuple[int, str, str]]:
+        first = run(*work.train("killed", cold), interrupt=("compile", 0, "SIGKILL"))
+        return [first, *(run(*work.train("killed"), interrupt=interrupt) for interrupt in killed)]
+
+    with ThreadPoolExecutor(2) as pool:
+        attempts = {"stopped": pool.submit(stop), "killed": pool.submit(kill)}
+        return {name: attempt.result() for name, attempt in attempts.items()}
+
+
+def test_a_run_writes_what_it_should(straight: Path) -> None:
+    lines = metrics(straight)
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, STEPS + 1))
+    assert [line["step"] for line in lines if line["kind"] == "held_out"] == [0, 4, 8, 12, 16]
+    assert not list(straight.rglob("*.tmp"))
+    losses = [line["loss"] for line in lines if line["kind"] == "train"]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["stopped", "killed"])
+def test_a_disturbed_run_ends_as_an_undisturbed_one(
+    name: str, work: Work, straight: Path, disturbed: dict[str, list[tuple[int, str, str]]]
+) -> None:
+    code, out, err = disturbed[name][-1]
+    assert code == 0, err
+    assert "Resuming" in out
+    assert metrics(work.folder / name) == metrics(straight)
+    assert results(work.folder / name) == results(straight)
+
+
+def test_a_stopped_run_says_how_to_go_on(disturbed: dict[str, list[tuple[int, str, str]]]) -> None:
+    *stops, last = disturbed["stopped"]
+    for step, (code, _, err) in zip((3, 8, 11), stops, strict=True):
+        assert code == 1
+        assert f"jaxvalues: stopped at step {step} of {STEPS}, state saved; the same command goes on" in err
+        assert "Traceback" not in err
+    for step, (_, out, _) in zip((3, 8, 11), (*stops[1:], last), strict=True):
+        assert f"at step {step}." in out
+
+
+def test_kills_were_kills(disturbed: dict[str, list[tuple[int, str, str]]]) -> None:
+    assert [code for code, _, _ in disturbed["killed"]] == [-9, -9, -9, -9, 0]
+
+
+def test_a_finished_run_is_not_trained_again(work: Work, straight: Path) -> None:
+    lines, before = (straight / "metrics.jsonl").read_bytes(), results(straight)
+    code, out, _ = run(*work.train("straight", "logging.tensorboard=true", "name=renamed"))
+    assert code == 0
+    assert "train [" not in out
+    assert "Universalism: nature" in out
+    assert (straight / "metrics.jsonl").read_bytes() == lines
+    assert results(straight) == before
+
+
+def test_two_processes_are_one_run(work: Work, straight: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+
+    def both(interrupt: tuple[str, int, str] | None) -> list[tuple[int, str, str]]:
+        processes = [
+            start(
+                *work.train("two", "runtime.distributed=true"),
+                interrupt=interrupt if number == 1 else None,
+                JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(number),
+            )
+            for number in range(2)
+        ]  # fmt: skip
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(finish, processes))
+
+    for code, _, err in both(("training", 6, "SIGTERM")):  # which only one of them receives
+        assert code == 1, err
+        assert "stopped at step 6" in err
+    (code, out, err), (other_code, other_out, other_err) = both(None)
+    assert code == other_code == 0, err + other_err
+    assert "Resuming" in out
+    assert "'data': 2" in out
+    assert other_out == ""
+    two, one = metrics(work.folder / "two"), metrics(straight)
+    assert [(line["step"], line["kind"]) for line in two] == [(line["step"], line["kind"]) for line in one]
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=1e-5)
