@@ -1,4 +1,4 @@
-"""The command line. Every command says on `--help` what it is for, with an example; imports come late so that is fast."""
+"""The command line. Every command says on `--help` what it is for, with an example; heavy imports come late."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def data(
 
     Example: jaxvalues data --dir valueeval23
     """
-    from jaxvalues.data.describe import describe_folder, render
+    from jaxvalues.data.describe import describe, describe_folder, render
 
-    if dir is None:
-        if config is None:
-            raise ConfigError("give a config file, or --dir FOLDER")
+    if dir is not None:
+        summary = describe_folder(dir)
+    elif config is not None:
         from jaxvalues.config import load_config
-        from jaxvalues.data.arguments import data_folder
 
         settings = load_config(config, overrides or ()).data
-        dir = data_folder(settings.source, settings.dir)
-    summary = describe_folder(dir)
+        summary = describe(settings.source, settings.dir)
+    else:
+        raise ConfigError("give a config file, or --dir FOLDER")
     render(summary, console())
     if summary.problems:
         raise typer.Exit(1)

@@ -375,13 +375,14 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 
 def _sentence(problem: Any) -> str:
     """One pydantic problem as a sentence that names the key."""
-    location = [str(part) for part in problem["loc"] if part not in ("float", "str", "int", "bool")]
-    key = ".".join(part for part in location if not part.startswith("literal["))
+    location = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
         known = _keys_at(location[:-1])
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(known)}"
-        return f"unknown key `{key}`; {hint}"
+        return f"unknown key `{'.'.join(location)}`; {hint}"
+    members = ("float", "str", "int", "bool")  # pydantic names the member of a union as if it were a key
+    key = ".".join(part for part in location if part not in members and not part.startswith("literal["))
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message

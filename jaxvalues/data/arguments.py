@@ -7,6 +7,7 @@ the C = 20 categories of `taxonomy.CATEGORIES`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -90,11 +91,16 @@ def load_split(
     if dir is not None:
         return read_split(dir, name)
     if source == "sample":
-        with as_file(files("jaxvalues.data") / "sample") as folder:
+        with sample_folder() as folder:
             return read_split(folder, name)
     if source == "touche23":
         return _load_prepared(name)
     raise UserError(f"there is no data source {source!r}: it is touche23 or sample")
+
+
+def sample_folder() -> AbstractContextManager[Path]:
+    """The folder of the small data set that comes with the package."""
+    return as_file(files("jaxvalues.data") / "sample")
 
 
 def _load_prepared(name: str) -> Split:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxvalues.data.arguments import Split
+from jaxvalues.data.arguments import Split, load_split, sample_folder
 from jaxvalues.data.folder import check_folder, split_files
 from jaxvalues.data.taxonomy import CATEGORIES, SOURCES
 from jaxvalues.data.touche23_value_eval.release import matches_release
@@ -65,13 +65,31 @@ class FolderSummary:
     problems: tuple[str, ...]
 
 
+def describe(source: str, dir: str | Path | None) -> FolderSummary:
+    """Sum up the data that a config's `data.source` and `data.dir` name."""
+    if dir is not None:
+        return describe_folder(dir)
+    if source == "sample":
+        with sample_folder() as folder:
+            return describe_folder(folder)
+    return describe_published()
+
+
 def describe_folder(dir: str | Path) -> FolderSummary:
     """Read everything in a folder of TSV files and sum it up. Raises UserError only when there is no such folder."""
     splits, problems = check_folder(dir)
     readable = [split for split in splits.values() if len(split)]
-    homes = Counter(conclusion for split in readable for conclusion in {a.conclusion for a in split.arguments})
-    shared = sum(count > 1 for count in homes.values())
-    return FolderSummary(Path(dir), tuple(_summary(split, Path(dir)) for split in readable), shared, tuple(problems))
+    published = {split.name: _are_published(split.name, Path(dir)) for split in readable}
+    return _sum_up(Path(dir), readable, published, problems)
+
+
+def describe_published() -> FolderSummary:
+    """Fetch the published data set (on first use) and sum it up. Raises UserError when it cannot be downloaded."""
+    from jaxvalues.data.touche23_value_eval.prepared import prepare
+
+    builder = prepare()
+    splits = [load_split(name) for name in builder.info.splits]
+    return _sum_up(Path(builder.data_dir), splits, {split.name: True for split in splits}, ())
 
 
 def render(summary: FolderSummary, console: Console) -> None:
@@ -93,11 +111,25 @@ def render(summary: FolderSummary, console: Console) -> None:
         console.print(f"... and {more} more problems.", style="red")
 
 
-def _summary(split: Split, folder: Path) -> SplitSummary:
+def _sum_up(
+    dir: Path, splits: Sequence[Split], published: dict[str, bool | None], problems: Sequence[str]
+) -> FolderSummary:
+    homes = Counter(conclusion for split in splits for conclusion in {a.conclusion for a in split.arguments})
+    shared = sum(count > 1 for count in homes.values())
+    return FolderSummary(
+        dir, tuple(_summary(split, published[split.name]) for split in splits), shared, tuple(problems)
+    )
+
+
+def _are_published(name: str, folder: Path) -> bool | None:
+    """Whether all files of a split are the published ones; None when that is not known of one of them."""
+    matches = {matches_release(folder / file) for file in split_files(name) if (folder / file).is_file()}
+    return False if False in matches else None if None in matches else True
+
+
+def _summary(split: Split, published: bool | None) -> SplitSummary:
     lengths = [len(f"{a.conclusion} {a.stance} {a.premise}".split()) for a in split.arguments]
     texts = {(a.conclusion, a.stance, a.premise) for a in split.arguments}
-    files = [folder / name for name in split_files(split.name) if (folder / name).is_file()]
-    matches = {matches_release(path) for path in files}
     labels = split.labels
     return SplitSummary(
         name=split.name,
@@ -107,7 +139,7 @@ def _summary(split: Split, folder: Path) -> SplitSummary:
             float(np.mean(lengths)), float(np.median(lengths)), float(np.percentile(lengths, 90)), max(lengths)
         ),
         repeated=len(split) - len(texts),
-        published=False if False in matches else None if None in matches else True,
+        published=published,
         counts=None if labels is None else dict(zip(CATEGORIES, labels.sum(axis=0).tolist(), strict=True)),
         mean_labels=None if labels is None else float(labels.sum(axis=1).mean()),
         without_label=None if labels is None else int((~labels.any(axis=1)).sum()),

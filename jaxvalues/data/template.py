@@ -1,11 +1,12 @@
 """Templates: text files that turn an argument into what a model reads.
 
 A template is one line of text with slots in braces: `{premise}`, `{conclusion}`, `{stance}` and `{sep}`, which stands
-for the tokenizer's separator token. Those of jaxvalues lie in `data/templates/`; a path names a user's own.
+for the tokenizer's separator token; `{{` and `}}` are braces. Those of jaxvalues lie in `data/templates/`; a path names a user's own.
 """
 
 from __future__ import annotations
 
+import re
 import string
 from dataclasses import dataclass
 from importlib import resources
@@ -51,12 +52,14 @@ def load_template(name: str) -> Template:
             f"formulation.template: no template `{name}` (known: {known}) and no text file there"
         ) from None
     try:
-        slots = [slot for _, slot, _, _ in string.Formatter().parse(text) if slot is not None]
+        pieces = [piece for piece in string.Formatter().parse(text) if piece[1] is not None]
     except ValueError as error:
         raise ConfigError(f"template {name}: {error}") from None
-    for slot in slots:
-        if slot not in SLOTS:
-            raise ConfigError(f"template {name}: unknown slot {{{slot}}}; known slots: {', '.join(SLOTS)}")
+    slots = [slot for _, slot, _, _ in pieces]
+    for _, slot, spec, conversion in pieces:
+        if slot not in SLOTS or spec or conversion:
+            written = slot + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+            raise ConfigError(f"template {name}: unknown slot {{{written}}}; known slots: {', '.join(SLOTS)}")
     if "premise" not in slots:
         raise ConfigError(f"template {name}: the slot {{premise}} is missing")
-    return Template(name, tuple(segment.strip() for segment in text.split("{sep}")))
+    return Template(name, tuple(segment.strip() for segment in re.split(r"(?<!{){sep}", text)))

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxvalues.data.batches import Tokens
 from jaxvalues.data.template import Template
+from jaxvalues.errors import ConfigError
 
 if TYPE_CHECKING:
     import jax
@@ -28,6 +29,13 @@ class Classify:
     tokenizer: PreTrainedTokenizerBase
     template: Template
     max_length: int
+
+    def __post_init__(self) -> None:
+        if self.tokenizer.cls_token_id is None or self.tokenizer.sep_token_id is None:
+            raise ConfigError(
+                "formulation.kind classify needs a tokenizer with a [CLS] and a [SEP] token, and this "
+                f"{type(self.tokenizer).__name__} has not both"
+            )
 
     def encode(self, arguments: Sequence[Argument], labels: np.ndarray | None = None) -> Tokens:
         """Tokenise arguments, each as [CLS] segment ([SEP] segment)* [SEP], cut to `max_length` tokens.

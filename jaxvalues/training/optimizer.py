@@ -38,7 +38,7 @@ def make_hyper(config: OptimizerConfig, total_steps: int, seed: int) -> Hyper:
         weight_decay=np.float32(config.weight_decay),
         layer_decay=np.float32(config.layer_decay),
         clip_norm=np.float32(config.clip_norm or np.inf),
-        warmup_steps=np.float32(np.ceil(config.warmup * total_steps)),
+        warmup_steps=np.ceil(np.float32(config.warmup * total_steps)),
         total_steps=np.float32(total_steps),
         seed=np.uint32(seed),
     )

@@ -12,15 +12,23 @@ from jaxvalues.data.touche23_value_eval.touche23_value_eval_dataset_builder impo
 from jaxvalues.errors import UserError
 
 
-def load(name: str, *, data_dir: str | Path | None = None, source_dir: str | Path | None = None) -> Split:
-    """The split `name`, prepared on first use under `data_dir` (TFDS's own default when None).
+def prepare(*, data_dir: str | Path | None = None, source_dir: str | Path | None = None) -> Builder:
+    """The builder, its data prepared on first use under `data_dir` (TFDS's own default when None).
 
-    source_dir: a folder to prepare from instead of downloading. Raises UserError for a split that is not there, for a
-    failed download, and when fewer records come back than were written.
+    source_dir: a folder to prepare from instead of downloading. Raises UserError for a failed download.
     """
     builder = Builder(data_dir=data_dir, source_dir=source_dir)
     config = tfds.download.DownloadConfig(try_download_gcs=False, force_checksums_validation=True)
     builder.download_and_prepare(download_config=config)
+    return builder
+
+
+def load(name: str, *, data_dir: str | Path | None = None, source_dir: str | Path | None = None) -> Split:
+    """The split `name` of the prepared data (see `prepare`).
+
+    Raises UserError for a split that is not there, and when fewer records come back than were written.
+    """
+    builder = prepare(data_dir=data_dir, source_dir=source_dir)
     there = builder.info.splits
     if name not in there:
         raise UserError(f"the split {name} is not in {builder.data_dir} (there: {', '.join(there)}): {FOLDER_HINT}")

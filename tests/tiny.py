@@ -1,0 +1,112 @@
+"""A tiny RoBERTa with everything around it, small enough that a test compiles it in seconds."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from jaxvalues.assembly import Base, System, fit_to_tokenizer
+from jaxvalues.config import Config, parse_config
+from jaxvalues.data.arguments import Split, load_split
+from jaxvalues.data.batches import TrainingBatches
+from jaxvalues.data.tokenizers import train_tokenizer
+from jaxvalues.models.layout import group, ungroup
+from jaxvalues.training.optimizer import Hyper, make_hyper
+from jaxvalues.training.sharding import AXES, place_batch, tree_shardings
+from jaxvalues.training.step import TrainState
+
+# XLA:CPU compiles widths below 64 slower, not faster.
+ROBERTA = {
+    "model_type": "roberta",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "max_position_embeddings": 66,
+    "type_vocab_size": 1,
+}
+SECTIONS: dict[str, dict[str, Any]] = {
+    "data": {"source": "sample", "max_length": 32, "buckets": [32]},
+    "model": {"config": ROBERTA, "tokenizer": "tests/tiny.py", "scan": False},
+    "optimizer": {"learning_rate": 1e-3},
+    "training": {"batch_size": 16, "eval_batch_size": 16},
+    "logging": {"tensorboard": False},
+    "runtime": {"compilation_cache": None},
+}
+NO_DROPOUT = {"model": {"dropout": 0.0}, "formulation": {"head_dropout": 0.0}}
+
+
+def config(*changes: dict[str, Any]) -> Config:
+    """The tiny config with `changes` ({section: {key: value}}) made to it."""
+    tree = {name: dict(section) for name, section in SECTIONS.items()}
+    for change in changes:
+        for name, section in change.items():
+            tree[name] = {**tree.get(name, {}), **section}
+    return parse_config(tree)
+
+
+@functools.cache
+def split() -> Split:
+    """The training split of the embedded sample."""
+    return load_split("training", source="sample")
+
+
+@functools.cache
+def tokenizer() -> Any:
+    """A tokenizer of 600 tokens, trained on the sample."""
+    return train_tokenizer([argument.premise for argument in split().arguments], 600, 64)
+
+
+def one_device() -> Mesh:
+    """A mesh of the first device alone."""
+    return Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+@functools.cache
+def canonical_params() -> Any:
+    """Random parameters of the tiny network, unrolled, as numpy arrays: drawn once, the same for every system."""
+    tiny = system(config())
+    return jax.tree.map(np.asarray, tiny.parts(Base(dict(ROBERTA), None, "random"), 0)[1])
+
+
+def system(config: Config, mesh: Mesh | None = None) -> System:
+    """The config made concrete, on one device unless a mesh is given."""
+    return System(config, fit_to_tokenizer(config.model.config, tokenizer(), True), tokenizer(), mesh or one_device())
+
+
+class Run:
+    """A system, its training stream, and a state that goes forward step by step from `canonical_params`."""
+
+    def __init__(self, config: Config, mesh: Mesh | None = None) -> None:
+        self.system = system(config, mesh)
+        self.tokens = self.system.formulation.encode(split().arguments, split().labels)
+        self.batches = TrainingBatches(
+            self.tokens, config.lengths, config.training.batch_size, config.seed, self.system.pad_id
+        )
+        self.hyper = make_hyper(config.optimizer, 100, config.seed)
+        self.restart()
+
+    def restart(self) -> None:
+        """Go back to the state before the first step."""
+        params = group(ungroup(canonical_params()), self.system.segments)
+        self.frozen, trainable = (
+            jax.device_put(part, tree_shardings(part, self.system.mesh))
+            for part in self.system.network.tuning.init(jax.random.key(0), params)
+        )
+        self.state: TrainState = self.system.start(trainable)
+
+    def step(self, batch: dict[str, np.ndarray], hyper: Hyper | None = None) -> dict[str, float]:
+        """Train on one batch; the step's metrics."""
+        placed = place_batch(batch, self.system.mesh)
+        shape = batch["input_ids"].shape
+        self.state, metrics = self.system.train_step(shape, self.state, self.frozen, placed, hyper or self.hyper)
+        return {name: float(value) for name, value in metrics.items()}
+
+    def losses(self, steps: int) -> list[float]:
+        """The losses of the next `steps` steps of the stream."""
+        stream = self.batches.starting_at(int(self.state.step))
+        return [self.step(next(stream))["loss"] for _ in range(steps)]
