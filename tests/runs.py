@@ -20,7 +20,7 @@ model:
   config: {{hidden_size: 64, num_attention_heads: 2, intermediate_size: 128}}
   train_tokenizer: {{vocab_size: 500}}
 training: {{epochs: 2, batch_size: 32, evaluate_every: 4, checkpoint_every: 4, log_every: 1}}
-optimizer: {{learning_rate: 1.0e-3}}
+optimizer: {{learning_rate: 5.0e-3}}
 logging: {{tensorboard: false}}
 """
 

@@ -1,7 +1,8 @@
 """Templates: text files that turn an argument into what a model reads.
 
 A template is one line of text with slots in braces: `{premise}`, `{conclusion}`, `{stance}` and `{sep}`, which stands
-for the tokenizer's separator token; `{{` and `}}` are braces. Those of jaxvalues lie in `data/templates/`; a path names a user's own.
+for the tokenizer's separator token; `{{` and `}}` are braces. Those of jaxvalues lie in `data/templates/`; a path names
+a user's own.
 """
 
 from __future__ import annotations

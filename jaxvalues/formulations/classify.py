@@ -42,6 +42,8 @@ class Classify:
 
         Text that spells a special token (`</s>`, `[MASK]`) is read as text, so no argument can break its own frame.
         """
+        if not arguments:  # which transformers cannot tokenise
+            return Tokens((), labels)
         segments = [self.template.render(argument) for argument in arguments]
         flat = [text for row in segments for text in row]
         pieces = iter(

@@ -1,0 +1,81 @@
+"""Dropout, activations and attention on their own."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvalues.errors import UserError
+from jaxvalues.models import ops
+from jaxvalues.models.attention import attention
+
+
+@pytest.mark.parametrize("shape", [(40, 50, 20), (201, 33)])  # an odd size too
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(shape, rate):
+    x = jnp.ones(shape)
+    y = np.asarray(ops.dropout(x, rate, jax.random.key(0)))
+    n = y.size
+    assert np.unique(y).size == 2
+    assert abs((y == 0).mean() - rate) < 4 * (rate * (1 - rate) / n) ** 0.5
+    assert y.max() == pytest.approx(1 / (1 - rate), rel=1e-4)
+    halves = (y.ravel()[:-1:2] == 0)[: n // 2], (y.ravel()[1::2] == 0)[: n // 2]  # two entries of one draw
+    assert abs(np.corrcoef(*halves)[0, 1]) < 4 / (n // 2) ** 0.5
+    assert not np.array_equal(y, ops.dropout(x, rate, jax.random.key(1)))
+
+
+def test_dropout_is_off_without_rng_or_rate():
+    x = jnp.arange(4.0)
+    assert ops.dropout(x, 0.5, None) is x
+    assert ops.dropout(x, 0.0, jax.random.key(0)) is x
+    assert ops.dropout(x.astype(jnp.bfloat16), 0.5, jax.random.key(0)).dtype == jnp.bfloat16
+    with pytest.raises(UserError, match=r"a dropout rate must lie in \[0, 1\), got 1.5"):
+        ops.dropout(x, 1.5, jax.random.key(0))
+
+
+def test_activations_are_torch_s():
+    pytest.importorskip("torch")
+    import torch
+    from transformers.activations import ACT2FN
+
+    x = np.linspace(-6, 6, 241, dtype=np.float32)
+    for name in ops.ACTIVATIONS:
+        theirs = ACT2FN[name](torch.tensor(x)).numpy()
+        np.testing.assert_allclose(ops.activation(name)(x), theirs, rtol=0, atol=2e-6, err_msg=name)
+
+
+def test_gelu_and_its_gradient():
+    x = jnp.linspace(-5, 5, 101)
+    np.testing.assert_allclose(ops.gelu(x), jax.nn.gelu(x, approximate=False), atol=1e-6)
+    slope = jax.vmap(jax.grad(lambda v: jax.nn.gelu(v, approximate=False)))(x)
+    np.testing.assert_allclose(jax.vmap(jax.grad(ops.gelu))(x), slope, atol=1e-6)
+
+
+def qkv(queries=5, keys=7):
+    a, b, c = jax.random.split(jax.random.key(0), 3)
+    return (jax.random.normal(key, (2, n, 4, 8)) for key, n in ((a, queries), (b, keys), (c, keys)))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "tpu"])  # both ways of computing it, on the device at hand
+def test_attention_follows_its_equation(monkeypatch, backend):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    q, k, v = qkv()
+    mask = np.arange(7)[None, None, None, :] < np.array([4, 0])[:, None, None, None]  # the second row sees nothing
+    bias = jax.random.normal(jax.random.key(3), (1, 4, 5, 7))
+    out = np.asarray(attention(q, k, v, mask=mask, bias=bias, scale=0.3))
+    scores = np.einsum("tnh,snh->nts", q[0], k[0]) * 0.3 + bias[0]
+    weights = np.exp(scores[..., :4])
+    weights /= weights.sum(-1, keepdims=True)
+    np.testing.assert_allclose(out[0], np.einsum("nts,snh->tnh", weights, v[0, :4]), atol=1e-5)
+    assert np.isfinite(out[1]).all()
+
+
+def test_attention_drops_probabilities():
+    q, k, v = qkv(200, 100)
+    rate, v = 0.25, jnp.ones_like(v)
+    out = attention(q, k, v, dropout_rate=rate, dropout_rng=jax.random.key(1))  # the sum of the kept, scaled weights
+    assert float(out.mean()) == pytest.approx(1.0, abs=0.01)
+    assert float(out[..., 0].std()) > 0.05
+    np.testing.assert_allclose(attention(q, k, v, dropout_rate=rate), 1.0, atol=1e-5)

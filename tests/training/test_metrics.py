@@ -1,0 +1,64 @@
+"""metrics.jsonl: one object a line, and after a resume as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+
+from jaxvalues.errors import ConfigError
+from jaxvalues.training.metrics import MetricsWriter
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def write(folder: Path, start: int, steps: range) -> None:
+    writer = MetricsWriter(folder, tiny.config(), start)
+    for step in steps:
+        writer.write(step, "train", {"loss": step / 10})
+    writer.close()
+
+
+def test_a_line_is_there_as_soon_as_it_is_written(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path, tiny.config())
+    writer.write(3, "held_out", {"official_f1": 0.25})
+    assert lines(tmp_path) == [{"step": 3, "kind": "held_out", "official_f1": 0.25}]
+    writer.close()
+
+
+def test_resuming_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path, 0, range(1, 8))
+    write(tmp_path, 4, range(5, 10))
+    assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(step, step / 10) for step in range(1, 10)]
+
+
+def test_resuming_drops_a_half_written_line(tmp_path: Path) -> None:
+    write(tmp_path, 0, range(1, 5))
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(file.read_text(encoding="utf-8") + '{"step": 4, "ki', encoding="utf-8")
+    write(tmp_path, 4, range(5, 6))
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_a_run_from_the_start_begins_the_file_anew(tmp_path: Path) -> None:
+    write(tmp_path, 0, range(1, 5))
+    write(tmp_path, 0, range(1, 3))
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path, tiny.config({"logging": {"tensorboard": True}}))
+    writer.write(1, "train", {"loss": 0.5})
+    writer.close()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"train/loss" in events.read_bytes()
+
+
+def test_wandb_that_is_not_installed_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    with pytest.raises(ConfigError, match=r"logging.wandb needs the extra: pip install 'jaxvalues\[wandb\]'"):
+        MetricsWriter(tmp_path, tiny.config({"logging": {"wandb": "project"}}))
