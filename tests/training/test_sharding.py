@@ -1,0 +1,118 @@
+"""Eight simulated devices: the same run on every mesh, and each weight and row where the table says."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from jax.sharding import PartitionSpec as P
+
+from jaxvalues.assembly import Base
+from jaxvalues.config import MeshConfig
+from jaxvalues.errors import ConfigError
+from jaxvalues.training.sharding import check_batch_size, make_mesh, partition, place_batch, place_on
+
+MESHES = {
+    "data 8": MeshConfig(),
+    "data 2, fsdp 4": MeshConfig(data=2, fsdp=4),
+    "data 2, tensor 4": MeshConfig(data=2, tensor=4),
+    "data 2, fsdp 2, tensor 2": MeshConfig(data=2, fsdp=2, tensor=2),
+}
+STEPS = 4
+
+
+@functools.cache
+def reference() -> tuple[list[float], np.ndarray]:
+    """Losses of the first steps, and the logits after them, on one device."""
+    return run(tiny.Run(tiny.config()))
+
+
+def run(one: tiny.Run) -> tuple[list[float], np.ndarray]:
+    return one.losses(STEPS), one.system.logits(one.frozen, one.state.trainable, one.tokens)
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_a_run_is_the_same_on_every_mesh(name: str) -> None:
+    """With dropout: the masks too do not depend on where they are drawn."""
+    losses, logits = run(tiny.Run(tiny.config(), make_mesh(MESHES[name])))
+    np.testing.assert_allclose(losses, reference()[0], atol=1e-5)
+    np.testing.assert_allclose(logits, reference()[1], atol=1e-3)
+
+
+def test_weights_are_born_sharded_with_the_numbers_of_one_device() -> None:
+    mesh = make_mesh(MESHES["data 2, fsdp 2, tensor 2"])
+    _, params = tiny.system(tiny.config(), mesh).parts(Base(dict(tiny.ROBERTA), None, "random"), 0)
+    jax.tree.map(np.testing.assert_array_equal, params, tiny.canonical_params())
+    up = params["encoder"]["layers"]["0"]["mlp"]["up"]["kernel"]
+    assert up.sharding.spec == P("fsdp", "tensor")
+    assert {shard.data.shape for shard in up.addressable_shards} == {(32, 64)}
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "expected"),
+    [
+        ("encoder/layers/3/attention/query/kernel", (64, 64), P("fsdp", "tensor")),
+        ("encoder/layers/3/attention/query/bias", (64,), P("tensor")),
+        ("encoder/layers/3/attention/output/kernel", (64, 64), P("tensor", "fsdp")),
+        ("encoder/layers/3/attention/output/bias", (64,), P("fsdp")),
+        ("encoder/layers/3/mlp/up/kernel", (64, 128), P("fsdp", "tensor")),
+        ("encoder/layers/3/mlp/down/kernel", (128, 64), P("tensor", "fsdp")),
+        ("encoder/layers/3/mlp_norm/scale", (64,), P("fsdp")),
+        ("encoder/layers/0-3/mlp/up/kernel", (4, 64, 128), P(None, "fsdp", "tensor")),  # the layer axis stays whole
+        ("encoder/layers/0-3/mlp/up/bias", (4, 128), P(None, "tensor")),
+        ("optimizer/mu/encoder/layers/3/mlp/down/kernel", (128, 64), P("tensor", "fsdp")),
+        ("encoder/embeddings/word/embedding", (600, 64), P("tensor", "fsdp")),
+        ("encoder/embeddings/word/embedding", (601, 64), P(None, "fsdp")),  # what does not divide stays whole
+        ("encoder/embeddings/position/embedding", (67, 63), P(None, None)),
+        ("head/kernel", (64, 20), P("fsdp", None)),
+        ("step", (), P()),
+    ],
+)
+def test_the_partition_of_a_weight(path: str, shape: tuple[int, ...], expected: P) -> None:
+    assert partition(path, shape, make_mesh(MESHES["data 2, fsdp 2, tensor 2"])) == expected
+
+
+def test_nothing_is_split_over_axes_of_one_device() -> None:
+    assert partition("encoder/layers/3/mlp/up/kernel", (64, 128), make_mesh(MeshConfig())) == P(None, None)
+
+
+def test_weights_and_rows_are_placed_shard_by_shard() -> None:
+    mesh = make_mesh(MESHES["data 2, fsdp 2, tensor 2"])
+    array = np.arange(64 * 128, dtype=np.float32).reshape(64, 128)
+    placed = place_on(mesh)("encoder/layers/0/mlp/up/kernel", array)
+    np.testing.assert_array_equal(placed, array)
+    assert {shard.data.shape for shard in placed.addressable_shards} == {(32, 64)}
+    batch = place_batch({"input_ids": np.arange(16).reshape(8, 2), "weights": np.arange(8.0)}, mesh)
+    np.testing.assert_array_equal(batch["input_ids"], np.arange(16).reshape(8, 2))
+    assert {shard.data.shape for shard in batch["input_ids"].addressable_shards} == {(2, 2)}
+    assert {shard.data.shape for shard in batch["weights"].addressable_shards} == {(2,)}
+
+
+def test_the_free_axis_takes_what_is_left() -> None:
+    assert dict(make_mesh(MeshConfig(data=2, fsdp=-1)).shape) == {"data": 2, "fsdp": 4, "tensor": 1}
+    assert dict(make_mesh(MeshConfig(fsdp=2, tensor=2)).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"data": -1, "tensor": 3}, "does not divide the 8 devices here"),
+        ({"data": 3}, "needs 3 devices and there are 8"),
+        ({"data": 4, "fsdp": 4}, "needs 16 devices and there are 8"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_an_error(sizes: dict[str, int], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make_mesh(MeshConfig(**sizes))
+
+
+def test_batches_must_divide_over_the_mesh() -> None:
+    mesh = make_mesh(MESHES["data 2, fsdp 2, tensor 2"])
+    check_batch_size("training.batch_size", 12, mesh)
+    with pytest.raises(ConfigError, match="training.batch_size: 6 rows at a time cannot be split evenly over 4 devices"):
+        check_batch_size("training.batch_size", 6, mesh)
+    with pytest.raises(ConfigError, match="training.batch_size: 2 rows"):  # a micro-batch of the 16
+        tiny.system(tiny.config({"training": {"accumulation": 8}}), mesh).check_batch_sizes()
