@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+
+from jaxvalues.cli import main
 
 ROOT = Path(__file__).parents[1]
 
@@ -103,3 +107,17 @@ def results(folder: Path) -> dict[str, bytes]:
     """Everything a finished run says, byte for byte."""
     names = ("predictions-test.tsv", "probabilities-test.tsv", "thresholds.json", "scores.json")
     return {name: (folder / name).read_bytes() for name in names}
+
+
+def command(*words: object) -> tuple[int, str, str]:
+    """What `run` gives, from the command line called in this process; anything but an exit comes through."""
+    out, err = io.StringIO(), io.StringIO()
+    argv, sys.argv = sys.argv, ["jaxvalues", *map(str, words)]
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            main()
+    except SystemExit as end:
+        return int(end.code or 0), out.getvalue(), err.getvalue()
+    finally:
+        sys.argv = argv
+    raise AssertionError("the command line did not exit")

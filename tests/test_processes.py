@@ -21,7 +21,8 @@ class Work(NamedTuple):
 
     def train(self, output: str, *overrides: str) -> tuple[str, ...]:
         cache = f"runtime.compilation_cache={self.folder / 'xla'}"
-        return ("train", str(self.config), cache, f"output={self.folder / output}", *overrides)
+        last = "training.keep=last"  # so that every step counts for the predictions
+        return ("train", str(self.config), cache, last, f"output={self.folder / output}", *overrides)
 
 
 @pytest.fixture(scope="module")

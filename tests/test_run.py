@@ -1,4 +1,4 @@
-"""`train` and `predict` in this process, on a mesh of eight simulated devices: what a config changes, and what it must not."""
+"""`train` and `predict` in this process, on eight simulated devices: what a config changes, and what it must not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
-from runs import SMALL, metrics, results, run
+from runs import SMALL, command, metrics, results, run
 
 from jaxvalues import run as run_module
 from jaxvalues.config import load_config
@@ -81,7 +82,7 @@ def probabilities(folder: Path) -> np.ndarray:
 def test_the_chosen_step_is_the_best_one(trained: Path) -> None:
     held_out = {line["step"]: line["official_f1"] for line in metrics(trained) if line["kind"] == "held_out"}
     scores = json.loads((trained / "scores.json").read_text())
-    assert scores["step"] == max(held_out, key=held_out.get) > 0
+    assert scores["step"] == max(held_out, key=held_out.get)
     assert scores["held_out"]["official_f1"] == pytest.approx(max(held_out.values()))
 
 
@@ -94,7 +95,9 @@ def test_predict_writes_what_training_wrote(trained: Path, tmp_path: Path) -> No
     scored = run_module.predict(trained, split="test", out=tmp_path / "new")
     for name in ("predictions-test.tsv", "probabilities-test.tsv"):
         assert (tmp_path / "new" / name).read_bytes() == (trained / name).read_bytes()
-    assert json.loads(json.dumps(scored.to_json())) == json.loads((trained / "scores.json").read_text())["splits"]["test"]
+    assert (
+        json.loads(json.dumps(scored.to_json())) == json.loads((trained / "scores.json").read_text())["splits"]["test"]
+    )
     assert np.array_equal(read_thresholds(tmp_path / "new")[0], read_thresholds(trained)[0])
 
 
@@ -158,7 +161,9 @@ def test_bfloat16_accumulation_keep_last_and_a_fixed_threshold(lab: Lab) -> None
 
 
 def test_patience_stops_early(lab: Lab) -> None:
-    folder, _ = lab.train("patience", "optimizer.learning_rate=1e-12", "training.patience=2", "training.evaluate_every=2")
+    folder, _ = lab.train(
+        "patience", "optimizer.learning_rate=1e-12", "training.patience=2", "training.evaluate_every=2"
+    )
     assert [line["step"] for line in metrics(folder) if line["kind"] == "held_out"] == [0, 2, 4]
     assert max(line["step"] for line in metrics(folder)) == 4
     assert json.loads((folder / "scores.json").read_text())["step"] == 0
@@ -193,7 +198,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(lab: Lab) -> None:
 
 def test_another_run_in_the_folder_is_refused(lab: Lab, trained: Path) -> None:
     before = results(trained)
-    with pytest.raises(ConfigError, match=r"seed 0 → 3; optimizer\.b1 0\.9 → 0\.8\): give another output"):
+    with pytest.raises(
+        ConfigError, match=r"seed 0 → 3; optimizer\.b1 0\.9 → 0\.8; other weights\): give another output"
+    ):
         lab.train("trained", "seed=3", "optimizer.b1=0.8")
     with pytest.raises(ConfigError, match=r"model\.config\.hidden_act None → relu"):
         lab.train("trained", "model.config.hidden_act=relu")
@@ -232,7 +239,9 @@ def test_absent_labels(lab: Lab) -> None:
         write_table(folder / f"arguments-{split}.tsv", ARGUMENT_HEADER, rows)
         if split != "test":
             labels = zip(sample.ids, sample.labels.tolist(), strict=True)
-            write_table(folder / f"labels-{split}.tsv", ("Argument ID", *CATEGORIES), [(id, *row) for id, row in labels])
+            write_table(
+                folder / f"labels-{split}.tsv", ("Argument ID", *CATEGORIES), [(id, *row) for id, row in labels]
+            )
     run_folder, printed = lab.train("unlabelled", f"data.dir={folder}", "training.epochs=1")
     assert "test: the labels are absent, so it is predicted and not scored." in printed
     assert json.loads((run_folder / "scores.json").read_text())["splits"] == {}
@@ -246,8 +255,25 @@ def test_a_run_folder_that_cannot_be_made(lab: Lab) -> None:
         lab.train("small.yaml/run")
 
 
-def test_the_command_line_trains_and_predicts(lab: Lab, trained: Path, tmp_path: Path) -> None:
+def test_the_command_line_predicts(trained: Path, tmp_path: Path) -> None:
     code, out, err = run("predict", trained, "--split", "test", "--out", tmp_path)
     assert code == 0, err
     assert "official F1" in out
     np.testing.assert_allclose(probabilities(tmp_path), probabilities(trained), atol=1e-5)
+
+
+def test_the_score_command_agrees_with_training(trained: Path) -> None:
+    truth = files("jaxvalues.data") / "sample/labels-test.tsv"
+    expected = json.loads((trained / "scores.json").read_text())["splits"]["test"]
+    for name in ("predictions-test.tsv", "probabilities-test.tsv"):
+        code, out, _ = command("score", "--truth", truth, "--run", trained / name, "--json")
+        assert code == 0
+        assert json.loads(out) == expected
+
+
+def test_a_diverging_run_exits_with_one_sentence(lab: Lab) -> None:
+    overrides = ("optimizer.learning_rate=1e30", "optimizer.clip_norm=null", f"output={lab.folder / 'diverged-too'}")
+    code, _, err = command("train", lab.folder / "small.yaml", *overrides)
+    assert code == 1
+    assert err.startswith("jaxvalues: the loss at step")
+    assert err.count("\n") == 1

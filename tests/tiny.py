@@ -13,8 +13,9 @@ from jaxvalues.assembly import Base, System, fit_to_tokenizer
 from jaxvalues.config import Config, parse_config
 from jaxvalues.data.arguments import Split, load_split
 from jaxvalues.data.batches import TrainingBatches
+from jaxvalues.data.template import load_template
 from jaxvalues.data.tokenizers import train_tokenizer
-from jaxvalues.models.layout import group, ungroup
+from jaxvalues.models.layout import group
 from jaxvalues.training.optimizer import Hyper, make_hyper
 from jaxvalues.training.sharding import AXES, place_batch, tree_shardings
 from jaxvalues.training.step import TrainState
@@ -30,8 +31,9 @@ ROBERTA = {
     "type_vocab_size": 1,
 }
 SECTIONS: dict[str, dict[str, Any]] = {
-    "data": {"source": "sample", "max_length": 32, "buckets": [32]},
+    "data": {"source": "sample", "max_length": 40, "buckets": [40]},  # most rows are shorter, some are cut
     "model": {"config": ROBERTA, "tokenizer": "tests/tiny.py", "scan": False},
+    "formulation": {"template": "joined"},
     "optimizer": {"learning_rate": 1e-3},
     "training": {"batch_size": 16, "eval_batch_size": 16},
     "logging": {"tensorboard": False},
@@ -57,8 +59,9 @@ def split() -> Split:
 
 @functools.cache
 def tokenizer() -> Any:
-    """A tokenizer of 600 tokens, trained on the sample."""
-    return train_tokenizer([argument.premise for argument in split().arguments], 600, 64)
+    """A tokenizer of 2000 tokens, trained on the sample."""
+    texts = [text for argument in split().arguments for text in load_template("joined").render(argument)]
+    return train_tokenizer(texts, 2000, 64)
 
 
 def one_device() -> Mesh:
@@ -67,10 +70,10 @@ def one_device() -> Mesh:
 
 
 @functools.cache
-def canonical_params() -> Any:
+def canonical_params(num_layers: int = 2) -> Any:
     """Random parameters of the tiny network, unrolled, as numpy arrays: drawn once, the same for every system."""
-    tiny = system(config())
-    return jax.tree.map(np.asarray, tiny.parts(Base(dict(ROBERTA), None, "random"), 0)[1])
+    tiny = system(config({"model": {"config": {**ROBERTA, "num_hidden_layers": num_layers}}}))
+    return jax.tree.map(np.asarray, tiny.parts(Base({}, None, "random"), 0)[1])
 
 
 def system(config: Config, mesh: Mesh | None = None) -> System:
@@ -92,7 +95,7 @@ class Run:
 
     def restart(self) -> None:
         """Go back to the state before the first step."""
-        params = group(ungroup(canonical_params()), self.system.segments)
+        params = group(canonical_params(self.system.network.num_layers), self.system.segments)
         self.frozen, trainable = (
             jax.device_put(part, tree_shardings(part, self.system.mesh))
             for part in self.system.network.tuning.init(jax.random.key(0), params)

@@ -3,18 +3,24 @@
 from jaxvalues.models.classifier import Classifier
 from jaxvalues.models.layout import group, segments_for, ungroup
 from jaxvalues.models.loading import abstract_model, build_model, fetch, init_model, load_model, read_config, save_model
+from jaxvalues.models.mlm import MaskedLM, build_masked_lm, init_masked_lm, load_masked_lm, save_masked_lm
 from jaxvalues.models.weights import content_hash
 
 __all__ = [
     "Classifier",
+    "MaskedLM",
     "abstract_model",
+    "build_masked_lm",
     "build_model",
     "content_hash",
     "fetch",
     "group",
+    "init_masked_lm",
     "init_model",
+    "load_masked_lm",
     "load_model",
     "read_config",
+    "save_masked_lm",
     "save_model",
     "segments_for",
     "ungroup",

@@ -134,16 +134,21 @@ class Embedding(nn.Module):
 
 
 class BertLayer(nn.Module):
-    """One post-norm transformer layer: [B, T, D] to [B, T, D]."""
+    """One post-norm transformer layer: [B, T, D] to [B, T, D], or to [B, 1, D] with `first_only`.
+
+    `first_only` computes the first position alone, which still attends to all of them.
+    """
 
     config: BertConfig
     dtype: jnp.dtype = jnp.float32
+    first_only: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None) -> jax.Array:
         c = self.config
         rngs = (None,) * 3 if rng is None else jax.random.split(rng, 3)
-        a = BertAttention(c, self.dtype, name="attention")(x, mask, rngs[0])
+        everywhere, x = x, x[:, :1] if self.first_only else x
+        a = BertAttention(c, self.dtype, name="attention")(x, everywhere, mask, rngs[0])
         x = self._norm("attention_norm")(x + dropout(a, c.hidden_dropout_prob, rngs[1]))
         m = BertMLP(c, self.dtype, name="mlp")(x)
         return self._norm("mlp_norm")(x + dropout(m, c.hidden_dropout_prob, rngs[2]))
@@ -153,17 +158,20 @@ class BertLayer(nn.Module):
 
 
 class BertAttention(nn.Module):
-    """Multi-head self-attention with its four projections: [B, T, D] to [B, T, D]."""
+    """Multi-head attention with its four projections, from x [B, T, D] to `everywhere` [B, S, D]: [B, T, D]."""
 
     config: BertConfig
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, everywhere: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None
+    ) -> jax.Array:
         c = self.config
-        heads = (*x.shape[:2], c.num_attention_heads, c.hidden_size // c.num_attention_heads)  # [B, T, N, H]
+        heads = (c.num_attention_heads, c.hidden_size // c.num_attention_heads)  # N, H
         query, key, value = (
-            _dense(c, c.hidden_size, self.dtype, name)(x).reshape(heads) for name in ("query", "key", "value")
+            _dense(c, c.hidden_size, self.dtype, name)(source).reshape(*source.shape[:2], *heads)
+            for name, source in (("query", x), ("key", everywhere), ("value", everywhere))
         )
         out = attention(
             query, key, value, mask=mask, dropout_rate=c.attention_probs_dropout_prob, dropout_rng=rng
@@ -211,8 +219,12 @@ class BertEncoder(nn.Module):
         *,
         deterministic: bool = True,
         layers: Sequence[int] = (-1,),
+        first_only: bool = False,
     ) -> tuple[jax.Array, ...]:
         """Hidden states [B, T, D], one for each of `layers` (0 the embeddings, k after layer k, negative from the end).
+
+        With `first_only` the highest of them is [B, 1, D], the first position alone, which saves most of the top
+        layer's work.
 
         `input_ids` [B, T]; `attention_mask` [B, T], nonzero on real tokens. Unless `deterministic`, a "dropout" rng is
         needed. Nothing above the highest of `layers` is computed.
@@ -228,6 +240,7 @@ class BertEncoder(nn.Module):
         layer = BertLayer(self.config, self.dtype, parent=None)
         params = self.param("layers", init_layers, layer, self.segments, jnp.zeros((1, 1, self.config.hidden_size)))
         mask = attention_mask[:, None, None, :] != 0  # [B, 1, 1, T]
+        top = layer.clone(first_only=True)
         return run_layers(
             lambda leaves, h, key: layer.apply({"params": leaves}, h, mask, key),
             params,
@@ -237,6 +250,7 @@ class BertEncoder(nn.Module):
             wanted=wanted,
             stop_gradient_below=self.stop_gradient_below,
             remat=self.remat,
+            apply_top=(lambda leaves, h, key: top.apply({"params": leaves}, h, mask, key)) if first_only else None,
         )
 
 

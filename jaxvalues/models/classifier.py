@@ -43,7 +43,12 @@ class Classifier(nn.Module):
         _choose("heads", self.heads, ("single", "multiple"))
         _choose("combine", self.combine, ("concat", "mean"))
         states = self.encoder(
-            input_ids, attention_mask, token_type_ids, deterministic=deterministic, layers=self.layers
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            deterministic=deterministic,
+            layers=self.layers,
+            first_only=self.pooling == "cls",
         )
         pooled = [pool(h, attention_mask, self.pooling) for h in states]
         features = jnp.concatenate(pooled, -1) if self.combine == "concat" else sum(pooled) / len(pooled)  # [B, D]

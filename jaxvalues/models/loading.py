@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvalues.errors import UserError
-from jaxvalues.models import bert
+from jaxvalues.models import bert, deberta
 from jaxvalues.models.conversion import Place, Table, to_params, to_tensors
 from jaxvalues.models.layout import segments_for
 from jaxvalues.models.weights import open_tensors, save_tensors
@@ -29,7 +29,13 @@ class Architecture(NamedTuple):
 
 
 BERT = Architecture(bert.BertConfig, bert.BertEncoder, bert.TABLE)
-ARCHITECTURES: dict[str, Architecture] = {"bert": BERT, "roberta": BERT, "xlm-roberta": BERT}
+ARCHITECTURES: dict[str, Architecture] = {
+    "bert": BERT,
+    "roberta": BERT,
+    "xlm-roberta": BERT,
+    "deberta": Architecture(deberta.DebertaConfig, deberta.DebertaEncoder, deberta.TABLE_V1),
+    "deberta-v2": Architecture(deberta.DebertaConfig, deberta.DebertaEncoder, deberta.TABLE_V2),
+}
 
 _DOWNLOADED = ["config.json", "*.safetensors", "*.safetensors.index.json", "*.txt", "*.model", "tokenizer*.json"]
 _DOWNLOADED += ["special_tokens_map.json", "added_tokens.json", "vocab.json"]
@@ -57,8 +63,7 @@ def init_model(config: Mapping[str, Any], rng: jax.Array | int = 0, **options: A
     `config` is the contents of a config.json, `rng` a key or a seed, `options` are those of `build_model`.
     """
     module = build_model(config, **options)
-    rng = jax.random.key(rng) if isinstance(rng, int) else rng
-    return module, jax.jit(lambda key: _init(module, key))(rng)
+    return module, random_params(module, rng)
 
 
 def abstract_model(config: Mapping[str, Any], **options: Any) -> tuple[nn.Module, dict[str, Any]]:
@@ -67,8 +72,14 @@ def abstract_model(config: Mapping[str, Any], **options: Any) -> tuple[nn.Module
     return module, abstract_params(module)
 
 
+def random_params(module: nn.Module, rng: jax.Array | int) -> dict[str, Any]:
+    """Random parameters of an encoder, or of anything that is called like one; `rng` is a key or a seed."""
+    rng = jax.random.key(rng) if isinstance(rng, int) else rng
+    return jax.jit(lambda key: _init(module, key))(rng)
+
+
 def abstract_params(module: nn.Module) -> dict[str, Any]:
-    """The shapes of an encoder's parameters."""
+    """The shapes of the same."""
     return jax.eval_shape(lambda: _init(module, jax.random.key(0)))
 
 
@@ -145,14 +156,11 @@ def fetch(path_or_name: str | Path, revision: str | None = None) -> Path:
     if not _HUB_NAME.fullmatch(name):
         raise UserError(f"the checkpoint folder {name} does not exist")
 
-    import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    failures = (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError)
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_DOWNLOADED))
-    except failures as error:
+    except Exception as error:  # the hub's HTTP client, and so its exceptions, differ between versions
         raise UserError(
             f"'{name}' is no folder here and could not be fetched from the Hugging Face hub "
             f"({type(error).__name__}): download it where there is a connection and give the folder"

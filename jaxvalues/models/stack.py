@@ -52,17 +52,19 @@ def run_layers(
     wanted: tuple[int, ...],
     stop_gradient_below: int = 0,
     remat: bool = False,
+    apply_top: Callable[[Any, jax.Array, Any], jax.Array] | None = None,
 ) -> tuple[jax.Array, ...]:
     """The hidden states [B, T, D] with the indices `wanted` (see `hidden_indices`), in that order.
 
     `apply(layer_params, hidden, extra)` is one layer; `per_layer` is a pytree whose leaves have a leading axis [L] and
     of which each layer is given its slice (dropout keys, prefixes). Nothing above the highest wanted state is computed.
     With `stop_gradient_below` = k > 0 neither the layers below k nor what enters them is differentiated. `remat`
-    recomputes each layer's activations in the backward pass instead of keeping them.
+    recomputes each layer's activations in the backward pass instead of keeping them. `apply_top` takes the place of
+    `apply` for the highest layer that is computed, which is then never scanned; it may return fewer positions.
     """
     _check_stop(stop_gradient_below, segments)
     if remat:
-        apply = jax.checkpoint(apply)
+        apply, apply_top = jax.checkpoint(apply), apply_top and jax.checkpoint(apply_top)
     if stop_gradient_below > 0:
         hidden = lax.stop_gradient(hidden)
     states, top = {0: hidden}, max(wanted)
@@ -73,14 +75,17 @@ def run_layers(
         leaves = params[segment_key((first, last))]
         if last < stop_gradient_below:
             leaves = lax.stop_gradient(leaves)
-        if first == last:
-            hidden = apply(leaves, hidden, _take(per_layer, first))
-        else:
-            keep = any(first < k < end for k in wanted)  # states inside the segment are wanted too
-            xs = _take(leaves, slice(0, end - first)), _take(per_layer, slice(first, end))
+        scanned = 0 if first == last else min(end, top - (apply_top is not None)) - first
+        if scanned:
+            keep = any(first < k <= first + scanned for k in wanted)  # states inside the segment are wanted too
+            xs = _take(leaves, slice(0, scanned)), _take(per_layer, slice(first, first + scanned))
             hidden, inner = _scan(apply, hidden, xs, keep)
             if keep:
-                states |= {first + 1 + i: inner[i] for i in range(end - first - 1)}
+                states |= {first + 1 + i: inner[i] for i in range(scanned)}
+        if first + scanned < end:
+            one = leaves if first == last else _take(leaves, scanned)
+            layer = apply_top if apply_top and end == top else apply
+            hidden = layer(one, hidden, _take(per_layer, end - 1))
         states[end] = hidden
     return tuple(states[k] for k in wanted)
 

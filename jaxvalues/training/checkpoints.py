@@ -26,7 +26,8 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 1) -> None:
         self.folder = folder.absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-        self.manager = ocp.CheckpointManager(self.folder, options=options)
+        handlers = {"state": ocp.StandardCheckpointHandler(), "memory": ocp.JsonCheckpointHandler()}
+        self.manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint; half-written ones do not count."""
@@ -56,10 +57,10 @@ class Checkpoints:
             memory = self.manager.restore(step, args=ocp.args.Composite(memory=ocp.args.JsonRestore()))["memory"]
             saved = tuple((first, last) for first, last in memory.pop("segments"))
             stored = jax.eval_shape(lambda tree: _regroup(tree, segments, saved), target)
-            wanted = _with_shardings(stored, mesh)
-            items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
+            _check_fits(_shapes(self.manager.item_metadata(step)["state"].tree), _shapes(stored))
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(_with_shardings(stored, mesh)))
             tree = self.manager.restore(step, args=items)["state"]
-        except (ValueError, KeyError, FileNotFoundError) as error:
+        except (ValueError, KeyError, FileNotFoundError, UserError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"{self.folder}: checkpoint {step} does not fit this config: {first}") from None
         if saved != segments:
@@ -80,6 +81,20 @@ class Checkpoints:
 
 def _regroup(tree: Any, old: Segments, new: Segments) -> Any:
     return tree if old == new else group(ungroup(tree), new)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def _check_fits(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
+    """Raise ValueError that names the first leaf that is missing, superfluous or of another shape."""
+    misfits = [path for path in sorted(found.keys() | wanted.keys()) if found.get(path) != wanted.get(path)]
+    if misfits:
+        there, here = (tree.get(misfits[0], "absent") for tree in (found, wanted))
+        more = f", and {len(misfits) - 1} more do not match" if len(misfits) > 1 else ""
+        raise ValueError(f"{misfits[0]} is {there} in the checkpoint and {here} in the config{more}")
 
 
 def _with_shardings(tree: Any, mesh: Mesh) -> Any:

@@ -121,7 +121,7 @@ class Loop:
                     spoken = time.monotonic()
         if self.config.training.keep == "last":
             memory.best_step = step
-            self.series.chosen.save(step, state.trainable, self.segments, asdict(memory))
+            self._choose(step, state, memory)
         return memory
 
     def _remember(self, memory: Memory, step: int, values: dict[str, float], state: TrainState) -> None:
@@ -131,13 +131,19 @@ class Loop:
         if better:
             memory.best_score, memory.best_step = values["official_f1"], step
             if self.config.training.keep == "best":
-                self.series.chosen.save(step, state.trainable, self.segments, asdict(memory))
+                self._choose(step, state, memory)
         self.writer.write(step, "held_out", values)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
         self.console.print(f"step {step:>5}  held-out {shown}{'  (best)' if better else ''}", highlight=False)
 
+    # One series is written at a time: Orbax mixes up the barriers of two saves when there are several processes.
+
+    def _choose(self, step: int, state: TrainState, memory: Memory) -> None:
+        self.series.resume.wait()
+        self.series.chosen.save(step, state.trainable, self.segments, asdict(memory))
+
     def _save(self, step: int, state: TrainState, memory: Memory) -> None:
-        self.series.chosen.wait()  # what the memory calls best must be on disk before the memory is
+        self.series.chosen.wait()  # and what the memory calls best must be on disk before the memory is
         self.series.resume.save(step, state, self.segments, asdict(memory))
 
     def _out_of_patience(self, memory: Memory) -> bool:

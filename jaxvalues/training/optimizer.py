@@ -94,10 +94,15 @@ class AdamW:
         """Moments of 0 for every leaf of `params`."""
         return self.adam.init(params)
 
-    def update(self, grads: Any, state: Any, params: Any, step: jax.Array, hyper: Hyper) -> tuple[Any, Any, dict]:
-        """One update. Returns (params, state, metrics): learning rate and gradient norm before clipping."""
-        norm = optax.global_norm(grads)
-        scale = jnp.minimum(1.0, hyper.clip_norm / jnp.maximum(norm, 1e-12))
+    def update(
+        self, grads: Any, state: Any, params: Any, step: jax.Array, hyper: Hyper, *, count: Any = 1.0
+    ) -> tuple[Any, Any, dict]:
+        """One update with `grads` / `count`. Returns (params, state, metrics): learning rate, norm before clipping.
+
+        Gradients summed over `count` rows need no pass of their own to be divided.
+        """
+        norm = optax.global_norm(grads) / count
+        scale = jnp.minimum(1.0, hyper.clip_norm / jnp.maximum(norm, 1e-12)) / count
         directions, state = self.adam.update(jax.tree.map(lambda g: g * scale, grads), state)
         rate = learning_rate_at(step, hyper, self.schedule)
 

@@ -67,8 +67,9 @@ def make_train_step(
 
         count = jnp.maximum(batch["weights"].sum(), 1.0)
         loss_value, positives = jax.tree.map(lambda x: x / count, sums)
-        grads = jax.tree.map(lambda x: x / count, grads)
-        trainable, moments, metrics = optimizer.update(grads, state.optimizer, state.trainable, state.step, hyper)
+        trainable, moments, metrics = optimizer.update(
+            grads, state.optimizer, state.trainable, state.step, hyper, count=count
+        )
         return TrainState(state.step + 1, trainable, moments), {
             "loss": loss_value,
             "positives": positives,

@@ -11,7 +11,9 @@ import pytest
 from jaxvalues.data.tokenizers import load_tokenizer, pad_id, train_tokenizer
 from jaxvalues.errors import UserError
 
-TEXTS = [f"We should ban {thing} because it harms people, “{thing}s” above all 😀" for thing in ("whaling", "zoo", "ads")]
+TEXTS = [
+    f"We should ban {thing} because it harms people, “{thing}s” above all 😀" for thing in ("whaling", "zoo", "ads")
+]
 
 TRAIN = f"""
 from jaxvalues.data.tokenizers import train_tokenizer
@@ -56,7 +58,9 @@ def test_batches_are_filled_with_the_end_token_where_there_is_no_padding_token()
 
 
 def test_a_folder_without_tokenizer_is_named_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no tokenizer could be loaded .*; give a folder or hub id as model.tokenizer") as e:
+    with pytest.raises(
+        UserError, match=r"no tokenizer could be loaded .*; give a folder or hub id as model.tokenizer"
+    ) as e:
         load_tokenizer(tmp_path)
     assert str(tmp_path) in str(e.value)
     assert "\n" not in str(e.value)

@@ -63,7 +63,7 @@ def test_the_same_holds_for_a_wordpiece_tokenizer(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(tmp_path)
     classify = Classify(tokenizer, load_template("joined"), 64)
     row = classify.encode([Argument("A1", "a", IN_FAVOR, "[SEP] a [MASK]")]).ids[0]
-    expected = "[CLS] a [SEP] supporting [SEP] [ sep ] a [ mask ] [SEP]".split()
+    expected = ["[CLS]", "a", "[SEP]", "supporting", "[SEP]", "[", "sep", "]", "a", "[", "mask", "]", "[SEP]"]
     assert tokenizer.convert_ids_to_tokens(row.tolist()) == expected
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import deberta_reference
 import numpy as np
 from bert_reference import CONFIGS, batch, tensors, torch_results
 
@@ -16,6 +17,18 @@ def main() -> None:
         results = torch_results(config, tensors(config), batch(config))
         grads = {f"grad:{key}": grad.ravel()[::STRIDE] for key, grad in results.pop("grads").items()}
         np.savez_compressed(GOLDEN / f"{name}.npz", **results, **grads)
+    for name, config in deberta_reference.CONFIGS.items():
+        weights, inputs = deberta_reference.tensors(config), deberta_reference.batch(config)
+        results = deberta_reference.torch_results(config, weights, inputs)
+        grads = {f"grad:{key}": grad.ravel()[::STRIDE] for key, grad in results.pop("grads").items()}
+        np.savez_compressed(GOLDEN / f"{name}.npz", **results, **grads)
+    logits = {}
+    for name, config in deberta_reference.MASKED_LM.items():
+        inputs = deberta_reference.batch(config)
+        logits[name] = deberta_reference.masked_lm_logits(config, deberta_reference.masked_lm_tensors(config), inputs)[
+            0
+        ]
+    np.savez_compressed(GOLDEN / "mlm.npz", **{name: array[:, :1] for name, array in logits.items()})
 
 
 if __name__ == "__main__":

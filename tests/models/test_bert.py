@@ -14,7 +14,7 @@ from bert_reference import CONFIGS, assert_close, batch, tensors, torch_model, t
 from make_golden import GOLDEN, STRIDE
 
 from jaxvalues.errors import UserError
-from jaxvalues.models import Classifier, abstract_model, init_model, load_model, ungroup
+from jaxvalues.models import Classifier, abstract_model, build_model, init_model, load_model, ungroup
 from jaxvalues.models.bert import TABLE, BertConfig
 from jaxvalues.models.conversion import to_params, to_tensors
 
@@ -45,14 +45,15 @@ def results(config: dict, weights: dict, inputs: dict, **options) -> dict:
 
 
 def compare(ours: dict, theirs: dict) -> None:
-    """All numbers to 1e-5; a gradient that is zero but for rounding (a key's bias) against the largest of all."""
+    """All numbers to 1e-5, or to rounding (3e-7) of the largest gradient of all: queries' and keys' are small sums of
+    large terms, and those of a key's bias zero; torch's own float32 is as far from its float64."""
     assert_close(ours["hidden"], theirs["hidden"], name="hidden states")
     assert_close(ours["logits"], theirs["logits"], name="logits")
     assert_close(ours["loss"], theirs["loss"], name="loss")
     largest = max(np.abs(grad).max() for grad in theirs["grads"].values())
     assert ours["grads"].keys() == theirs["grads"].keys()
     for name, grad in theirs["grads"].items():
-        assert_close(ours["grads"][name], grad, floor=1e-7 * largest, name=name)
+        assert_close(ours["grads"][name], grad, floor=3e-7 * largest, name=name)
 
 
 @pytest.mark.parametrize(("kind", "scan"), itertools.product(KINDS, (False, True)))
@@ -76,25 +77,33 @@ def test_live_torch(kind, options):
     compare(results(config, weights, inputs, **options), torch_results(config, weights, inputs))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_scanned_and_unrolled_start_and_drop_alike(kind):
-    config = CONFIGS[kind] | {"num_hidden_layers": 4}
+def test_scanned_and_unrolled_start_and_drop_alike():
+    config = CONFIGS["roberta"] | {"num_hidden_layers": 3}
     inputs = batch(config)
-    unrolled, params = init_model(config, 7, scan=False)
-    base = unrolled.apply({"params": params}, inputs["input_ids"], inputs["attention_mask"])[0]
-    dropped = []
-    for options in ({"scan": False}, {"scan": True}, {"scan": True, "boundary": 2}, {"scan": True, "remat": True}):
-        module, other = init_model(config, 7, **options)
-        jax.tree.map(np.testing.assert_array_equal, ungroup(other), params)
-        run = jax.jit(
-            lambda p, key, module=module: module.apply(
-                {"params": p}, inputs["input_ids"], inputs["attention_mask"], deterministic=False, rngs={"dropout": key}
-            )[0]
-        )
-        dropped.append(run(other, jax.random.key(3)))
-        assert_close(dropped[-1], dropped[0], 1e-5)
-        assert not np.array_equal(dropped[-1], run(other, jax.random.key(4)))
-    assert np.abs(dropped[0] - base).max() > 0.1
+    tokens = inputs["input_ids"], inputs["attention_mask"]
+
+    def dropped(options):
+        module, params = init_model(config, 7, **options)
+
+        @jax.jit
+        def run(params, key):
+            rngs = {"dropout": key}
+            return module.apply({"params": params}, *tokens, deterministic=False, layers=(0, 3), rngs=rngs)
+
+        return ungroup(params), (*run(params, jax.random.key(3)), *run(params, jax.random.key(4)))
+
+    params, unrolled = dropped({"scan": False})
+    for options in ({"scan": True}, {"scan": True, "boundary": 2, "remat": True}):
+        scanned_params, scanned = dropped(options)
+        jax.tree.map(np.testing.assert_array_equal, scanned_params, params)
+        for a, b in zip(scanned, unrolled, strict=True):
+            assert_close(a, b)
+    for k in (0, 1):  # the embeddings drop, and the layers; another key drops other entries
+        assert np.abs(unrolled[k] - unrolled[k + 2]).max() > 0.1
+
+    silent = build_model(config, scan=False, hidden_dropout=0.0, attention_dropout=0.0)
+    quiet = silent.apply({"params": params}, *tokens, deterministic=False, rngs={"dropout": jax.random.key(3)})
+    np.testing.assert_array_equal(quiet[0], silent.apply({"params": params}, *tokens)[0])
 
 
 def test_initialisation_follows_the_config():
@@ -116,23 +125,23 @@ def test_nothing_below_the_boundary_is_differentiated(options, below):
     inputs = batch(config)
 
     def gradient(stop):
-        module, params = init_model(config, 0, stop_gradient_below=stop, **options)
+        module, shapes = abstract_model(config, stop_gradient_below=stop, **options)
+        params = to_params(tensors(config), TABLE, shapes)
 
         def loss(params):
-            return jnp.square(
-                module.apply({"params": params}, inputs["input_ids"], inputs["attention_mask"])[0][:, 0, :8]
-            ).sum()
+            (last,) = module.apply({"params": params}, inputs["input_ids"], inputs["attention_mask"])
+            return jnp.square(last[:, 0, :8]).sum()
 
-        return jax.grad(loss)(params), str(jax.make_jaxpr(jax.grad(loss))(params)).count("dot_general")
+        return jax.jit(jax.grad(loss))(params), str(jax.make_jaxpr(jax.grad(loss))(params)).count("dot_general")
 
     (full, products), (stopped, fewer) = gradient(0), gradient(2)
     assert fewer < products
     assert all(not leaf.any() for leaf in jax.tree.leaves((stopped["embeddings"], stopped["layers"][below])))
     assert all(leaf.any() for leaf in jax.tree.leaves((full["embeddings"]["word"], full["layers"][below]["mlp"])))
     above = [key for key in full["layers"] if int(key.split("-")[0]) >= 2]
-    jax.tree.map(
-        np.testing.assert_array_equal, *({key: grads["layers"][key] for key in above} for grads in (stopped, full))
-    )
+    pairs = zip(*(jax.tree.leaves([grads["layers"][key] for key in above]) for grads in (stopped, full)), strict=True)
+    for mine, theirs in pairs:
+        assert_close(mine, theirs, 1e-6, floor=1e-7)
 
 
 @pytest.mark.parametrize("scan", [False, True])
@@ -144,16 +153,15 @@ def test_hidden_states_are_chosen_as_in_transformers_and_cost_no_more(scan):
     def run(layers):
         return module.apply({"params": params}, inputs["input_ids"], inputs["attention_mask"], layers=layers)
 
-    every = run(range(5))
+    every = run((0, 1, 2, 3, 4))
     for layers in ((-1,), (0,), (-2, 1), (3, -5)):
         for state, k in zip(run(layers), layers, strict=True):
             np.testing.assert_allclose(state, every[k], rtol=0, atol=1e-6)
 
-    flops = {
-        top: jax.jit(lambda top=top: run((top,))[0]).lower().compile().cost_analysis()["flops"] for top in (0, 2, 4)
-    }
-    if not scan:  # the analysis counts a loop's body once
-        assert flops[0] < 0.1 * flops[2] < 0.1 * flops[4]
+    if not scan:  # a jaxpr shows a loop's body once
+        products = [str(jax.make_jaxpr(lambda top=top: run((top,)))()).count("dot_general") for top in (0, 2, 4)]
+        assert products[0] == 0
+        assert products[2] == 2 * products[1] > 0
     with pytest.raises(UserError, match="hidden state 5 was asked for, but a network of 4 layers has -5 to 4"):
         run((5,))
 
@@ -169,7 +177,7 @@ def test_padded_rows_stay_finite(kind):
     def loss(params, ids):
         return jnp.square(module.apply({"params": params}, ids, mask)[0]).sum()
 
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.value_and_grad(loss)(params, ids)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.jit(jax.value_and_grad(loss))(params, ids)))
     other = np.where(mask, ids, config["pad_token_id"] + 7)  # what stands under the mask is not seen (BERT: positions)
     a, b = (module.apply({"params": params}, x, mask)[0][0, :3] for x in (ids, other))
     np.testing.assert_allclose(a, b, atol=1e-6)
@@ -180,7 +188,7 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_parameters():
     inputs = batch(config)
     outputs = []
     for dtype in ("float32", "bfloat16"):
-        module, params = init_model(config, 0, dtype=dtype)
+        module, params = init_model(config, dtype=dtype)
         assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
         (out,) = module.apply({"params": params}, inputs["input_ids"], inputs["attention_mask"])
         assert out.dtype == dtype

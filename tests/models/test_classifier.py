@@ -19,7 +19,7 @@ TOKENS = INPUTS["input_ids"], INPUTS["attention_mask"]
 
 def build(**fields):
     model = Classifier(build_model(CONFIG), **fields)
-    return model, model.init(jax.random.key(0), *TOKENS)["params"]
+    return model, jax.jit(model.init)(jax.random.key(0), *TOKENS)["params"]
 
 
 @pytest.mark.parametrize("heads", ["single", "multiple"])

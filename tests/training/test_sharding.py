@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import numpy as np
 import pytest
@@ -24,28 +22,26 @@ MESHES = {
 STEPS = 4
 
 
-@functools.cache
-def reference() -> tuple[list[float], np.ndarray]:
-    """Losses of the first steps, and the logits after them, on one device."""
-    return run(tiny.Run(tiny.config()))
+LAYER = {"model": {"config": {**tiny.ROBERTA, "num_hidden_layers": 1}}}
 
 
-def run(one: tiny.Run) -> tuple[list[float], np.ndarray]:
-    return one.losses(STEPS), one.system.logits(one.frozen, one.state.trainable, one.tokens)
+@pytest.fixture(scope="module")
+def losses_on_one_device(quick_compiles: None) -> list[float]:
+    return tiny.Run(tiny.config(LAYER)).losses(STEPS)
 
 
 @pytest.mark.parametrize("name", MESHES)
-def test_a_run_is_the_same_on_every_mesh(name: str) -> None:
+def test_a_run_is_the_same_on_every_mesh(name: str, losses_on_one_device: list[float]) -> None:
     """With dropout: the masks too do not depend on where they are drawn."""
-    losses, logits = run(tiny.Run(tiny.config(), make_mesh(MESHES[name])))
-    np.testing.assert_allclose(losses, reference()[0], atol=1e-5)
-    np.testing.assert_allclose(logits, reference()[1], atol=1e-3)
+    losses = tiny.Run(tiny.config(LAYER), make_mesh(MESHES[name])).losses(STEPS)
+    np.testing.assert_allclose(losses, losses_on_one_device, atol=1e-5)
+    assert losses[-1] < losses[0] - 0.01  # it did train
 
 
 def test_weights_are_born_sharded_with_the_numbers_of_one_device() -> None:
     mesh = make_mesh(MESHES["data 2, fsdp 2, tensor 2"])
-    _, params = tiny.system(tiny.config(), mesh).parts(Base(dict(tiny.ROBERTA), None, "random"), 0)
-    jax.tree.map(np.testing.assert_array_equal, params, tiny.canonical_params())
+    _, params = tiny.system(tiny.config(LAYER), mesh).parts(Base({}, None, "random"), 0)
+    jax.tree.map(np.testing.assert_array_equal, params, tiny.canonical_params(1))
     up = params["encoder"]["layers"]["0"]["mlp"]["up"]["kernel"]
     assert up.sharding.spec == P("fsdp", "tensor")
     assert {shard.data.shape for shard in up.addressable_shards} == {(32, 64)}
@@ -112,7 +108,7 @@ def test_a_mesh_that_does_not_fit_is_an_error(sizes: dict[str, int], said: str) 
 def test_batches_must_divide_over_the_mesh() -> None:
     mesh = make_mesh(MESHES["data 2, fsdp 2, tensor 2"])
     check_batch_size("training.batch_size", 12, mesh)
-    with pytest.raises(ConfigError, match="training.batch_size: 6 rows at a time cannot be split evenly over 4 devices"):
+    with pytest.raises(ConfigError, match=r"batch_size: 6 rows at a time cannot be split evenly over 4 devices"):
         check_batch_size("training.batch_size", 6, mesh)
-    with pytest.raises(ConfigError, match="training.batch_size: 2 rows"):  # a micro-batch of the 16
+    with pytest.raises(ConfigError, match=r"training.batch_size: 2 rows"):  # a micro-batch of the 16
         tiny.system(tiny.config({"training": {"accumulation": 8}}), mesh).check_batch_sizes()

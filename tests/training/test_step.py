@@ -10,6 +10,7 @@ import pytest
 import tiny
 from flax.traverse_util import flatten_dict
 
+from jaxvalues.data.batches import epoch_plan
 from jaxvalues.models.layout import ungroup
 
 STEPS = 3
@@ -73,12 +74,16 @@ def test_freezing_changes_no_gradient_of_what_trains(runs: dict) -> None:
     assert abs(full["losses"][-1] - last["losses"][-1]) > 1e-4  # the lower layers did train in the one
 
 
-def test_micro_batches_are_one_batch_whatever_is_padding() -> None:
-    """Rows of weight 0 fill most of the micro-batches unevenly, and whatever they hold counts for nothing."""
-    whole, parts = (
-        tiny.Run(tiny.config(PLAIN, tiny.NO_DROPOUT, {"training": {"batch_size": 16, "accumulation": k}}))
-        for k in (1, 4)
-    )
+@pytest.fixture(scope="module")
+def whole(quick_compiles: None) -> tiny.Run:
+    """Batches of 16 at once, without dropout."""
+    return tiny.Run(tiny.config(PLAIN, tiny.NO_DROPOUT))
+
+
+def test_micro_batches_are_one_batch_whatever_is_padding(whole: tiny.Run) -> None:
+    """Rows of weight 0 fill some of the 4 micro-batches wholly, and whatever they hold counts for nothing."""
+    whole.restart()
+    parts = tiny.Run(tiny.config(PLAIN, tiny.NO_DROPOUT, {"training": {"accumulation": 4}}))
     random = np.random.default_rng(0)
     stream = whole.batches.starting_at(0)
     for real in (16, 11, 1):
@@ -95,12 +100,25 @@ def test_micro_batches_are_one_batch_whatever_is_padding() -> None:
         np.testing.assert_allclose(leaf, flat(parts.state.trainable)[path], atol=1e-5, err_msg=path)
 
 
-def test_the_first_loss_is_the_mean_over_real_rows_of_what_the_evaluation_sees() -> None:
-    one = tiny.Run(tiny.config(tiny.NO_DROPOUT))
-    tokens = one.tokens
-    logits = one.system.logits(one.frozen, one.state.trainable, tokens).astype(np.float64)
-    losses = (np.logaddexp(0, logits) - tokens.labels * logits).mean(axis=1)
-    piece = one.batches._epoch(0)[0]
-    metrics = one.step(next(one.batches.starting_at(0)))
+def test_eight_rows_and_padding_are_the_eight_rows_twice(whole: tiny.Run) -> None:
+    """The mean over real rows is the same, and so must be the update."""
+    batch = next(whole.batches.starting_at(0))
+    twice = {name: np.concatenate([array[:8], array[:8]]) for name, array in batch.items()}
+    padded = {**batch, "weights": (np.arange(16) < 8).astype(np.float32)}
+    ends = []
+    for one in (twice, padded):
+        whole.restart()
+        ends.append((whole.step(one), flat(whole.state.trainable)))
+    assert ends[0][0] == pytest.approx(ends[1][0], abs=1e-6)
+    for path, leaf in ends[0][1].items():
+        np.testing.assert_allclose(leaf, ends[1][1][path], atol=1e-6, err_msg=path)
+
+
+def test_the_first_loss_is_the_mean_over_real_rows_of_what_the_evaluation_sees(whole: tiny.Run) -> None:
+    whole.restart()
+    logits = whole.system.logits(whole.frozen, whole.state.trainable, whole.tokens).astype(np.float64)
+    losses = (np.logaddexp(0, logits) - whole.tokens.labels * logits).mean(axis=1)
+    piece = epoch_plan(whole.tokens.lengths, whole.batches.buckets, 16, seed=0, epoch=0)[0]
+    metrics = whole.step(next(whole.batches.starting_at(0)))
     np.testing.assert_allclose(metrics["loss"], losses[piece.rows].mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["positives"], (logits[piece.rows] > 0).mean(), rtol=1e-6)

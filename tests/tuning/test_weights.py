@@ -54,7 +54,9 @@ def test_full_tuning_freezes_nothing() -> None:
 def test_binding_gives_the_parted_parameters_back(scan: bool) -> None:
     cut = network(2, scan)
     abstract = jax.eval_shape(cut.init, KEY)
-    params = jax.tree.unflatten(jax.tree.structure(abstract), [np.array(i) for i in range(len(jax.tree.leaves(abstract)))])
+    params = jax.tree.unflatten(
+        jax.tree.structure(abstract), [np.array(i) for i in range(len(jax.tree.leaves(abstract)))]
+    )
     frozen, trainable = cut.tuning.init(KEY, params)
     bound = cut.tuning.bind(frozen, trainable).params
     assert jax.tree.structure(bound) == jax.tree.structure(params)
@@ -62,7 +64,7 @@ def test_binding_gives_the_parted_parameters_back(scan: bool) -> None:
 
 
 def test_more_layers_than_there_are_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="tuning.layers is 6, but the model has only 5 layers"):
+    with pytest.raises(ConfigError, match=r"tuning.layers is 6, but the model has only 5 layers"):
         network(6, scan=False)
 
 

@@ -1,0 +1,190 @@
+"""Disentangled attention (He et al., 2021, "DeBERTa", eq. 4), without gathers over [B, N, T, T].
+
+The score of query i and key j adds to q_i·k_j what the distance i - j says of them: q_i·K(i - j), "c2p", and
+k_j·Q(i - j), "p2c", where K and Q are projections of a table of relative embeddings that all layers share. A score
+that depends on the distance alone needs one product per distance, [B, N, T, 2T], of which row i is then moved by i
+(Transformer-XL's relative shift: reshape and slice), where Hugging Face gathers T of them for each row. A gather is as
+slow on TPU as it is in the backward pass anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxvalues.errors import UserError
+from jaxvalues.models.attention import attention
+from jaxvalues.models.ops import dropout
+
+if TYPE_CHECKING:
+    from jaxvalues.models.deberta import DebertaConfig
+
+FORMS = ("shift", "gather")
+
+
+def log_buckets(distance: np.ndarray, buckets: int, max_positions: int) -> np.ndarray:
+    """DeBERTa-v2's buckets of signed distances: exact up to buckets / 2, logarithmic from there to `max_positions`."""
+    mid = buckets // 2
+    # In float32 as in the original, so that no distance falls into the bucket beside its own.
+    far = np.maximum(np.abs(distance), mid).astype(np.float32) / np.float32(mid)
+    steps = np.log(far) / np.log(np.float32((max_positions - 1) / mid)) * np.float32(mid - 1)
+    return np.where(np.abs(distance) <= mid, distance, np.sign(distance) * (np.ceil(steps) + mid)).astype(np.int64)
+
+
+def relative_window(tokens: int, buckets: int, max_positions: int) -> tuple[slice, np.ndarray]:
+    """Which rows of the table of relative embeddings an input of T `tokens` needs, known before anything runs.
+
+    The rows are a slice of the table, and `columns` [2T + 1] says which of them stands for each distance from -T to T
+    (distances further than the table reaches share its ends; without `buckets`, 0 or less, each distance has a row).
+    """
+    distance, span = np.arange(-tokens, tokens + 1), max_positions
+    if buckets > 0:
+        distance, span = log_buckets(distance, buckets, max_positions), buckets
+    rows = np.clip(distance + span, 0, 2 * span - 1)
+    return slice(int(rows[0]), int(rows[-1]) + 1), rows - rows[0]
+
+
+def shift(scores: jax.Array) -> jax.Array:
+    """Transformer-XL's relative shift (Dai et al., 2019, appendix B): `scores` [..., T, 2T] to [..., T, T].
+
+    Entry (i, j) is scores[i, T - 1 - i + j]: rows of 2T read again as rows of 2T - 1 begin one entry earlier each.
+    """
+    *batch, tokens, _ = scores.shape
+    flat = scores.reshape(*batch, 2 * tokens * tokens)[..., tokens - 1 : -1]
+    return flat.reshape(*batch, tokens, 2 * tokens - 1)[..., :tokens]
+
+
+def content_to_position(query: jax.Array, rows: jax.Array, columns: np.ndarray, form: str = "shift") -> jax.Array:
+    """c2p: the products of query i with the row of the distance i - j, [B, N, Q, T] float32.
+
+    `query` [B, Q, N, H] is of all T tokens or of the first alone; `rows` [R, N, H] and `columns` [2T + 1] are those of
+    `relative_window`, projected. `form` "gather" is the one that "shift" replaces, kept to compare with.
+    """
+    tokens = len(columns) // 2
+    if query.shape[1] == 1:
+        return _products(query, _select(rows, columns[tokens:0:-1]))  # the distances 0, -1, ..., 1 - T
+    if form == "shift":
+        return shift(_products(query, _select(rows, columns[-2::-1])))  # the distances T - 1, ..., -T
+    return jnp.take_along_axis(_products(query, rows), _distances(columns)[None, None], axis=-1)
+
+
+def position_to_content(
+    key: jax.Array, rows: jax.Array, columns: np.ndarray, form: str = "shift", first_only: bool = False
+) -> jax.Array:
+    """p2c: the products of key j [B, T, N, H] with the row of the distance i - j, [B, N, Q, T] float32.
+
+    As `content_to_position`; with `first_only`, Q is 1.
+    """
+    tokens = len(columns) // 2
+    if first_only:
+        rows = _select(rows, columns[tokens:0:-1])
+        return jnp.einsum("btnh,tnh->bnt", key, rows, preferred_element_type=jnp.float32)[:, :, None]
+    if form == "shift":
+        scores = shift(_products(key, _select(rows, columns[1:])))  # the distances 1 - T, ..., T
+    else:
+        scores = jnp.take_along_axis(_products(key, rows), _distances(columns).T[None, None], axis=-1)
+    return scores.swapaxes(-1, -2)
+
+
+def _distances(columns: np.ndarray) -> np.ndarray:
+    """The column of i - j, [T, T]."""
+    i = np.arange(len(columns) // 2)
+    return columns[len(i) + i[:, None] - i[None, :]]
+
+
+def _products(x: jax.Array, rows: jax.Array) -> jax.Array:
+    return jnp.einsum("btnh,rnh->bntr", x, rows, preferred_element_type=jnp.float32)
+
+
+def _select(rows: jax.Array, index: np.ndarray) -> jax.Array:
+    """rows[index]: a slice, up or down, unless several distances share a row (beyond the exact buckets)."""
+    step = index[1] - index[0] if len(index) > 1 else 1
+    if abs(step) != 1 or (np.diff(index) != step).any():
+        return rows.take(index, axis=0, mode="clip")
+    piece = rows[index.min() : index.max() + 1]
+    return piece if step == 1 else piece[::-1]
+
+
+class DebertaAttention(nn.Module):
+    """Multi-head disentangled attention with its projections, from x [B, Q, D] to `everywhere` [B, T, D]: [B, Q, D].
+
+    x is `everywhere`, or its first position alone. `form` is how relative scores are laid out, "shift" or "gather";
+    both give the same numbers.
+    """
+
+    config: DebertaConfig
+    dtype: jnp.dtype = jnp.float32
+    form: str = "shift"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        everywhere: jax.Array,
+        relative: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        rng: jax.Array | None = None,
+    ) -> jax.Array:
+        """`relative` [R, D] are the rows that `relative_window` names, None for attention without distances."""
+        c = self.config
+        if self.form not in FORMS:
+            raise UserError(f"the form of relative attention is '{self.form}', expected one of {', '.join(FORMS)}")
+        rngs = (None,) * 2 if rng is None else jax.random.split(rng)
+        project = self._fused if c.model_type == "deberta" else self._separate
+        query, key, value, to_key, to_query = project(x, everywhere)
+        scale = (query.shape[-1] * (1 + len(c.pos_att_type))) ** -0.5
+
+        bias = None
+        if relative is not None:
+            relative = dropout(relative, c.hidden_dropout_prob, rngs[1])
+            _, columns = relative_window(everywhere.shape[1], c.position_buckets, c.relative_span)
+            if "c2p" in c.pos_att_type:
+                bias = content_to_position(query, scale * self._heads(to_key(relative)), columns, self.form)
+            if "p2c" in c.pos_att_type:
+                rows = scale * self._heads(to_query(relative))
+                p2c = position_to_content(key, rows, columns, self.form, first_only=x.shape[1] == 1)
+                bias = p2c if bias is None else bias + p2c
+        out = attention(
+            query, key, value,
+            mask=mask, bias=bias, scale=scale, dropout_rate=c.attention_probs_dropout_prob, dropout_rng=rngs[0],
+        )  # fmt: skip
+        return self._dense("output")(out.reshape(x.shape))
+
+    def _separate(self, x: jax.Array, everywhere: jax.Array) -> tuple[Any, ...]:
+        """Versions 2 and 3: query [B, Q, N, H], key and value [B, T, N, H]; then what projects relative embeddings for
+        c2p and for p2c."""
+        query, key, value = (self._dense(name) for name in ("query", "key", "value"))
+        relative = (key, query) if self.config.share_att_key else map(self._dense, ("relative_key", "relative_query"))
+        return self._heads(query(x)), self._heads(key(everywhere)), self._heads(value(everywhere)), *relative
+
+    def _fused(self, x: jax.Array, everywhere: jax.Array) -> tuple[Any, ...]:
+        """Version 1: the same, from one projection that holds query, key and value of a head side by side."""
+        c = self.config
+        fused = self._dense("in_proj", 3 * c.hidden_size, use_bias=False)(everywhere)
+        query, key, value = jnp.split(self._heads(fused), 3, axis=-1)
+        query = query[:, : x.shape[1]] + self._heads(Bias(c.hidden_size, self.dtype, name="query")())
+        value += self._heads(Bias(c.hidden_size, self.dtype, name="value")())
+        return query, key, value, self._dense("relative_key", use_bias=False), self._dense("relative_query")
+
+    def _heads(self, x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:-1], self.config.num_attention_heads, -1)
+
+    def _dense(self, name: str, features: int | None = None, use_bias: bool = True) -> nn.Dense:
+        c = self.config
+        init = nn.initializers.normal(c.initializer_range)
+        return nn.Dense(features or c.hidden_size, use_bias, self.dtype, kernel_init=init, name=name)
+
+
+class Bias(nn.Module):
+    """A bias that stands apart from its kernel, under the key "bias"."""
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        return self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)

@@ -1,0 +1,156 @@
+"""The command line: help, exit codes, and one sentence where something is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from runs import ROOT, command, environment
+
+from jaxvalues.cli import app
+from jaxvalues.data.arguments import load_split
+from jaxvalues.evaluation.predictions import Predictions
+
+QUICKSTART = ROOT / "configs/quickstart.yaml"
+TRUTH = files("jaxvalues.data") / "sample/labels-test.tsv"
+COMMANDS = [registered.callback.__name__ for registered in app.registered_commands]
+
+
+@pytest.fixture
+def perfect(tmp_path: Path) -> Path:
+    """Probabilities that are certain and right."""
+    split = load_split("test", source="sample")
+    Predictions(split.ids, split.labels * 0.8 + 0.1).write_probabilities(tmp_path / "probabilities.tsv")
+    return tmp_path / "probabilities.tsv"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example(name: str) -> None:
+    code, out, err = command(name, "--help")
+    assert code == 0
+    assert f"Example: jaxvalues {name}" in out
+    assert err == ""
+
+
+def test_help_names_every_command() -> None:
+    code, out, _ = command("--help")
+    assert code == 0
+    assert {"train", "predict", "score", "show", "data", "schema"} <= set(COMMANDS)
+    assert all(f"  {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["train", QUICKSTART, "trainin.epochs=1"], "unknown key `trainin`; did you mean `training`?"),
+        (["train", QUICKSTART, "optimizer.learning_rat=1"], "did you mean `learning_rate`?"),
+        (["train", QUICKSTART, "epochs"], "override `epochs` must read key=value"),
+        (["train", QUICKSTART, "training.epochs=[1"], "not valid YAML"),
+        (["train", QUICKSTART, "training.epochs=none"], "training.epochs"),
+        (["train", QUICKSTART, "training.accumulation=3"], "batch_size 16 is not divisible by accumulation 3"),
+        (["train", QUICKSTART, "tuning.layers=2"], "tuning: `layers` must be given with method: last_layers"),
+        (["train", QUICKSTART, "data.held_out=test"], "must be chosen on arguments that are neither"),
+        (["train", QUICKSTART, "model.path=here"], "give model.path (a checkpoint folder or hub id) or model.config"),
+        (["train", "no-such.yaml"], "no-such.yaml: no such config file"),
+        (["show", QUICKSTART, "seed=-1"], "seed"),
+        (["predict", "no-such-run"], "give either a split or a file"),
+        (["score", "--truth", TRUTH, "--run", TRUTH, "--threshold", "2"], "the threshold is 2.0"),
+        (["data"], "give a config file, or --dir FOLDER"),
+    ],
+)
+def test_wrong_usage(words: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command(*words)
+    assert code == 2
+    assert err.startswith("jaxvalues: ")
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words", [["trian"], ["train"], ["score"], ["train", QUICKSTART, "--fast"], ["score", "--truth"]]
+)
+def test_words_that_are_no_command(words: list[str]) -> None:
+    code, _, err = command(*words)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_broken_files(tmp_path: Path, perfect: Path) -> None:
+    code, _, err = command("score", "--truth", tmp_path / "absent.tsv", "--run", perfect)
+    assert (code, err) == (1, f"jaxvalues: {tmp_path / 'absent.tsv'}: no such file\n")
+    lines = perfect.read_text().splitlines()
+    lines[2] = lines[2].replace("0.9", "1.9").replace("0.1", "1.1")
+    perfect.write_text("\n".join(lines) + "\n")
+    code, _, err = command("score", "--truth", TRUTH, "--run", perfect, "--threshold", "0.5")
+    assert code == 1
+    assert err.startswith(f"jaxvalues: {perfect}, line 3: ")
+    assert err.count("\n") == 1
+    (tmp_path / "arguments-training.tsv").write_text("a table this is not\n")
+    here = (f"output={tmp_path / 'run'}", "runtime.compilation_cache=null")
+    code, _, err = command("train", QUICKSTART, f"data.dir={tmp_path}", *here)
+    assert code == 1
+    assert f"{tmp_path / 'arguments-training.tsv'}, line 1: " in err
+    minilm = ROOT / "configs/minilm.yaml"
+    code, _, err = command("train", minilm, "model.path=/no/such/folder", "data.source=sample", *here)
+    assert (code, err) == (1, "jaxvalues: the checkpoint folder /no/such/folder does not exist\n")
+    assert not (tmp_path / "run").exists()
+    code, _, err = command("predict", tmp_path, "--split", "test")
+    assert code == 1
+    assert "holds no finished run" in err
+
+
+def test_score(perfect: Path) -> None:
+    code, out, _ = command("score", "--truth", TRUTH, "--run", perfect, "--threshold", "0.5")
+    assert code == 0
+    assert "Universalism: nature" in out
+    assert "decided at 0.5, as asked" in " ".join(out.split())
+    code, out, err = command("score", "--truth", TRUTH, "--run", perfect, "--threshold", "0.5", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["official_f1"] == 1.0
+    code, _, err = command("score", "--truth", TRUTH, "--run", perfect)
+    assert code == 1
+    assert "give --threshold" in err
+
+
+def test_show_and_schema() -> None:
+    code, out, _ = command("show", QUICKSTART, "optimizer.learning_rate=0.125")
+    assert code == 0
+    assert "learning_rate: 0.125" in out
+    assert "parameters that train" in out
+    code, out, _ = command("schema")
+    assert code == 0
+    assert {"data", "training", "base"} <= json.loads(out)["properties"].keys()
+
+
+def test_what_computes_nothing_does_not_import_jax(perfect: Path) -> None:
+    commands = [
+        ["--help"],
+        ["train", "--help"],
+        ["schema"],
+        ["train", "no-such.yaml"],
+        ["train", str(QUICKSTART), "trainin.epochs=1"],
+        ["score", "--truth", str(TRUTH), "--run", str(perfect), "--threshold", "0.5"],
+        ["data", "--dir", str(Path(str(TRUTH)).parent)],
+    ]
+    program = (
+        "import json, sys\n"
+        "from jaxvalues.cli import main\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    sys.argv = ['jaxvalues', *words]\n"
+        "    try:\n"
+        "        main()\n"
+        "    except SystemExit:\n"
+        "        heavy = {'jax', 'flax', 'transformers', 'torch', 'tensorflow_datasets'} & sys.modules.keys()\n"
+        "        assert not heavy, (words, heavy)\n"
+        "    else:\n"
+        "        raise AssertionError(words)\n"
+    )
+    words = [sys.executable, "-c", program, json.dumps(commands)]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,97 @@
+"""What a run was made of, and when a folder holds another run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxvalues.assembly import Base
+from jaxvalues.config import Config, parse_config
+from jaxvalues.data.arguments import Split, load_split
+from jaxvalues.errors import ConfigError
+from jaxvalues.provenance import check_same_run, checksum, describe_environment, differences, write_json
+
+
+def config(**changes: Any) -> Config:
+    model = {"config": {"model_type": "roberta", "hidden_size": 64}, "train_tokenizer": {"vocab_size": 500}}
+    return parse_config({"model": model, **changes})
+
+
+@pytest.fixture
+def split() -> Split:
+    return load_split("test", source="sample")
+
+
+def write_run(folder: Path, config: Config, environment: dict[str, Any]) -> None:
+    (folder / "config.yaml").write_text(config.to_yaml())
+    write_json(folder / "environment.json", environment)
+
+
+def test_checksum_sees_every_text_and_label(split: Split) -> None:
+    last = replace(split.arguments[-1], premise=split.arguments[-1].premise + " ")
+    labels = split.labels.copy()
+    labels[-1, -1] ^= 1
+    others = [
+        split.subset(range(len(split) - 1)),
+        split.subset(reversed(range(len(split)))),
+        Split(split.name, (*split.arguments[:-1], last), split.labels),
+        Split(split.name, split.arguments, labels),
+        Split(split.name, split.arguments),
+    ]
+    assert len({checksum(one) for one in (split, *others)}) == 6
+    assert checksum(Split("another name", split.arguments, np.array(split.labels))) == checksum(split)
+
+
+def test_environment_is_json_and_complete(split: Split) -> None:
+    environment = json.loads(json.dumps(describe_environment(config(), Base({}, None, "weights"), {"test": split})))
+    assert environment["base"] == "weights"
+    assert environment["data"] == {"test": checksum(split)}
+    assert environment["config"] == config().fingerprint()
+    assert None not in environment["versions"].values()
+    assert len(environment["devices"]) == 8
+    assert environment["processes"] == 1
+
+
+def test_the_same_run_may_move_and_be_laid_out_anew(tmp_path: Path) -> None:
+    environment = {"base": "a", "data": {"test": "b"}, "git": "old"}
+    write_run(tmp_path, config(), environment)
+    moved = config(name="n", output="o", mesh={"fsdp": 2}, logging={"tensorboard": False}, data={"dir": "elsewhere"})
+    check_same_run(tmp_path, moved, {**environment, "git": "new"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "environment", "said"),
+    [
+        ({"seed": 1}, {}, "seed 0 → 1"),
+        ({"optimizer": {"b1": 0.8}, "seed": 2}, {}, "seed 0 → 2; optimizer.b1 0.9 → 0.8"),
+        ({}, {"base": "x"}, "other weights"),
+        ({}, {"data": {"test": "x"}}, "other data"),
+    ],
+)
+def test_another_run_is_refused_naming_what_differs(
+    changes: dict[str, Any], environment: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    before = {"base": "a", "data": {"test": "b"}}
+    write_run(tmp_path, config(), before)
+    with pytest.raises(ConfigError) as caught:
+        check_same_run(tmp_path, config(**changes), {**before, **environment})
+    assert f"holds a run that differs ({said}): give another output=FOLDER" in str(caught.value)
+
+
+def test_a_key_that_only_the_old_config_has_is_a_difference() -> None:
+    wider = parse_config({"model": {**config().model.model_dump(), "config": {"model_type": "roberta"}}})
+    assert differences(config(), wider) == {"model.config.hidden_size": (64, None)}
+    assert differences(wider, config()) == {"model.config.hidden_size": (None, 64)}
+    assert differences(config(), config()) == {}
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"é": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"a": object()})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"é": 1}

@@ -1,0 +1,150 @@
+"""Checkpoints: bit for bit on any mesh, scanned or unrolled; whole or absent; a sentence where one does not fit."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from flax.traverse_util import flatten_dict
+
+from jaxvalues.assembly import System
+from jaxvalues.config import MeshConfig
+from jaxvalues.errors import UserError
+from jaxvalues.models.layout import ungroup
+from jaxvalues.training.checkpoints import Checkpoints
+from jaxvalues.training.sharding import make_mesh, tree_shardings
+from jaxvalues.training.step import TrainState
+
+DEEP = {**tiny.ROBERTA, "num_hidden_layers": 3}
+LAST = {"tuning": {"method": "last_layers", "layers": 2}}
+
+
+def system(scan: bool, mesh: MeshConfig, *changes: dict[str, Any]) -> System:
+    """A network of 3 layers."""
+    return tiny.system(tiny.config({"model": {"scan": scan, "config": DEEP}}, *changes), make_mesh(mesh))
+
+
+def filled(system: System, seed: int = 0) -> TrainState:
+    """A training state of random numbers, on the system's mesh."""
+    random, shapes = np.random.default_rng(seed), system.abstract_state()
+    arrays = jax.tree.map(lambda x: np.asarray(random.normal(size=x.shape) * 100).astype(x.dtype), shapes)
+    return jax.device_put(arrays, tree_shardings(shapes, system.mesh))
+
+
+def bits(state: TrainState) -> dict[str, bytes]:
+    """{path: bytes} of a state, unrolled."""
+    state = jax.tree.map(np.asarray, state)
+    flat = {"step": state.step, "count": state.optimizer.count}
+    for name, tree in (("p", state.trainable), ("mu", state.optimizer.mu), ("nu", state.optimizer.nu)):
+        flat |= {f"{name}/{path}": leaf for path, leaf in flatten_dict(ungroup(tree), sep="/").items()}
+    return {path: leaf.tobytes() for path, leaf in flat.items()}
+
+
+@pytest.mark.parametrize("changes", [(), (LAST,)], ids=["full", "last_layers"])
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_state_is_read_on_another_mesh_and_the_other_way_of_stacking_with_the_same_bits(
+    tmp_path: Path, scan: bool, changes: tuple[dict[str, Any], ...]
+) -> None:
+    old = system(scan, MeshConfig(data=2, fsdp=4), *changes)
+    state, memory = filled(old), {"best_score": 0.1 + 0.2, "best_step": 7, "evaluated": -1}
+    series = Checkpoints(tmp_path)
+    series.save(12, state, old.segments, memory)
+    series.close()
+
+    new = system(not scan, MeshConfig(data=2, fsdp=2, tensor=2), *changes)
+    target = new.abstract_state()
+    restored, remembered = Checkpoints(tmp_path).restore(target, new.segments, new.mesh)
+    assert remembered == memory
+    assert bits(restored) == bits(state)
+    expected = tree_shardings(target, new.mesh)
+    same = jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), restored, expected)
+    assert all(jax.tree.leaves(same))
+
+
+def test_the_newest_checkpoints_stay_and_one_that_is_there_is_not_written_again(tmp_path: Path) -> None:
+    small = system(False, MeshConfig(), LAST)
+    series = Checkpoints(tmp_path, keep=2)
+    states = {step: filled(small, seed=step) for step in (3, 1, 2)}
+    for step in (1, 2, 3):
+        series.save(step, states[step], small.segments, {})
+    series.save(3, states[1], small.segments, {})
+    series.wait()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.isdigit()) == ["2", "3"]
+    restored, _ = series.restore(small.abstract_state(), small.segments, small.mesh)
+    assert bits(restored) == bits(states[3])
+
+
+def test_a_half_written_checkpoint_does_not_count_and_is_written_anew(tmp_path: Path) -> None:
+    small = system(False, MeshConfig(), LAST)
+    series = Checkpoints(tmp_path / "whole", keep=2)
+    for step in (1, 2):
+        series.save(step, filled(small, step), small.segments, {"at": step})
+    series.close()
+    # Orbax writes under a temporary name and renames last: this is what a kill in the middle leaves behind.
+    shutil.copytree(tmp_path / "whole" / "1", tmp_path / "killed" / "1")
+    unfinished = tmp_path / "killed" / "2.orbax-checkpoint-tmp-1700000000000000"
+    shutil.copytree(tmp_path / "whole" / "2" / "state", unfinished / "state.orbax-checkpoint-tmp-1700000000000001")
+
+    series = Checkpoints(tmp_path / "killed", keep=2)
+    assert series.latest() == 1
+    restored, memory = series.restore(small.abstract_state(), small.segments, small.mesh)
+    assert bits(restored) == bits(filled(small, 1))
+    assert memory == {"at": 1}
+    assert not unfinished.exists()
+    series.save(2, filled(small, 2), small.segments, {"at": 2})
+    series.close()
+    restored, memory = Checkpoints(tmp_path / "killed").restore(small.abstract_state(), small.segments, small.mesh)
+    assert bits(restored) == bits(filled(small, 2))
+    assert memory == {"at": 2}
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (
+            {"formulation": {"heads": "multiple"}},
+            "head/kernel is (64, 20) in the checkpoint and (20, 64) in the config",
+        ),
+        (
+            {"tuning": {"method": "last_layers", "layers": 3}},
+            "/bias is absent in the checkpoint and (64,) in the config",
+        ),
+        (
+            {"model": {"config": {**DEEP, "intermediate_size": 192}}},
+            "(128, 64) in the checkpoint and (192, 64) in the config",
+        ),
+    ],
+    ids=["other heads", "more layers", "wider"],
+)
+def test_a_checkpoint_that_does_not_fit_is_one_sentence(tmp_path: Path, other: dict[str, Any], said: str) -> None:
+    old = system(False, MeshConfig(), LAST)
+    series = Checkpoints(tmp_path)
+    series.save(5, filled(old), old.segments, {})
+    series.wait()
+    new = system(False, MeshConfig(), LAST, other)
+    with pytest.raises(UserError) as error:
+        series.restore(new.abstract_state(), new.segments, new.mesh)
+    assert str(error.value).startswith(f"{tmp_path}: checkpoint 5 does not fit this config: ")
+    assert "\n" not in str(error.value)
+    assert said in str(error.value)
+
+
+def test_a_stack_of_which_only_a_part_is_asked_for_is_one_sentence(tmp_path: Path) -> None:
+    old = system(True, MeshConfig(), LAST)
+    series = Checkpoints(tmp_path)
+    series.save(5, filled(old), old.segments, {})
+    series.wait()
+    new = system(False, MeshConfig(), {"tuning": {"method": "last_layers", "layers": 1}})
+    with pytest.raises(UserError, match=r"checkpoint 5 does not fit this config: layers 1 to 2 .* layer 1 is not in"):
+        series.restore(new.abstract_state(), new.segments, new.mesh)
+
+
+def test_a_folder_without_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+    small = system(False, MeshConfig(), LAST)
+    with pytest.raises(UserError, match="there is no complete checkpoint here"):
+        Checkpoints(tmp_path).restore(small.abstract_state(), small.segments, small.mesh)

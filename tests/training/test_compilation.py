@@ -1,0 +1,164 @@
+"""Compiling once: counted by jax itself, not by our own book-keeping; and the cache on disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from rich.console import Console
+
+from jaxvalues.data.batches import Tokens
+from jaxvalues.training.checkpoints import Checkpoints
+from jaxvalues.training.compilation import Executables, enable_cache
+from jaxvalues.training.loop import Loop, Memory, Series
+from jaxvalues.training.metrics import NoMetrics
+from jaxvalues.training.optimizer import make_hyper
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@contextmanager
+def counting() -> Iterator[list[str]]:
+    """Collects the names of all functions that XLA compiles meanwhile, whoever asks for them."""
+    compiled: list[str] = []
+
+    def listen(event: str, _: float, **about: object) -> None:
+        if event == COMPILED:
+            compiled.append(str(about.get("fun_name")))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_the_counter_counts() -> None:
+    with counting() as compiled:
+        jax.jit(lambda x: x + 1)(jnp.ones(3))
+        jax.jit(lambda x: x + 2)(jnp.ones(3))
+    assert len(compiled) >= 2
+
+
+@pytest.fixture(scope="module")
+def run(quick_compiles: None) -> tiny.Run:
+    """A run with two batch shapes, of one layer."""
+    layer = {"config": {**tiny.ROBERTA, "num_hidden_layers": 1}}
+    data = {"buckets": [36, 44], "max_length": 44}
+    training = {"batch_size": 8, "epochs": 4, "evaluate_every": 25, "checkpoint_every": 40}
+    pooling = {"pooling": {"over": "mean"}}
+    return tiny.Run(tiny.config({"model": layer, "data": data, "training": training, "formulation": pooling}))
+
+
+def test_a_hundred_steps_with_evaluations_compile_each_function_once_a_shape(run: tiny.Run, tmp_path: Path) -> None:
+    evaluated = []
+
+    def evaluate(trainable: object, _: object) -> dict[str, float]:
+        logits = run.system.logits(run.frozen, trainable, run.tokens)
+        evaluated.append(logits)
+        return {"loss": 0.0, "official_f1": float(np.abs(logits).mean())}
+
+    series = Series(Checkpoints(tmp_path / "resume"), Checkpoints(tmp_path / "chosen"))
+    loop = Loop(
+        config=run.system.config, batches=run.batches, train_step=run.system.train_step, evaluate=evaluate,
+        series=series, segments=run.system.segments, writer=NoMetrics(), console=Console(quiet=True),
+    )  # fmt: skip
+    assert loop.total >= 100
+    with counting() as compiled:
+        loop.run(run.state, run.frozen, run.hyper, Memory(), run.system.mesh)
+    series.resume.close()
+    series.chosen.close()
+    assert len(evaluated) >= 5
+    assert run.batches.lengths() == [36, 44]
+    assert len(run.system.train_step) == len(run.system.eval_step) == 2
+    assert len(compiled) == 4, compiled
+
+
+def test_another_rate_decay_clipping_schedule_length_or_seed_compiles_nothing(run: tiny.Run) -> None:
+    changes = {
+        "learning_rate": 5e-4, "weight_decay": 0.3, "layer_decay": 0.5, "clip_norm": None, "warmup": 0.5,
+    }  # fmt: skip
+    config = run.system.config.optimizer
+    batches = list(islice(run.batches.starting_at(0), 4))
+    hypers = {"base": run.hyper, "seed": make_hyper(config, 100, 1), "total": make_hyper(config, 10, 0)}
+    hypers |= {key: make_hyper(config.model_copy(update={key: value}), 100, 0) for key, value in changes.items()}
+    run.restart()
+    for batch in batches:
+        run.step(batch)  # both shapes are compiled
+    ends = {}
+    for name, hyper in hypers.items():
+        run.restart()
+        with counting() as compiled:
+            for batch in batches:
+                run.step(batch, hyper)
+        assert compiled == [], name
+        ends[name] = np.asarray(run.state.trainable["encoder"]["layers"]["0"]["mlp"]["up"]["kernel"])
+    assert len({end.tobytes() for end in ends.values()} - {ends["base"].tobytes()}) == len(hypers) - 2
+    # clip_norm: null differs only where gradients are longer than 1, which they are not here
+
+
+def test_logits_follow_the_rows_whatever_order_they_come_in(run: tiny.Run) -> None:
+    run.restart()
+    expected = run.system.logits(run.frozen, run.state.trainable, run.tokens)
+    order = np.random.default_rng(0).permutation(len(run.tokens))[:100]
+    shuffled = Tokens(tuple(run.tokens.ids[i] for i in order), None)
+    with counting() as compiled:
+        logits = run.system.logits(run.frozen, run.state.trainable, shuffled)
+    assert compiled == []
+    np.testing.assert_allclose(logits, expected[order], atol=1e-6)
+    assert np.ptp(expected, axis=0).min() > 1e-3  # the rows do differ
+    empty = run.system.logits(run.frozen, run.state.trainable, Tokens((), None))
+    assert empty.shape == (0, 20)
+    assert run.system.logits(run.frozen, run.state.trainable, shuffled, stop=lambda: True) is None
+
+
+def test_an_executable_never_compiles_again_behind_ones_back() -> None:
+    announced = []
+    double = Executables("double", jax.jit(lambda x: x * 2), announced.append)
+    assert double((3,), jnp.ones(3)).tolist() == [2, 2, 2]
+    assert double((4,), jnp.ones(4)).tolist() == [2, 2, 2, 2]
+    double((3,), jnp.ones(3))
+    assert len(double) == len(announced) == 2
+    assert double.seconds > 0
+    assert str(announced[0]).startswith("double [3]: traced in ")
+    with pytest.raises(TypeError):  # not what (3,) was compiled for
+        double((3,), jnp.ones(5))
+
+
+CACHED = """
+import sys, jax, jax.numpy as jnp
+from jaxvalues.training.compilation import Executables, enable_cache
+print(enable_cache(sys.argv[1]))
+double = Executables("double", jax.jit(lambda x: x * 2 + 1), lambda new: print(new.from_cache, "cache" in str(new)))
+double((3,), jnp.ones(3))
+"""
+
+
+def test_a_second_process_finds_what_the_first_compiled(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "cache"
+    command = [sys.executable, "-c", CACHED, str(folder)]
+    first, second = (
+        subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ)).stdout.split()
+        for _ in range(2)
+    )
+    assert first == [str(folder), "False", "False"]
+    assert second == [str(folder), "True", "True"]
+
+
+def test_the_cache_can_be_turned_off() -> None:
+    before = jax.config.jax_enable_compilation_cache
+    try:
+        assert enable_cache(None) is None
+        assert jax.config.jax_enable_compilation_cache is False
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
