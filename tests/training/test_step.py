@@ -35,7 +35,7 @@ def run(*changes: dict[str, Any]) -> dict[str, Any]:
     assert int(one.state.step) == STEPS
     return {
         "losses": losses, "before": before, "after_first": after_first, "after": flat(one.state.trainable),
-        "frozen": frozen, "frozen_after": flat(one.frozen),
+        "frozen": frozen, "frozen_after": flat(one.frozen), "run": one,
     }  # fmt: skip
 
 
@@ -64,6 +64,19 @@ def test_scanned_and_unrolled_give_the_same_run(runs: dict, name: str) -> None:
     assert unrolled["after"].keys() == scanned["after"].keys()
     for path, leaf in unrolled["after"].items():
         np.testing.assert_allclose(leaf, scanned["after"][path], atol=1e-5, err_msg=path)
+
+
+def test_dropout_is_drawn_anew_at_every_step_and_again_the_same_in_every_run(runs: dict) -> None:
+    one = runs["full", False]["run"]
+    batch, still = next(one.batches.starting_at(0)), one.hyper._replace(learning_rate=np.float32(0))
+
+    def losses(hyper: Any) -> list[float]:
+        one.restart()
+        return [one.step(batch, hyper)["loss"] for _ in range(3)]  # the same rows, and parameters that do not move
+
+    assert len(set(losses(still))) == 3
+    assert losses(still) == losses(still)
+    assert not set(losses(still)) & set(losses(still._replace(seed=np.uint32(1))))
 
 
 def test_freezing_changes_no_gradient_of_what_trains(runs: dict) -> None:
