@@ -22,7 +22,7 @@ _PUBLIC = {
     "UserError": "jaxvalues.errors",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

@@ -18,13 +18,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     help="Detect human values behind arguments: fine-tune, predict, score and compare, from config files.",
 )
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="Config file (YAML).")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, e.g. optimizer.learning_rate=1e-4.")
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, e.g. optimizer.learning_rate=1e-4.")
 ]
 
 
@@ -35,12 +35,13 @@ def console() -> Console:
 
 @app.command()
 def data(
-    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="Config whose data is meant.")] = None,
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="Config whose data is meant.")] = None,
     overrides: Overrides = None,
     dir: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A folder of TSV files.")] = None,
 ) -> None:
     """Fetch the data set, or check a folder of its files, and print what is there; exit 1 if anything is wrong.
 
+    \b
     Example: jaxvalues data --dir valueeval23
     """
     from jaxvalues.data.describe import describe, describe_folder, render
@@ -63,6 +64,7 @@ def data(
 def train(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train one run, from config to scores; goes on where it was if the run folder holds it.
 
+    \b
     Example: jaxvalues train configs/minilm.yaml data.dir=valueeval23 model.path=minilm seed=1
     """
     from jaxvalues.config import load_config
@@ -83,6 +85,7 @@ def predict(
 ) -> None:
     """Predict a split or a file of arguments with a finished run; scores it if there are labels.
 
+    \b
     Example: jaxvalues predict runs/minilm-seed0 --split test
     """
     from jaxvalues.run import predict as run_predict
@@ -99,6 +102,7 @@ def score(
 ) -> None:
     """Score a run file with the official score of Touché23-ValueEval.
 
+    \b
     Example: jaxvalues score --truth labels-test.tsv --run runs/minilm-seed0/predictions-test.tsv
     """
     from jaxvalues.evaluation.report_table import render_scores
@@ -118,6 +122,7 @@ def score(
 def show(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print the resolved config, parameter counts, and estimates of work and memory; compiles nothing.
 
+    \b
     Example: jaxvalues show configs/paper/roberta-large-multi-head.yaml model.path=roberta-large
     """
     from jaxvalues.config import load_config
@@ -147,6 +152,7 @@ def bench(
 ) -> None:
     """Measure train step, inference, compiling and memory of a config's model, side by side with torch.
 
+    \b
     Example: jaxvalues bench configs/bench/roberta-base.yaml --length 48 --json bench.json
     """
     from jaxvalues.config import load_config
@@ -170,6 +176,7 @@ def bench(
 def schema() -> None:
     """Print the JSON Schema of config files, for completion and checks in editors.
 
+    \b
     Example: jaxvalues schema > jaxvalues.schema.json
     """
     from jaxvalues.config import json_schema

@@ -1,4 +1,4 @@
-"""Eight simulated devices on one CPU for every test, set before jax starts; and where the real data lies, if anywhere."""
+"""Eight simulated devices on one CPU for every test, set before jax starts; and where the real data lies."""
 
 from __future__ import annotations
 

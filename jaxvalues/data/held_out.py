@@ -1,13 +1,52 @@
-"""Holding out a part of a split, on which thresholds and the best step are chosen."""
+"""Which arguments train, which are held out to choose thresholds and the best step, and which are reported."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from jaxvalues.data.arguments import Split
+from jaxvalues.config import DataConfig
+from jaxvalues.data.arguments import SPLITS, Split, load_split
 from jaxvalues.errors import ConfigError
+
+
+class Parts(NamedTuple):
+    """The arguments of a run. No argument is in two parts; reported splits may lack labels."""
+
+    training: Split
+    held_out: Split
+    reported: tuple[Split, ...]
+
+    @property
+    def by_name(self) -> dict[str, Split]:
+        """Every part under its name; a held-out fraction is called `held_out`."""
+        held_out = "held_out" if self.held_out.name == self.training.name else self.held_out.name
+        return {split.name: split for split in (self.training, *self.reported)} | {held_out: self.held_out}
+
+
+def load_parts(config: DataConfig) -> Parts:
+    """Load what the config names. Raises ConfigError for an unknown split and for labels that are needed and absent."""
+
+    def load(key: str, name: str, labels: bool) -> Split:
+        check_split(key, name)
+        split = load_split(name, source=config.source, dir=config.dir)
+        if labels and split.labels is None:
+            raise ConfigError(f"{key}: the labels of {name} are absent, so it can be predicted, but not learnt from")
+        return split
+
+    training = load("data.train", config.train, labels=True)
+    if isinstance(config.held_out, str):
+        held_out = load("data.held_out", config.held_out, labels=True)
+    else:
+        training, held_out = hold_out(training, config.held_out, config.held_out_by, config.held_out_seed)
+    return Parts(training, held_out, tuple(load("data.report", name, labels=False) for name in config.report))
+
+
+def check_split(key: str, name: str) -> None:
+    """Raise ConfigError unless `name`, given as `key`, is a split."""
+    if name not in SPLITS:
+        raise ConfigError(f"{key}: there is no split `{name}`; it is one of {', '.join(SPLITS)}")
 
 
 def hold_out(

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 CACHE_HIT = "/jax/compilation_cache/cache_hits"
 
 
 def enable_cache(folder: str | None) -> Path | None:
-    """Keep compiled programs in `folder` (None: do not). Must come before the first compile of the process."""
+    """Keep programs compiled from now on in `folder` (None: do not)."""
     if folder is None:
         jax.config.update("jax_enable_compilation_cache", False)
         return None
@@ -24,6 +25,7 @@ def enable_cache(folder: str | None) -> Path | None:
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    compilation_cache.reset_cache()  # JAX settles on its cache at the first compile, which may have been before
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -32,6 +33,7 @@ class StopRequest:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
+        os.write(2, b"\njaxvalues: stopping at the next step; Ctrl-C again stops at once, without saving\n")
 
     def __bool__(self) -> bool:
         """Whether to stop now. Every process must ask at the same steps: one that was signalled stops them all."""

@@ -11,6 +11,11 @@ from jaxvalues.errors import ConfigError
 ADDRESS, COUNT, NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 
+def is_main() -> bool:
+    """Whether this process is the one that writes files and prints."""
+    return jax.process_index() == 0
+
+
 def join_processes() -> None:
     """Connect to the other processes of the run; must come before anything uses a device.
 

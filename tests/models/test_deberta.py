@@ -329,5 +329,6 @@ def test_a_sentencepiece_tokenizer_needs_no_torch(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     size, rest = run.stdout.split(maxsplit=1)
-    assert int(size) >= 40
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spm.model")).get_piece_size()
+    assert int(size) == pieces + 1  # and [MASK], which is not among the pieces
     assert rest == "0 True True\nWe should ban zoos.\n"

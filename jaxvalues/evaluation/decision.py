@@ -1,0 +1,43 @@
+"""How a run decides: thresholds chosen where nothing is reported, and the words that say how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxvalues.config import DecisionConfig
+from jaxvalues.evaluation.thresholds import tune_global, tune_per_category
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """Thresholds [C], and in words where they come from."""
+
+    thresholds: np.ndarray
+    how: str
+
+    @property
+    def span(self) -> str:
+        """The thresholds as one number, or from the lowest to the highest."""
+        low, high = self.thresholds.min(), self.thresholds.max()
+        return f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities [n, C] float32; finite for logits of any size."""
+    return (0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))).astype(np.float32)
+
+
+def choose(config: DecisionConfig, truth: np.ndarray, probabilities: np.ndarray) -> Decision:
+    """The decision that the config asks for, tuned on held-out labels and probabilities, both [n, C]."""
+    match config.threshold:
+        case "fixed":
+            thresholds, how = config.value, f"fixed threshold {config.value:g}"
+        case "tuned":
+            thresholds, how = tune_global(truth, probabilities), "one threshold"
+        case "tuned_per_category":
+            thresholds, how = tune_per_category(truth, probabilities), "a threshold per category"
+    if config.threshold != "fixed":
+        how += f" tuned on {len(truth)} held-out arguments"
+    return Decision(np.broadcast_to(np.asarray(thresholds, np.float64), probabilities.shape[1]), how)

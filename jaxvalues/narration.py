@@ -1,0 +1,71 @@
+"""What a run says on the screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from jaxvalues.assembly import Base, System, count
+from jaxvalues.data.arguments import Split
+from jaxvalues.data.batches import TrainingBatches
+from jaxvalues.evaluation.decision import Decision
+from jaxvalues.evaluation.official import Scores
+from jaxvalues.evaluation.report_table import render_scores
+from jaxvalues.training.compilation import Compiled
+
+
+class Narrator:
+    """Prints the few lines by which a person follows a run."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def say(self, text: str) -> None:
+        """One line, as it is."""
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def process(self, cache: Path | None) -> None:
+        devices = jax.devices()
+        kept = f"compiled programs are kept in {cache}" if cache else "compiled programs are not kept"
+        self.say(f"{len(devices)} × {devices[0].device_kind} ({devices[0].platform}), jax {jax.__version__}; {kept}")
+
+    def compiled(self, one: Compiled) -> None:
+        self.say(f"  {one}")
+
+    def truncated(self, split: Split, count: int, limit: int) -> None:
+        if count:
+            self.say(f"{split.name}: {count} of {len(split)} arguments are cut to {limit} tokens")
+
+    def start(self, base: Base, system: System, parts: tuple, batches: TrainingBatches, held_out: int) -> None:
+        """What is about to be trained, on what, for how long."""
+        frozen, trainable = parts
+        model, dtype = system.hf_config["model_type"], np.dtype(system.network.module.encoder.dtype).name
+        self.say(f"{model}, {system.network.num_layers} layers, {base.folder or 'RANDOM WEIGHTS, nothing pretrained'}")
+        self.say(
+            f"{count(trainable):,} parameters train, {count(frozen):,} are frozen; computed in {dtype}; mesh "
+            + " × ".join(f"{axis} {size}" for axis, size in system.mesh.shape.items())
+        )
+        self.say(
+            f"{len(batches.tokens)} training and {held_out} held-out arguments; {system.config.training.epochs} epochs "
+            f"of {batches.steps_per_epoch} steps; lengths {', '.join(map(str, batches.lengths()))}"
+        )
+
+    def unscored(self, split: Split) -> None:
+        self.say(f"{split.name}: the labels are absent, so it is predicted and not scored")
+
+    def end(self, system: System, step: int, decision: Decision) -> None:
+        """What it took, and how it decides."""
+        train, evaluate = len(system.train_step), len(system.eval_step)
+        self.say(f"compiled {train + evaluate} programs: {train} batch shapes to train, {evaluate} to evaluate")
+        self.say(f"parameters of step {step}; {decision.how}: {decision.span}")
+
+    def scores(self, scores: dict[str, Scores], is_random: bool, folder: Path) -> None:
+        """The table, and where everything is."""
+        if scores:
+            render_scores(scores, self.console)
+        if is_random:
+            self.say("The model started from random weights: these scores show that it runs, not what it can do.")
+        self.say(f"Run folder: {folder}")

@@ -1,0 +1,125 @@
+"""The run folder: all that a run leaves behind, and all that is needed to go on with it or to predict.
+
+config.yaml · environment.json · model/config.json · tokenizer/      what it is made of, written first
+checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/  while it trains
+thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv   what it decides
+scores.json                                                           last: the run is finished
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxvalues.config import Config, load_config
+from jaxvalues.data.arguments import Split
+from jaxvalues.data.tokenizers import load_tokenizer
+from jaxvalues.errors import UserError
+from jaxvalues.evaluation.decision import Decision
+from jaxvalues.evaluation.official import Scores, score
+from jaxvalues.evaluation.predictions import Predictions, read_thresholds, write_thresholds
+from jaxvalues.evaluation.thresholds import decide
+from jaxvalues.provenance import check_same_run, write_json
+from jaxvalues.training.checkpoints import Checkpoints
+from jaxvalues.training.processes import is_main
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedTokenizerBase
+
+
+class RunFolder:
+    """A run folder. Only the first of several processes writes its files; checkpoints are written by all together."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def open(
+        cls, config: Config, environment: dict[str, Any], hf_config: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+    ) -> RunFolder:
+        """Make the folder of a config, or check that the one there belongs to the same run (ConfigError if not)."""
+        folder = cls(config.folder)
+        if (folder.path / "config.yaml").exists():
+            check_same_run(folder.path, config, environment)
+        elif is_main():
+            try:
+                (folder.path / "model").mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"output: the run folder {folder.path} cannot be made ({error.strerror})") from None
+            tokenizer.save_pretrained(folder.path / "tokenizer")
+            write_json(folder.path / "model/config.json", hf_config)
+            write_json(folder.path / "environment.json", environment)
+            unfinished = folder.path / "config.yaml.tmp"
+            unfinished.write_text(config.to_yaml(), encoding="utf-8")
+            os.replace(unfinished, folder.path / "config.yaml")  # last: a folder with a config is complete
+        return folder
+
+    @classmethod
+    def finished(cls, path: str | Path) -> RunFolder:
+        """The folder of a finished run. Raises UserError if it holds none."""
+        folder = cls(path)
+        if not folder.is_finished:
+            raise UserError(f"{folder.path} holds no finished run (no scores.json); `jaxvalues train` finishes it")
+        return folder
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.path / "scores.json").is_file()
+
+    def config(self, overrides: Iterable[str] = ()) -> Config:
+        return load_config(self.path / "config.yaml", tuple(overrides))
+
+    def environment(self) -> dict[str, Any]:
+        return json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+
+    def hf_config(self) -> dict[str, Any]:
+        return json.loads((self.path / "model/config.json").read_text(encoding="utf-8"))
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self.path / "tokenizer")
+
+    def resume(self) -> Checkpoints:
+        """The checkpoints to go on from."""
+        return Checkpoints(self.path / "checkpoints/resume")
+
+    def chosen(self) -> Checkpoints:
+        """The checkpoint whose parameters predict."""
+        return Checkpoints(self.path / "checkpoints/chosen")
+
+    def decision(self) -> Decision:
+        return Decision(*read_thresholds(self.path))
+
+    def write_decision(self, decision: Decision) -> None:
+        if is_main():
+            write_thresholds(self.path, decision.thresholds, decision.how)
+
+    def write_predictions(self, split: Split, probabilities: np.ndarray, decision: Decision) -> Scores | None:
+        """Write both prediction files of a split; its scores if it has labels."""
+        predictions = Predictions(split.ids, probabilities)
+        decisions = decide(probabilities, decision.thresholds)
+        if is_main():
+            predictions.write_probabilities(self.path / f"probabilities-{split.name}.tsv")
+            predictions.write_run(self.path / f"predictions-{split.name}.tsv", decisions)
+        return None if split.labels is None else score(split.labels, decisions)
+
+    def write_scores(self, step: int, decision: Decision, held_out: Scores, splits: dict[str, Scores]) -> None:
+        """Write scores.json, which makes the run a finished one."""
+        if is_main():
+            write_json(
+                self.path / "scores.json",
+                {
+                    "step": step,
+                    "decision": decision.how,
+                    "held_out": held_out.to_json(),
+                    "splits": {name: scores.to_json() for name, scores in splits.items()},
+                },
+            )
+
+    def scores(self) -> dict[str, Scores]:
+        """The scores of the reported splits of a finished run."""
+        content = json.loads((self.path / "scores.json").read_text(encoding="utf-8"))
+        return {name: Scores.from_json(scores) for name, scores in content["splits"].items()}
