@@ -17,10 +17,11 @@ from jaxvalues.data.arguments import Split
 from jaxvalues.data.batches import Tokens, collate, evaluation_plan
 from jaxvalues.data.template import Template, load_template
 from jaxvalues.data.tokenizers import load_tokenizer, pad_id, train_tokenizer
-from jaxvalues.errors import ConfigError
+from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.formulations.classify import Classify
 from jaxvalues.models import Classifier, build_model, content_hash, fetch, load_model, read_config
 from jaxvalues.models.layout import Segments
+from jaxvalues.models.stack import hidden_indices
 from jaxvalues.training.compilation import Compiled, Executables
 from jaxvalues.training.optimizer import AdamW
 from jaxvalues.training.sharding import (
@@ -116,6 +117,15 @@ def build_network(config: Config, hf_config: dict[str, Any]) -> Network:
         )
     tuning = make_tuning(config.tuning)
     boundary = tuning.boundary(network.num_layers)
+    try:
+        highest = max(hidden_indices(head.pooling.layers, network.num_layers))
+    except UserError as error:
+        raise ConfigError(f"formulation.pooling.layers: {error}") from None
+    if highest <= boundary and boundary > 0:
+        raise ConfigError(
+            f"formulation.pooling.layers {list(head.pooling.layers)} lie below the layers that train (from "
+            f"{boundary + 1} of {network.num_layers} on): only the heads would learn"
+        )
     options |= {"boundary": boundary, "stop_gradient_below": boundary}
     encoder = build_model(hf_config, **options)
     module = Classifier(

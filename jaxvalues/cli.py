@@ -78,9 +78,13 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Where it runs, e.g. data.dir=FOLDER mesh.fsdp=2.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="A split of the run's data, e.g. test.")] = None,
-    input: Annotated[Path | None, typer.Option(metavar="FILE.tsv", help="Arguments of your own, no labels.")] = None,
+    input: Annotated[
+        Path | None, typer.Option(metavar="FILE.tsv", help="Arguments of your own, in the format of arguments-*.tsv.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write (default: RUN).")] = None,
 ) -> None:
     """Predict a split or a file of arguments with a finished run; scores it if there are labels.

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -140,6 +140,9 @@ class OptimizerConfig(Section):
     """Largest global gradient norm; null turns clipping off."""
 
 
+Steps = Annotated[int, Field(ge=1)]
+
+
 class TrainingConfig(Section):
     """How long, in what portions, and what is kept."""
 
@@ -149,13 +152,13 @@ class TrainingConfig(Section):
     accumulation: int = Field(1, ge=1)
     """Micro-batches per step; batch_size must be divisible by it."""
     eval_batch_size: int = Field(32, ge=1)
-    evaluate_every: int | Literal["epoch"] = "epoch"
+    evaluate_every: Steps | Literal["epoch"] = "epoch"
     """Steps between evaluations on the held-out part."""
     keep: Literal["best", "last"] = "best"
     """Report with the step of the best held-out score, or with the last one."""
     patience: int | None = Field(None, ge=1)
     """Stop after this many evaluations without a better held-out score."""
-    checkpoint_every: int | Literal["epoch"] = "epoch"
+    checkpoint_every: Steps | Literal["epoch"] = "epoch"
     """Steps between checkpoints to resume from (one is also written on Ctrl-C and SIGTERM)."""
     log_every: int = Field(10, ge=1)
     """Steps between lines of metrics.jsonl."""
@@ -381,7 +384,8 @@ def _sentence(problem: Any) -> str:
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(known)}"
         return f"unknown key `{'.'.join(location)}`; {hint}"
-    members = ("float", "str", "int", "bool")  # pydantic names the member of a union as if it were a key
+    # Pydantic names the member of a union as if it were a key.
+    members = ("float", "str", "int", "constrained-int", "bool")
     key = ".".join(part for part in location if part not in members and not part.startswith("literal["))
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":

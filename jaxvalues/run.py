@@ -171,7 +171,7 @@ def predict(
     # What comes out.
     probabilities = sigmoid(system.logits(frozen, trainable, encode(system, data, narrator)))
     decision, target = folder.decision(), folder
-    if out is not None and Path(out) != folder.path:
+    if out is not None and Path(out).resolve() != folder.path.resolve():
         target = RunFolder(out)
         target.path.mkdir(parents=True, exist_ok=True)
         target.write_decision(Decision(decision.thresholds, f"taken from {folder.path}"))

@@ -74,7 +74,7 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(
 ) -> None:
     code, out, err = disturbed[name][-1]
     assert code == 0, err
-    assert "Resuming" in out
+    assert "resuming at step" in out
     assert metrics(work.folder / name) == metrics(straight)
     assert results(work.folder / name) == results(straight)
 
@@ -86,7 +86,7 @@ def test_a_stopped_run_says_how_to_go_on(disturbed: dict[str, list[tuple[int, st
         assert f"jaxvalues: stopped at step {step} of {STEPS}, state saved; the same command goes on" in err
         assert "Traceback" not in err
     for step, (_, out, _) in zip((3, 8, 11), (*stops[1:], last), strict=True):
-        assert f"at step {step}." in out
+        assert f"resuming at step {step}\n" in out
 
 
 def test_kills_were_kills(disturbed: dict[str, list[tuple[int, str, str]]]) -> None:
@@ -125,7 +125,7 @@ def test_two_processes_are_one_run(work: Work, straight: Path) -> None:
         assert "stopped at step 6" in err
     (code, out, err), (other_code, other_out, other_err) = both(None)
     assert code == other_code == 0, err + other_err
-    assert "Resuming" in out
+    assert "resuming at step" in out
     assert "'data': 2" in out
     assert [line for line in other_out.splitlines() if "[Gloo]" not in line] == []
     two, one = metrics(work.folder / "two"), metrics(straight)

@@ -243,7 +243,7 @@ def test_absent_labels(lab: Lab) -> None:
                 folder / f"labels-{split}.tsv", ("Argument ID", *CATEGORIES), [(id, *row) for id, row in labels]
             )
     run_folder, printed = lab.train("unlabelled", f"data.dir={folder}", "training.epochs=1")
-    assert "test: the labels are absent, so it is predicted and not scored." in printed
+    assert "test: the labels are absent, so it is predicted and not scored" in printed
     assert json.loads((run_folder / "scores.json").read_text())["splits"] == {}
     assert len(probabilities(run_folder)) == len(load_split("test", source="sample"))
     with pytest.raises(ConfigError, match=r"data\.held_out: the labels of test are absent"):

@@ -51,7 +51,10 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder} holds only .bin weights, expected {SINGLE}: convert them where torch is installed with "
             "transformers' AutoModel.from_pretrained(folder).save_pretrained(other_folder)"
         )
-    raise UserError(f"{folder} holds neither {SINGLE} nor {INDEX}")
+    raise UserError(
+        f"{folder} holds neither {SINGLE} nor {INDEX}; a model that the hub has only as .bin must first be converted "
+        "with transformers' AutoModel.from_pretrained(name).save_pretrained(folder) where torch is installed"
+    )
 
 
 def open_tensors(folder: Path) -> dict[str, LazyTensor]:

@@ -11,16 +11,23 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from jaxvalues.errors import UserError
+
 CACHE_HIT = "/jax/compilation_cache/cache_hits"
 
 
 def enable_cache(folder: str | None) -> Path | None:
-    """Keep programs compiled from now on in `folder` (None: do not)."""
+    """Keep programs compiled from now on in `folder` (None: do not). Raises UserError if it cannot be made."""
     if folder is None:
         jax.config.update("jax_enable_compilation_cache", False)
         return None
     path = Path(folder).expanduser()
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"runtime.compilation_cache: the folder {path} cannot be made ({error.strerror}); give another, or null"
+        ) from None
     jax.config.update("jax_enable_compilation_cache", True)
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

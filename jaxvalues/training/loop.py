@@ -201,9 +201,9 @@ def _check_finite(what: str, value: float, config: Config) -> None:
     if not math.isfinite(value):
         raise UserError(
             f"{what} is {value}: try a lower optimizer.learning_rate (it is {config.optimizer.learning_rate:g}), "
-            "optimizer.clip_norm, or model.dtype=float32; the last checkpoint before it is kept"
+            "optimizer.clip_norm, or model.dtype=float32, with another output=FOLDER"
         )
 
 
 def _steps(every: int | str, steps_per_epoch: int) -> int:
-    return steps_per_epoch if every == "epoch" else max(1, int(every))
+    return steps_per_epoch if every == "epoch" else int(every)
