@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+INITIAL = 2**32 - 1  # folded into the seed for initial weights, as dropout folds in the number of the step
+
+
 @dataclass(frozen=True)
 class Base:
     """The weights a run starts from: a checkpoint folder, or random ones from a Hugging Face config."""
@@ -183,7 +186,7 @@ class System:
 
         Heads, and everything else a checkpoint does not hold, are drawn from the seed.
         """
-        rng, tuning_rng = jax.random.split(jax.random.key(seed))
+        rng, tuning_rng = jax.random.split(jax.random.fold_in(jax.random.key(seed), INITIAL))
         init = self.network.init
         shardings = tree_shardings(jax.eval_shape(init, rng), self.mesh)
         if base.is_random:
@@ -196,15 +199,16 @@ class System:
 
     def abstract_state(self) -> TrainState:
         """Shapes of the training state."""
-        return jax.eval_shape(self._start, self.network.abstract_parts()[1])
-
-    def _start(self, trainable: Params) -> TrainState:
-        return TrainState(jnp.zeros((), jnp.int32), trainable, self.optimizer.init(trainable))
+        trainable = self.network.abstract_parts()[1]
+        moments = jax.eval_shape(self.optimizer.init, trainable)
+        return TrainState(jax.ShapeDtypeStruct((), jnp.int32), trainable, moments)
 
     def start(self, trainable: Params) -> TrainState:
         """The state before the first step, on the mesh."""
-        state = jax.jit(self._start, out_shardings=tree_shardings(self.abstract_state(), self.mesh))(trainable)
-        return state._replace(trainable=trainable)
+        shardings = tree_shardings(self.abstract_state(), self.mesh)
+        moments = jax.jit(self.optimizer.init, out_shardings=shardings.optimizer)(trainable)
+        step = jax.jit(lambda: jnp.zeros((), jnp.int32), out_shardings=shardings.step)()
+        return TrainState(step, trainable, moments)
 
     def check_batch_sizes(self) -> None:
         """Raise ConfigError unless batches divide over the mesh."""

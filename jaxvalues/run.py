@@ -26,6 +26,7 @@ from jaxvalues.run_folder import RunFolder
 from jaxvalues.training.compilation import enable_cache
 from jaxvalues.training.loop import Loop, Memory, Series
 from jaxvalues.training.losses import LOSSES
+from jaxvalues.training.memory import keep_freed_memory
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
 from jaxvalues.training.optimizer import make_hyper
 from jaxvalues.training.preemption import StopRequest
@@ -187,6 +188,7 @@ def predict(
 
 def start_process(config: Config, console: Console | None) -> Narrator:
     """Set up the process before its first compile; only the first process of several prints."""
+    keep_freed_memory()
     cache = enable_cache(config.runtime.compilation_cache)
     if config.runtime.distributed:
         join_processes()

@@ -16,6 +16,7 @@ from jaxvalues.config import parse_config
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import UserError
 from jaxvalues.training.compilation import enable_cache
+from jaxvalues.training.memory import keep_freed_memory
 from jaxvalues.training.optimizer import make_hyper
 from jaxvalues.training.sharding import make_mesh, place_batch
 
@@ -24,6 +25,7 @@ class Jaxvalues:
     """See `Contender`."""
 
     def __init__(self, task: Task) -> None:
+        keep_freed_memory()
         enable_cache(task.cache)
         config = parse_config(task.config)
         self.work, self.batch = task.work, dict(np.load(task.batch))

@@ -30,7 +30,7 @@ class Torch:
         self.device = torch.device("cuda" if task.platform == "gpu" else "cpu")
         self.batch = {name: torch.from_numpy(array) for name, array in np.load(task.batch).items()}
         torch.manual_seed(self.config.seed)
-        torch.set_float32_matmul_precision("highest")
+        torch.set_float32_matmul_precision("high")  # TF32 on GPU, as is jax's default
         self.model = make_model(task.hf_config, self.config.model.dropout).to(self.device)
         self.model.train(self.work == "train")
         if self.work == "train":

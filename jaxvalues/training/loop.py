@@ -86,7 +86,7 @@ class Loop:
         step, saved = int(state.step), int(state.step)
         stream, spoken = self.batches.starting_at(step), time.monotonic()
         meter = Meter(self.writer, self.config.training.log_every, self.batches, self.train_step)
-        with StopRequest() as stop, self._progress() as progress:
+        with StopRequest(self.config.training.log_every) as stop, self._progress() as progress:
             bar = progress.add_task("training", total=self.total, completed=step, shown="")
             while True:
                 last = step >= self.total

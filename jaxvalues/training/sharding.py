@@ -70,7 +70,7 @@ def partition(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     split = next((dim for pattern, dim in TENSOR_RULES if re.search(pattern, "/" + path)), None)
     if split is not None and shape[split] % mesh.shape["tensor"] == 0 and mesh.shape["tensor"] > 1:
         axes[split] = "tensor"
-    if mesh.shape["fsdp"] > 1:
+    if mesh.shape["fsdp"] > 1 and len(shape) - stacked > 1:  # a split bias saves nothing and costs a gather
         # The layer axis of a stack stays whole: scan takes one layer at a time.
         free = [d for d in range(stacked, len(shape)) if axes[d] is None and shape[d] % mesh.shape["fsdp"] == 0]
         if free:
