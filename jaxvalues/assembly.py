@@ -236,6 +236,12 @@ class System:
         return logits
 
 
+def settle(config: Config) -> Config:
+    """The config with what depends on the devices here made explicit: a run keeps it wherever it goes on."""
+    model = config.model.model_copy(update={"dtype": resolve_dtype(config.model.dtype)})
+    return config.model_copy(update={"model": model})
+
+
 def resolve_dtype(dtype: str) -> str:
     """`auto` is bfloat16 on accelerators and float32 on CPU, where bfloat16 is no faster."""
     if dtype != "auto":

@@ -295,7 +295,7 @@ def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{where}: {_sentence(problem)}" for problem in error.errors())) from None
+        raise ConfigError("\n".join(f"{where}: {sentence}" for sentence in _sentences(error.errors()))) from None
 
 
 def json_schema() -> dict[str, Any]:
@@ -376,21 +376,37 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     tree[leaf] = value
 
 
-def _sentence(problem: Any) -> str:
-    """One pydantic problem as a sentence that names the key."""
+def _sentences(problems: list[Any]) -> list[str]:
+    """Pydantic's problems as one sentence a key."""
+    by_key: dict[str, list[Any]] = {}
+    for problem in problems:
+        by_key.setdefault(_key(problem), []).append(problem)
+    return [_sentence(key, problems) for key, problems in by_key.items()]
+
+
+def _key(problem: Any) -> str:
     location = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
-        known = _keys_at(location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(known)}"
-        return f"unknown key `{'.'.join(location)}`; {hint}"
+        return ".".join(location)
     # Pydantic names the member of a union as if it were a key.
     members = ("float", "str", "int", "constrained-int", "bool")
-    key = ".".join(part for part in location if part not in members and not part.startswith("literal["))
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
+    return ".".join(part for part in location if part not in members and not part.startswith("literal["))
+
+
+def _sentence(key: str, problems: list[Any]) -> str:
+    """What is wrong with one key; a value that fits no member of a union has a problem with each of them."""
+    first = problems[0]
+    if first["type"] == "extra_forbidden":
+        *section, name = key.split(".")
+        known = _keys_at(section)
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(known)}"
+        return f"unknown key `{key}`; {hint}"
+    if first["type"] == "value_error":
+        message = first["msg"].removeprefix("Value error, ")
         return f"{key}: {message}" if key else message
-    return f"`{key}`: {message[0].lower()}{message[1:]}, not {problem['input']!r}"
+    expected = " or ".join(problem["msg"][0].lower() + problem["msg"][1:] for problem in problems)
+    return f"`{key}`: {expected.replace(' or input should be', ' or')}, not {first['input']!r}"
 
 
 def _keys_at(location: list[str]) -> list[str]:

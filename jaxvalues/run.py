@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jaxvalues.assembly import Base, System, find_base, find_tokenizer, fit_to_tokenizer
+from jaxvalues.assembly import Base, System, find_base, find_tokenizer, fit_to_tokenizer, settle
 from jaxvalues.config import Config
 from jaxvalues.data.arguments import SPLITS, Split, load_split
 from jaxvalues.data.batches import Tokens, TrainingBatches
@@ -42,6 +42,7 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
     Raises UserError (ConfigError for what the config says) with one sentence for whatever is not as it must be.
     """
     narrator = start_process(config, console)
+    config = settle(config)
 
     # What goes in: arguments, weights, tokenizer.
     parts = load_parts(config.data)
@@ -96,12 +97,11 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
         loop.run(state, frozen, hyper, memory, mesh)
     finally:
         writer.close()
-        series.resume.close()
-        series.chosen.close()
+        series.close()
     del state
 
     # Decisions with the chosen parameters, tuned where nothing is reported.
-    trainable, remembered = folder.chosen().restore(system.network.abstract_parts()[1], system.segments, mesh)
+    trainable, step = folder.restore_chosen(system)
     probabilities = sigmoid(system.logits(frozen, trainable, held_out_tokens))
     decision = choose(config.decision, parts.held_out.labels, probabilities)
     held_out_scores = score(parts.held_out.labels, decide(probabilities, decision.thresholds))
@@ -116,7 +116,6 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
             scores[split.name] = result
 
     # What came out.
-    step = remembered["best_step"]
     folder.write_scores(step, decision, held_out_scores, scores)
     narrator.end(system, step, decision)
     narrator.scores(scores, base.is_random, folder.path)
@@ -160,10 +159,9 @@ def predict(
     mesh = make_mesh(config.mesh)
     check_batch_size("training.eval_batch_size", config.training.eval_batch_size, mesh)
     system = System(config, folder.hf_config(), folder.tokenizer(), mesh)
-    abstract_frozen, abstract_trainable = system.network.abstract_parts()
-    trainable, _ = folder.chosen().restore(abstract_trainable, system.segments, mesh)
+    trainable, _ = folder.restore_chosen(system)
     frozen: Any = {}
-    if abstract_frozen:
+    if system.network.abstract_parts()[0]:
         base = find_base(config.model, config.seed)
         if base.identity != folder.environment()["base"]:
             raise UserError(f"model.path {config.model.path} holds other weights than {folder.path} was trained on")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ from jaxvalues.training.processes import is_main
 if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
+
+    from jaxvalues.assembly import System
+    from jaxvalues.tuning.weights import Params
 
 
 class RunFolder:
@@ -89,6 +93,13 @@ class RunFolder:
     def chosen(self) -> Checkpoints:
         """The checkpoint whose parameters predict."""
         return Checkpoints(self.path / "checkpoints/chosen")
+
+    def restore_chosen(self, system: System) -> tuple[Params, int]:
+        """The trainable parameters that predict, on the system's mesh, and the step they are of."""
+        with closing(self.chosen()) as chosen:
+            _, abstract = system.network.abstract_parts()
+            trainable, memory = chosen.restore(abstract, system.segments, system.mesh)
+        return trainable, memory["best_step"]
 
     def decision(self) -> Decision:
         return Decision(*read_thresholds(self.path))

@@ -47,6 +47,13 @@ class Series(NamedTuple):
     resume: Checkpoints
     chosen: Checkpoints
 
+    def close(self) -> None:
+        """Finish writing both."""
+        try:
+            self.resume.close()
+        finally:
+            self.chosen.close()
+
 
 Evaluate = Callable[[Any, StopRequest], dict[str, float] | None]  # trainable -> held-out metrics; None when stopped
 
@@ -170,6 +177,8 @@ class Meter:
         """Take the metrics of a step that has been dispatched; look at those of the step before."""
         self.flush(config)
         self.pending = (step, metrics)
+        if self.train_step.seconds != self.compiled:  # steps ran on while it compiled: time anew
+            self._restart()
         self.rows += rows
 
     def flush(self, config: Config) -> None:
@@ -180,8 +189,7 @@ class Meter:
         values = {name: float(value) for name, value in metrics.items()}
         _check_finite(f"the loss at step {step}", values["loss"], config)
         _check_finite(f"the gradient norm at step {step}", values["grad_norm"], config)
-        seconds = max(time.perf_counter() - self.started - self.train_step.seconds + self.compiled - self.paused, 1e-9)
-        rate = self.rows / seconds
+        rate = self.rows / max(time.perf_counter() - self.started - self.paused, 1e-9)
         self.shown = f"loss {values['loss']:.4f}  {rate:.1f} arguments/s"
         if step % self.every == 0 or step == 1:
             epoch = step / self.batches.steps_per_epoch

@@ -31,8 +31,8 @@ def join_processes() -> None:
             jax.distributed.initialize(os.environ.get(ADDRESS), num_processes=count, process_id=number)
         else:
             jax.distributed.initialize()
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"runtime.distributed: the other processes are not known ({str(error).rstrip('.')}); without SLURM, MPI, "
+            f"runtime.distributed: the other processes were not found ({str(error).rstrip('.')}); without SLURM, MPI, "
             f"Kubernetes or a TPU pod, each process needs {ADDRESS}=host:port, {COUNT} and {NUMBER}"
         ) from None
