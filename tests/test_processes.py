@@ -126,7 +126,7 @@ def test_two_processes_are_one_run(work: Work, straight: Path) -> None:
     (code, out, err), (other_code, other_out, other_err) = both(None)
     assert code == other_code == 0, err + other_err
     assert "resuming at step" in out
-    assert "'data': 2" in out
+    assert "mesh data 2" in out
     assert [line for line in other_out.splitlines() if "[Gloo]" not in line] == []
     two, one = metrics(work.folder / "two"), metrics(straight)
     assert [(line["step"], line["kind"]) for line in two] == [(line["step"], line["kind"]) for line in one]
