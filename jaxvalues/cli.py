@@ -190,6 +190,7 @@ def schema() -> None:
 
 def main() -> None:
     """Entry point: user errors become one sentence, without a traceback, and the exit code they ask for."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it advises torch, which nothing here needs
     try:
         app()
     except UserError as error:
