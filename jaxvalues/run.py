@@ -60,9 +60,10 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
     # The run folder: a new one, or the same run's.
     folder = RunFolder.open(config, describe_environment(config, base, parts.by_name), hf_config, tokenizer)
     if folder.is_finished:
+        scores = folder.scores()
         narrator.say("this run is already finished: its scores are")
-        narrator.scores(folder.scores(), base.is_random, folder.path)
-        return folder.scores()
+        narrator.scores(scores, base.is_random, folder.path)
+        return scores
 
     # The state: fresh, or the newest checkpoint's.
     frozen, trainable = system.parts(base, config.seed)
