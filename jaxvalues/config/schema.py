@@ -1,22 +1,14 @@
-"""The config schema and how a config file becomes one: YAML, one optional `base:`, dotted overrides.
-
-A config file holds only what differs from the defaults below. Everything is checked when it is read: an unknown key
-names the nearest known one, and combinations that make no sense fail with a sentence before anything is loaded.
-"""
+"""The schema of config files: one class a section, its defaults, and which combinations make no sense."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from jaxvalues.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -42,6 +34,10 @@ class DataConfig(Section):
     """With a fraction: hold out whole conclusions (as between the official splits) or single arguments."""
     held_out_seed: int = Field(0, ge=0)
     """Which part is held out; apart from `seed`, so that runs of several seeds train on the same arguments."""
+    folds: int | None = Field(None, ge=2)
+    """Cut the training split in this many folds; each is held out once, instead of the fraction `held_out`."""
+    fold: int | None = Field(None, ge=0)
+    """Which fold this run holds out, from 0; null: one run for each fold, and their ensemble."""
     report: tuple[str, ...] = ("validation", "test")
     """Splits whose scores are reported; never used to choose anything."""
     max_length: int = Field(256, ge=4)
@@ -96,6 +92,8 @@ class FormulationConfig(Section):
     kind: Literal["classify"] = "classify"
     template: str = "cls"
     """Name of a template that comes with jaxvalues (`cls`, `joined`) or path of a text file."""
+    descriptions: str | None = None
+    """Append what the 20 categories mean: `name`, `values` (their level 1 values), `definition`, or path of a file."""
     heads: Literal["single", "multiple"] = "single"
     """One linear layer with 20 outputs, or one classifier (with its own dropout) per category."""
     pooling: PoolingConfig = PoolingConfig()
@@ -105,21 +103,78 @@ class FormulationConfig(Section):
 class TuningConfig(Section):
     """What trains."""
 
-    method: Literal["full", "last_layers"] = "full"
+    method: Literal["full", "last_layers", "head", "bitfit"] = "full"
+    """The whole network; the top `layers` and the heads; the heads alone; all biases and the heads (BitFit)."""
     layers: int | None = Field(None, ge=1)
     """For last_layers: how many of the top encoder layers train, besides the heads."""
+    dropout_below: bool = True
+    """Dropout in the frozen layers below those that train; without it their output is the same in every epoch."""
+    reuse_features: bool | Literal["auto"] = "auto"
+    """Compute the output of the frozen layers once and keep it in host memory. auto: whenever it stays the same."""
 
     @model_validator(mode="after")
-    def _layers_belong_to_last_layers(self) -> TuningConfig:
+    def _keys_belong_to_methods(self) -> TuningConfig:
         if (self.method == "last_layers") != (self.layers is not None):
             raise ValueError("`layers` must be given with method: last_layers, and only with it")
+        if self.method in ("full", "bitfit") and not self.dropout_below:
+            raise ValueError(f"with method: {self.method} no layer is below those that train: leave out dropout_below")
+        if self.reuse_features is True and self.dropout_below:
+            raise ValueError(
+                "reuse_features needs a method that freezes the lower layers (last_layers, head) and "
+                "dropout_below: false; otherwise their output is another one at every step"
+            )
         return self
 
 
-class LossConfig(Section):
-    """What is minimised."""
+class ContrastiveConfig(Section):
+    """Contrastive learning over the global batch: arguments that share categories are drawn together."""
 
-    kind: Literal["bce"] = "bce"
+    use: Literal["joint", "pretraining"] = "joint"
+    """A term added to the loss, or a stage of `epochs` before it, in which nothing else is minimised."""
+    weight: float = Field(0.1, ge=0)
+    """Of the added term (joint)."""
+    epochs: int = Field(1, ge=1)
+    """Length of the stage (pretraining), before the epochs of `training`."""
+    temperature: float = Field(0.05, gt=0)
+    embedding: Literal["pooled", "projected"] = "pooled"
+    """What is compared: the vector the heads see, or its projection by a small network of its own (SimCLR)."""
+    projection_size: int = Field(128, ge=1)
+    positives: Literal["labels", "views", "both"] = "labels"
+    """Shared labels draw together; or two passes with other dropout of the same argument (SimCSE); or both."""
+
+
+class LossConfig(Section):
+    """What is minimised. Each number belongs to the kinds named beside it."""
+
+    kind: Literal["bce", "class_balanced", "focal", "asymmetric", "class_balanced_negative_tolerant"] = "bce"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """All kinds: targets are drawn towards 1/2 by this share."""
+    beta: float = Field(0.999, ge=0, lt=1)
+    """class_balanced…: 1/(1 - beta) is about the number of examples beyond which more of them count no more."""
+    gamma: float = Field(2.0, ge=0)
+    """focal: how much easy examples count less."""
+    gamma_positive: float = Field(1.0, ge=0)
+    """asymmetric: focusing of positives."""
+    gamma_negative: float = Field(4.0, ge=0)
+    """asymmetric: focusing of negatives."""
+    margin: float = Field(0.05, ge=0, lt=1)
+    """asymmetric: negatives with a probability below it do not count."""
+    negative_scale: float = Field(2.0, gt=0)
+    """class_balanced_negative_tolerant: how much negatives are tolerated; 1 is not at all."""
+    prior_shift: float = Field(0.05, ge=0)
+    """class_balanced_negative_tolerant: how far logits are shifted towards the categories' log-odds."""
+    contrastive: ContrastiveConfig | None = None
+    """Contrastive learning besides."""
+
+    @model_validator(mode="after")
+    def _numbers_belong_to_kinds(self) -> LossConfig:
+        balanced = ("class_balanced", "class_balanced_negative_tolerant")
+        owners = {"beta": balanced, "gamma": ("focal",), "negative_scale": balanced[1:], "prior_shift": balanced[1:]}
+        owners |= dict.fromkeys(("gamma_positive", "gamma_negative", "margin"), ("asymmetric",))
+        for name, kinds in owners.items():
+            if self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` belongs to kind: {' or '.join(kinds)}, not to {self.kind}")
+        return self
 
 
 class OptimizerConfig(Section):
@@ -194,6 +249,17 @@ class DecisionConfig(Section):
     """The threshold when it is fixed."""
 
 
+class EnsembleConfig(Section):
+    """Several runs in one command, combined at the end: members × seeds × folds."""
+
+    members: tuple[dict[str, Any], ...] = ()
+    """Changes to this config, one mapping for each member, each with its own `name`; none: this config itself."""
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = ()
+    """One run for each; none: the config's own seed."""
+    method: Literal["mean", "stack"] = "mean"
+    """Mean probability, or a logistic regression on the members' held-out predictions, one for each category."""
+
+
 class LoggingConfig(Section):
     """What is written besides metrics.jsonl."""
 
@@ -227,6 +293,7 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     mesh: MeshConfig = MeshConfig()
     decision: DecisionConfig = DecisionConfig()
+    ensemble: EnsembleConfig | None = None
     logging: LoggingConfig = LoggingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
@@ -246,6 +313,16 @@ class Config(Section):
             )
         if isinstance(data.held_out, float | int) and not 0 < data.held_out < 1:
             raise ValueError(f"data.held_out must be a fraction between 0 and 1 or a split's name, not {data.held_out}")
+        if data.fold is not None and (data.folds is None or data.fold >= data.folds):
+            raise ValueError(f"data.fold is {data.fold}, but data.folds is {data.folds}: folds are counted from 0")
+        if data.folds is not None and isinstance(data.held_out, str):
+            raise ValueError("data.folds holds out parts of the training split; leave data.held_out a fraction")
+        contrastive = self.loss.contrastive
+        if contrastive is not None and self.training.accumulation > 1:
+            raise ValueError(
+                "loss.contrastive compares the arguments of a whole batch, which training.accumulation would cut: "
+                "leave it 1"
+            )
         if data.train in data.report:
             raise ValueError(f"data.report names the training split `{data.train}`")
         if list(data.buckets) != sorted(set(data.buckets)) or not data.buckets or data.buckets[0] < 1:
@@ -275,143 +352,3 @@ class Config(Section):
     def fingerprint(self) -> str:
         """Short hash of `decisive`; weights and data are told apart by their own checksums."""
         return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """Read a config file with its `base:` chain and dotted overrides (`optimizer.learning_rate=1e-4`).
-
-    `base:` is a path relative to the file that names it. `name` defaults to the file's stem.
-    Raises ConfigError with one sentence a problem.
-    """
-    path = Path(path)
-    tree = {"name": path.stem, **_read_with_base(path, ())}
-    for override in overrides:
-        _apply_override(tree, override)
-    return parse_config(tree, where=str(path))
-
-
-def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
-    """Validate a nested dict; `where` names its origin in error messages."""
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError("\n".join(f"{where}: {sentence}" for sentence in _sentences(error.errors()))) from None
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema of a config file, for completion and checks in editors."""
-    schema = Config.model_json_schema()
-    schema["properties"]["base"] = {"type": "string", "description": "Config file this one starts from."}
-    return schema
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML that refuses a key written twice (PyYAML silently keeps the last) and reads 1e-5 as the number it is."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = []
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`, which keys beside it may override
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in keys:
-                line = key_node.start_mark.line + 1
-                raise yaml.constructor.ConstructorError(None, None, f"key `{key}` is given twice, again in line {line}")
-            keys.append(key)
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.2's floats; PyYAML follows 1.1, where 1e-5 is a string.
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in seen:
-        raise ConfigError(f"{path}: `base:` leads back to the file itself")
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except (FileNotFoundError, IsADirectoryError):
-        raise ConfigError(f"{path}: no such config file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if tree is None:
-        tree = {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a config is a mapping of sections, not {type(tree).__name__}")
-    base = tree.pop("base", None)
-    if base is None:
-        return tree
-    if not isinstance(base, str):
-        raise ConfigError(f"{path}: `base:` must name one config file, not {base!r}")
-    return _merge(_read_with_base(path.parent / base, (*seen, path.resolve())), tree)
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = _merge(base[key], value) if both else value
-    return merged
-
-
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"override `{override}` must read key=value, e.g. optimizer.learning_rate=1e-4")
-    if key == "base":
-        raise ConfigError(f"override `{override}`: `base` belongs in a config file, not among the overrides")
-    try:
-        value = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError:
-        raise ConfigError(f"override `{override}`: the value is not valid YAML") from None
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        if not isinstance(tree.get(parent), dict):
-            tree[parent] = {}
-        else:
-            tree[parent] = dict(tree[parent])
-        tree = tree[parent]
-    tree[leaf] = value
-
-
-def _sentences(problems: list[Any]) -> list[str]:
-    """Pydantic's problems as one sentence a key."""
-    by_key: dict[str, list[Any]] = {}
-    for problem in problems:
-        by_key.setdefault(_key(problem), []).append(problem)
-    return [_sentence(key, problems) for key, problems in by_key.items()]
-
-
-def _key(problem: Any) -> str:
-    location = [str(part) for part in problem["loc"]]
-    if problem["type"] == "extra_forbidden":
-        return ".".join(location)
-    # Pydantic names the member of a union as if it were a key.
-    members = ("float", "str", "int", "constrained-int", "bool")
-    return ".".join(part for part in location if part not in members and not part.startswith("literal["))
-
-
-def _sentence(key: str, problems: list[Any]) -> str:
-    """What is wrong with one key; a value that fits no member of a union has a problem with each of them."""
-    first = problems[0]
-    if first["type"] == "extra_forbidden":
-        *section, name = key.split(".")
-        known = _keys_at(section)
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(known)}"
-        return f"unknown key `{key}`; {hint}"
-    if first["type"] == "value_error":
-        message = first["msg"].removeprefix("Value error, ")
-        return f"{key}: {message}" if key else message
-    expected = " or ".join(problem["msg"][0].lower() + problem["msg"][1:] for problem in problems)
-    return f"`{key}`: {expected.replace(' or input should be', ' or')}, not {first['input']!r}"
-
-
-def _keys_at(location: list[str]) -> list[str]:
-    section: Any = Config
-    for part in location:
-        kinds = getattr(section.model_fields[part].annotation, "__args__", (section.model_fields[part].annotation,))
-        section = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return list(section.model_fields) + ["base"] * (section is Config)

@@ -1,0 +1,45 @@
+"""Config files: `schema` says what may stand in one, `files` reads it."""
+
+from jaxvalues.config.files import json_schema, load_config, parse_config
+from jaxvalues.config.schema import (
+    Config,
+    ContrastiveConfig,
+    DataConfig,
+    DecisionConfig,
+    EnsembleConfig,
+    FormulationConfig,
+    LoggingConfig,
+    LossConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PoolingConfig,
+    RuntimeConfig,
+    Section,
+    TokenizerTraining,
+    TrainingConfig,
+    TuningConfig,
+)
+
+__all__ = [
+    "Config",
+    "ContrastiveConfig",
+    "DataConfig",
+    "DecisionConfig",
+    "EnsembleConfig",
+    "FormulationConfig",
+    "LoggingConfig",
+    "LossConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PoolingConfig",
+    "RuntimeConfig",
+    "Section",
+    "TokenizerTraining",
+    "TrainingConfig",
+    "TuningConfig",
+    "json_schema",
+    "load_config",
+    "parse_config",
+]

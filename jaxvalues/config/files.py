@@ -1,0 +1,158 @@
+"""How a config file becomes a `Config`: YAML, one optional `base:`, dotted overrides.
+
+A config file holds only what differs from the schema's defaults. Everything is checked when it is read: an unknown key
+names the nearest known one, and combinations that make no sense fail with a sentence before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from jaxvalues.config.schema import Config
+from jaxvalues.errors import ConfigError
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Read a config file with its `base:` chain and dotted overrides (`optimizer.learning_rate=1e-4`).
+
+    `base:` is a path relative to the file that names it. `name` defaults to the file's stem.
+    Raises ConfigError with one sentence a problem.
+    """
+    path = Path(path)
+    tree = {"name": path.stem, **_read_with_base(path, ())}
+    for override in overrides:
+        _apply_override(tree, override)
+    return parse_config(tree, where=str(path))
+
+
+def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
+    """Validate a nested dict; `where` names its origin in error messages."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{where}: {sentence}" for sentence in _sentences(error.errors()))) from None
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a config file, for completion and checks in editors."""
+    schema = Config.model_json_schema()
+    schema["properties"]["base"] = {"type": "string", "description": "Config file this one starts from."}
+    return schema
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML that refuses a key written twice (PyYAML silently keeps the last) and reads 1e-5 as the number it is."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = []
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`, which keys beside it may override
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if key in keys:
+                line = key_node.start_mark.line + 1
+                raise yaml.constructor.ConstructorError(None, None, f"key `{key}` is given twice, again in line {line}")
+            keys.append(key)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.2's floats; PyYAML follows 1.1, where 1e-5 is a string.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: `base:` leads back to the file itself")
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except (FileNotFoundError, IsADirectoryError):
+        raise ConfigError(f"{path}: no such config file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: a config is a mapping of sections, not {type(tree).__name__}")
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: `base:` must name one config file, not {base!r}")
+    return _merge(_read_with_base(path.parent / base, (*seen, path.resolve())), tree)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if both else value
+    return merged
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override `{override}` must read key=value, e.g. optimizer.learning_rate=1e-4")
+    if key == "base":
+        raise ConfigError(f"override `{override}`: `base` belongs in a config file, not among the overrides")
+    try:
+        value = yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError:
+        raise ConfigError(f"override `{override}`: the value is not valid YAML") from None
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        if not isinstance(tree.get(parent), dict):
+            tree[parent] = {}
+        else:
+            tree[parent] = dict(tree[parent])
+        tree = tree[parent]
+    tree[leaf] = value
+
+
+def _sentences(problems: list[Any]) -> list[str]:
+    """Pydantic's problems as one sentence a key."""
+    by_key: dict[str, list[Any]] = {}
+    for problem in problems:
+        by_key.setdefault(_key(problem), []).append(problem)
+    return [_sentence(key, problems) for key, problems in by_key.items()]
+
+
+def _key(problem: Any) -> str:
+    location = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        return ".".join(location)
+    # Pydantic names the member of a union as if it were a key.
+    members = ("float", "str", "int", "constrained-int", "bool")
+    return ".".join(part for part in location if part not in members and not part.startswith("literal["))
+
+
+def _sentence(key: str, problems: list[Any]) -> str:
+    """What is wrong with one key; a value that fits no member of a union has a problem with each of them."""
+    first = problems[0]
+    if first["type"] == "extra_forbidden":
+        *section, name = key.split(".")
+        known = _keys_at(section)
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(known)}"
+        return f"unknown key `{key}`; {hint}"
+    if first["type"] == "value_error":
+        message = first["msg"].removeprefix("Value error, ")
+        return f"{key}: {message}" if key else message
+    expected = " or ".join(problem["msg"][0].lower() + problem["msg"][1:] for problem in problems)
+    return f"`{key}`: {expected.replace(' or input should be', ' or')}, not {first['input']!r}"
+
+
+def _keys_at(location: list[str]) -> list[str]:
+    section: Any = Config
+    for part in location:
+        kinds = getattr(section.model_fields[part].annotation, "__args__", (section.model_fields[part].annotation,))
+        section = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return list(section.model_fields) + ["base"] * (section is Config)
