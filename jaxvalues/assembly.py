@@ -1,9 +1,10 @@
-"""From a config to the parts of one run: weights, tokenizer, network, what trains, and the two compiled steps."""
+"""From a config to the parts of one run: weights, tokenizer, network, what trains, and the compiled steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,18 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxvalues.config import Config, ModelConfig
+from jaxvalues.config import Config, ContrastiveConfig, ModelConfig, TuningConfig
 from jaxvalues.data.arguments import Split
-from jaxvalues.data.batches import Tokens, collate, evaluation_plan
+from jaxvalues.data.batches import Slice, Tokens, collate, evaluation_plan, inputs_shape, model_inputs
 from jaxvalues.data.template import Template, load_template
 from jaxvalues.data.tokenizers import load_tokenizer, pad_id, train_tokenizer
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.formulations.classify import Classify
-from jaxvalues.models import Classifier, build_model, content_hash, fetch, load_model, read_config
+from jaxvalues.models import Classifier, Outputs, build_model, content_hash, fetch, load_model, read_config
 from jaxvalues.models.layout import Segments
 from jaxvalues.models.stack import hidden_indices
-from jaxvalues.training.compilation import Compiled, Executables
-from jaxvalues.training.optimizer import AdamW
+from jaxvalues.training.compilation import Compiled, Executables, Programs
+from jaxvalues.training.loop import Stage
+from jaxvalues.training.losses import make_loss_hyper
+from jaxvalues.training.optimizer import AdamW, make_hyper
 from jaxvalues.training.sharding import (
     check_batch_size,
     place_batch,
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
 INITIAL = 2**32 - 1  # folded into the seed for initial weights, as dropout folds in the number of the step
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Base:
     """The weights a run starts from: a checkpoint folder, or random ones from a Hugging Face config."""
 
@@ -91,6 +94,7 @@ class Network(NamedTuple):
     segments: Segments
     num_layers: int
     encoder_options: dict[str, Any]  # what `load_model` needs to read a checkpoint into it
+    reuses_features: bool  # whether it starts from the output of its frozen layers, computed once
 
     def init(self, rng: jax.Array) -> Params:
         """Random parameters."""
@@ -121,15 +125,15 @@ def build_network(config: Config, hf_config: dict[str, Any]) -> Network:
     tuning = make_tuning(config.tuning)
     boundary = tuning.boundary(network.num_layers)
     try:
-        highest = max(hidden_indices(head.pooling.layers, network.num_layers))
+        pooled = hidden_indices(head.pooling.layers, network.num_layers)
     except UserError as error:
         raise ConfigError(f"formulation.pooling.layers: {error}") from None
-    if highest <= boundary and boundary > 0:
+    if max(pooled) <= boundary and config.tuning.method == "last_layers" and boundary > 0:
         raise ConfigError(
             f"formulation.pooling.layers {list(head.pooling.layers)} lie below the layers that train (from "
             f"{boundary + 1} of {network.num_layers} on): only the heads would learn"
         )
-    options |= {"boundary": boundary, "stop_gradient_below": boundary}
+    options |= {"boundary": boundary, "stop_gradient_below": boundary, "dropout_below": config.tuning.dropout_below}
     encoder = build_model(hf_config, **options)
     module = Classifier(
         encoder,
@@ -138,8 +142,25 @@ def build_network(config: Config, hf_config: dict[str, Any]) -> Network:
         layers=head.pooling.layers,
         combine=head.pooling.combine,
         dropout_rate=head.head_dropout,
+        projection_size=_projection_size(config.loss.contrastive),
     )
-    return Network(module, tuning, encoder.segments, network.num_layers, options)
+    reuses = _reuses_features(config.tuning, boundary, min(pooled))
+    return Network(module, tuning, encoder.segments, network.num_layers, options, reuses)
+
+
+def _projection_size(contrastive: ContrastiveConfig | None) -> int | None:
+    return contrastive.projection_size if contrastive and contrastive.embedding == "projected" else None
+
+
+def _reuses_features(tuning: TuningConfig, boundary: int, lowest_pooled: int) -> bool:
+    """Whether every epoch can start from the same output of the layers below `boundary`."""
+    if tuning.reuse_features is True and lowest_pooled < boundary:
+        raise ConfigError(
+            f"tuning.reuse_features: hidden state {lowest_pooled} is pooled, but only the output of layer {boundary}, "
+            "the highest that does not train, is kept"
+        )
+    possible = boundary > 0 and not tuning.dropout_below and lowest_pooled >= boundary
+    return possible and tuning.reuse_features is not False
 
 
 class System:
@@ -154,7 +175,9 @@ class System:
         hf_config: dict[str, Any],
         tokenizer: PreTrainedTokenizerBase,
         mesh: Mesh,
+        *,
         announce: Callable[[Compiled], None] = lambda _: None,
+        programs: Programs | None = None,
     ) -> None:
         self.config, self.hf_config, self.mesh = config, hf_config, mesh
         self.pad_id = pad_id(tokenizer)
@@ -163,23 +186,52 @@ class System:
         self.segments = self.network.segments
         self.optimizer = AdamW(config.optimizer, self.network.num_layers)
 
-        tuning = self.network.tuning
-        eval_step = make_eval_step(self._apply, tuning)
-        self.eval_step = Executables("evaluate", jax.jit(eval_step, out_shardings=replicated(mesh)), announce)
-        train_step = make_train_step(self._apply, tuning, config.loss, self.optimizer, config.training.accumulation)
-        out = (tree_shardings(self.abstract_state(), mesh), replicated(mesh))
-        self.train_step = Executables("train", jax.jit(train_step, donate_argnums=0, out_shardings=out), announce)
+        key = (config.program(), json.dumps(hf_config, sort_keys=True), mesh)
+        steps = (programs or Programs()).get(key, lambda: self._steps(announce))
+        self.train_step, self.eval_step = steps["train"], steps["evaluate"]
+        self.pretrain_step, self.feature_step = steps.get("pretrain"), steps.get("features")
 
-    def _apply(self, params: Params, batch: dict[str, jax.Array], key: jax.Array | None) -> jax.Array:
-        """Logits [B, C] of a batch; dropout where a key is given."""
+    def _steps(self, announce: Callable[[Compiled], None]) -> dict[str, Executables]:
+        """The steps of this config, each compiled when it first meets a batch shape."""
+        config, tuning, whole = self.config, self.network.tuning, replicated(self.mesh)
+        state = tree_shardings(self.abstract_state(), self.mesh)
+
+        def train_step(stage: str) -> Any:
+            step = make_train_step(
+                self._apply, tuning, config.loss, self.optimizer, accumulation=config.training.accumulation, stage=stage
+            )
+            return jax.jit(step, donate_argnums=0, out_shardings=(state, whole))
+
+        jitted = {
+            "train": train_step("training"),
+            "evaluate": jax.jit(make_eval_step(self._apply, tuning), out_shardings=whole),
+        }
+        if config.loss.contrastive is not None and config.loss.contrastive.use == "pretraining":
+            jitted["pretrain"] = train_step("pretraining")
+        if self.network.reuses_features:
+            jitted["features"] = jax.jit(self._features, out_shardings=whole)
+        return {name: Executables(name, function, announce) for name, function in jitted.items()}
+
+    def _apply(self, params: Params, batch: dict[str, jax.Array], key: jax.Array | None) -> Outputs:
+        """Logits [B, C] and embedding of a batch; dropout where a key is given."""
         outputs = self.network.module.apply(
             {"params": params},
-            batch["input_ids"],
+            batch.get("input_ids"),
             batch["attention_mask"],
             deterministic=key is None,
+            hidden=batch.get("hidden"),
             rngs=None if key is None else {"dropout": key},
         )
-        return self.formulation.read(outputs)
+        return outputs._replace(logits=self.formulation.read(outputs))
+
+    def _features(self, trainable: Params, frozen: Params, batch: dict[str, jax.Array]) -> jax.Array:
+        """The hidden state [B, T, D] under the lowest layer that trains."""
+        encoder = self.network.module.encoder
+        params = self.network.tuning.bind(frozen, trainable).params["encoder"]
+        (hidden,) = encoder.apply(
+            {"params": params}, batch["input_ids"], batch["attention_mask"], layers=(encoder.stop_gradient_below,)
+        )
+        return hidden
 
     def parts(self, base: Base, seed: int) -> tuple[Params, Params]:
         """The initial (frozen, trainable), each weight made or read right where it belongs on the mesh.
@@ -193,8 +245,9 @@ class System:
             params = jax.jit(init, out_shardings=shardings)(rng)
         else:
             _, encoder = load_model(base.folder, place=place_on(self.mesh), **self.network.encoder_options)
-            head = jax.jit(lambda key: init(key)["head"], out_shardings=shardings["head"])(rng)
-            params = {"encoder": encoder, "head": head}
+            new = {name: sharding for name, sharding in shardings.items() if name != "encoder"}
+            heads = jax.jit(lambda key: {name: init(key)[name] for name in new}, out_shardings=new)(rng)
+            params = {"encoder": encoder, **heads}
         return self.network.tuning.init(tuning_rng, params)
 
     def abstract_state(self) -> TrainState:
@@ -216,24 +269,65 @@ class System:
         check_batch_size("training.batch_size", training.batch_size // training.accumulation, self.mesh)
         check_batch_size("training.eval_batch_size", training.eval_batch_size, self.mesh)
 
+    def stages(self, steps_per_epoch: int, labels: np.ndarray) -> list[Stage]:
+        """What is minimised when; `labels` [n, C] are the training arguments'."""
+        config, contrastive = self.config, self.config.loss.contrastive
+        loss = make_loss_hyper(config.loss, labels)
+
+        def stage(first: int, epochs: int, step: Executables) -> Stage:
+            steps = epochs * steps_per_epoch
+            hyper = make_hyper(config.optimizer, steps, config.seed, loss=loss, first_step=first)
+            return Stage(first, first + steps, step, hyper)
+
+        before = [] if self.pretrain_step is None else [stage(0, contrastive.epochs, self.pretrain_step)]
+        return [*before, stage(before[0].end if before else 0, config.training.epochs, self.train_step)]
+
+    def restart(self, state: TrainState) -> TrainState:
+        """The same parameters and step, with an optimizer that has seen nothing."""
+        return self.start(state.trainable)._replace(step=state.step)
+
+    def with_features(self, frozen: Params, trainable: Params, tokens: Tokens) -> Tokens:
+        """Tokens with the output of the frozen layers, computed once; as they are where it is another at every step."""
+        if not self.network.reuses_features or tokens.hidden is not None:
+            return tokens
+        hidden: list[Any] = [None] * len(tokens)
+        for piece, output in self._outputs(self.feature_step, frozen, trainable, tokens):
+            for row, index in enumerate(piece.rows):
+                hidden[index] = output[row, : len(tokens.ids[index])].copy()
+        return dataclasses.replace(tokens, hidden=tuple(hidden))
+
     def logits(
         self, frozen: Params, trainable: Params, tokens: Tokens, stop: Callable[[], bool] = lambda: False
     ) -> np.ndarray | None:
         """Logits [n, C] float32 of every row of `tokens`, in its order; None if `stop()` asked to leave early."""
-        size = self.config.training.eval_batch_size
-        pieces = evaluation_plan(tokens.lengths, self.config.lengths, size)
-        outputs = []
-        for piece in pieces:
-            if stop():
-                return None
-            batch = collate(tokens, piece, size, self.pad_id)
-            inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-            shape = inputs["input_ids"].shape
-            outputs.append(self.eval_step(shape, trainable, frozen, place_batch(inputs, self.mesh)))
+        tokens = self.with_features(frozen, trainable, tokens)
         logits = np.zeros((len(tokens), self.network.module.num_labels), np.float32)
-        for piece, output in zip(pieces, outputs, strict=True):
-            logits[piece.rows] = np.asarray(output)[: len(piece.rows)]
-        return logits
+        done = 0
+        for piece, output in self._outputs(self.eval_step, frozen, trainable, tokens, stop):
+            logits[piece.rows] = output[: len(piece.rows)]
+            done += len(piece.rows)
+        return logits if done == len(tokens) else None
+
+    def _outputs(
+        self,
+        step: Executables,
+        frozen: Params,
+        trainable: Params,
+        tokens: Tokens,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[tuple[Slice, np.ndarray]]:
+        """What `step` gives for each batch of `tokens`, one behind the device; ends early when `stop()` asks."""
+        size, waiting = self.config.training.eval_batch_size, None
+        for piece in evaluation_plan(tokens.lengths, self.config.lengths, size):
+            if stop():
+                return
+            inputs = model_inputs(collate(tokens, piece, size, self.pad_id))
+            output = step(inputs_shape(inputs), trainable, frozen, place_batch(inputs, self.mesh))
+            if waiting is not None:
+                yield waiting[0], np.asarray(waiting[1])
+            waiting = piece, output
+        if waiting is not None:
+            yield waiting[0], np.asarray(waiting[1])
 
 
 def settle(config: Config) -> Config:

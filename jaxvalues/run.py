@@ -23,22 +23,22 @@ from jaxvalues.evaluation.thresholds import decide
 from jaxvalues.narration import Narrator
 from jaxvalues.provenance import describe_environment, differences
 from jaxvalues.run_folder import RunFolder
-from jaxvalues.training.compilation import enable_cache
+from jaxvalues.training.compilation import Programs, enable_cache
 from jaxvalues.training.loop import Loop, Memory, Series
-from jaxvalues.training.losses import LOSSES
+from jaxvalues.training.losses import LossHyper, row_losses
 from jaxvalues.training.memory import keep_freed_memory
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
-from jaxvalues.training.optimizer import make_hyper
 from jaxvalues.training.preemption import StopRequest
 from jaxvalues.training.processes import is_main, join_processes
 from jaxvalues.training.sharding import check_batch_size, make_mesh
 
 
-def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
+def train(config: Config, console: Console | None = None, programs: Programs | None = None) -> dict[str, Scores]:
     """Train, tune the decision on the held-out part, and score every reported split that has labels.
 
     Everything is written to the run folder `config.folder`. If it holds an unfinished run of the same config, that run
-    goes on, bit for bit as if it had not stopped; a finished one is not trained again. Returns {split: Scores}.
+    goes on, bit for bit as if it had not stopped; a finished one is not trained again. Runs that are given the same
+    `programs` share the compiled steps they have in common. Returns {split: Scores}.
     Raises UserError (ConfigError for what the config says) with one sentence for whatever is not as it must be.
     """
     narrator = start_process(config, console)
@@ -52,10 +52,9 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
 
     # The network on its mesh. Nothing is computed yet, so mistakes show up at once.
     mesh = make_mesh(config.mesh)
-    system = System(config, hf_config, tokenizer, mesh, announce=narrator.compiled)
+    system = System(config, hf_config, tokenizer, mesh, announce=narrator.compiled, programs=programs)
     system.check_batch_sizes()
     tokens, held_out_tokens = (encode(system, split, narrator) for split in (parts.training, parts.held_out))
-    batches = TrainingBatches(tokens, config.lengths, config.training.batch_size, config.seed, system.pad_id)
 
     # The run folder: a new one, or the same run's.
     folder = RunFolder.open(config, describe_environment(config, base, parts.by_name), hf_config, tokenizer)
@@ -65,9 +64,13 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
         narrator.scores(scores, base.is_random, folder.path)
         return scores
 
-    # The state: fresh, or the newest checkpoint's.
+    # The weights, what they make of the arguments once and for all, and the batches.
     frozen, trainable = system.parts(base, config.seed)
+    tokens, held_out_tokens = (system.with_features(frozen, trainable, some) for some in (tokens, held_out_tokens))
+    batches = TrainingBatches(tokens, config.lengths, config.training.batch_size, config.seed, system.pad_id)
     narrator.start(base, system, (frozen, trainable), batches, len(parts.held_out))
+
+    # The state: fresh, or the newest checkpoint's.
     series = Series(folder.resume(), folder.chosen())
     if series.resume.latest() is None:
         state, memory = system.start(trainable), Memory()
@@ -78,15 +81,18 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
     del trainable
 
     # Training.
+    stages = system.stages(batches.steps_per_epoch, parts.training.labels)
+
     def evaluate(trainable: Any, stop: StopRequest) -> dict[str, float] | None:
         logits = system.logits(frozen, trainable, held_out_tokens, stop.__bool__)
-        return None if logits is None else held_out_metrics(config, parts.held_out, logits)
+        return None if logits is None else held_out_metrics(config, parts.held_out, logits, stages[-1].hyper.loss)
 
     writer = MetricsWriter(folder.path, config, int(state.step)) if is_main() else NoMetrics()
     loop = Loop(
         config=config,
         batches=batches,
-        train_step=system.train_step,
+        stages=stages,
+        restart=system.restart,
         evaluate=evaluate,
         series=series,
         segments=system.segments,
@@ -94,8 +100,7 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
         console=narrator.console,
     )
     try:
-        hyper = make_hyper(config.optimizer, loop.total, config.seed)
-        loop.run(state, frozen, hyper, memory, mesh)
+        loop.run(state, frozen, memory, mesh)
     finally:
         writer.close()
         series.close()
@@ -203,12 +208,12 @@ def encode(system: System, split: Split, narrator: Narrator) -> Tokens:
     return tokens
 
 
-def held_out_metrics(config: Config, held_out: Split, logits: np.ndarray) -> dict[str, float]:
+def held_out_metrics(config: Config, held_out: Split, logits: np.ndarray, hyper: LossHyper) -> dict[str, float]:
     """What is followed while training: loss and both F1 on the held-out part, decided as the config says.
 
     A loss that is not finite comes alone: then there is nothing to decide.
     """
-    loss = float(LOSSES[config.loss.kind](logits, held_out.labels.astype(np.float32)).mean())
+    loss = float(row_losses(config.loss.kind, logits, held_out.labels.astype(np.float32), hyper).mean())
     if not np.isfinite(loss):
         return {"loss": loss}
     probabilities = sigmoid(logits)

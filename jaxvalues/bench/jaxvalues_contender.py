@@ -16,6 +16,7 @@ from jaxvalues.config import parse_config
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import UserError
 from jaxvalues.training.compilation import enable_cache
+from jaxvalues.training.losses import make_loss_hyper
 from jaxvalues.training.memory import keep_freed_memory
 from jaxvalues.training.optimizer import make_hyper
 from jaxvalues.training.sharding import make_mesh, place_batch
@@ -35,7 +36,8 @@ class Jaxvalues:
         if self.work == "train":
             self.state = self.system.start(self.trainable)
             del self.trainable  # the state owns it now and gives it away at every step
-            self.hyper = make_hyper(config.optimizer, TOTAL_STEPS, config.seed)
+            loss = make_loss_hyper(config.loss, self.batch["labels"])
+            self.hyper = make_hyper(config.optimizer, TOTAL_STEPS, config.seed, loss=loss)
         else:
             self.batch = {name: self.batch[name] for name in ("input_ids", "attention_mask")}
 

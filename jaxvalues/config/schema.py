@@ -349,6 +349,26 @@ class Config(Section):
             del tree[section][key]
         return tree
 
+    def program(self) -> str:
+        """All that decides the compiled steps; runs that agree in it can share them.
+
+        Not: what enters as traced numbers, and what only decides which batches come and how long.
+        """
+        tree = self.decisive()
+        for section in ("seed", "data", "decision", "ensemble"):
+            del tree[section]
+        tree["training"] = {"accumulation": self.training.accumulation}
+        tree["model"] = self.model.model_dump(exclude={"path", "revision", "tokenizer", "train_tokenizer"})
+        for name in ("learning_rate", "warmup", "layer_decay", "weight_decay", "clip_norm"):
+            del tree["optimizer"][name]
+        for name in ("template", "descriptions"):
+            del tree["formulation"][name]
+        loss, contrastive = tree["loss"], tree["loss"]["contrastive"]
+        tree["loss"] = {"kind": loss["kind"]}
+        if contrastive is not None:
+            tree["loss"] |= {key: contrastive[key] for key in ("use", "embedding", "projection_size", "positives")}
+        return json.dumps(tree, sort_keys=True)
+
     def fingerprint(self) -> str:
         """Short hash of `decisive`; weights and data are told apart by their own checksums."""
         return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()[:16]

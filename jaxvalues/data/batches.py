@@ -22,6 +22,7 @@ class Tokens:
     ids: tuple[np.ndarray, ...]
     labels: np.ndarray | None  # [n, C] 0/1
     truncated: int = 0  # rows that were cut to the longest length
+    hidden: tuple[np.ndarray, ...] | None = None  # [len, D] a row: features to start from instead of the ids
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -69,21 +70,37 @@ def evaluation_plan(lengths: np.ndarray, buckets: Sequence[int], batch_size: int
     return plan(np.arange(len(lengths)), lengths, buckets, batch_size)
 
 
+def model_inputs(batch: Batch) -> Batch:
+    """The part of a batch that a network is applied to."""
+    return {name: batch[name] for name in ("input_ids", "hidden", "attention_mask") if name in batch}
+
+
+def inputs_shape(batch: Batch) -> tuple[int, ...]:
+    """What the shape of a compiled step is named by: [B, T], or [B, T, D] with features."""
+    return batch["hidden" if "hidden" in batch else "input_ids"].shape
+
+
 def collate(tokens: Tokens, piece: Slice, batch_size: int, pad_id: int) -> Batch:
     """Make one batch: input_ids and attention_mask [B, T] int32, labels [B, C] float32 (if known), weights [B] float32.
 
-    Rows beyond `piece.rows` are padding: weight 0, one real token so that attention has something to look at.
+    Where there are features, `hidden` [B, T, D] takes the place of input_ids. Rows beyond `piece.rows` are padding:
+    weight 0, one real token so that attention has something to look at.
     """
     count = len(piece.rows)
-    input_ids = np.full((batch_size, piece.length), pad_id, np.int32)
     attention_mask = np.zeros((batch_size, piece.length), np.int32)
     attention_mask[count:, 0] = 1
+    if tokens.hidden is None:
+        name, rows = "input_ids", tokens.ids
+        inputs = np.full((batch_size, piece.length), pad_id, np.int32)
+    else:
+        name, rows = "hidden", tokens.hidden
+        inputs = np.zeros((batch_size, piece.length, rows[0].shape[1]), rows[0].dtype)
     for row, index in enumerate(piece.rows):
-        ids = tokens.ids[index]
-        input_ids[row, : len(ids)] = ids
-        attention_mask[row, : len(ids)] = 1
+        values = rows[index]
+        inputs[row, : len(values)] = values
+        attention_mask[row, : len(values)] = 1
     batch = {
-        "input_ids": input_ids,
+        name: inputs,
         "attention_mask": attention_mask,
         "weights": (np.arange(batch_size) < count).astype(np.float32),
     }

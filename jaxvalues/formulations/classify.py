@@ -62,5 +62,5 @@ class Classify:
 
     @staticmethod
     def read(outputs: Any) -> jax.Array:
-        """The classifier's output is the logits [B, C]."""
-        return outputs
+        """The classifier's logits [B, C]."""
+        return outputs.logits

@@ -1,6 +1,6 @@
 """Networks in Flax linen, their checkpoints, and the layout of their parameters."""
 
-from jaxvalues.models.classifier import Classifier
+from jaxvalues.models.classifier import Classifier, Outputs
 from jaxvalues.models.layout import group, segments_for, ungroup
 from jaxvalues.models.loading import abstract_model, build_model, fetch, init_model, load_model, read_config, save_model
 from jaxvalues.models.mlm import MaskedLM, build_masked_lm, init_masked_lm, load_masked_lm, save_masked_lm
@@ -9,6 +9,7 @@ from jaxvalues.models.weights import content_hash
 __all__ = [
     "Classifier",
     "MaskedLM",
+    "Outputs",
     "abstract_model",
     "build_masked_lm",
     "build_model",

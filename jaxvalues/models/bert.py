@@ -201,7 +201,7 @@ class BertEncoder(nn.Module):
 
     Fields: `segments` (how the layers are grouped, see `jaxvalues.models.layout`), `dtype` (of the computation; the
     parameters are float32), `remat` (recompute activations in the backward pass), `stop_gradient_below` (k > 0:
-    embeddings and layers below k are not differentiated).
+    embeddings and layers below k are not differentiated), `dropout_below` (whether there is dropout in those).
     """
 
     config: BertConfig
@@ -209,6 +209,7 @@ class BertEncoder(nn.Module):
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
     stop_gradient_below: int = 0
+    dropout_below: bool = True
 
     @nn.compact
     def __call__(
@@ -220,6 +221,7 @@ class BertEncoder(nn.Module):
         deterministic: bool = True,
         layers: Sequence[int] = (-1,),
         first_only: bool = False,
+        hidden: jax.Array | None = None,
     ) -> tuple[jax.Array, ...]:
         """Hidden states [B, T, D], one for each of `layers` (0 the embeddings, k after layer k, negative from the end).
 
@@ -227,15 +229,21 @@ class BertEncoder(nn.Module):
         layer's work.
 
         `input_ids` [B, T]; `attention_mask` [B, T], nonzero on real tokens. Unless `deterministic`, a "dropout" rng is
-        needed. Nothing above the highest of `layers` is computed.
+        needed. Nothing above the highest of `layers` is computed. With `hidden` [B, T, D], the hidden state with the
+        index `stop_gradient_below` of an earlier call, nothing below that is computed either, and `input_ids` are not
+        looked at.
         """
         wanted = hidden_indices(layers, self.config.num_layers)
         rng = None if deterministic else self.make_rng("dropout")
         # The embeddings' key is one past the last layer's.
         keys = None if rng is None else layer_keys(rng, self.config.num_layers + 1)
-        hidden = BertEmbeddings(self.config, self.dtype, name="embeddings")(
-            input_ids, token_type_ids, None if keys is None else keys[-1]
-        )
+        below = keys if self.dropout_below or not self.stop_gradient_below else None
+        start = self.stop_gradient_below
+        if hidden is None:
+            start = 0
+            hidden = BertEmbeddings(self.config, self.dtype, name="embeddings")(
+                input_ids, token_type_ids, None if below is None else below[-1]
+            )
 
         layer = BertLayer(self.config, self.dtype, parent=None)
         params = self.param("layers", init_layers, layer, self.segments, jnp.zeros((1, 1, self.config.hidden_size)))
@@ -249,6 +257,8 @@ class BertEncoder(nn.Module):
             segments=self.segments,
             wanted=wanted,
             stop_gradient_below=self.stop_gradient_below,
+            per_layer_below=below,
+            start=start,
             remat=self.remat,
             apply_top=(lambda leaves, h, key: top.apply({"params": leaves}, h, mask, key)) if first_only else None,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,13 +12,21 @@ from jaxvalues.errors import UserError
 from jaxvalues.models.ops import dropout
 
 
+class Outputs(NamedTuple):
+    """What a forward pass gives: `logits` [B, C], and `embedding` [B, E], what contrastive learning compares."""
+
+    logits: jax.Array
+    embedding: jax.Array
+
+
 class Classifier(nn.Module):
     """Tokens to logits [B, C], float32. Parameters are {"encoder": ..., "head": {"kernel", "bias"}}.
 
     Fields: `encoder` (see `BertEncoder`); `heads`, "single" (one linear layer, kernel [D, C]) or "multiple" (one
     classifier per category with its own dropout mask, kernel [C, D]); `pooling`, "cls" (first token) or "mean" (over
     real tokens); `layers`, the hidden states that are pooled, and `combine`, "concat" or "mean" over them;
-    `dropout_rate` before the head.
+    `dropout_rate` before the head; `projection_size`, the width of a `projection` of the pooled vector that takes its
+    place as the embedding (None: there is none).
     """
 
     encoder: nn.Module
@@ -26,6 +36,7 @@ class Classifier(nn.Module):
     layers: tuple[int, ...] = (-1,)
     combine: str = "concat"
     dropout_rate: float = 0.1
+    projection_size: int | None = None
 
     @nn.compact
     def __call__(
@@ -35,10 +46,12 @@ class Classifier(nn.Module):
         token_type_ids: jax.Array | None = None,
         *,
         deterministic: bool = True,
-    ) -> jax.Array:
-        """Logits [B, C] of `input_ids` [B, T]; `attention_mask` [B, T] is nonzero on real tokens.
+        hidden: jax.Array | None = None,
+    ) -> Outputs:
+        """Logits and embedding of `input_ids` [B, T]; `attention_mask` [B, T] is nonzero on real tokens.
 
-        Unless `deterministic`, a "dropout" rng is needed. Raises `UserError` for a field that has no such choice.
+        `hidden` are the features to start from instead (see `BertEncoder`). Unless `deterministic`, a "dropout" rng is
+        needed. Raises `UserError` for a field that has no such choice.
         """
         _choose("heads", self.heads, ("single", "multiple"))
         _choose("combine", self.combine, ("concat", "mean"))
@@ -49,11 +62,25 @@ class Classifier(nn.Module):
             deterministic=deterministic,
             layers=self.layers,
             first_only=self.pooling == "cls",
+            hidden=hidden,
         )
         pooled = [pool(h, attention_mask, self.pooling) for h in states]
         features = jnp.concatenate(pooled, -1) if self.combine == "concat" else sum(pooled) / len(pooled)  # [B, D]
         rng = None if deterministic else self.make_rng("dropout")
-        return Head(self.num_labels, self.heads, self.dropout_rate, name="head")(features, rng)
+        logits = Head(self.num_labels, self.heads, self.dropout_rate, name="head")(features, rng)
+        if self.projection_size is None:
+            return Outputs(logits, features)
+        return Outputs(logits, Projection(self.projection_size, name="projection")(features))
+
+
+class Projection(nn.Module):
+    """The projection head of SimCLR (Chen et al., 2020): features [B, D] to [B, E], through one hidden layer."""
+
+    size: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        return nn.Dense(self.size, name="out")(nn.relu(nn.Dense(features.shape[-1], name="hidden")(features)))
 
 
 class Head(nn.Module):

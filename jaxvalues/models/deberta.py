@@ -221,6 +221,7 @@ class DebertaEncoder(nn.Module):
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
     stop_gradient_below: int = 0
+    dropout_below: bool = True
     form: str = "shift"
 
     @nn.compact
@@ -233,6 +234,7 @@ class DebertaEncoder(nn.Module):
         deterministic: bool = True,
         layers: Sequence[int] = (-1,),
         first_only: bool = False,
+        hidden: jax.Array | None = None,
     ) -> tuple[jax.Array, ...]:
         """Hidden states [B, T, D], one for each of `layers`, the highest [B, 1, D] if `first_only`; see `BertEncoder`.
 
@@ -243,10 +245,13 @@ class DebertaEncoder(nn.Module):
         rng = None if deterministic else self.make_rng("dropout")
         # The embeddings' key is one past the last layer's.
         keys = None if rng is None else layer_keys(rng, c.num_layers + 1)
+        below = keys if self.dropout_below or not self.stop_gradient_below else None
         real = (attention_mask != 0)[..., None].astype(self.dtype)  # [B, T, 1]
         embedded = DebertaEmbeddings(c, self.dtype, name="embeddings")(
-            input_ids, real, token_type_ids, None if keys is None else keys[-1]
+            input_ids, real, token_type_ids, None if below is None else below[-1]
         )
+        if hidden is not None:  # of all the embeddings only the relative ones are needed, and so computed
+            embedded = embedded._replace(hidden=hidden)
         if self.stop_gradient_below > 0:  # the layers above look at the relative embeddings too
             embedded = lax.stop_gradient(embedded)
 
@@ -256,6 +261,8 @@ class DebertaEncoder(nn.Module):
         rows = jnp.zeros((window.stop - window.start, c.hidden_size)) if c.relative_attention else None
         params = self.param("layers", init_layers, layer, self.segments, example, rows)
         mask = attention_mask[:, None, None, :] != 0  # [B, 1, 1, T]
+
+        is_first = np.arange(c.num_layers) == 0
 
         def apply(one_layer: DebertaLayer, leaves: Any, hidden: jax.Array, extra: Any) -> jax.Array:
             key, is_first = extra
@@ -268,10 +275,12 @@ class DebertaEncoder(nn.Module):
             partial(apply, layer),
             params,
             embedded.hidden,
-            (keys, np.arange(c.num_layers) == 0),
+            (keys, is_first),
             segments=self.segments,
             wanted=wanted,
             stop_gradient_below=self.stop_gradient_below,
+            per_layer_below=(below, is_first),
+            start=0 if hidden is None else self.stop_gradient_below,
             remat=self.remat,
             apply_top=partial(apply, layer.clone(first_only=True)) if first_only else None,
         )

@@ -90,6 +90,7 @@ def build_model(
     scan: bool | str = "auto",
     boundary: int = 0,
     stop_gradient_below: int = 0,
+    dropout_below: bool = True,
     remat: bool = False,
     hidden_dropout: float | None = None,
     attention_dropout: float | None = None,
@@ -98,8 +99,8 @@ def build_model(
 
     `dtype` of the computation ("float32" or "bfloat16"; parameters are float32). `scan` stacks the layers and scans
     over them, "auto" on accelerators only: on CPU it saves seconds of compilation and costs 15 % of every step.
-    `boundary` cuts the stack below that layer, so that what trains can be chosen by path. `stop_gradient_below` and
-    `remat` are the module's. The dropouts replace the config's.
+    `boundary` cuts the stack below that layer, so that what trains can be chosen by path. `stop_gradient_below`,
+    `dropout_below` and `remat` are the module's. The dropouts replace the config's.
     """
     model_type = config.get("model_type")
     if model_type not in ARCHITECTURES:
@@ -118,6 +119,7 @@ def build_model(
         segments_for(network.num_layers, scan, boundary),
         dtype=jnp.dtype(dtype),
         stop_gradient_below=stop_gradient_below,
+        dropout_below=dropout_below,
         remat=remat,
     )
 

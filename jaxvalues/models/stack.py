@@ -51,6 +51,8 @@ def run_layers(
     segments: Segments,
     wanted: tuple[int, ...],
     stop_gradient_below: int = 0,
+    per_layer_below: Any = None,
+    start: int = 0,
     remat: bool = False,
     apply_top: Callable[[Any, jax.Array, Any], jax.Array] | None = None,
 ) -> tuple[jax.Array, ...]:
@@ -58,34 +60,41 @@ def run_layers(
 
     `apply(layer_params, hidden, extra)` is one layer; `per_layer` is a pytree whose leaves have a leading axis [L] and
     of which each layer is given its slice (dropout keys, prefixes). Nothing above the highest wanted state is computed.
-    With `stop_gradient_below` = k > 0 neither the layers below k nor what enters them is differentiated. `remat`
-    recomputes each layer's activations in the backward pass instead of keeping them. `apply_top` takes the place of
-    `apply` for the highest layer that is computed, which is then never scanned; it may return fewer positions.
+    With `stop_gradient_below` = k > 0 neither the layers below k nor what enters them is differentiated, and these
+    layers are given their slice of `per_layer_below` instead. `hidden` is the hidden state with the index `start`: a
+    segment must begin there, and nothing below it is computed or can be wanted. `remat` recomputes each layer's
+    activations in the backward pass instead of keeping them. `apply_top` takes the place of `apply` for the highest
+    layer that is computed, which is then never scanned; it may return fewer positions.
     """
-    _check_stop(stop_gradient_below, segments)
+    _check_cut("gradients stop", stop_gradient_below, segments)
+    _check_cut("the layers start", start, segments)
+    if min(wanted) < start:
+        raise UserError(f"hidden state {min(wanted)} is wanted, but the layers start from hidden state {start}")
     if remat:
         apply, apply_top = jax.checkpoint(apply), apply_top and jax.checkpoint(apply_top)
     if stop_gradient_below > 0:
         hidden = lax.stop_gradient(hidden)
-    states, top = {0: hidden}, max(wanted)
+    states, top = {start: hidden}, max(wanted)
     for first, last in segments:
         end = min(last + 1, top)  # one past the last layer that is needed
         if first >= end:
             break
-        leaves = params[segment_key((first, last))]
+        if last < start:
+            continue
+        leaves, extra = params[segment_key((first, last))], per_layer
         if last < stop_gradient_below:
-            leaves = lax.stop_gradient(leaves)
+            leaves, extra = lax.stop_gradient(leaves), per_layer_below
         scanned = 0 if first == last else min(end, top - (apply_top is not None)) - first
         if scanned:
             keep = any(first < k <= first + scanned for k in wanted)  # states inside the segment are wanted too
-            xs = _take(leaves, slice(0, scanned)), _take(per_layer, slice(first, first + scanned))
+            xs = _take(leaves, slice(0, scanned)), _take(extra, slice(first, first + scanned))
             hidden, inner = _scan(apply, hidden, xs, keep)
             if keep:
                 states |= {first + 1 + i: inner[i] for i in range(scanned)}
         if first + scanned < end:
             one = leaves if first == last else _take(leaves, scanned)
             layer = apply_top if apply_top and end == top else apply
-            hidden = layer(one, hidden, _take(per_layer, end - 1))
+            hidden = layer(one, hidden, _take(extra, end - 1))
         states[end] = hidden
     return tuple(states[k] for k in wanted)
 
@@ -102,10 +111,10 @@ def _take(tree: Any, index: int | slice) -> Any:
     return jax.tree.map(lambda x: x[index], tree)
 
 
-def _check_stop(stop_gradient_below: int, segments: Segments) -> None:
+def _check_cut(what: str, layer: int, segments: Segments) -> None:
     starts = [first for first, _ in segments] + [segments[-1][1] + 1]
-    if stop_gradient_below not in starts:
+    if layer not in starts:
         raise UserError(
-            f"gradients stop below layer {stop_gradient_below}, which is inside a stacked segment; "
+            f"{what} below layer {layer}, which is inside a stacked segment; "
             f"a segment must begin there, but they begin at {', '.join(map(str, starts))}"
         )

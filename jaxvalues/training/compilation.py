@@ -80,6 +80,23 @@ class Executables:
         return self.compiled[shape].run(*args)
 
 
+class Programs:
+    """The compiled steps of several runs: those that agree in everything that decides a program share it."""
+
+    def __init__(self) -> None:
+        self.held: dict[Hashable, dict[str, Executables]] = {}
+
+    def __len__(self) -> int:
+        """Number of compiles of all of them."""
+        return sum(len(one) for steps in self.held.values() for one in steps.values())
+
+    def get(self, key: Hashable, make: Callable[[], dict[str, Executables]]) -> dict[str, Executables]:
+        """The steps held under `key`, made now if there are none."""
+        if key not in self.held:
+            self.held[key] = make()
+        return self.held[key]
+
+
 def compile_once(name: str, shape: tuple[int, ...], jitted: Any, *args: Any) -> Compiled:
     """Trace and compile `jitted` for `args` (arrays or ShapeDtypeStructs), timing both."""
     start = time.perf_counter()

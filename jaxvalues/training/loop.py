@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxvalues.config import Config
-from jaxvalues.data.batches import TrainingBatches
+from jaxvalues.data.batches import TrainingBatches, inputs_shape
 from jaxvalues.errors import UserError
 from jaxvalues.models.layout import Segments
 from jaxvalues.training.checkpoints import Checkpoints
@@ -41,6 +41,15 @@ class Memory:
     stale: int = 0  # evaluations since the best one
 
 
+class Stage(NamedTuple):
+    """A stretch of the run with its own step: steps `first` to `end`, the latter excluded."""
+
+    first: int
+    end: int
+    step: Executables
+    hyper: Hyper
+
+
 class Series(NamedTuple):
     """The two series of checkpoints of a run."""
 
@@ -59,10 +68,11 @@ Evaluate = Callable[[Any, StopRequest], dict[str, float] | None]  # trainable ->
 
 
 class Loop:
-    """Trains from a state to the end of the config's epochs.
+    """Trains from a state to the end of the last stage; only that one is evaluated.
 
-    `evaluate` scores trainable parameters on the held-out part; the step with the best `official_f1` is kept in
-    `series.chosen` (or the last step, as the config says).
+    `restart` gives a state whose optimizer has seen nothing, for the start of every later stage. `evaluate` scores
+    trainable parameters on the held-out part; the step with the best `official_f1` is kept in `series.chosen` (or the
+    last step, as the config says).
     """
 
     def __init__(
@@ -70,21 +80,23 @@ class Loop:
         *,
         config: Config,
         batches: TrainingBatches,
-        train_step: Executables,
+        stages: Sequence[Stage],
+        restart: Callable[[TrainState], TrainState],
         evaluate: Evaluate,
         series: Series,
         segments: Segments,
         writer: MetricsWriter | NoMetrics,
         console: Console,
     ) -> None:
-        self.config, self.batches, self.train_step, self.evaluate = config, batches, train_step, evaluate
+        self.config, self.batches, self.evaluate = config, batches, evaluate
+        self.stages, self.restart = tuple(stages), restart
         self.series, self.segments, self.writer, self.console = series, segments, writer, console
         steps_per_epoch = batches.steps_per_epoch
-        self.total = config.training.epochs * steps_per_epoch
+        self.total = self.stages[-1].end
         self.evaluate_every = _steps(config.training.evaluate_every, steps_per_epoch)
         self.checkpoint_every = _steps(config.training.checkpoint_every, steps_per_epoch)
 
-    def run(self, state: TrainState, frozen: Any, hyper: Hyper, memory: Memory, mesh: jax.sharding.Mesh) -> Memory:
+    def run(self, state: TrainState, frozen: Any, memory: Memory, mesh: jax.sharding.Mesh) -> Memory:
         """Train to the end. Raises Stopped when asked to stop, UserError when the loss is not finite.
 
         At every step the order is: evaluate if due, save if due, stop if asked, train. An evaluation that was cut short
@@ -92,12 +104,13 @@ class Loop:
         """
         step, saved = int(state.step), int(state.step)
         stream, spoken = self.batches.starting_at(step), time.monotonic()
-        meter = Meter(self.writer, self.config.training.log_every, self.batches, self.train_step)
+        meter = Meter(self.writer, self.config.training.log_every, self.batches, [stage.step for stage in self.stages])
         with StopRequest(self.config.training.log_every) as stop, self._progress() as progress:
             bar = progress.add_task("training", total=self.total, completed=step, shown="")
             while True:
                 last = step >= self.total
-                if (last or step % self.evaluate_every == 0) and memory.evaluated != step:
+                due = step >= self.stages[-1].first and (last or step % self.evaluate_every == 0)
+                if due and memory.evaluated != step:
                     meter.flush(self.config)
                     started = time.perf_counter()
                     values = self.evaluate(state.trainable, stop)
@@ -118,8 +131,11 @@ class Loop:
                 if done:
                     break
                 batch = next(stream)
-                shape = batch["input_ids"].shape
-                state, metrics = self.train_step(shape, state, frozen, place_batch(batch, mesh), hyper)
+                stage = next(stage for stage in self.stages if step < stage.end)
+                if step == stage.first > 0:
+                    state = self.restart(state)
+                placed = place_batch(batch, mesh)
+                state, metrics = stage.step(inputs_shape(batch), state, frozen, placed, stage.hyper)
                 step += 1
                 meter.add(step, metrics, int(batch["weights"].sum()), self.config)
                 progress.update(bar, completed=step, shown=meter.shown)
@@ -166,9 +182,9 @@ class Meter:
     """Follows the loss one step behind the device, so that looking at it never makes the device wait."""
 
     def __init__(
-        self, writer: MetricsWriter | NoMetrics, every: int, batches: TrainingBatches, train_step: Executables
+        self, writer: MetricsWriter | NoMetrics, every: int, batches: TrainingBatches, steps: Sequence[Executables]
     ) -> None:
-        self.writer, self.every, self.batches, self.train_step = writer, every, batches, train_step
+        self.writer, self.every, self.batches, self.steps = writer, every, batches, steps
         self.pending: tuple[int, dict[str, jax.Array]] | None = None
         self.shown = ""
         self._restart()
@@ -177,7 +193,7 @@ class Meter:
         """Take the metrics of a step that has been dispatched; look at those of the step before."""
         self.flush(config)
         self.pending = (step, metrics)
-        if self.train_step.seconds != self.compiled:  # steps ran on while it compiled: time anew
+        if self._compiling() != self.compiled:  # steps ran on while it compiled: time anew
             self._restart()
         self.rows += rows
 
@@ -202,7 +218,10 @@ class Meter:
 
     def _restart(self) -> None:
         self.started, self.rows, self.paused = time.perf_counter(), 0, 0.0
-        self.compiled = self.train_step.seconds
+        self.compiled = self._compiling()
+
+    def _compiling(self) -> float:
+        return sum(step.seconds for step in self.steps)
 
 
 def _check_finite(what: str, value: float, config: Config) -> None:

@@ -1,22 +1,116 @@
-"""Losses over logits [B, C], each as one number a row, so that padded rows and micro-batches weigh what they should."""
+"""Losses over logits [B, C], each as one number a row, so that padded rows and micro-batches weigh what they should.
+
+Every kind is a weighted mean over categories of y·positive(z) + (1 − y)·negative(z) with its own two terms; targets y
+may be smoothed. All of them work on logits and stay finite, with finite gradients, for logits of any size. Their
+numbers are traced: a sweep over them compiles nothing new.
+"""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
+from jax.nn import log_sigmoid, softplus
 
 from jaxvalues.config import LossConfig
 
 
-def bce(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Binary cross-entropy, mean over categories: logits, labels [B, C] -> [B], float32."""
-    return optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), labels).mean(axis=-1)
+class LossHyper(NamedTuple):
+    """The traced numbers of a loss; those that its kind does not use are there all the same."""
+
+    label_smoothing: jax.Array
+    gamma: jax.Array
+    gamma_positive: jax.Array
+    gamma_negative: jax.Array
+    margin: jax.Array
+    negative_scale: jax.Array
+    category_weights: jax.Array  # [C]
+    shift: jax.Array  # [C], of the logits
+    contrastive_weight: jax.Array
+    temperature: jax.Array
 
 
-LOSSES = {"bce": bce}
+def make_loss_hyper(config: LossConfig, labels: np.ndarray) -> LossHyper:
+    """The traced numbers of a config; category weights and shift are counted on the training `labels` [n, C]."""
+    contrastive = config.contrastive
+    joint = contrastive is not None and contrastive.use == "joint"
+    return LossHyper(
+        label_smoothing=np.float32(config.label_smoothing),
+        gamma=np.float32(config.gamma),
+        gamma_positive=np.float32(config.gamma_positive),
+        gamma_negative=np.float32(config.gamma_negative),
+        margin=np.float32(config.margin),
+        negative_scale=np.float32(config.negative_scale),
+        category_weights=balanced_weights(labels, config.beta),
+        shift=prior_shift(labels, config.prior_shift),
+        contrastive_weight=np.float32(contrastive.weight if joint else 0.0),
+        temperature=np.float32(contrastive.temperature if contrastive else 1.0),
+    )
 
 
-def weighted_sum(config: LossConfig, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-    """Sum of row losses times `weights` [B] (0 for padding rows); the caller divides by the sum of weights."""
-    return jnp.sum(LOSSES[config.kind](logits, labels) * weights)
+def balanced_weights(labels: np.ndarray, beta: float) -> np.ndarray:
+    """Weights [C] by the effective number of examples, with mean 1: w_c ∝ (1 − β) / (1 − β^n_c).
+
+    Cui et al. (2019), "Class-Balanced Loss Based on Effective Number of Samples", eq. 2; n_c counts the positives of
+    `labels` [n, C]. A category without one weighs as if it had one.
+    """
+    count = np.maximum(labels.sum(axis=0), 1).astype(np.float64)
+    weights = (1 - beta) / (1 - beta**count)
+    return (weights / weights.mean()).astype(np.float32)
+
+
+def prior_shift(labels: np.ndarray, kappa: float) -> np.ndarray:
+    """The shift ν [C] of the logits towards the categories' prior: −κ·log(n / n_c − 1), negative for rare ones.
+
+    Wu et al. (2020), "Distribution-Balanced Loss", section 3.2, whose sign convention is z − ν with ν the opposite.
+    """
+    n = len(labels)
+    share = np.clip(labels.sum(axis=0) / n, 0.5 / n, 1 - 0.5 / n)
+    return (-kappa * np.log(1 / share - 1)).astype(np.float32)
+
+
+def row_losses(kind: str, logits: jax.Array, labels: jax.Array, hyper: LossHyper) -> jax.Array:
+    """The loss of each row, mean over categories: logits, labels [B, C] -> [B], float32."""
+    z = logits.astype(jnp.float32)
+    positive, negative, weights = _terms(kind, z, hyper)
+    targets = labels * (1 - hyper.label_smoothing) + 0.5 * hyper.label_smoothing
+    return ((targets * positive + (1 - targets) * negative) * weights).mean(axis=-1)
+
+
+def _terms(kind: str, z: jax.Array, hyper: LossHyper) -> tuple[jax.Array, jax.Array, jax.Array | float]:
+    """What a positive and a negative cost at logits z [B, C], and the categories' weights."""
+    match kind:
+        case "bce":
+            return softplus(-z), softplus(z), 1.0
+        case "class_balanced":  # the weight of a category goes to its positives and negatives alike
+            return softplus(-z), softplus(z), hyper.category_weights
+        case "focal":  # Lin et al. (2017), eq. 4, with (1 − p_t)^γ = exp(γ·log(1 − p_t))
+            return (
+                _focus(log_sigmoid(-z), hyper.gamma) * softplus(-z),
+                _focus(log_sigmoid(z), hyper.gamma) * softplus(z),
+                1.0,
+            )
+        case "asymmetric":
+            positive = _focus(log_sigmoid(-z), hyper.gamma_positive) * softplus(-z)
+            return positive, _shifted_negative(z, hyper.gamma_negative, hyper.margin), 1.0
+        case "class_balanced_negative_tolerant":
+            # Huang et al. (2021), "Balancing Methods for Multi-label Text Classification", section 3: CB-NTR without
+            # the focal factor. Negatives far below 0 stop pulling sooner by the factor λ.
+            shifted, scale = z + hyper.shift, hyper.negative_scale
+            return softplus(-shifted), softplus(scale * shifted) / scale, hyper.category_weights
+    raise ValueError(f"no loss of kind {kind}")
+
+
+def _focus(log_p: jax.Array, gamma: jax.Array) -> jax.Array:
+    return jnp.exp(gamma * log_p)
+
+
+def _shifted_negative(z: jax.Array, gamma: jax.Array, margin: jax.Array) -> jax.Array:
+    """−p_m^γ·log(1 − p_m) with p_m = max(p − m, 0): Ridnik et al. (2021), "Asymmetric Loss", eqs. 5 to 7."""
+    p = jax.nn.sigmoid(z) - margin
+    counts = p > 0
+    # 1 − p_m = (1 − p) + m, as a sum of logarithms so that p = 1 with m = 0 stays finite.
+    cost = -jnp.logaddexp(log_sigmoid(-z), jnp.log(margin))
+    return jnp.where(counts, jnp.exp(gamma * jnp.log(jnp.where(counts, p, 1.0))) * cost, 0.0)

@@ -14,6 +14,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxvalues.config import OptimizerConfig
+from jaxvalues.training.losses import LossHyper
 from jaxvalues.tuning.weights import layer_range
 
 UNDECAYED = ("bias", "scale")  # leaf names of biases and layer norms
@@ -29,10 +30,17 @@ class Hyper(NamedTuple):
     warmup_steps: jax.Array
     total_steps: jax.Array
     seed: jax.Array
+    first_step: jax.Array
+    loss: LossHyper | None
 
 
-def make_hyper(config: OptimizerConfig, total_steps: int, seed: int) -> Hyper:
-    """The traced numbers of a run. Warm-up is rounded up to whole steps; no clipping is a limit of infinity."""
+def make_hyper(
+    config: OptimizerConfig, total_steps: int, seed: int, *, loss: LossHyper | None = None, first_step: int = 0
+) -> Hyper:
+    """The traced numbers of a stage of `total_steps` steps, the first of which is the run's step `first_step`.
+
+    Warm-up is rounded up to whole steps; no clipping is a limit of infinity. `loss` are the loss's own numbers.
+    """
     return Hyper(
         learning_rate=np.float32(config.learning_rate),
         weight_decay=np.float32(config.weight_decay),
@@ -41,12 +49,14 @@ def make_hyper(config: OptimizerConfig, total_steps: int, seed: int) -> Hyper:
         warmup_steps=np.ceil(np.float32(config.warmup * total_steps)),
         total_steps=np.float32(total_steps),
         seed=np.uint32(seed),
+        first_step=np.float32(first_step),
+        loss=loss,
     )
 
 
 def learning_rate_at(step: jax.Array, hyper: Hyper, schedule: str) -> jax.Array:
-    """Learning rate of update `step` (from 0): linear warm-up, then `schedule`, which reaches 0 at `total_steps`."""
-    step = jnp.asarray(step, jnp.float32)
+    """Learning rate of update `step`: linear warm-up from `first_step`, then `schedule`, which ends at 0."""
+    step = jnp.asarray(step, jnp.float32) - hyper.first_step
     warmup = jnp.minimum(1.0, (step + 1.0) / jnp.maximum(hyper.warmup_steps, 1.0))
     after = jnp.maximum(step - hyper.warmup_steps, 0.0) / jnp.maximum(hyper.total_steps - hyper.warmup_steps, 1.0)
     match schedule:

@@ -6,17 +6,19 @@ loss → gradients with respect to `trainable` only → AdamW → metrics
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxvalues.config import LossConfig
-from jaxvalues.training.losses import weighted_sum
+from jaxvalues.models import Outputs
+from jaxvalues.training.contrastive import affinity_for, contrastive_loss
+from jaxvalues.training.losses import row_losses
 from jaxvalues.training.optimizer import AdamW, Hyper
 from jaxvalues.tuning.weights import Tuning
 
-Apply = Callable[..., jax.Array]  # (params, batch, dropout key or None) -> logits [B, C]
+Apply = Callable[..., Outputs]  # (params, batch, dropout key or None) -> logits [B, C] and embedding [B, E]
 
 
 class TrainState(NamedTuple):
@@ -28,32 +30,57 @@ class TrainState(NamedTuple):
 
 
 def make_train_step(
-    apply: Apply, tuning: Tuning, loss: LossConfig, optimizer: AdamW, accumulation: int = 1
+    apply: Apply,
+    tuning: Tuning,
+    loss: LossConfig,
+    optimizer: AdamW,
+    *,
+    accumulation: int = 1,
+    stage: Literal["training", "pretraining"] = "training",
 ) -> Callable[[TrainState, Any, dict[str, jax.Array], Hyper], tuple[TrainState, dict[str, jax.Array]]]:
     """The function (state, frozen, batch, hyper) -> (state, metrics).
 
     With `accumulation` K the batch [B, …] is taken as K micro-batches of B/K rows. Losses and gradients are summed over
     rows and divided once by the number of real rows, so that K micro-batches are one batch, padded rows or not.
     Dropout keys are fold_in(fold_in(seed, step), micro-batch). Metrics: loss, learning_rate, grad_norm, positives
-    (share of logits above 0).
+    (share of logits above 0), and contrastive where there is such a term. In the stage `pretraining` that term is all
+    there is.
     """
+    contrastive = loss.contrastive
+    views = contrastive is not None and contrastive.positives != "labels"
+    joint = contrastive is not None and contrastive.use == "joint"
 
-    def loss_sum(trainable: Any, frozen: Any, batch: dict[str, jax.Array], key: jax.Array) -> tuple[jax.Array, Any]:
-        logits = apply(tuning.bind(frozen, trainable).params, batch, key)
-        positives = jnp.sum((logits > 0).mean(axis=-1) * batch["weights"])
-        return weighted_sum(loss, logits, batch["labels"], batch["weights"]), positives
+    def loss_sum(
+        trainable: Any, frozen: Any, batch: dict[str, jax.Array], key: jax.Array, hyper: Hyper
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        if views and (joint or stage == "pretraining"):  # each row twice, side by side, with half the weight
+            batch = {name: jnp.repeat(rows, 2, axis=0) for name, rows in batch.items()}
+            batch["weights"] = batch["weights"] / 2
+        outputs = apply(tuning.bind(frozen, trainable).params, batch, key)
+        labels, weights = batch["labels"], batch["weights"]
+        sums = {}
+        if stage == "training":
+            sums["loss"] = jnp.sum(row_losses(loss.kind, outputs.logits, labels, hyper.loss) * weights)
+            sums["positives"] = jnp.sum((outputs.logits > 0).mean(axis=-1) * weights)
+        if stage == "pretraining" or joint:
+            affinity = affinity_for(contrastive.positives, labels)
+            term = contrastive_loss(outputs.embedding, affinity, weights, hyper.loss.temperature)
+            sums["contrastive"] = term * weights.sum()  # a mean already; what is summed here is divided again
+            weight = 1.0 if stage == "pretraining" else hyper.loss.contrastive_weight
+            sums["loss"] = sums.get("loss", 0.0) + weight * sums["contrastive"]
+        return sums["loss"], sums
 
     def train_step(
         state: TrainState, frozen: Any, batch: dict[str, jax.Array], hyper: Hyper
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(hyper.seed), state.step)
-        grad = jax.value_and_grad(loss_sum, has_aux=True)
+        grad = jax.grad(loss_sum, has_aux=True)
 
-        def micro_batch(number: jax.Array | int, rows: dict[str, jax.Array]) -> tuple[tuple[jax.Array, Any], Any]:
-            return grad(state.trainable, frozen, rows, jax.random.fold_in(key, number))
+        def micro_batch(number: jax.Array | int, rows: dict[str, jax.Array]) -> tuple[Any, dict[str, jax.Array]]:
+            return grad(state.trainable, frozen, rows, jax.random.fold_in(key, number), hyper)
 
         if accumulation == 1:
-            sums, grads = micro_batch(0, batch)
+            grads, sums = micro_batch(0, batch)
         else:
             # [B, …] -> [K, B/K, …] with the rows of a micro-batch spread over all shards.
             micro = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
@@ -63,18 +90,14 @@ def make_train_step(
 
             shapes = jax.eval_shape(micro_batch, 0, jax.tree.map(lambda x: x[0], micro))
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-            (sums, grads), _ = jax.lax.scan(add, zeros, (jnp.arange(accumulation), micro))
+            (grads, sums), _ = jax.lax.scan(add, zeros, (jnp.arange(accumulation), micro))
 
         count = jnp.maximum(batch["weights"].sum(), 1.0)
-        loss_value, positives = jax.tree.map(lambda x: x / count, sums)
         trainable, moments, metrics = optimizer.update(
             grads, state.optimizer, state.trainable, state.step, hyper, count=count
         )
-        return TrainState(state.step + 1, trainable, moments), {
-            "loss": loss_value,
-            "positives": positives,
-            **metrics,
-        }
+        means = {name: value / count for name, value in sums.items()}
+        return TrainState(state.step + 1, trainable, moments), {**means, **metrics}
 
     return train_step
 
@@ -83,6 +106,6 @@ def make_eval_step(apply: Apply, tuning: Tuning) -> Callable[[Any, Any, dict[str
     """The function (trainable, frozen, batch) -> logits [B, C], without dropout."""
 
     def eval_step(trainable: Any, frozen: Any, batch: dict[str, jax.Array]) -> jax.Array:
-        return apply(tuning.bind(frozen, trainable).params, batch, None)
+        return apply(tuning.bind(frozen, trainable).params, batch, None).logits
 
     return eval_step

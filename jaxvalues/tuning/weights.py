@@ -1,4 +1,4 @@
-"""Methods that train some of the model's own weights: `full` and `last_layers`.
+"""Methods that train some of the model's own weights: `full`, `last_layers`, `head` and `bitfit`.
 
 A method is two pure functions. `init` parts the parameters in two trees: `frozen`, which is never differentiated and
 has no optimizer state, and `trainable`, the one definition of what is optimised, counted, saved and reloaded (heads
@@ -8,6 +8,7 @@ included). `bind` puts them together again. The parts share no leaf, so full tun
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -68,15 +69,60 @@ class LastLayers:
         return num_layers - self.layers
 
     def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
-        flat = flatten_dict(params, sep="/")
-        lowest = self.boundary(1 + max(layer_range(path)[1] for path in flat if layer_range(path)))
-        trains = {path: path.startswith("head/") or _at_least(path, lowest) for path in flat}
-        parts = ({path: leaf for path, leaf in flat.items() if trains[path] is part} for part in (False, True))
-        frozen, trainable = (unflatten_dict(part, sep="/") for part in parts)
-        return frozen, trainable
+        lowest = self.boundary(_num_layers(params))
+        return _part(params, lambda path: _is_new(path) or _at_least(path, lowest))
 
     def bind(self, frozen: Params, trainable: Params) -> Bound:
-        return Bound(unflatten_dict({**flatten_dict(frozen), **flatten_dict(trainable)}))
+        return _join(frozen, trainable)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The heads alone train, on an encoder that stays as it is."""
+
+    def boundary(self, num_layers: int) -> int:
+        return num_layers
+
+    def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
+        return _part(params, _is_new)
+
+    def bind(self, frozen: Params, trainable: Params) -> Bound:
+        return _join(frozen, trainable)
+
+
+@dataclass(frozen=True)
+class BitFit:
+    """Every bias and the heads train (Ben Zaken et al., 2022); matrices, embeddings and norm scales do not."""
+
+    def boundary(self, num_layers: int) -> int:
+        return 0
+
+    def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
+        return _part(params, lambda path: _is_new(path) or path.endswith("/bias"))
+
+    def bind(self, frozen: Params, trainable: Params) -> Bound:
+        return _join(frozen, trainable)
+
+
+def _part(params: Params, trains: Callable[[str], bool]) -> tuple[Params, Params]:
+    """(the leaves whose path does not train, those whose path does)."""
+    flat = flatten_dict(params, sep="/")
+    frozen = {path: leaf for path, leaf in flat.items() if not trains(path)}
+    trainable = {path: leaf for path, leaf in flat.items() if path not in frozen}
+    return unflatten_dict(frozen, sep="/"), unflatten_dict(trainable, sep="/")
+
+
+def _join(frozen: Params, trainable: Params) -> Bound:
+    return Bound(unflatten_dict({**flatten_dict(frozen), **flatten_dict(trainable)}))
+
+
+def _is_new(path: str) -> bool:
+    """Whether a parameter was added to the encoder: heads and projections, which no checkpoint holds."""
+    return not path.startswith("encoder/")
+
+
+def _num_layers(params: Params) -> int:
+    return 1 + max(layer_range(path)[1] for path in flatten_dict(params, sep="/") if layer_range(path))
 
 
 def layer_range(path: str) -> tuple[int, int] | None:
@@ -97,3 +143,7 @@ def make_tuning(config: TuningConfig) -> Tuning:
             return Full()
         case "last_layers":
             return LastLayers(config.layers)
+        case "head":
+            return Head()
+        case "bitfit":
+            return BitFit()
