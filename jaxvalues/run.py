@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxvalues.assembly import Base, System, find_base, find_tokenizer, fit_to_tokenizer, settle
@@ -31,6 +32,7 @@ from jaxvalues.training.metrics import MetricsWriter, NoMetrics
 from jaxvalues.training.preemption import StopRequest
 from jaxvalues.training.processes import is_main, join_processes
 from jaxvalues.training.sharding import check_batch_size, make_mesh
+from jaxvalues.tuning.weights import Params
 
 
 def train(config: Config, console: Console | None = None, programs: Programs | None = None) -> dict[str, Scores]:
@@ -147,11 +149,7 @@ def predict(
         raise ConfigError("give either a split or a file of arguments to predict")
     if file is not None and out is None and Path(file).stem in SPLITS:
         raise ConfigError(f"{file} has the name of a split, whose predictions in {run} it would replace: give --out")
-    folder = RunFolder.finished(run)
-    config = folder.config(overrides)
-    changed = differences(folder.config(), config).keys() - {"training.eval_batch_size"}
-    if changed:
-        raise ConfigError(f"{', '.join(sorted(changed))} cannot be changed for a run that is trained")
+    folder, config = reopen(run, overrides)
     narrator = start_process(config, console)
 
     # What goes in.
@@ -161,17 +159,10 @@ def predict(
         check_split("--split", split)
         data = load_split(split, source=config.data.source, dir=config.data.dir)
 
-    # The trained network, all of it from the folder but the weights that never trained.
+    # The trained network.
     mesh = make_mesh(config.mesh)
     check_batch_size("training.eval_batch_size", config.training.eval_batch_size, mesh)
-    system = System(config, folder.hf_config(), folder.tokenizer(), mesh)
-    trainable, _ = folder.restore_chosen(system)
-    frozen: Any = {}
-    if system.network.abstract_parts()[0]:
-        base = find_base(config.model, config.seed)
-        if base.identity != folder.environment()["base"]:
-            raise UserError(f"model.path {config.model.path} holds other weights than {folder.path} was trained on")
-        frozen, _ = system.parts(Base(folder.hf_config(), base.folder, base.identity), config.seed)
+    system, frozen, trainable = restore(folder, config, mesh)
 
     # What comes out.
     probabilities = sigmoid(system.logits(frozen, trainable, encode(system, data, narrator)))
@@ -188,6 +179,35 @@ def predict(
     names = (f"{kind}-{data.name}.tsv" for kind in ("predictions", "probabilities"))
     narrator.say(f"wrote {' and '.join(str(target.path / name) for name in names)}")
     return result
+
+
+def reopen(run: str | Path, overrides: tuple[str, ...]) -> tuple[RunFolder, Config]:
+    """A finished run's folder, and its config with `overrides` that change where things run.
+
+    Raises ConfigError for those that change what was trained.
+    """
+    folder = RunFolder.finished(run)
+    config = folder.config(overrides)
+    changed = differences(folder.config(), config).keys() - {"training.eval_batch_size"}
+    if changed:
+        raise ConfigError(f"{', '.join(sorted(changed))} cannot be changed for a run that is trained")
+    return folder, config
+
+
+def restore(folder: RunFolder, config: Config, mesh: Mesh) -> tuple[System, Params, Params]:
+    """The trained network, (system, frozen, trainable): all from the folder but the weights that never trained.
+
+    Raises UserError if model.path holds other weights now than those the run started from.
+    """
+    system = System(config, folder.hf_config(), folder.tokenizer(), mesh)
+    trainable, _ = folder.restore_chosen(system)
+    frozen: Params = {}
+    if system.network.abstract_parts()[0]:
+        base = find_base(config.model, config.seed)
+        if base.identity != folder.environment()["base"]:
+            raise UserError(f"model.path {config.model.path} holds other weights than {folder.path} was trained on")
+        frozen, _ = system.parts(Base(folder.hf_config(), base.folder, base.identity), config.seed)
+    return system, frozen, trainable
 
 
 def start_process(config: Config, console: Console | None) -> Narrator:

@@ -50,17 +50,23 @@ class RunFolder:
         if (folder.path / "config.yaml").exists():
             check_same_run(folder.path, config, environment)
         elif is_main():
-            try:
-                (folder.path / "model").mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"output: the run folder {folder.path} cannot be made ({error.strerror})") from None
-            tokenizer.save_pretrained(folder.path / "tokenizer")
-            write_json(folder.path / "model/config.json", hf_config)
-            write_json(folder.path / "environment.json", environment)
-            unfinished = folder.path / "config.yaml.tmp"
-            unfinished.write_text(config.to_yaml(), encoding="utf-8")
-            os.replace(unfinished, folder.path / "config.yaml")  # last: a folder with a config is complete
+            folder.create(config, environment, hf_config, tokenizer)
         return folder
+
+    def create(
+        self, config: Config, environment: dict[str, Any], hf_config: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        """Make the folder and write what the run is made of."""
+        try:
+            (self.path / "model").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"output: the run folder {self.path} cannot be made ({error.strerror})") from None
+        tokenizer.save_pretrained(self.path / "tokenizer")
+        write_json(self.path / "model/config.json", hf_config)
+        write_json(self.path / "environment.json", environment)
+        unfinished = self.path / "config.yaml.tmp"
+        unfinished.write_text(config.to_yaml(), encoding="utf-8")
+        os.replace(unfinished, self.path / "config.yaml")  # last: a folder with a config is complete
 
     @classmethod
     def finished(cls, path: str | Path) -> RunFolder:
