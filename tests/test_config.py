@@ -14,7 +14,6 @@ import yaml
 from jaxvalues.assembly import System, fit_to_tokenizer
 from jaxvalues.config import Config, json_schema, load_config, parse_config
 from jaxvalues.errors import ConfigError
-from jaxvalues.training.optimizer import make_hyper
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -54,8 +53,9 @@ def test_every_config_file_traces_at_full_size(file: Path) -> None:
         "weights": jax.ShapeDtypeStruct((rows,), jnp.float32),
     }
     frozen, trainable = system.network.abstract_parts()
-    state, hyper = system.abstract_state(), make_hyper(config.optimizer, 100, config.seed)
-    after, metrics = jax.eval_shape(system.train_step.jitted, state, frozen, inputs | truth, hyper)
+    state = system.abstract_state()
+    for stage in system.stages(100, tiny.split().labels):
+        after, metrics = jax.eval_shape(stage.step.jitted, state, frozen, inputs | truth, stage.hyper)
     logits = jax.eval_shape(system.eval_step.jitted, trainable, frozen, inputs)
 
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
@@ -173,7 +173,7 @@ WRONG = {
     "override that is no YAML": (MODEL, ["data.report=["], "override `data.report=[`: the value is not valid YAML"),
     "override of the base": (MODEL, ["base=b.yaml"], "belongs in a config file"),
     "wrong type": (MODEL, ["training.epochs=three"], "`training.epochs`: input should be a valid integer"),
-    "wrong choice": (MODEL, ["tuning.method=lorra"], "`tuning.method`: input should be 'full' or 'last_layers'"),
+    "wrong choice": (MODEL, ["tuning.method=lorra"], "input should be 'full', 'last_layers', 'head' or 'bitfit', not"),
     "infinite": (MODEL, ["optimizer.learning_rate=.inf"], "`optimizer.learning_rate`: input should be a finite number"),
     "huge seed": (MODEL, ["seed=4294967296"], "`seed`: input should be less than 4294967296"),
     "no model": ("name: a", [], "give model.path"),

@@ -12,10 +12,11 @@ from jax.sharding import AxisType, Mesh
 from jaxvalues.assembly import Base, System, fit_to_tokenizer
 from jaxvalues.config import Config, parse_config
 from jaxvalues.data.arguments import Split, load_split
-from jaxvalues.data.batches import TrainingBatches
+from jaxvalues.data.batches import TrainingBatches, inputs_shape
 from jaxvalues.data.template import load_template
 from jaxvalues.data.tokenizers import train_tokenizer
 from jaxvalues.models.layout import group
+from jaxvalues.training.losses import make_loss_hyper
 from jaxvalues.training.optimizer import Hyper, make_hyper
 from jaxvalues.training.sharding import AXES, place_batch, tree_shardings
 from jaxvalues.training.step import TrainState
@@ -90,8 +91,13 @@ class Run:
         self.batches = TrainingBatches(
             self.tokens, config.lengths, config.training.batch_size, config.seed, self.system.pad_id
         )
-        self.hyper = make_hyper(config.optimizer, 100, config.seed)
+        self.hyper = self.make_hyper(config)
         self.restart()
+
+    def make_hyper(self, config: Config) -> Hyper:
+        """The traced numbers of a config, over 100 steps."""
+        loss = make_loss_hyper(config.loss, split().labels)
+        return make_hyper(config.optimizer, 100, config.seed, loss=loss)
 
     def restart(self) -> None:
         """Go back to the state before the first step."""
@@ -105,8 +111,8 @@ class Run:
     def step(self, batch: dict[str, np.ndarray], hyper: Hyper | None = None) -> dict[str, float]:
         """Train on one batch; the step's metrics."""
         placed = place_batch(batch, self.system.mesh)
-        shape = batch["input_ids"].shape
-        self.state, metrics = self.system.train_step(shape, self.state, self.frozen, placed, hyper or self.hyper)
+        step, hyper = self.system.train_step, hyper or self.hyper
+        self.state, metrics = step(inputs_shape(batch), self.state, self.frozen, placed, hyper)
         return {name: float(value) for name, value in metrics.items()}
 
     def losses(self, steps: int) -> list[float]:

@@ -33,7 +33,8 @@ def test_logits_are_linear_in_the_pooled_states(heads, pooling, layers, combine,
     assert params["head"]["kernel"].shape == ((width, 20) if heads == "single" else (20, width))
     assert float(params["head"]["kernel"].std()) == pytest.approx(0.02, rel=0.1)
     params["head"]["bias"] = jnp.arange(20.0)
-    logits = np.asarray(model.apply({"params": params}, *TOKENS))
+    outputs = model.apply({"params": params}, *TOKENS)
+    logits = np.asarray(outputs.logits)
 
     states = model.encoder.apply({"params": params["encoder"]}, *TOKENS, layers=layers)
     real = INPUTS["attention_mask"].astype(bool)
@@ -42,6 +43,7 @@ def test_logits_are_linear_in_the_pooled_states(heads, pooling, layers, combine,
     else:
         pooled = [np.stack([h[row][real[row]].mean(0) for row in range(len(real))]) for h in map(np.asarray, states)]
     features = np.concatenate(pooled, -1) if combine == "concat" else np.mean(pooled, 0)
+    np.testing.assert_allclose(outputs.embedding, features, rtol=1e-5, atol=1e-5)
     kernel = params["head"]["kernel"] if heads == "single" else params["head"]["kernel"].T
     np.testing.assert_allclose(logits, features @ kernel + np.arange(20), rtol=1e-5, atol=1e-5)
     assert logits.dtype == np.float32
@@ -59,10 +61,22 @@ def test_each_of_multiple_heads_drops_for_itself():
 
 def test_dropout_only_when_asked_for():
     model, params = build()
-    quiet = model.apply({"params": params}, *TOKENS)
-    np.testing.assert_array_equal(quiet, model.apply({"params": params}, *TOKENS))
-    noisy = model.apply({"params": params}, *TOKENS, deterministic=False, rngs={"dropout": jax.random.key(0)})
+    quiet = model.apply({"params": params}, *TOKENS).logits
+    np.testing.assert_array_equal(quiet, model.apply({"params": params}, *TOKENS).logits)
+    noisy = model.apply({"params": params}, *TOKENS, deterministic=False, rngs={"dropout": jax.random.key(0)}).logits
     assert np.abs(quiet - noisy).max() > 1e-3
+
+
+def test_a_projection_changes_the_embedding_and_not_the_logits():
+    model, params = build(projection_size=12)
+    assert params.keys() == {"encoder", "head", "projection"}
+    outputs = model.apply({"params": params}, *TOKENS)
+    plain = model.clone(projection_size=None).apply({"params": params}, *TOKENS)
+    np.testing.assert_array_equal(outputs.logits, plain.logits)
+    hidden, out = params["projection"]["hidden"], params["projection"]["out"]
+    expected = np.maximum(plain.embedding @ hidden["kernel"] + hidden["bias"], 0) @ out["kernel"] + out["bias"]
+    np.testing.assert_allclose(outputs.embedding, expected, rtol=1e-5, atol=1e-6)
+    assert outputs.embedding.shape == (len(TOKENS[0]), 12)
 
 
 def test_rows_without_tokens_are_finite():

@@ -22,7 +22,7 @@ from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.compilation import Executables, enable_cache
 from jaxvalues.training.loop import Loop, Memory, Series
 from jaxvalues.training.metrics import NoMetrics
-from jaxvalues.training.optimizer import make_hyper
+from jaxvalues.training.optimizer import Hyper, make_hyper
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -70,12 +70,13 @@ def test_a_hundred_steps_with_evaluations_compile_each_function_once_a_shape(run
 
     series = Series(Checkpoints(tmp_path / "resume"), Checkpoints(tmp_path / "chosen"))
     loop = Loop(
-        config=run.system.config, batches=run.batches, train_step=run.system.train_step, evaluate=evaluate,
-        series=series, segments=run.system.segments, writer=NoMetrics(), console=Console(quiet=True),
+        config=run.system.config, batches=run.batches, restart=run.system.restart, evaluate=evaluate, series=series,
+        stages=run.system.stages(run.batches.steps_per_epoch, run.tokens.labels),
+        segments=run.system.segments, writer=NoMetrics(), console=Console(quiet=True),
     )  # fmt: skip
     assert loop.total >= 100
     with counting() as compiled:
-        loop.run(run.state, run.frozen, run.hyper, Memory(), run.system.mesh)
+        loop.run(run.state, run.frozen, Memory(), run.system.mesh)
     series.resume.close()
     series.chosen.close()
     assert len(evaluated) >= 5
@@ -90,8 +91,14 @@ def test_another_rate_decay_clipping_schedule_length_or_seed_compiles_nothing(ru
     }  # fmt: skip
     config = run.system.config.optimizer
     batches = list(islice(run.batches.starting_at(0), 4))
-    hypers = {"base": run.hyper, "seed": make_hyper(config, 100, 1), "total": make_hyper(config, 10, 0)}
-    hypers |= {key: make_hyper(config.model_copy(update={key: value}), 100, 0) for key, value in changes.items()}
+    loss = run.hyper.loss
+
+    def hyper(total: int = 100, seed: int = 0, **change: object) -> Hyper:
+        return make_hyper(config.model_copy(update=change), total, seed, loss=loss)
+
+    hypers = {"base": run.hyper, "seed": hyper(seed=1), "total": hyper(total=10)}
+    hypers |= {key: hyper(**{key: value}) for key, value in changes.items()}
+    hypers["label_smoothing"] = run.hyper._replace(loss=loss._replace(label_smoothing=np.float32(0.3)))
     run.restart()
     for batch in batches:
         run.step(batch)  # both shapes are compiled

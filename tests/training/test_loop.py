@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import signal
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from jaxvalues.data.batches import Tokens, TrainingBatches
 from jaxvalues.errors import UserError
 from jaxvalues.training import loop as loop_module
 from jaxvalues.training.checkpoints import Checkpoints
-from jaxvalues.training.loop import Loop, Memory, Series, Stopped
+from jaxvalues.training.loop import Loop, Memory, Series, Stage, Stopped
 from jaxvalues.training.preemption import StopRequest
 from jaxvalues.training.sharding import make_mesh
 from jaxvalues.training.step import TrainState
@@ -67,7 +68,7 @@ class Rig:
         self.folder, self.mesh = folder, make_mesh(self.config.mesh)
         rows = tuple(np.full(3, number, np.int32) for number in range(EPOCH * 8))
         self.batches = TrainingBatches(Tokens(rows, np.zeros((len(rows), 20), np.int8)), (8,), 8, 0, 0)
-        self.notes = Notes()
+        self.notes, self.pretraining, self.restarts = Notes(), False, []
 
     def go(
         self,
@@ -93,14 +94,23 @@ class Rig:
             memory = Memory(**remembered)
         self.step = Step(losses or {}, norms or {})
         loop = Loop(
-            config=self.config, batches=self.batches, train_step=self.step, evaluate=evaluate, series=series,
-            segments=(), writer=self.notes, console=Console(file=io.StringIO()),
+            config=self.config, batches=self.batches, stages=self.stages(self.step), restart=self.restart,
+            evaluate=evaluate, series=series, segments=(), writer=self.notes, console=Console(file=io.StringIO()),
         )  # fmt: skip
         try:
-            return loop.run(state, {}, None, memory, self.mesh)
+            return loop.run(state, {}, memory, self.mesh)
         finally:
             series.resume.close()
             series.chosen.close()
+
+    def stages(self, step: Step) -> list[Stage]:
+        """One stage, or two of an epoch each after `pretraining`."""
+        ends = [EPOCH, 2 * EPOCH] if self.pretraining else [self.config.training.epochs * EPOCH]
+        return [Stage(first, end, step, None) for first, end in itertools.pairwise([0, *ends])]
+
+    def restart(self, state: TrainState) -> TrainState:
+        self.restarts.append(int(state.step))
+        return state
 
     def saved(self, name: str) -> tuple[int | None, float | None]:
         """Step and weight of the newest checkpoint of a series."""
@@ -112,6 +122,19 @@ class Rig:
         target = weights if name == "chosen" else TrainState(jnp.int32(0), weights, {"m": jnp.zeros(())})
         tree, _ = checkpoints.restore(target, (), self.mesh)
         return step, float(jax.tree.leaves(tree["w"] if name == "chosen" else tree.trainable)[0])
+
+
+def test_a_stage_before_is_not_evaluated_and_the_optimizer_starts_anew_after_it(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, evaluate_every=2, checkpoint_every=2)
+    rig.pretraining = True
+    with pytest.raises(UserError):
+        rig.go(losses={5: math.nan})
+    assert rig.restarts == [EPOCH]
+    assert rig.notes.steps("held_out") == [4]
+    memory = rig.go(scores={6: 0.5})  # saved at step 4, before the restart: it comes again
+    assert rig.restarts == [EPOCH, EPOCH]
+    assert memory.best_step == 6
+    assert rig.step.done == [5, 6, 7, 8]
 
 
 def test_the_best_step_is_chosen(tmp_path: Path) -> None:

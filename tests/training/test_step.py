@@ -15,6 +15,7 @@ from jaxvalues.models.layout import ungroup
 
 STEPS = 3
 LAST = {"tuning": {"method": "last_layers", "layers": 1}}
+BITFIT = {"tuning": {"method": "bitfit"}}
 # Without clipping every layer moves on its own gradient alone; the large eps keeps rounding noise in gradients that
 # are 0 in theory (a key's bias) from becoming whole steps.
 PLAIN = {"optimizer": {"clip_norm": None, "eps": 1e-3}}
@@ -43,16 +44,17 @@ def run(*changes: dict[str, Any]) -> dict[str, Any]:
 def runs(quick_compiles: None) -> dict[tuple[str, bool], dict[str, Any]]:
     """The same steps with everything and with the last layer training, unrolled and scanned."""
     kinds = {"full": {}, "last": LAST}
-    return {(name, scan): run(kinds[name], {"model": {"scan": scan}}) for name in kinds for scan in (False, True)}
+    ways = {(name, scan): run(kinds[name], {"model": {"scan": scan}}) for name in kinds for scan in (False, True)}
+    return ways | {("bitfit", False): run(BITFIT)}
 
 
-@pytest.mark.parametrize("kind", [("full", False), ("full", True), ("last", False), ("last", True)])
+@pytest.mark.parametrize("kind", [("full", False), ("full", True), ("last", False), ("last", True), ("bitfit", False)])
 def test_everything_trainable_changes_and_nothing_frozen(runs: dict, kind: tuple[str, bool]) -> None:
     one = runs[kind]
     assert one["before"].keys() | one["frozen"].keys() == flat(tiny.canonical_params()).keys()
     unchanged = {path for path, leaf in one["before"].items() if (leaf == one["after"][path]).all()}
     assert {path for path in unchanged if not path.endswith("attention/key/bias")} == set()
-    assert bool(one["frozen"]) is (kind[0] == "last")
+    assert bool(one["frozen"]) is (kind[0] != "full")
     for path, leaf in one["frozen"].items():
         assert leaf.tobytes() == one["frozen_after"][path].tobytes(), path
 

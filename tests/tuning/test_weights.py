@@ -1,4 +1,4 @@
-"""`full` and `last_layers`: what trains, what stays, and that both together are the model."""
+"""The methods that train weights: what trains, what stays, and that both together are the model."""
 
 from __future__ import annotations
 
@@ -42,6 +42,34 @@ def test_the_top_layers_and_the_head_train_and_nothing_else(layers: int, scan: b
     assert any("embeddings/" in path for path in paths(frozen))
 
 
+def abstract_parts(method: str, scan: bool) -> tuple[dict, dict]:
+    """(frozen, trainable) of the network of 5 layers, with a projection for contrastive learning."""
+    changes = {"tuning": {"method": method}, "model": {"scan": scan}}
+    changes["loss"] = {"contrastive": {"embedding": "projected", "projection_size": 32}}
+    hf_config = {**tiny.ROBERTA, "num_hidden_layers": LAYERS, "vocab_size": 600, "pad_token_id": 1}
+    return build_network(tiny.config(changes), hf_config).abstract_parts()
+
+
+PROJECTION = D * D + D + D * 32 + 32
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_the_head_alone(scan: bool) -> None:
+    frozen, trainable = abstract_parts("head", scan)
+    assert count(trainable) == HEAD + PROJECTION
+    assert trainable.keys() == {"head", "projection"}
+    assert frozen.keys() == {"encoder"}
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_bitfit_trains_every_bias_and_what_is_new(scan: bool) -> None:
+    frozen, trainable = abstract_parts("bitfit", scan)
+    biases = LAYERS * (4 * D + F + D + 2 * D) + D  # attention, feed-forward, two norms; and the embeddings' norm
+    assert count(trainable) == biases + HEAD + PROJECTION
+    assert all(path.endswith("/bias") or not path.startswith("encoder/") for path in paths(trainable))
+    assert not any(path.endswith("/bias") for path in paths(frozen))
+
+
 def test_full_tuning_freezes_nothing() -> None:
     params = {"encoder": {"embeddings": np.zeros(3)}, "head": np.ones(2)}
     frozen, trainable = Full().init(KEY, params)
@@ -73,6 +101,22 @@ def test_boundaries() -> None:
     assert LastLayers(8).boundary(12) == 4
     assert make_tuning(TuningConfig(method="last_layers", layers=8)) == LastLayers(8)
     assert make_tuning(TuningConfig()) == Full()
+    assert make_tuning(TuningConfig(method="head")).boundary(12) == 12
+    assert make_tuning(TuningConfig(method="bitfit")).boundary(12) == 0
+
+
+@pytest.mark.parametrize(
+    ("tuning", "said"),
+    [
+        ({"method": "full", "dropout_below": False}, "no layer is below those that train: leave out dropout_below"),
+        ({"method": "bitfit", "reuse_features": True}, "reuse_features needs a method that freezes the lower layers"),
+        ({"method": "head", "reuse_features": True}, "reuse_features needs .* and dropout_below: false"),
+        ({"method": "head", "layers": 2}, "`layers` must be given with method: last_layers, and only with it"),
+    ],
+)
+def test_keys_that_do_not_fit_the_method_are_errors(tuning: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        TuningConfig(**tuning)
 
 
 @pytest.mark.parametrize(
