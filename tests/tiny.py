@@ -71,9 +71,10 @@ def one_device() -> Mesh:
 
 
 @functools.cache
-def canonical_params(num_layers: int = 2) -> Any:
+def canonical_params(num_layers: int = 2, projected: bool = False) -> Any:
     """Random parameters of the tiny network, unrolled, as numpy arrays: drawn once, the same for every system."""
-    tiny = system(config({"model": {"config": {**ROBERTA, "num_hidden_layers": num_layers}}}))
+    loss = {"contrastive": {"embedding": "projected"}} if projected else {}
+    tiny = system(config({"model": {"config": {**ROBERTA, "num_hidden_layers": num_layers}}, "loss": loss}))
     return jax.tree.map(np.asarray, tiny.parts(Base({}, None, "random"), 0)[1])
 
 
@@ -101,7 +102,9 @@ class Run:
 
     def restart(self) -> None:
         """Go back to the state before the first step."""
-        params = group(canonical_params(self.system.network.num_layers), self.system.segments)
+        network = self.system.network
+        params = canonical_params(network.num_layers, network.module.projection_size is not None)
+        params = group(params, self.system.segments)
         self.frozen, trainable = (
             jax.device_put(part, tree_shardings(part, self.system.mesh))
             for part in self.system.network.tuning.init(jax.random.key(0), params)

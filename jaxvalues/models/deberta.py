@@ -246,11 +246,13 @@ class DebertaEncoder(nn.Module):
         # The embeddings' key is one past the last layer's.
         keys = None if rng is None else layer_keys(rng, c.num_layers + 1)
         below = keys if self.dropout_below or not self.stop_gradient_below else None
+        if hidden is not None:  # of all the embeddings only the relative ones are needed then, and so computed
+            input_ids = jnp.zeros(hidden.shape[:2], jnp.int32)
         real = (attention_mask != 0)[..., None].astype(self.dtype)  # [B, T, 1]
         embedded = DebertaEmbeddings(c, self.dtype, name="embeddings")(
             input_ids, real, token_type_ids, None if below is None else below[-1]
         )
-        if hidden is not None:  # of all the embeddings only the relative ones are needed, and so computed
+        if hidden is not None:
             embedded = embedded._replace(hidden=hidden)
         if self.stop_gradient_below > 0:  # the layers above look at the relative embeddings too
             embedded = lax.stop_gradient(embedded)
