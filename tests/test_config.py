@@ -21,6 +21,15 @@ FILES = sorted(CONFIGS.rglob("*.yaml"))
 # The config.json of what `model.path` names: nothing is downloaded.
 BERT = {"model_type": "bert", "max_position_embeddings": 512, "type_vocab_size": 2, "vocab_size": 30522}
 ROBERTA = {"model_type": "roberta", "max_position_embeddings": 514, "type_vocab_size": 1, "vocab_size": 50265}
+DEBERTA = {
+    "model_type": "deberta", "max_position_embeddings": 512, "type_vocab_size": 0, "vocab_size": 50265,
+    "relative_attention": True, "max_relative_positions": -1, "position_biased_input": False,
+    "pos_att_type": ["c2p", "p2c"], "pad_token_id": 0, "layer_norm_eps": 1e-7,
+}  # fmt: skip
+DEBERTA_V3 = {
+    **DEBERTA, "model_type": "deberta-v2", "vocab_size": 128100, "position_buckets": 256, "share_att_key": True,
+    "norm_rel_ebd": "layer_norm", "pos_att_type": "p2c|c2p",
+}  # fmt: skip
 BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
@@ -28,6 +37,8 @@ HUB = {
     "minilm": {**BERT, **MINILM},
     "FacebookAI/roberta-base": {**ROBERTA, **BASE},
     "FacebookAI/roberta-large": {**ROBERTA, **LARGE},
+    "microsoft/deberta-large": {**DEBERTA, **LARGE},
+    "microsoft/deberta-v3-base": {**DEBERTA_V3, **BASE},
 }
 
 
