@@ -1,4 +1,5 @@
-"""Scaled dot-product attention (Vaswani et al., 2017, eq. 1): the one function through which every network attends."""
+"""Scaled dot-product attention (Vaswani et al., 2017, eq. 1), the one function through which every network attends,
+and the shift by which scores of distances become scores of keys."""
 
 from __future__ import annotations
 
@@ -42,3 +43,14 @@ def attention(
         scores = jnp.where(mask, scores, MASKED)
     weights = dropout(jax.nn.softmax(scores, axis=-1), dropout_rate, dropout_rng)
     return jnp.matmul(weights.astype(v.dtype), v).transpose(0, 2, 1, 3)
+
+
+def shift(scores: jax.Array) -> jax.Array:
+    """Transformer-XL's relative shift (Dai et al., 2019, appendix B): `scores` [..., T, T + S] to [..., T, S].
+
+    Entry (i, j) is scores[i, T - 1 - i + j]: rows of T + S read again as rows of T + S - 1 begin one entry earlier
+    each. Row i of what goes in holds what query i has to say of each distance, whatever the key.
+    """
+    *batch, tokens, width = scores.shape
+    flat = scores.reshape(*batch, tokens * width)[..., tokens - 1 : -1]
+    return flat.reshape(*batch, tokens, width - 1)[..., : width - tokens]

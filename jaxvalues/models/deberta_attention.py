@@ -17,7 +17,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxvalues.errors import UserError
-from jaxvalues.models.attention import attention
+from jaxvalues.models.attention import attention, shift
 from jaxvalues.models.ops import dropout
 
 if TYPE_CHECKING:
@@ -46,16 +46,6 @@ def relative_window(tokens: int, buckets: int, max_positions: int) -> tuple[slic
         distance, span = log_buckets(distance, buckets, max_positions), buckets
     rows = np.clip(distance + span, 0, 2 * span - 1)
     return slice(int(rows[0]), int(rows[-1]) + 1), rows - rows[0]
-
-
-def shift(scores: jax.Array) -> jax.Array:
-    """Transformer-XL's relative shift (Dai et al., 2019, appendix B): `scores` [..., T, 2T] to [..., T, T].
-
-    Entry (i, j) is scores[i, T - 1 - i + j]: rows of 2T read again as rows of 2T - 1 begin one entry earlier each.
-    """
-    *batch, tokens, _ = scores.shape
-    flat = scores.reshape(*batch, 2 * tokens * tokens)[..., tokens - 1 : -1]
-    return flat.reshape(*batch, tokens, 2 * tokens - 1)[..., :tokens]
 
 
 def content_to_position(query: jax.Array, rows: jax.Array, columns: np.ndarray, form: str = "shift") -> jax.Array:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -52,12 +52,17 @@ def parse_key(key: str) -> Segment | None:
     return match and (int(match[1]), int(match[2] or match[1]))
 
 
-def group(tree: Any, segments: Segments) -> Any:
-    """Stack the layers of a canonical (unrolled) tree into `segments`; a segment that is wholly absent stays absent."""
+def group(tree: Any, segments: Segments | Mapping[str, Segments]) -> Any:
+    """Stack the layers of a canonical (unrolled) tree into `segments`; a segment that is wholly absent stays absent.
 
-    def stack(layers: dict[str, Any]) -> dict[str, Any]:
+    Where two stacks of layers are of different depth, `segments` says for each key that holds one ("encoder",
+    "decoder") how its layers are grouped.
+    """
+
+    def stack(owner: str, layers: dict[str, Any]) -> dict[str, Any]:
+        wanted = segments[owner] if isinstance(segments, Mapping) else segments
         grouped, rest = {}, set(layers)
-        for first, last in segments:
+        for first, last in wanted:
             names = [str(i) for i in range(first, last + 1)]
             present = [name for name in names if name in layers]
             if not present:
@@ -70,7 +75,7 @@ def group(tree: Any, segments: Segments) -> Any:
             )
             rest -= set(names)
         if rest:
-            raise UserError(f"layer {', '.join(sorted(rest))} belongs to none of the segments {segments}")
+            raise UserError(f"layer {', '.join(sorted(rest))} belongs to none of the segments {wanted}")
         return grouped
 
     return _map_layers(stack, tree)
@@ -79,7 +84,7 @@ def group(tree: Any, segments: Segments) -> Any:
 def ungroup(tree: Any) -> Any:
     """The canonical (unrolled) form of a tree: every stacked segment taken apart into its layers."""
 
-    def unstack(layers: dict[str, Any]) -> dict[str, Any]:
+    def unstack(_: str, layers: dict[str, Any]) -> dict[str, Any]:
         flat = {}
         for key in sorted(layers, key=parse_key):
             (first, last), leaves = parse_key(key), layers[key]
@@ -90,15 +95,16 @@ def ungroup(tree: Any) -> Any:
     return _map_layers(unstack, tree)
 
 
-def _map_layers(change: Callable[[dict], dict], tree: Any) -> Any:
-    """Apply `change` to every dict of segments in a pytree, wherever it stands."""
+def _map_layers(change: Callable[[str, dict], dict], tree: Any, owner: str = "") -> Any:
+    """Apply `change(owner, layers)` to every dict of segments in a pytree, wherever it stands; `owner` is the key of
+    the dict that holds it."""
     if isinstance(tree, dict):
         return {
-            key: change(value) if key == LAYERS and _holds_segments(value) else _map_layers(change, value)
+            key: change(owner, value) if key == LAYERS and _holds_segments(value) else _map_layers(change, value, key)
             for key, value in tree.items()
         }
     return jax.tree.map(
-        lambda node: _map_layers(change, node) if isinstance(node, dict) else node,
+        lambda node: _map_layers(change, node, owner) if isinstance(node, dict) else node,
         tree,
         is_leaf=lambda node: isinstance(node, dict),
     )

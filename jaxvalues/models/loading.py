@@ -5,19 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from jaxvalues.errors import UserError
 from jaxvalues.models import bert, deberta
 from jaxvalues.models.conversion import Place, Table, to_params, to_tensors
 from jaxvalues.models.layout import segments_for
-from jaxvalues.models.weights import open_tensors, save_tensors
+from jaxvalues.models.weights import LazyTensor, open_tensors, save_tensors
 
 
 class Architecture(NamedTuple):
@@ -50,11 +51,24 @@ def load_model(
     `options` are those of `build_model`. `place(path, array)` puts each leaf on its devices (default: the default
     device). Raises `UserError` for a folder or name that cannot be read and for weights that do not fit the config.
     """
+
+    def make(config: dict[str, Any], _: Any) -> tuple[nn.Module, Table]:
+        return build_model(config, **options), ARCHITECTURES[config["model_type"]].table
+
+    return load_checkpoint(path_or_name, make, revision, place)
+
+
+def load_checkpoint(
+    path_or_name: str | Path,
+    make: Callable[[dict[str, Any], Mapping[str, LazyTensor]], tuple[nn.Module, Table]],
+    revision: str | None = None,
+    place: Place | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A checkpoint's `(module, params)`, where `make(config, tensors)` gives the module and the conversion table."""
     folder = fetch(path_or_name, revision)
-    config = read_config(folder)
-    module = build_model(config, **options)
-    table = ARCHITECTURES[config["model_type"]].table
-    return module, to_params(open_tensors(folder), table, abstract_params(module), place=place, source=str(folder))
+    config, tensors = read_config(folder), open_tensors(folder)
+    module, table = make(config, tensors)
+    return module, to_params(tensors, table, abstract_params(module), place=place, source=str(folder))
 
 
 def init_model(config: Mapping[str, Any], rng: jax.Array | int = 0, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
@@ -107,26 +121,40 @@ def build_model(
         raise UserError(
             f"model_type {model_type!r} is not supported, expected one of {', '.join(sorted(ARCHITECTURES))}"
         )
-    if dtype not in ("float32", "bfloat16"):
-        raise UserError(f"dtype {dtype!r} is not supported, expected float32 or bfloat16")
     architecture = ARCHITECTURES[model_type]
     network = architecture.config.from_hf(config)
     rates = {"hidden_dropout_prob": hidden_dropout, "attention_probs_dropout_prob": attention_dropout}
     network = dataclasses.replace(network, **{key: rate for key, rate in rates.items() if rate is not None})
-    scan = jax.default_backend() != "cpu" if scan == "auto" else bool(scan)
     return architecture.module(
         network,
-        segments_for(network.num_layers, scan, boundary),
-        dtype=jnp.dtype(dtype),
+        segments_for(network.num_layers, is_scanned(scan), boundary),
+        dtype=compute_dtype(dtype),
         stop_gradient_below=stop_gradient_below,
         dropout_below=dropout_below,
         remat=remat,
     )
 
 
+def compute_dtype(name: str) -> jnp.dtype:
+    """The dtype of a computation; raises `UserError` unless it is float32 or bfloat16."""
+    if name not in ("float32", "bfloat16"):
+        raise UserError(f"dtype {name!r} is not supported, expected float32 or bfloat16")
+    return jnp.dtype(name)
+
+
+def is_scanned(scan: bool | str) -> bool:
+    """What the option `scan` of `build_model` means on this machine."""
+    return jax.default_backend() != "cpu" if scan == "auto" else bool(scan)
+
+
 def save_model(folder: str | Path, config: Mapping[str, Any], params: Any, *, prefix: str = "") -> None:
     """Write an encoder as a Hugging Face checkpoint: config.json and model.safetensors, names after `prefix`."""
-    save_tensors(Path(folder), to_tensors(params, ARCHITECTURES[config["model_type"]].table, prefix=prefix))
+    save_checkpoint(folder, config, to_tensors(params, ARCHITECTURES[config["model_type"]].table, prefix=prefix))
+
+
+def save_checkpoint(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+    """Write a Hugging Face checkpoint: config.json and model.safetensors."""
+    save_tensors(Path(folder), tensors)
     (Path(folder) / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
 
 

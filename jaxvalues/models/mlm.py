@@ -6,7 +6,6 @@ All are one network, dense, activation, norm, and a product with the word embedd
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,9 @@ from jax import lax
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.bert import ROBERTA_LIKE
-from jaxvalues.models.conversion import Place, Rule, Table, dense, norm, to_params, to_tensors
-from jaxvalues.models.loading import ARCHITECTURES, abstract_params, build_model, fetch, random_params, read_config
+from jaxvalues.models.conversion import Place, Rule, Table, dense, norm, to_tensors
+from jaxvalues.models.loading import ARCHITECTURES, build_model, load_checkpoint, random_params, save_checkpoint
 from jaxvalues.models.ops import activation
-from jaxvalues.models.weights import open_tensors, save_tensors
 
 Rules = tuple[Rule, ...]
 
@@ -98,18 +96,16 @@ def load_masked_lm(
 
     Raises `UserError` for a checkpoint that has no such head, too.
     """
-    folder = fetch(path_or_name, revision)
-    config = read_config(folder)
-    module = build_masked_lm(config, **options)
-    tensors = open_tensors(folder)
-    table = masked_lm_table(config, tensors)
-    return module, to_params(tensors, table, abstract_params(module), place=place, source=str(folder))
+
+    def make(config: dict[str, Any], names: Iterable[str]) -> tuple[MaskedLM, Table]:
+        return build_masked_lm(config, **options), masked_lm_table(config, names)
+
+    return load_checkpoint(path_or_name, make, revision, place)
 
 
 def save_masked_lm(folder: str | Path, config: Mapping[str, Any], params: Any) -> None:
     """Write a masked language model as the Hugging Face checkpoint that AutoModelForMaskedLM reads."""
-    save_tensors(Path(folder), masked_lm_tensors(config, params))
-    (Path(folder) / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
+    save_checkpoint(folder, config, masked_lm_tensors(config, params))
 
 
 def masked_lm_tensors(config: Mapping[str, Any], params: Any) -> dict[str, np.ndarray]:

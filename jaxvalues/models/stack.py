@@ -43,9 +43,9 @@ def hidden_indices(layers: Sequence[int], num_layers: int) -> tuple[int, ...]:
 
 
 def run_layers(
-    apply: Callable[[Any, jax.Array, Any], jax.Array],
+    apply: Callable[[Any, Any, Any], Any],
     params: dict[str, Any],
-    hidden: jax.Array,
+    hidden: Any,
     per_layer: Any = None,
     *,
     segments: Segments,
@@ -54,17 +54,18 @@ def run_layers(
     per_layer_below: Any = None,
     start: int = 0,
     remat: bool = False,
-    apply_top: Callable[[Any, jax.Array, Any], jax.Array] | None = None,
-) -> tuple[jax.Array, ...]:
+    apply_top: Callable[[Any, Any, Any], Any] | None = None,
+) -> tuple[Any, ...]:
     """The hidden states [B, T, D] with the indices `wanted` (see `hidden_indices`), in that order.
 
     `apply(layer_params, hidden, extra)` is one layer; `per_layer` is a pytree whose leaves have a leading axis [L] and
     of which each layer is given its slice (dropout keys, prefixes). Nothing above the highest wanted state is computed.
     With `stop_gradient_below` = k > 0 neither the layers below k nor what enters them is differentiated, and these
     layers are given their slice of `per_layer_below` instead. `hidden` is the hidden state with the index `start`: a
-    segment must begin there, and nothing below it is computed or can be wanted. `remat` recomputes each layer's
-    activations in the backward pass instead of keeping them. `apply_top` takes the place of `apply` for the highest
-    layer that is computed, which is then never scanned; it may return fewer positions.
+    segment must begin there, and nothing below it is computed or can be wanted; it may be any pytree that goes from
+    layer to layer (a state and a cache of keys and values). `remat` recomputes each layer's activations in the backward
+    pass instead of keeping them. `apply_top` takes the place of `apply` for the highest layer that is computed, which
+    is then never scanned; it may return fewer positions.
     """
     _check_cut("gradients stop", stop_gradient_below, segments)
     _check_cut("the layers start", start, segments)
@@ -86,11 +87,12 @@ def run_layers(
             leaves, extra = lax.stop_gradient(leaves), per_layer_below
         scanned = 0 if first == last else min(end, top - (apply_top is not None)) - first
         if scanned:
-            keep = any(first < k <= first + scanned for k in wanted)  # states inside the segment are wanted too
+            keep = any(first < k < first + scanned for k in wanted)  # states inside the segment are wanted too
             xs = _take(leaves, slice(0, scanned)), _take(extra, slice(first, first + scanned))
             hidden, inner = _scan(apply, hidden, xs, keep)
+            states[first + scanned] = hidden
             if keep:
-                states |= {first + 1 + i: inner[i] for i in range(scanned)}
+                states |= {first + 1 + i: _take(inner, i) for i in range(scanned - 1)}
         if first + scanned < end:
             one = leaves if first == last else _take(leaves, scanned)
             layer = apply_top if apply_top and end == top else apply
@@ -99,8 +101,8 @@ def run_layers(
     return tuple(states[k] for k in wanted)
 
 
-def _scan(apply: Callable, hidden: jax.Array, xs: Any, keep: bool) -> tuple[jax.Array, jax.Array | None]:
-    def step(h: jax.Array, x: Any) -> tuple[jax.Array, jax.Array | None]:
+def _scan(apply: Callable, hidden: Any, xs: Any, keep: bool) -> tuple[Any, Any]:
+    def step(h: Any, x: Any) -> tuple[Any, Any]:
         h = apply(x[0], h, x[1])
         return h, h if keep else None
 

@@ -24,11 +24,11 @@ ROWS = ("data", "fsdp")  # the axes that split the rows of a batch
 
 # (path pattern, dimension that `tensor` splits, counted from the end); the first match decides, no match: none.
 TENSOR_RULES: tuple[tuple[str, int], ...] = (
-    (r"/attention/(query|key|value)/(kernel|bias)$", -1),
-    (r"/mlp/up/(kernel|bias)$", -1),
-    (r"/attention/output/kernel$", -2),
+    (r"/(cross_)?attention/(query|key|value)/(kernel|bias)$", -1),
+    (r"/mlp/(gate|up)/(kernel|bias)$", -1),
+    (r"/(cross_)?attention/output/kernel$", -2),
     (r"/mlp/down/kernel$", -2),
-    (r"/embeddings/word/embedding$", -2),
+    (r"/(embeddings/word|head)/embedding$", -2),
 )
 
 
