@@ -64,7 +64,7 @@ class T5Config:
         """
         given = {key: value for key, value in config.items() if value is not None}
         defaults = {
-            "num_decoder_layers": given.get("num_layers"),
+            "num_decoder_layers": given.get("num_layers", dataclasses.MISSING),
             "scale_decoder_outputs": given.get("tie_word_embeddings", True),
             "decoder_start_token_id": given.get("pad_token_id", 0),
         }

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import bert_reference
 import deberta_reference
 import numpy as np
-from bert_reference import CONFIGS, batch, tensors, torch_results
+import t5_reference
 
 GOLDEN = Path(__file__).parent / "golden"
 STRIDE = 5  # every fifth entry of each gradient is kept: prime to the widths, so every row and column is seen
 
 
 def main() -> None:
-    for name, config in CONFIGS.items():
-        results = torch_results(config, tensors(config), batch(config))
-        grads = {f"grad:{key}": grad.ravel()[::STRIDE] for key, grad in results.pop("grads").items()}
-        np.savez_compressed(GOLDEN / f"{name}.npz", **results, **grads)
-    for name, config in deberta_reference.CONFIGS.items():
-        weights, inputs = deberta_reference.tensors(config), deberta_reference.batch(config)
-        results = deberta_reference.torch_results(config, weights, inputs)
-        grads = {f"grad:{key}": grad.ravel()[::STRIDE] for key, grad in results.pop("grads").items()}
-        np.savez_compressed(GOLDEN / f"{name}.npz", **results, **grads)
+    for reference in (bert_reference, deberta_reference, t5_reference):
+        for name, config in reference.CONFIGS.items():
+            results = reference.torch_results(config, reference.tensors(config), reference.batch(config))
+            grads = {f"grad:{key}": grad.ravel()[::STRIDE] for key, grad in results.pop("grads").items()}
+            np.savez_compressed(GOLDEN / f"{name}.npz", **results, **grads)
     logits = {}
     for name, config in deberta_reference.MASKED_LM.items():
         inputs = deberta_reference.batch(config)

@@ -63,7 +63,8 @@ def tensors(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
         noise = random.standard_normal(shape).astype(np.float32)
         if "norm" in name:
             return 1 + 0.2 * noise
-        return noise * (1.0 if name in ("shared.weight", "lm_head.weight") or "bias" in name else 0.12)
+        scales = {"shared.weight": 1.0, "lm_head.weight": 0.2}
+        return noise * scales.get(name, 0.5 if "bias" in name else 0.1)
 
     return {name: draw(name, shape).astype(np.float32) for name, shape in shapes.items()}
 
@@ -100,7 +101,7 @@ def torch_model(config: dict[str, Any], weights: dict[str, np.ndarray]) -> Any:
     if "lm_head.weight" in weights:  # transformers 5 ties it whatever the config says
         model.lm_head.weight = torch.nn.Parameter(given["lm_head.weight"])
     copies = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
-    model.load_state_dict({name: given["shared.weight"] for name in copies} | given, strict=True)
+    model.load_state_dict(dict.fromkeys(copies, given["shared.weight"]) | given, strict=True)
     return model.double()
 
 
