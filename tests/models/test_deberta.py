@@ -16,9 +16,10 @@ from make_golden import GOLDEN, STRIDE
 
 from jaxvalues.errors import UserError
 from jaxvalues.models import Classifier, abstract_model, init_model, load_model, save_model, ungroup
+from jaxvalues.models.attention import shift
 from jaxvalues.models.conversion import to_params, to_tensors
 from jaxvalues.models.deberta import DebertaConfig
-from jaxvalues.models.deberta_attention import log_buckets, relative_window, shift
+from jaxvalues.models.deberta_attention import log_buckets, relative_window
 from jaxvalues.models.loading import ARCHITECTURES
 
 KINDS = sorted(CONFIGS)
@@ -97,10 +98,10 @@ def test_the_window_holds_the_row_of_every_distance(tokens, buckets, span):
     assert len(table[window]) <= len(columns)
 
 
-@pytest.mark.parametrize("tokens", [1, 2, 7])
-def test_shift_reads_each_row_one_entry_earlier(tokens):
-    scores = np.random.RandomState(0).standard_normal((2, 3, tokens, 2 * tokens))
-    i, j = np.indices((tokens, tokens))
+@pytest.mark.parametrize(("tokens", "keys"), [(1, 1), (2, 2), (7, 7), (3, 8), (8, 3)])
+def test_shift_reads_each_row_one_entry_earlier(tokens, keys):
+    scores = np.random.RandomState(0).standard_normal((2, 3, tokens, tokens + keys))
+    i, j = np.indices((tokens, keys))
     np.testing.assert_array_equal(shift(jnp.asarray(scores)), jnp.asarray(scores)[..., i, tokens - 1 - i + j])
 
 

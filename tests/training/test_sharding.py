@@ -63,6 +63,12 @@ def test_weights_are_born_sharded_with_the_numbers_of_one_device() -> None:
         ("encoder/embeddings/word/embedding", (600, 64), P("tensor", "fsdp")),
         ("encoder/embeddings/word/embedding", (601, 64), P(None, "fsdp")),  # what does not divide stays whole
         ("encoder/embeddings/position/embedding", (67, 63), P(None, None)),
+        ("decoder/layers/3/cross_attention/key/kernel", (64, 64), P("fsdp", "tensor")),
+        ("decoder/layers/0-3/cross_attention/output/kernel", (4, 64, 64), P(None, "tensor", "fsdp")),
+        ("decoder/layers/3/cross_attention_norm/scale", (64,), P(None)),
+        ("decoder/layers/3/mlp/gate/kernel", (64, 128), P("fsdp", "tensor")),
+        ("embeddings/word/embedding", (600, 64), P("tensor", "fsdp")),
+        ("head/embedding", (600, 64), P("tensor", "fsdp")),
         ("head/kernel", (64, 20), P("fsdp", None)),
         ("step", (), P()),
     ],
