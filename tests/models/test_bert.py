@@ -30,7 +30,7 @@ def results(config: dict, weights: dict, inputs: dict, **options) -> dict:
     tokens = [inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")]
 
     def loss(params):
-        logits = model.apply({"params": params}, *tokens)
+        logits = model.apply({"params": params}, *tokens).logits
         return jnp.mean(jnp.logaddexp(0.0, logits) - logits * inputs["labels"]), logits
 
     (value, logits), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
