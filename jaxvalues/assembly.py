@@ -181,7 +181,8 @@ class System:
     ) -> None:
         self.config, self.hf_config, self.mesh = config, hf_config, mesh
         self.pad_id = pad_id(tokenizer)
-        self.formulation = Classify(tokenizer, load_template(config.formulation.template), config.data.max_length)
+        template = load_template(config.formulation.template, config.formulation.descriptions)
+        self.formulation = Classify(tokenizer, template, config.data.max_length)
         self.network = build_network(config, hf_config)
         self.segments = self.network.segments
         self.optimizer = AdamW(config.optimizer, self.network.num_layers)

@@ -49,7 +49,8 @@ def train(config: Config, console: Console | None = None, programs: Programs | N
     # What goes in: arguments, weights, tokenizer.
     parts = load_parts(config.data)
     base = find_base(config.model, config.seed)
-    tokenizer = find_tokenizer(config, base, parts.training, load_template(config.formulation.template))
+    template = load_template(config.formulation.template, config.formulation.descriptions)
+    tokenizer = find_tokenizer(config, base, parts.training, template)
     hf_config = fit_to_tokenizer(base.hf_config, tokenizer, base.is_random)
 
     # The network on its mesh. Nothing is computed yet, so mistakes show up at once.
@@ -59,7 +60,8 @@ def train(config: Config, console: Console | None = None, programs: Programs | N
     tokens, held_out_tokens = (encode(system, split, narrator) for split in (parts.training, parts.held_out))
 
     # The run folder: a new one, or the same run's.
-    folder = RunFolder.open(config, describe_environment(config, base, parts.by_name), hf_config, tokenizer)
+    environment = describe_environment(config, base, parts.by_name)
+    folder = RunFolder.open(config, environment, hf_config, tokenizer, template.text)
     if folder.is_finished:
         scores = folder.scores()
         narrator.say("this run is already finished: its scores are")
@@ -199,7 +201,7 @@ def restore(folder: RunFolder, config: Config, mesh: Mesh) -> tuple[System, Para
 
     Raises UserError if model.path holds other weights now than those the run started from.
     """
-    system = System(config, folder.hf_config(), folder.tokenizer(), mesh)
+    system = System(folder.with_template(config), folder.hf_config(), folder.tokenizer(), mesh)
     trainable, _ = folder.restore_chosen(system)
     frozen: Params = {}
     if system.network.abstract_parts()[0]:
