@@ -18,10 +18,10 @@ from jaxvalues.training.compilation import Compiled
 
 
 class Narrator:
-    """Prints the few lines by which a person follows a run."""
+    """Prints the few lines by which a person follows a run; `brief`, fewer of them, where it is one of several."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, brief: bool = False) -> None:
+        self.console, self.brief = console, brief
 
     def say(self, text: str) -> None:
         """One line, as it is."""
@@ -58,12 +58,17 @@ class Narrator:
 
     def end(self, system: System, step: int, decision: Decision) -> None:
         """What it took, and how it decides."""
-        train, evaluate = len(system.train_step), len(system.eval_step)
-        self.say(f"compiled {train + evaluate} programs: {train} batch shapes to train, {evaluate} to evaluate")
+        if not self.brief:  # several runs share their programs
+            train, evaluate = len(system.train_step), len(system.eval_step)
+            self.say(f"compiled {train + evaluate} programs: {train} batch shapes to train, {evaluate} to evaluate")
         self.say(f"parameters of step {step}; {decision.how}: {decision.span}")
 
     def scores(self, scores: dict[str, Scores], is_random: bool, folder: Path) -> None:
-        """The table, and where everything is."""
+        """The table, and where everything is; the two F1 when brief."""
+        if self.brief:
+            for split, one in scores.items():
+                self.say(f"{split}: official F1 {one.official_f1:.3f}, mean category F1 {one.mean_category_f1:.3f}")
+            return
         if scores:
             render_scores(scores, self.console)
         if is_random:
