@@ -2,8 +2,18 @@
 
 from jaxvalues.models.classifier import Classifier, Outputs
 from jaxvalues.models.layout import group, segments_for, ungroup
-from jaxvalues.models.loading import abstract_model, build_model, fetch, init_model, load_model, read_config, save_model
+from jaxvalues.models.loading import (
+    abstract_model,
+    build_model,
+    fetch,
+    hub_name,
+    init_model,
+    load_model,
+    read_config,
+    save_model,
+)
 from jaxvalues.models.mlm import MaskedLM, build_masked_lm, init_masked_lm, load_masked_lm, save_masked_lm
+from jaxvalues.models.sequence_classification import load_classifier, save_classifier
 from jaxvalues.models.weights import content_hash
 
 __all__ = [
@@ -16,11 +26,14 @@ __all__ = [
     "content_hash",
     "fetch",
     "group",
+    "hub_name",
     "init_masked_lm",
     "init_model",
+    "load_classifier",
     "load_masked_lm",
     "load_model",
     "read_config",
+    "save_classifier",
     "save_masked_lm",
     "save_model",
     "segments_for",
