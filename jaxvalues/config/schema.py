@@ -42,7 +42,7 @@ class DataConfig(Section):
     report: tuple[str, ...] = ("validation", "test")
     """Splits whose scores are reported; never used to choose anything."""
     max_length: int = Field(256, ge=4)
-    """Longest input in tokens; longer ones are truncated (counted and printed)."""
+    """Longest input in tokens; in longer ones the end of the premise is cut (counted and printed)."""
     buckets: tuple[int, ...] = (32, 48, 64, 96, 128, 256)
     """Lengths that batches are padded to; each costs one compile for training and one for evaluation."""
 
