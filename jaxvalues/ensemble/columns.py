@@ -8,14 +8,15 @@ predictions). On a reported split the column is their mean probability.
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxvalues.config import Config
+from jaxvalues.config import Config, DataConfig
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import HELD_OUT, Parts, load_parts
 from jaxvalues.errors import ConfigError, UserError
@@ -50,17 +51,19 @@ def read_columns(paths: Sequence[str | Path], dir: str | Path | None = None) -> 
     `dir` is where the data lies, if it is not where the runs say. Raises UserError for a folder that holds no finished
     run and for data that is not what a run was made with; ConfigError for runs that do not belong together.
     """
+    load = functools.cache(load_parts)
     systems: dict[str, list[Run]] = {}
     ensembles: dict[RunFolder, list[Run]] = {}
     for folder in map(RunFolder, paths):
-        runs = [read_run(leaf, dir) for leaf in leaves(folder)]
+        runs = [read_run(leaf, dir, load) for leaf in leaves(folder)]
         if folder.is_ensemble:
             ensembles[folder] = runs
         else:
             systems.setdefault(system_key(runs[0].config, folder.environment()["base"]), []).extend(runs)
     for system in systems.values():
         check_different_folds([(str(run.folder.path), run.config) for run in system])
-    check_same_data([run for runs in (*systems.values(), *ensembles.values()) for run in runs])
+    every = [run for runs in (*systems.values(), *ensembles.values()) for run in runs]
+    check_same_data((str(run.folder.path), run.parts) for run in every)
     names = [system_name(runs[0].config) for runs in systems.values()]
     columns = [
         _column(name if names.count(name) == 1 else str(runs[0].folder.path), [run.folder for run in runs], runs)
@@ -69,11 +72,11 @@ def read_columns(paths: Sequence[str | Path], dir: str | Path | None = None) -> 
     return columns + [_column(str(folder.path), [folder], runs) for folder, runs in ensembles.items()]
 
 
-def read_run(folder: RunFolder, dir: str | Path | None = None) -> Run:
+def read_run(folder: RunFolder, dir: str | Path | None, load: Callable[[DataConfig], Parts]) -> Run:
     """A run that is no ensemble, with its data. Raises UserError if the data is not what it was made with."""
     folder = RunFolder.finished(folder.path)
     config = folder.config([] if dir is None else [f"data.dir={json.dumps(str(dir))}"])
-    parts = load_parts(config.data)
+    parts = load(config.data)
     made_with = folder.environment()["data"]
     for name, split in parts.by_name.items():
         if checksum(split) != made_with[name]:
@@ -116,27 +119,21 @@ def check_different_folds(system: Iterable[tuple[str, Config]]) -> None:
         held[config.data.fold] = name
 
 
-def check_same_data(runs: Iterable[Run]) -> None:
-    """Raise ConfigError unless the runs report the same splits and read the same arguments."""
-    first, *others = runs
-    seen = {split.name: checksum(split) for split in _splits(first.parts)}
-    for run in others:
-        check_same_splits(str(first.folder.path), first.config, str(run.folder.path), run.config)
-        for split in _splits(run.parts):
+def check_same_data(runs: Iterable[tuple[str, Parts]]) -> None:
+    """Raise ConfigError unless runs, by name, report the same splits and read the same arguments and labels."""
+    (first, parts), *others = runs
+    seen = {split.name: checksum(split) for split in _splits(parts)}
+    reported = [split.name for split in parts.reported]
+    for name, parts in others:
+        there = [split.name for split in parts.reported]
+        if set(reported) != set(there):
+            raise ConfigError(
+                f"{first} reports {', '.join(reported)}, but {name} reports {', '.join(there)}: an ensemble needs runs "
+                "with the same data.report"
+            )
+        for split in _splits(parts):
             if seen.setdefault(split.name, checksum(split)) != checksum(split):
-                raise ConfigError(
-                    f"{first.folder.path} and {run.folder.path} read different data: their split {split.name} differs"
-                )
-
-
-def check_same_splits(name: str, config: Config, other_name: str, other: Config) -> None:
-    """Raise ConfigError unless two runs report the same splits."""
-    here, there = config.data.report, other.data.report
-    if set(here) != set(there):
-        raise ConfigError(
-            f"{name} reports {', '.join(here)}, but {other_name} reports {', '.join(there)}: an ensemble needs runs "
-            "with the same data.report"
-        )
+                raise ConfigError(f"{first} and {name} read different data: their split {split.name} differs")
 
 
 def shared_arguments(held_out: Mapping[str, Sequence[str]]) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 from collections.abc import Sequence
 
@@ -13,7 +14,7 @@ from jaxvalues.data.held_out import load_parts
 from jaxvalues.data.template import load_template
 from jaxvalues.ensemble.columns import (
     check_different_folds,
-    check_same_splits,
+    check_same_data,
     read_columns,
     shared_arguments,
     system_key,
@@ -62,13 +63,13 @@ def check_runs(runs: Sequence[Config], narrator: Narrator, programs: Programs) -
 
     Loads data and tokenizers, reads the configs of the models, builds every member's network, and computes nothing.
     """
+    load = functools.cache(load_parts)
     systems: dict[str, list[tuple[str, Config]]] = {}
     held_out: dict[str, list[str]] = {}
     checked = set()
     for one in map(settle, runs):
-        check_same_splits(runs[0].name, runs[0], one.name, one)
         systems.setdefault(system_key(one, one.model.path), []).append((one.folder.name, one))
-        parts = load_parts(one.data)
+        parts = load(one.data)
         held_out.setdefault(system_name(one), []).extend(parts.held_out.ids)
         before = one.folder / "config.yaml"
         if before.exists() and (changed := differences(load_config(before), one)):
@@ -85,4 +86,5 @@ def check_runs(runs: Sequence[Config], narrator: Narrator, programs: Programs) -
             build_system(one, base, tokenizer, mesh, announce=narrator.compiled, programs=programs)
     for system in systems.values():
         check_different_folds(system)
+    check_same_data((one.name, load(one.data)) for one in runs)
     shared_arguments(held_out)
