@@ -27,7 +27,7 @@ from jaxvalues.models import hub_name, save_classifier, ungroup
 from jaxvalues.models.stack import hidden_indices
 from jaxvalues.narration import Narrator
 from jaxvalues.run import reopen, restore
-from jaxvalues.training.sharding import make_mesh
+from jaxvalues.training.sharding import single_mesh
 
 OURS = "jaxvalues"  # our key in config.json
 COPIED = ("environment.json", "scores.json")
@@ -39,15 +39,14 @@ def export_hf(
 ) -> None:
     """Write a finished run to the folder `target`, which must be new, for transformers.
 
-    `overrides` change where things are (`model.path=…` of a run with frozen weights, `mesh.…`). Raises ConfigError that
-    names the setting if transformers has no such network, and UserError for what is not as it must be; `target` is
-    then not there.
+    `overrides` change where things are: `model.path=…` of a run with frozen weights. Raises ConfigError that names the
+    setting where transformers has no such network, UserError for what is not as it must be; nothing is left then.
     """
     target, narrator = Path(target), Narrator(console or Console())
     check_new(target)
     folder, config = reopen(run, overrides)
     layer, num_layers = _pooled_layer(config, folder.hf_config())
-    system, frozen, trainable = restore(folder, config, make_mesh(config.mesh))
+    system, frozen, trainable = restore(folder, config, single_mesh())
 
     # The network, without the layers above the one that is pooled.
     params = ungroup(system.network.tuning.bind(frozen, trainable).params)
