@@ -119,7 +119,7 @@ def test_folds_and_seeds_compile_what_one_run_compiles(watched: Watched, lab: La
     assert code == 0
     one = [line.split(":")[0].strip() for line in out.splitlines() if "traced in" in line]
     assert several == one == ["evaluate [32 × 48]", "train [32 × 48]"]
-    assert "compiled 2 programs: 1 batch shapes to train, 1 to evaluate" in out
+    assert "compiled 2 programs, one for each batch shape: 1 to train, 1 to evaluate" in out
     assert watched.compiles[2:] == [0, 0]  # nothing at all once each size of fold has been there
 
 
