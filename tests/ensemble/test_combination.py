@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished import config_of, finish, folds
+from made_up import config_of, finish, folds
 from rich.console import Console
 from runs import command
 

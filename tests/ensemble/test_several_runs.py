@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import jax
 import pytest
-from finished import config_of, finish
 from jax.experimental.compilation_cache import compilation_cache
+from made_up import config_of, finish
 from runs import SMALL, command, metrics
 
 from jaxvalues.config import load_config, runs_of
