@@ -31,7 +31,7 @@ from jaxvalues.training.sharding import single_mesh
 
 OURS = "jaxvalues"  # our key in config.json
 COPIED = ("environment.json", "scores.json")
-DROPPED = ("_name_or_path", "torch_dtype")  # of a base model's config.json: a place, and a dtype that is no longer true
+DROPPED = ("_name_or_path", "torch_dtype", "auto_map")  # of a base model's config.json: places, and another dtype
 
 
 def export_hf(
@@ -61,6 +61,7 @@ def export_hf(
     hf_config |= {
         "hidden_dropout_prob": module.encoder.config.hidden_dropout_prob,
         "attention_probs_dropout_prob": module.encoder.config.attention_probs_dropout_prob,
+        "num_labels": len(CATEGORIES),
         "id2label": {str(i): name for i, name in enumerate(CATEGORIES)},
         "label2id": {name: i for i, name in enumerate(CATEGORIES)},
         "problem_type": "multi_label_classification",

@@ -127,12 +127,12 @@ def _head_settings(model_type: str, size: int, rate: float) -> dict[str, Any]:
 
 
 def _epsilon(naming: Naming, encoder: Any, num_layers: int) -> np.float32:
-    """The largest power of two that keeps what enters tanh where it is the identity; 1 where there is no tanh."""
+    """A power of two that keeps what enters tanh where tanh is the identity; 1 where there is no tanh."""
     if not naming.has_tanh:
         return np.float32(1)
     norm = ungroup(encoder)["layers"][str(num_layers - 1)]["mlp_norm"]
     scale, bias = (np.abs(np.asarray(norm[name], np.float64)) for name in ("scale", "bias"))
-    bound = (scale * math.sqrt(len(scale)) + bias).max()
+    bound = (scale * math.sqrt(len(scale)) + bias).max(initial=1.0)
     return np.float32(2.0 ** math.floor(math.log2(TANH_IS_IDENTITY / bound)))
 
 

@@ -26,8 +26,9 @@ from jaxvalues.training.sharding import single_mesh
 
 SIZES = {**tiny.ROBERTA, "vocab_size": 2000, "pad_token_id": 1}
 RELATIVE = {"type_vocab_size": 0, "relative_attention": True, "position_biased_input": False}
+LEFTOVERS = {"_name_or_path": "/somewhere/bert", "torch_dtype": "float16", "num_labels": 3}  # of a base model
 NETWORKS: dict[str, dict[str, Any]] = {
-    "bert": {**SIZES, "model_type": "bert", "_name_or_path": "/somewhere/bert", "torch_dtype": "float16"},
+    "bert": {**SIZES, "model_type": "bert", **LEFTOVERS},
     "roberta": {**SIZES, "num_hidden_layers": 3},
     "deberta": {**SIZES, **RELATIVE, "model_type": "deberta", "pos_att_type": "c2p|p2c"},
     "deberta-v2": {
