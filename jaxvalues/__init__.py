@@ -11,13 +11,16 @@ __version__ = version("jaxvalues")
 # Public names and where they live, imported when first used so that `import jaxvalues` is fast.
 _PUBLIC = {
     "Config": "jaxvalues.config",
+    "combine_runs": "jaxvalues.ensemble",
+    "export_hf": "jaxvalues.interop.to_hf",
+    "import_hf": "jaxvalues.interop.from_hf",
     "load_config": "jaxvalues.config",
     "load_model": "jaxvalues.models",
     "load_split": "jaxvalues.data.arguments",
     "predict": "jaxvalues.run",
     "score": "jaxvalues.evaluation.official",
     "score_files": "jaxvalues.evaluation.scoring",
-    "train": "jaxvalues.run",
+    "train": "jaxvalues.ensemble",
     "ConfigError": "jaxvalues.errors",
     "UserError": "jaxvalues.errors",
 }

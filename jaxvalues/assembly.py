@@ -66,7 +66,11 @@ def find_base(config: ModelConfig, seed: int) -> Base:
 
 
 def find_tokenizer(config: Config, base: Base, train: Split, template: Template) -> PreTrainedTokenizerBase:
-    """The tokenizer that the config names, or the checkpoint's own, or one trained on the training split."""
+    """The tokenizer that the config names, or the checkpoint's own, or one trained on the texts of `train`.
+
+    That is the whole training split, before anything is held out: a tokenizer learns from no labels, and so all folds
+    have the same one, and a network of the same size.
+    """
     model = config.model
     if model.train_tokenizer is not None:
         texts = (text for argument in train.arguments for text in template.render(argument))
@@ -181,18 +185,20 @@ class System:
     ) -> None:
         self.config, self.hf_config, self.mesh = config, hf_config, mesh
         self.pad_id = pad_id(tokenizer)
-        self.formulation = Classify(tokenizer, load_template(config.formulation.template), config.data.max_length)
+        template = load_template(config.formulation.template, config.formulation.descriptions)
+        self.formulation = Classify(tokenizer, template, config.data.max_length)
         self.network = build_network(config, hf_config)
         self.segments = self.network.segments
         self.optimizer = AdamW(config.optimizer, self.network.num_layers)
 
         key = (config.program(), json.dumps(hf_config, sort_keys=True), mesh)
-        steps = (programs or Programs()).get(key, lambda: self._steps(announce))
+        steps = (Programs() if programs is None else programs).get(key, lambda: self._steps(announce))
         self.train_step, self.eval_step = steps["train"], steps["evaluate"]
         self.pretrain_step, self.feature_step = steps.get("pretrain"), steps.get("features")
+        self._init_all, self._init_new, self._start = (steps[name] for name in ("all", "new", "start"))
 
-    def _steps(self, announce: Callable[[Compiled], None]) -> dict[str, Executables]:
-        """The steps of this config, each compiled when it first meets a batch shape."""
+    def _steps(self, announce: Callable[[Compiled], None]) -> dict[str, Any]:
+        """The steps of this config, each compiled when it first meets a batch shape, and what makes initial values."""
         config, tuning, whole = self.config, self.network.tuning, replicated(self.mesh)
         state = tree_shardings(self.abstract_state(), self.mesh)
 
@@ -210,7 +216,23 @@ class System:
             jitted["pretrain"] = train_step("pretraining")
         if self.network.reuses_features:
             jitted["features"] = jax.jit(self._features, out_shardings=whole)
-        return {name: Executables(name, function, announce) for name, function in jitted.items()}
+        return {name: Executables(name, function, announce) for name, function in jitted.items()} | self._initial()
+
+    def _initial(self) -> dict[str, Any]:
+        """What makes all weights, those that no checkpoint holds, and (step, moments), each where it belongs."""
+        init = self.network.init
+        weights = tree_shardings(jax.eval_shape(init, jax.random.key(0)), self.mesh)
+        new = {name: sharding for name, sharding in weights.items() if name != "encoder"}
+        state = tree_shardings(self.abstract_state(), self.mesh)
+
+        def start(trainable: Params) -> tuple[jax.Array, Any]:
+            return jnp.zeros((), jnp.int32), self.optimizer.init(trainable)
+
+        return {
+            "all": jax.jit(init, out_shardings=weights),
+            "new": jax.jit(lambda key: {name: init(key)[name] for name in new}, out_shardings=new),
+            "start": jax.jit(start, out_shardings=(state.step, state.optimizer)),
+        }
 
     def _apply(self, params: Params, batch: dict[str, jax.Array], key: jax.Array | None) -> Outputs:
         """Logits [B, C] and embedding of a batch; dropout where a key is given."""
@@ -239,15 +261,11 @@ class System:
         Heads, and everything else a checkpoint does not hold, are drawn from the seed.
         """
         rng, tuning_rng = jax.random.split(jax.random.fold_in(jax.random.key(seed), INITIAL))
-        init = self.network.init
-        shardings = tree_shardings(jax.eval_shape(init, rng), self.mesh)
         if base.is_random:
-            params = jax.jit(init, out_shardings=shardings)(rng)
+            params = self._init_all(rng)
         else:
             _, encoder = load_model(base.folder, place=place_on(self.mesh), **self.network.encoder_options)
-            new = {name: sharding for name, sharding in shardings.items() if name != "encoder"}
-            heads = jax.jit(lambda key: {name: init(key)[name] for name in new}, out_shardings=new)(rng)
-            params = {"encoder": encoder, **heads}
+            params = {"encoder": encoder, **self._init_new(rng)}
         return self.network.tuning.init(tuning_rng, params)
 
     def abstract_state(self) -> TrainState:
@@ -258,9 +276,7 @@ class System:
 
     def start(self, trainable: Params) -> TrainState:
         """The state before the first step, on the mesh."""
-        shardings = tree_shardings(self.abstract_state(), self.mesh)
-        moments = jax.jit(self.optimizer.init, out_shardings=shardings.optimizer)(trainable)
-        step = jax.jit(lambda: jnp.zeros((), jnp.int32), out_shardings=shardings.step)()
+        step, moments = self._start(trainable)
         return TrainState(step, trainable, moments)
 
     def check_batch_sizes(self) -> None:
@@ -328,6 +344,22 @@ class System:
             waiting = piece, output
         if waiting is not None:
             yield waiting[0], np.asarray(waiting[1])
+
+
+def build_system(
+    config: Config,
+    base: Base,
+    tokenizer: PreTrainedTokenizerBase,
+    mesh: Mesh,
+    *,
+    announce: Callable[[Compiled], None] = lambda _: None,
+    programs: Programs | None = None,
+) -> System:
+    """The system that a run trains. Raises ConfigError for whatever does not fit together; computes nothing."""
+    hf_config = fit_to_tokenizer(base.hf_config, tokenizer, base.is_random)
+    system = System(config, hf_config, tokenizer, mesh, announce=announce, programs=programs)
+    system.check_batch_sizes()
+    return system
 
 
 def settle(config: Config) -> Config:

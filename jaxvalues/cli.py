@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,19 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="Config file 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, e.g. optimizer.learning_rate=1e-4.")
 ]
+
+
+class Format(StrEnum):
+    """What a run can be exported to."""
+
+    hf = "hf"
+
+
+class Method(StrEnum):
+    """How systems are combined."""
+
+    mean = "mean"
+    stack = "stack"
 
 
 def console() -> Console:
@@ -64,15 +78,39 @@ def data(
 def train(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train one run, from config to scores; goes on where it was if the run folder holds it.
 
+    With data.folds, or an ensemble in the config: several runs one after another, and their combination.
+
     \b
     Example: jaxvalues train configs/minilm.yaml data.dir=valueeval23 model.path=minilm seed=1
     """
     from jaxvalues.config import load_config
 
     loaded = load_config(config, overrides or ())
-    from jaxvalues.run import train as run
+    from jaxvalues.ensemble import train as run
 
     run(loaded, console())
+
+
+@app.command()
+def ensemble(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs, or of ensembles.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
+    method: Annotated[
+        Method, typer.Option(help="Mean probability, or a logistic regression per category.")
+    ] = Method.mean,
+    dir: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of the data, if not where the runs say.")
+    ] = None,
+) -> None:
+    """Combine finished runs: folds of one system are joined, decisions are tuned on what every system held out.
+
+    \b
+    Example: jaxvalues ensemble runs/minilm-seed0 runs/minilm-seed1 --out runs/minilm-ensemble
+    """
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed on a device, and a training run may hold it
+    from jaxvalues.ensemble import combine_runs
+
+    combine_runs(runs, out, method=method.value, dir=dir, console=console())
 
 
 @app.command()
@@ -174,6 +212,45 @@ def bench(
         real=real,
     )
     run_bench(loaded, options, console(), json_file)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write, new or empty.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Where things are, e.g. model.path=FOLDER.")
+    ] = None,
+    *,
+    to: Annotated[Format, typer.Option(help="hf: a folder that transformers loads, with tokenizer and model card.")],
+) -> None:
+    """Write a finished run for other libraries: network, tokenizer, thresholds, and a card that shows how to use them.
+
+    \b
+    Example: jaxvalues export runs/minilm-seed0 --to hf minilm-values
+    """
+    match to:
+        case Format.hf:
+            os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed on a device
+            from jaxvalues.interop.to_hf import export_hf
+
+            export_hf(run, target, overrides=tuple(overrides or ()), console=console())
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `jaxvalues export --to hf` wrote.")],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Run folder to make, new or empty.")],
+) -> None:
+    """Make an exported run a run folder again, with the same predictions, thresholds, config and scores.
+
+    \b
+    Example: jaxvalues import minilm-values --out runs/minilm-again
+    """
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed on a device
+    from jaxvalues.interop.from_hf import import_hf
+
+    import_hf(source, out, console=console())
 
 
 @app.command()

@@ -18,10 +18,10 @@ from jaxvalues.training.compilation import Compiled
 
 
 class Narrator:
-    """Prints the few lines by which a person follows a run."""
+    """Prints the few lines by which a person follows a run; `brief`, fewer of them, where it is one of several."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, brief: bool = False) -> None:
+        self.console, self.brief = console, brief
 
     def say(self, text: str) -> None:
         """One line, as it is."""
@@ -48,24 +48,45 @@ class Narrator:
             f"{count(trainable):,} parameters train, {count(frozen):,} are frozen; computed in {dtype}; mesh "
             + " × ".join(f"{axis} {size}" for axis, size in system.mesh.shape.items())
         )
+        contrastive, epochs = system.config.loss.contrastive, _epochs(system.config.training.epochs)
+        if contrastive is not None and contrastive.use == "pretraining":
+            epochs = f"{_epochs(contrastive.epochs)} of contrastive pretraining, then {epochs},"
         self.say(
-            f"{len(batches.tokens)} training and {held_out} held-out arguments; {system.config.training.epochs} epochs "
-            f"of {batches.steps_per_epoch} steps; lengths {', '.join(map(str, batches.lengths()))}"
+            f"{len(batches.tokens)} training and {held_out} held-out arguments; {epochs} of {batches.steps_per_epoch} "
+            f"steps; lengths {', '.join(map(str, batches.lengths()))}"
         )
+        if batches.tokens.hidden is not None:
+            size = sum(one.nbytes for one in batches.tokens.hidden) / 2**20
+            self.say(
+                f"the output of the {system.network.module.encoder.stop_gradient_below} frozen layers is computed and "
+                f"kept: {size:,.0f} MiB of host memory for the training arguments"
+            )
 
     def unscored(self, split: Split) -> None:
         self.say(f"{split.name}: the labels are absent, so it is predicted and not scored")
 
     def end(self, system: System, step: int, decision: Decision) -> None:
         """What it took, and how it decides."""
-        train, evaluate = len(system.train_step), len(system.eval_step)
-        self.say(f"compiled {train + evaluate} programs: {train} batch shapes to train, {evaluate} to evaluate")
+        if not self.brief:  # several runs share their programs
+            steps = {"to train": system.train_step, "to evaluate": system.eval_step}
+            steps |= {"to pretrain": system.pretrain_step, "for features": system.feature_step}
+            shapes = {what: len(step) for what, step in steps.items() if step is not None}
+            parts = ", ".join(f"{number} {what}" for what, number in shapes.items())
+            self.say(f"compiled {sum(shapes.values())} programs, one for each batch shape: {parts}")
         self.say(f"parameters of step {step}; {decision.how}: {decision.span}")
 
     def scores(self, scores: dict[str, Scores], is_random: bool, folder: Path) -> None:
-        """The table, and where everything is."""
+        """The table, and where everything is; the two F1 when brief."""
+        if self.brief:
+            for split, one in scores.items():
+                self.say(f"{split}: official F1 {one.official_f1:.3f}, mean category F1 {one.mean_category_f1:.3f}")
+            return
         if scores:
             render_scores(scores, self.console)
         if is_random:
             self.say("The model started from random weights: these scores show that it runs, not what it can do.")
         self.say(f"Run folder: {folder}")
+
+
+def _epochs(number: int) -> str:
+    return "1 epoch" if number == 1 else f"{number} epochs"

@@ -22,18 +22,27 @@ if TYPE_CHECKING:
 
 PACKAGES = ("jaxvalues", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "tokenizers", "numpy")
 
+TEMPLATE = "template.txt"
+"""In a run folder: the text of its template, descriptions included."""
+
 
 def describe_environment(config: Config, base: Base, splits: dict[str, Split]) -> dict[str, Any]:
-    """Contents of environment.json."""
+    """Contents of a run's environment.json."""
+    return describe_process() | {
+        "config": config.fingerprint(),
+        "base": base.identity,
+        "data": {name: checksum(split) for name, split in splits.items()},
+    }
+
+
+def describe_process() -> dict[str, Any]:
+    """Where something is computed, and by which source."""
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
         "processes": jax.process_count(),
         "git": _git_commit(),
-        "config": config.fingerprint(),
-        "base": base.identity,
-        "data": {name: checksum(split) for name, split in splits.items()},
     }
 
 
@@ -48,14 +57,20 @@ def checksum(split: Split) -> str:
     return digest.hexdigest()
 
 
-def check_same_run(folder: Path, config: Config, environment: dict[str, Any]) -> None:
-    """Raise ConfigError, saying what differs, unless `folder` holds a run of this config, weights and data."""
+def check_same_run(folder: Path, config: Config, environment: dict[str, Any], template: str) -> None:
+    """Raise ConfigError, saying what differs, unless `folder` holds a run of this config, weights, data and template.
+
+    A template can differ under the same name: it may be a user's file.
+    """
     changed = differences(load_config(folder / "config.yaml"), config)
     before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     said = [f"{key} {old} → {new}" for key, (old, new) in changed.items()]
     said += [
         f"other {name}" for what, name in (("base", "weights"), ("data", "data")) if before[what] != environment[what]
     ]
+    file = folder / TEMPLATE
+    if not file.is_file() or file.read_text(encoding="utf-8") != template + "\n":
+        said.append("other text in template or descriptions")
     if said:
         raise ConfigError(
             f"{folder} holds a run that differs ({'; '.join(said)}): give another output=FOLDER, or remove it"

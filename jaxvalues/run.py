@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
-from jaxvalues.assembly import Base, System, find_base, find_tokenizer, fit_to_tokenizer, settle
+from jaxvalues.assembly import Base, System, build_system, find_base, find_tokenizer, settle
 from jaxvalues.config import Config
 from jaxvalues.data.arguments import SPLITS, Split, load_split
 from jaxvalues.data.batches import Tokens, TrainingBatches
-from jaxvalues.data.held_out import check_split, load_parts
+from jaxvalues.data.held_out import HELD_OUT, check_split, load_parts
 from jaxvalues.data.template import load_template
 from jaxvalues.data.tsv import read_arguments
 from jaxvalues.errors import ConfigError, UserError
@@ -35,31 +36,37 @@ from jaxvalues.training.sharding import check_batch_size, make_mesh
 from jaxvalues.tuning.weights import Params
 
 
-def train(config: Config, console: Console | None = None, programs: Programs | None = None) -> dict[str, Scores]:
+def train(
+    config: Config,
+    console: Console | None = None,
+    programs: Programs | None = None,
+    narrator: Narrator | None = None,
+) -> dict[str, Scores]:
     """Train, tune the decision on the held-out part, and score every reported split that has labels.
 
     Everything is written to the run folder `config.folder`. If it holds an unfinished run of the same config, that run
     goes on, bit for bit as if it had not stopped; a finished one is not trained again. Runs that are given the same
-    `programs` share the compiled steps they have in common. Returns {split: Scores}.
+    `programs` share the compiled steps they have in common; a `narrator` is one of a process that has been started.
+    Returns {split: Scores}.
     Raises UserError (ConfigError for what the config says) with one sentence for whatever is not as it must be.
     """
-    narrator = start_process(config, console)
+    narrator = narrator or start_process(config, console)
     config = settle(config)
 
     # What goes in: arguments, weights, tokenizer.
     parts = load_parts(config.data)
     base = find_base(config.model, config.seed)
-    tokenizer = find_tokenizer(config, base, parts.training, load_template(config.formulation.template))
-    hf_config = fit_to_tokenizer(base.hf_config, tokenizer, base.is_random)
+    template = load_template(config.formulation.template, config.formulation.descriptions)
+    tokenizer = find_tokenizer(config, base, parts.whole, template)
 
     # The network on its mesh. Nothing is computed yet, so mistakes show up at once.
     mesh = make_mesh(config.mesh)
-    system = System(config, hf_config, tokenizer, mesh, announce=narrator.compiled, programs=programs)
-    system.check_batch_sizes()
+    system = build_system(config, base, tokenizer, mesh, announce=narrator.compiled, programs=programs)
     tokens, held_out_tokens = (encode(system, split, narrator) for split in (parts.training, parts.held_out))
 
     # The run folder: a new one, or the same run's.
-    folder = RunFolder.open(config, describe_environment(config, base, parts.by_name), hf_config, tokenizer)
+    environment = describe_environment(config, base, parts.by_name)
+    folder = RunFolder.open(config, environment, system.hf_config, tokenizer, template.text)
     if folder.is_finished:
         scores = folder.scores()
         narrator.say("this run is already finished: its scores are")
@@ -112,8 +119,8 @@ def train(config: Config, console: Console | None = None, programs: Programs | N
     trainable, step = folder.restore_chosen(system)
     probabilities = sigmoid(system.logits(frozen, trainable, held_out_tokens))
     decision = choose(config.decision, parts.held_out.labels, probabilities)
-    held_out_scores = score(parts.held_out.labels, decide(probabilities, decision.thresholds))
     folder.write_decision(decision)
+    held_out_scores = folder.write_predictions(replace(parts.held_out, name=HELD_OUT), probabilities, decision)
     scores = {}
     for split in parts.reported:
         probabilities = sigmoid(system.logits(frozen, trainable, encode(system, split, narrator)))
@@ -147,7 +154,7 @@ def predict(
     """
     if (split is None) == (file is None):
         raise ConfigError("give either a split or a file of arguments to predict")
-    if file is not None and out is None and Path(file).stem in SPLITS:
+    if file is not None and out is None and Path(file).stem in (*SPLITS, HELD_OUT):
         raise ConfigError(f"{file} has the name of a split, whose predictions in {run} it would replace: give --out")
     folder, config = reopen(run, overrides)
     narrator = start_process(config, console)
@@ -199,7 +206,7 @@ def restore(folder: RunFolder, config: Config, mesh: Mesh) -> tuple[System, Para
 
     Raises UserError if model.path holds other weights now than those the run started from.
     """
-    system = System(config, folder.hf_config(), folder.tokenizer(), mesh)
+    system = System(folder.with_template(config), folder.hf_config(), folder.tokenizer(), mesh)
     trainable, _ = folder.restore_chosen(system)
     frozen: Params = {}
     if system.network.abstract_parts()[0]:

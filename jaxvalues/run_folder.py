@@ -1,9 +1,13 @@
 """The run folder: all that a run leaves behind, and all that is needed to go on with it or to predict.
 
-config.yaml · environment.json · model/config.json · tokenizer/      what it is made of, written first
-checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/  while it trains
-thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv   what it decides
-scores.json                                                           last: the run is finished
+config.yaml · environment.json · template.txt · model/config.json · tokenizer/   what it is made of, written first
+checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/           while it trains
+thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv            what it decides
+scores.json                                                                      last: the run is finished
+
+Among the <split>s is `held_out`, the part where thresholds and the best step were chosen.
+The folder of an ensemble holds what is decided, the scores, environment.json, and ensemble.json: its runs, and how they
+are combined.
 """
 
 from __future__ import annotations
@@ -18,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 from jaxvalues.config import Config, load_config
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.tokenizers import load_tokenizer
-from jaxvalues.errors import UserError
+from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.official import Scores, score
 from jaxvalues.evaluation.predictions import Predictions, read_thresholds, write_thresholds
 from jaxvalues.evaluation.thresholds import decide
-from jaxvalues.provenance import check_same_run, write_json
+from jaxvalues.provenance import TEMPLATE, check_same_run, write_json
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.processes import is_main
 
@@ -43,18 +47,33 @@ class RunFolder:
 
     @classmethod
     def open(
-        cls, config: Config, environment: dict[str, Any], hf_config: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+        cls,
+        config: Config,
+        environment: dict[str, Any],
+        hf_config: dict[str, Any],
+        tokenizer: PreTrainedTokenizerBase,
+        template: str,
     ) -> RunFolder:
-        """Make the folder of a config, or check that the one there belongs to the same run (ConfigError if not)."""
+        """Make the folder of a config, or check that the one there belongs to the same run (ConfigError if not).
+
+        `template` is the text of its template, descriptions included.
+        """
         folder = cls(config.folder)
+        if folder.is_ensemble:
+            raise ConfigError(f"{folder.path} holds an ensemble: give another output=FOLDER, or remove it")
         if (folder.path / "config.yaml").exists():
-            check_same_run(folder.path, config, environment)
+            check_same_run(folder.path, config, environment, template)
         elif is_main():
-            folder.create(config, environment, hf_config, tokenizer)
+            folder.create(config, environment, hf_config, tokenizer, template)
         return folder
 
     def create(
-        self, config: Config, environment: dict[str, Any], hf_config: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+        self,
+        config: Config,
+        environment: dict[str, Any],
+        hf_config: dict[str, Any],
+        tokenizer: PreTrainedTokenizerBase,
+        template: str,
     ) -> None:
         """Make the folder and write what the run is made of."""
         try:
@@ -62,16 +81,22 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"output: the run folder {self.path} cannot be made ({error.strerror})") from None
         tokenizer.save_pretrained(self.path / "tokenizer")
+        (self.path / TEMPLATE).write_text(template + "\n", encoding="utf-8")
         write_json(self.path / "model/config.json", hf_config)
         write_json(self.path / "environment.json", environment)
+        self.write_config(config)  # last: a folder with a config is complete
+
+    def write_config(self, config: Config) -> None:
         unfinished = self.path / "config.yaml.tmp"
         unfinished.write_text(config.to_yaml(), encoding="utf-8")
-        os.replace(unfinished, self.path / "config.yaml")  # last: a folder with a config is complete
+        os.replace(unfinished, self.path / "config.yaml")
 
     @classmethod
     def finished(cls, path: str | Path) -> RunFolder:
-        """The folder of a finished run. Raises UserError if it holds none."""
+        """The folder of a finished run. Raises UserError if it holds none, or an ensemble."""
         folder = cls(path)
+        if folder.is_ensemble:
+            raise UserError(f"{folder.path} holds an ensemble, not one run; ensemble.json there names its runs")
         if not folder.is_finished:
             raise UserError(f"{folder.path} holds no finished run (no scores.json); `jaxvalues train` finishes it")
         return folder
@@ -80,8 +105,17 @@ class RunFolder:
     def is_finished(self) -> bool:
         return (self.path / "scores.json").is_file()
 
+    @property
+    def is_ensemble(self) -> bool:
+        return (self.path / "ensemble.json").is_file()
+
     def config(self, overrides: Iterable[str] = ()) -> Config:
         return load_config(self.path / "config.yaml", tuple(overrides))
+
+    def with_template(self, config: Config) -> Config:
+        """The config, with the texts the run was trained with in place of those that bear their names by now."""
+        texts = {"template": str(self.path / TEMPLATE), "descriptions": None}
+        return config.model_copy(update={"formulation": config.formulation.model_copy(update=texts)})
 
     def environment(self) -> dict[str, Any]:
         return json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
@@ -123,8 +157,8 @@ class RunFolder:
             predictions.write_run(self.path / f"predictions-{split.name}.tsv", decisions)
         return None if split.labels is None else score(split.labels, decisions)
 
-    def write_scores(self, step: int, decision: Decision, held_out: Scores, splits: dict[str, Scores]) -> None:
-        """Write scores.json, which makes the run a finished one."""
+    def write_scores(self, step: int | None, decision: Decision, held_out: Scores, splits: dict[str, Scores]) -> None:
+        """Write scores.json, which makes the run a finished one; an ensemble has no step."""
         if is_main():
             write_json(
                 self.path / "scores.json",
@@ -138,5 +172,11 @@ class RunFolder:
 
     def scores(self) -> dict[str, Scores]:
         """The scores of the reported splits of a finished run."""
-        content = json.loads((self.path / "scores.json").read_text(encoding="utf-8"))
-        return {name: Scores.from_json(scores) for name, scores in content["splits"].items()}
+        return {name: Scores.from_json(scores) for name, scores in self._read_scores()["splits"].items()}
+
+    def held_out_scores(self) -> Scores:
+        """The scores of a finished run on the held-out part, where its decision was tuned."""
+        return Scores.from_json(self._read_scores()["held_out"])
+
+    def _read_scores(self) -> dict[str, Any]:
+        return json.loads((self.path / "scores.json").read_text(encoding="utf-8"))

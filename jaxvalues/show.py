@@ -19,7 +19,7 @@ from jaxvalues.models import fetch, read_config
 def show(config: Config, console: Console) -> None:
     """Print the resolved config, parameter counts, and estimates of work and memory."""
     hf_config = _hf_config(config)
-    load_template(config.formulation.template)
+    load_template(config.formulation.template, config.formulation.descriptions)
     network = build_network(config, hf_config)
     frozen, trainable = network.abstract_parts()
 

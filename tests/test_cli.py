@@ -17,7 +17,7 @@ from jaxvalues.evaluation.predictions import Predictions
 
 QUICKSTART = ROOT / "configs/quickstart.yaml"
 TRUTH = files("jaxvalues.data") / "sample/labels-test.tsv"
-COMMANDS = [registered.callback.__name__ for registered in app.registered_commands]
+COMMANDS = [registered.name or registered.callback.__name__ for registered in app.registered_commands]
 
 
 @pytest.fixture

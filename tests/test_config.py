@@ -12,7 +12,7 @@ import tiny
 import yaml
 
 from jaxvalues.assembly import System, fit_to_tokenizer
-from jaxvalues.config import Config, json_schema, load_config, parse_config
+from jaxvalues.config import Config, json_schema, load_config, parse_config, runs_of
 from jaxvalues.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -49,8 +49,14 @@ def read(file: Path, *changes: str) -> Config:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_config_file_traces_at_full_size(file: Path) -> None:
-    """One training step and one evaluation, with abstract arrays: every shape fits, nothing is computed."""
-    config = read(file, "model.scan=true")  # which traces one layer instead of 24
+    """One training step and one evaluation of every member, with abstract arrays: all fits, nothing is computed."""
+    runs = runs_of(read(file, "model.scan=true"))  # which traces one layer instead of 24
+    for config in {run.name: run for run in runs}.values():
+        trace(config)
+
+
+def trace(config: Config) -> None:
+    """Every shape of a run fits."""
     tokenizer = tiny.tokenizer()
     hf_config = config.model.config or HUB[config.model.path]
     hf_config = fit_to_tokenizer(hf_config, tokenizer, is_random=config.model.config is not None)

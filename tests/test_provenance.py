@@ -29,6 +29,7 @@ def split() -> Split:
 
 def write_run(folder: Path, config: Config, environment: dict[str, Any]) -> None:
     (folder / "config.yaml").write_text(config.to_yaml())
+    (folder / "template.txt").write_text("{premise}\n")
     write_json(folder / "environment.json", environment)
 
 
@@ -61,7 +62,7 @@ def test_the_same_run_may_move_and_be_laid_out_anew(tmp_path: Path) -> None:
     environment = {"base": "a", "data": {"test": "b"}, "git": "old"}
     write_run(tmp_path, config(), environment)
     moved = config(name="n", output="o", mesh={"fsdp": 2}, logging={"tensorboard": False}, data={"dir": "elsewhere"})
-    check_same_run(tmp_path, moved, {**environment, "git": "new"})
+    check_same_run(tmp_path, moved, {**environment, "git": "new"}, "{premise}")
 
 
 @pytest.mark.parametrize(
@@ -79,8 +80,17 @@ def test_another_run_is_refused_naming_what_differs(
     before = {"base": "a", "data": {"test": "b"}}
     write_run(tmp_path, config(), before)
     with pytest.raises(ConfigError) as caught:
-        check_same_run(tmp_path, config(**changes), {**before, **environment})
+        check_same_run(tmp_path, config(**changes), {**before, **environment}, "{premise}")
     assert f"holds a run that differs ({said}): give another output=FOLDER" in str(caught.value)
+
+
+def test_another_text_under_the_same_name_is_another_run(tmp_path: Path) -> None:
+    environment = {"base": "a", "data": {"test": "b"}}
+    write_run(tmp_path, config(), environment)
+    for change in (lambda: None, (tmp_path / "template.txt").unlink):
+        change()
+        with pytest.raises(ConfigError, match=r"differs \(other text in template or descriptions\): give another"):
+            check_same_run(tmp_path, config(), environment, "{premise} ")
 
 
 def test_a_key_that_only_the_old_config_has_is_a_difference() -> None:

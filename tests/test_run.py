@@ -117,6 +117,53 @@ def test_predict_a_file_without_labels(trained: Path, tmp_path: Path) -> None:
     assert set((tmp_path / "predictions-mine.tsv").read_text().split("\n")[1].split("\t")[1:]) <= {"0", "1"}
 
 
+def test_predict_a_file_of_hostile_texts(trained: Path, tmp_path: Path) -> None:
+    long = "word " * 10_000
+    texts = ["😀", "مرحبا \u202eabc", "\u0301", "字" * 500, "\x07\x1b[0m \x85", "zero\u200bwidth", "</s> <mask> [SEP]"]
+    pairs = [(long, "p"), ("c", long), *((text, text) for text in texts)]
+    rows = [(f"A{i}", conclusion, "against", premise) for i, (conclusion, premise) in enumerate(pairs)]
+    write_table(tmp_path / "hostile.tsv", ARGUMENT_HEADER, rows)
+    run_module.predict(trained, file=tmp_path / "hostile.tsv", out=tmp_path)
+    predicted = read_predictions(tmp_path / "probabilities-hostile.tsv")
+    assert predicted.ids == tuple(row[0] for row in rows)
+    assert np.isfinite(predicted.probabilities).all()
+    assert len(np.unique(predicted.probabilities.round(6), axis=0)) == len(rows)
+    write_table(tmp_path / "empty.tsv", ARGUMENT_HEADER, [*rows, ("A9", "\u200b", "against", "p")])
+    with pytest.raises(UserError, match=r"empty\.tsv, line 11: the conclusion of A9 holds invisible characters only"):
+        run_module.predict(trained, file=tmp_path / "empty.tsv", out=tmp_path)
+
+
+def test_a_run_predicts_with_the_texts_it_was_trained_with(lab: Lab, tmp_path: Path) -> None:
+    template, descriptions = tmp_path / "mine.txt", tmp_path / "mine.tsv"
+    template.write_text("{premise}\r\n", encoding="utf-8")
+    descriptions.write_text("Category\tDescription\n" + "".join(f"{name}\ta.\n" for name in CATEGORIES))
+    overrides = (f"formulation.template={template}", f"formulation.descriptions={descriptions}", "training.epochs=1")
+    folder, printed = lab.train("described", *overrides)
+    assert "training: 230 of 230 arguments are cut to 48 tokens" in printed
+    assert (folder / "template.txt").read_text() == "{premise} {sep} " + "; ".join("a" * 20) + "\n"
+
+    before = results(folder)
+    for file, text in ((template, "{premise} {stance}"), (descriptions, descriptions.read_text().replace("a.", "b"))):
+        original = file.read_text()
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=r"differs \(other text in template or descriptions\): give another"):
+            lab.train("described", *overrides)
+        file.write_text(original)
+    lab.train("described", *overrides)
+    assert results(folder) == before
+
+    template.unlink()
+    descriptions.unlink()
+    run_module.predict(folder, split="test", out=tmp_path)
+    assert (tmp_path / "probabilities-test.tsv").read_bytes() == before["probabilities-test.tsv"]
+
+
+def test_descriptions_that_do_not_fit_stop_a_run_before_it_starts(lab: Lab) -> None:
+    with pytest.raises(ConfigError, match=r"the descriptions take \d+ tokens, .* and data\.max_length 48 leaves none"):
+        lab.train("refused", "formulation.descriptions=definition")
+    assert not (lab.folder / "refused").exists()
+
+
 def test_predict_refuses(lab: Lab, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="either a split or a file"):
         run_module.predict(trained)

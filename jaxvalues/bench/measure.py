@@ -70,7 +70,7 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
     with tempfile.TemporaryDirectory(prefix="jaxvalues-bench-") as folder:
         base = find_base(config.model, config.seed)
         split = load_split(config.data.train, source=config.data.source, dir=config.data.dir)
-        template = load_template(config.formulation.template)
+        template = load_template(config.formulation.template, config.formulation.descriptions)
         tokenizer = find_tokenizer(config, base, split, template)
         tokenizer.save_pretrained(Path(folder) / "tokenizer")
         task = Task(

@@ -1,6 +1,6 @@
 """Config files: `schema` says what may stand in one, `files` reads it."""
 
-from jaxvalues.config.files import json_schema, load_config, parse_config
+from jaxvalues.config.files import json_schema, load_config, parse_config, runs_of
 from jaxvalues.config.schema import (
     Config,
     ContrastiveConfig,
@@ -42,4 +42,5 @@ __all__ = [
     "json_schema",
     "load_config",
     "parse_config",
+    "runs_of",
 ]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from jaxvalues.config.schema import Config
+from jaxvalues.config.schema import Config, EnsembleConfig
 from jaxvalues.errors import ConfigError
 
 
@@ -32,11 +33,38 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
 
 
 def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
-    """Validate a nested dict; `where` names its origin in error messages."""
+    """Validate a nested dict, with the members of its ensemble; `where` names its origin in error messages."""
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError("\n".join(f"{where}: {sentence}" for sentence in _sentences(error.errors()))) from None
+    if config.ensemble is not None:
+        runs_of(config, where)
+    return config
+
+
+def runs_of(config: Config, where: str = "config") -> tuple[Config, ...]:
+    """The single runs a config asks for, members × seeds × folds, in the order in which they are trained.
+
+    A member's changes are merged into the config section by section, as a file is into its `base:`. Each run has a
+    folder of its own in the config's, such as `deberta-seed0-fold2`, and nothing but its folder, name and `data.fold`
+    tells it from a run of the same settings trained alone. A config that asks for one run is that run.
+    Raises ConfigError that names the member.
+    """
+    if not config.is_ensemble:
+        return (config,)
+    ensemble = config.ensemble or EnsembleConfig()
+    common = config.model_dump(mode="json", exclude={"ensemble"})
+    runs = []
+    for change in ensemble.members or ({"name": config.name},):
+        member = parse_config(_merge(common, change), f"{where}: member {change['name']}")
+        data = member.data
+        folds = (data.fold,) if data.folds is None or data.fold is not None else range(data.folds)
+        for seed, fold in product(ensemble.seeds or (member.seed,), folds):
+            folder = f"{member.name}-seed{seed}" + ("" if fold is None else f"-fold{fold}")
+            changes = {"seed": seed, "data": data.model_copy(update={"fold": fold})}
+            runs.append(member.model_copy(update={**changes, "output": str(config.folder / folder)}))
+    return tuple(runs)
 
 
 def json_schema() -> dict[str, Any]:

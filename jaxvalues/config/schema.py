@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,7 +42,7 @@ class DataConfig(Section):
     report: tuple[str, ...] = ("validation", "test")
     """Splits whose scores are reported; never used to choose anything."""
     max_length: int = Field(256, ge=4)
-    """Longest input in tokens; longer ones are truncated (counted and printed)."""
+    """Longest input in tokens; in longer ones the end of the premise is cut (counted and printed)."""
     buckets: tuple[int, ...] = (32, 48, 64, 96, 128, 256)
     """Lengths that batches are padded to; each costs one compile for training and one for evaluation."""
 
@@ -259,6 +260,24 @@ class EnsembleConfig(Section):
     method: Literal["mean", "stack"] = "mean"
     """Mean probability, or a logistic regression on the members' held-out predictions, one for each category."""
 
+    @model_validator(mode="after")
+    def _members_are_told_apart(self) -> EnsembleConfig:
+        names = [str(member.get("name", "")) for member in self.members]
+        for number, (name, member) in enumerate(zip(names, self.members, strict=True)):
+            if not re.fullmatch(r"[\w.+-]*\w", name):
+                raise ValueError(
+                    f"members[{number}] needs a `name` of letters, digits and . _ + -, which names its run folders, "
+                    f"not {member.get('name')!r}"
+                )
+            for key in sorted({"base", "ensemble", "output", "runtime"} & member.keys()):
+                raise ValueError(f"member {name} cannot have `{key}`: that belongs to the ensemble as a whole")
+            if self.seeds and "seed" in member:
+                raise ValueError(f"member {name} has a `seed`, but `seeds` gives every member the same ones")
+        for what, values in (("members", names), ("seeds", self.seeds)):
+            if twice := [value for value in values if values.count(value) > 1]:
+                raise ValueError(f"{what}: {twice[0]} is there twice")
+        return self
+
 
 class LoggingConfig(Section):
     """What is written besides metrics.jsonl."""
@@ -316,7 +335,10 @@ class Config(Section):
         if data.fold is not None and (data.folds is None or data.fold >= data.folds):
             raise ValueError(f"data.fold is {data.fold}, but data.folds is {data.folds}: folds are counted from 0")
         if data.folds is not None and isinstance(data.held_out, str):
-            raise ValueError("data.folds holds out parts of the training split; leave data.held_out a fraction")
+            raise ValueError(
+                f"data.folds holds out parts of the training split, but data.held_out names the split "
+                f"`{data.held_out}`: give data.held_out=0.1 (which folds take the place of), or leave out data.folds"
+            )
         contrastive = self.loss.contrastive
         if contrastive is not None and self.training.accumulation > 1:
             raise ValueError(
@@ -333,6 +355,11 @@ class Config(Section):
     def folder(self) -> Path:
         """The run folder, with its placeholders filled in."""
         return Path(self.output.replace("{name}", self.name).replace("{seed}", str(self.seed))).expanduser()
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether it asks for several runs (of members, seeds or folds) and their combination."""
+        return self.ensemble is not None or (self.data.folds is not None and self.data.fold is None)
 
     @property
     def lengths(self) -> tuple[int, ...]:

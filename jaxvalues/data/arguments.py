@@ -6,7 +6,8 @@ the C = 20 categories of `taxonomy.CATEGORIES`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -28,6 +29,8 @@ SPLITS: tuple[str, ...] = (
 IN_FAVOR, AGAINST = "in favor of", "against"
 STANCES: tuple[str, ...] = (IN_FAVOR, AGAINST)
 
+_SURROGATE = re.compile("[\ud800-\udfff]")  # Python strings can hold them, UTF-8 and tokenizers cannot
+
 
 @dataclass(frozen=True)
 class Argument:
@@ -42,6 +45,16 @@ class Argument:
     def source(self) -> str:
         """The letter of the corpus it comes from (`taxonomy.SOURCES`)."""
         return self.id[:1]
+
+    def faults(self) -> Iterator[str]:
+        """What keeps a model from reading it, a sentence each; an empty text does not."""
+        if self.stance not in STANCES:
+            yield f"the stance of {self.id} is {self.stance!r}, expected {' or '.join(map(repr, STANCES))}"
+        for name, text in (("conclusion", self.conclusion), ("premise", self.premise)):
+            if not isinstance(text, str):  # such as the nan of an empty cell
+                yield f"the {name} of {self.id} is {text!r}, expected text"
+            elif half := _SURROGATE.search(text):
+                yield f"the {name} of {self.id} holds {half[0]!a}, half of a character"
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxvalues.data.arguments import SPLITS, Split
 from jaxvalues.data.taxonomy import CATEGORIES, VALUE_CATEGORY, VALUES
-from jaxvalues.data.tsv import Report, read_arguments, read_labels, stop
+from jaxvalues.data.text import Report, stop
+from jaxvalues.data.tsv import read_arguments, read_labels
 from jaxvalues.errors import UserError
 
 

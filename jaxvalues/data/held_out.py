@@ -10,6 +10,9 @@ from jaxvalues.config import DataConfig
 from jaxvalues.data.arguments import SPLITS, Split, load_split
 from jaxvalues.errors import ConfigError
 
+HELD_OUT = "held_out"
+"""The name of the held-out part in a run folder."""
+
 
 class Parts(NamedTuple):
     """The arguments of a run. No argument is in two parts; reported splits may lack labels."""
@@ -17,16 +20,32 @@ class Parts(NamedTuple):
     training: Split
     held_out: Split
     reported: tuple[Split, ...]
+    whole: Split
+    """The training split before anything was held out."""
+
+    @property
+    def pool(self) -> Split:
+        """The split that the held-out part is of: the training split, or another one that it is all of."""
+        return self.whole if self.held_out.name == self.whole.name else self.held_out
 
     @property
     def by_name(self) -> dict[str, Split]:
-        """Every part under its name; a held-out fraction is called `held_out`."""
-        held_out = "held_out" if self.held_out.name == self.training.name else self.held_out.name
+        """Every part under its name; a held-out fraction or fold is called `held_out`."""
+        held_out = HELD_OUT if self.pool is self.whole else self.held_out.name
         return {split.name: split for split in (self.training, *self.reported)} | {held_out: self.held_out}
 
 
 def load_parts(config: DataConfig) -> Parts:
-    """Load what the config names. Raises ConfigError for an unknown split and for labels that are needed and absent."""
+    """Load what the config names.
+
+    Raises ConfigError for an unknown split, for labels that are needed and absent, for folds that cannot be cut, and
+    for folds of which none is named.
+    """
+    if config.folds is not None and config.fold is None:
+        raise ConfigError(
+            f"data.folds is {config.folds} and data.fold is not given: one run holds out one fold, from 0 to "
+            f"{config.folds - 1}; `jaxvalues train` takes them one after another"
+        )
 
     def load(key: str, name: str, labels: bool) -> Split:
         check_split(key, name)
@@ -35,12 +54,15 @@ def load_parts(config: DataConfig) -> Parts:
             raise ConfigError(f"{key}: the labels of {name} are absent, so it can be predicted, but not learnt from")
         return split
 
-    training = load("data.train", config.train, labels=True)
+    whole = load("data.train", config.train, labels=True)
     if isinstance(config.held_out, str):
-        held_out = load("data.held_out", config.held_out, labels=True)
+        training, held_out = whole, load("data.held_out", config.held_out, labels=True)
+    elif config.folds is None:
+        training, held_out = hold_out(whole, config.held_out, config.held_out_by, config.held_out_seed)
     else:
-        training, held_out = hold_out(training, config.held_out, config.held_out_by, config.held_out_seed)
-    return Parts(training, held_out, tuple(load("data.report", name, labels=False) for name in config.report))
+        fold = cut_folds(whole, config.folds, config.held_out_by, config.held_out_seed)
+        training, held_out = (whole.subset(np.flatnonzero(part)) for part in (fold != config.fold, fold == config.fold))
+    return Parts(training, held_out, tuple(load("data.report", name, labels=False) for name in config.report), whole)
 
 
 def check_split(key: str, name: str) -> None:
@@ -61,9 +83,7 @@ def hold_out(
     if by == "argument":
         held = random.permutation(len(split))[: round(fraction * len(split))]
     else:
-        _, group, sizes = np.unique(
-            [argument.conclusion for argument in split.arguments], return_inverse=True, return_counts=True
-        )
+        group, sizes = _conclusions(split)
         order = random.permutation(len(sizes))
         # The number of groups, taken in this order, that comes nearest to the fraction asked for.
         reached = np.concatenate([[0], np.cumsum(sizes[order])])
@@ -76,3 +96,36 @@ def hold_out(
             "leaves one part empty"
         )
     return split.subset(np.flatnonzero(~mask)), split.subset(np.flatnonzero(mask))
+
+
+def cut_folds(
+    split: Split, count: int, by: Literal["conclusion", "argument"] = "conclusion", seed: int = 0
+) -> np.ndarray:
+    """The fold, 0 to `count` − 1, of every argument of a split: [n] int64.
+
+    By conclusion, all arguments of one conclusion are in one fold. The conclusions, those with most arguments first and
+    equals in an order drawn from `seed`, go one after another into the fold that has the fewest arguments so far
+    (Graham, 1969), so the folds differ in size by no more than one conclusion's arguments. By argument, by at most one.
+    Raises ConfigError for more folds than there are conclusions or arguments.
+    """
+    group, sizes = _conclusions(split) if by == "conclusion" else (np.arange(len(split)), np.ones(len(split), int))
+    if count > len(sizes):
+        raise ConfigError(
+            f"data.folds is {count}, but the {len(split)} arguments of {split.name} have only {len(sizes)} "
+            "conclusions, and a conclusion is never cut: give fewer folds, or data.held_out_by=argument"
+            if by == "conclusion"
+            else f"data.folds is {count}, but {split.name} has only {len(split)} arguments"
+        )
+    drawn = np.random.default_rng(seed).permutation(len(sizes))
+    fold_of_group, filled = np.empty(len(sizes), np.int64), np.zeros(count, np.int64)
+    for one in drawn[np.argsort(-sizes[drawn], kind="stable")]:
+        fold_of_group[one] = filled.argmin()
+        filled[fold_of_group[one]] += sizes[one]
+    return fold_of_group[group]
+
+
+def _conclusions(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """The number of every argument's conclusion [n], and how many arguments each conclusion has."""
+    conclusions = [argument.conclusion for argument in split.arguments]
+    _, group, sizes = np.unique(conclusions, return_inverse=True, return_counts=True)
+    return group, sizes

@@ -9,29 +9,21 @@ Everything else that is wrong gets one sentence with the file and the line; noth
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from jaxvalues.data.arguments import IN_FAVOR, STANCES, Argument
+from jaxvalues.data.arguments import IN_FAVOR, Argument
 from jaxvalues.data.taxonomy import CATEGORIES
+from jaxvalues.data.text import Report, is_blank, read_text, stop
 from jaxvalues.errors import UserError
 
 ID = "Argument ID"
 ARGUMENT_HEADER: tuple[str, ...] = (ID, "Conclusion", "Stance", "Premise")
-
-Report = Callable[[str], None]
-"""Takes one sentence about one problem. `stop` raises the first; `list.append` collects them all."""
-
-
-def stop(problem: str) -> None:
-    """The default `Report`: the first problem is a UserError."""
-    raise UserError(problem)
 
 
 def read_arguments(path: str | Path, *, report: Report = stop) -> tuple[Argument, ...]:
@@ -44,12 +36,12 @@ def read_arguments(path: str | Path, *, report: Report = stop) -> tuple[Argument
     for line, (id, cells) in enumerate(zip(*read_table(path, ARGUMENT_HEADER, report=report), strict=True), start=2):
         conclusion, stance, premise = cells
         argument = Argument(id, conclusion, IN_FAVOR if stance == "in favour of" else stance, premise)
-        if argument.stance not in STANCES:
-            expected = " or ".join(map(repr, STANCES))
-            report(f"{path}, line {line}: the stance of {id} is {stance!r}, expected {expected}")
+        for fault in argument.faults():
+            report(f"{path}, line {line}: {fault}")
         for column, text in (("conclusion", conclusion), ("premise", premise)):
-            if not text.strip():
-                report(f"{path}, line {line}: the {column} of {id} is empty")
+            if is_blank(text):
+                problem = "holds invisible characters only" if text.strip() else "is empty"
+                report(f"{path}, line {line}: the {column} of {id} {problem}")
         arguments.append(argument)
     return tuple(arguments)
 
@@ -78,8 +70,10 @@ def read_table(
     With a collecting `report`, a file that is not such a table has no rows. Raises UserError at the first problem
     otherwise.
     """
-    text = _read_text(Path(path), report)
-    if text is None:
+    text = read_text(Path(path), report)
+    if text == "":
+        report(f"{path}: the file is empty, expected a header line")
+    if not text:
         return (), []
     first, *lines = (line.removesuffix("\r") for line in text.removesuffix("\n").split("\n"))
     if (fields := first.split("\t")) != list(header):
@@ -92,7 +86,7 @@ def read_table(
     if problems:
         return (), []
     ids = tuple(row[0] for row in rows)
-    _check_ids(path, ids, report)
+    _check_ids(path, header[0], ids, report)
     return ids, [row[1:] for row in rows]
 
 
@@ -120,35 +114,6 @@ def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Sequence
         partial.unlink(missing_ok=True)
 
 
-def _read_text(path: Path, report: Report) -> str | None:
-    """The file's text; None, after a report, for a file that is not plain UTF-8 text."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return report(f"{path}: no such file")
-    except OSError as error:
-        return report(f"{path}: cannot be read ({error.strerror})")
-    if problem := _bytes_problem(data):
-        return report(f"{path}{problem}")
-    return data.decode("utf-8")
-
-
-def _bytes_problem(data: bytes) -> str | None:
-    if not data:
-        return ": the file is empty, expected a header line"
-    if data.startswith(codecs.BOM_UTF8):
-        return ", line 1: starts with a byte order mark, expected UTF-8 without one"
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        return f", line {line}: the byte 0x{data[error.start]:02x} is not UTF-8, in which the file must be saved"
-    if (nul := data.find(b"\0")) >= 0:
-        line = data.count(b"\n", 0, nul) + 1
-        return f", line {line}: holds a NUL byte, expected plain text"
-    return None
-
-
 def _header_problem(fields: list[str], header: Sequence[str]) -> str:
     if len(fields) != len(header):
         return f"the header has {len(fields)} columns separated by tabs, expected {len(header)} ({header[0]}, ...)"
@@ -166,10 +131,10 @@ def _row_problems(lines: list[str], rows: list[list[str]], columns: int) -> Iter
             yield f", line {number}: a carriage return inside the line"
 
 
-def _check_ids(path: str | Path, ids: tuple[str, ...], report: Report) -> None:
+def _check_ids(path: str | Path, column: str, ids: tuple[str, ...], report: Report) -> None:
     first_line: dict[str, int] = {}
     for line, id in enumerate(ids, start=2):
         if not id.strip():
-            report(f"{path}, line {line}: the {ID} is empty")
+            report(f"{path}, line {line}: the {column} is empty")
         elif first_line.setdefault(id, line) != line:
-            report(f"{path}, line {line}: the {ID} {id} stands in line {first_line[id]} already")
+            report(f"{path}, line {line}: the {column} {id} stands in line {first_line[id]} already")

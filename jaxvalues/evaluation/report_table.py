@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from jaxvalues.data.taxonomy import CATEGORIES, GROUPS
@@ -35,6 +36,33 @@ def render_scores(scores: Mapping[str, Scores], console: Console) -> None:
         console.print(_details(dict(splits[first : first + side_by_side])))
         console.print()
     console.print(_NOTE, style="dim")
+
+
+def render_members(
+    members: Mapping[str, Mapping[str, Sequence[float]]], ensemble: Mapping[str, float], console: Console
+) -> None:
+    """Print the official F1 of an ensemble under those of its members: {name: {part: the scores of its runs}}.
+
+    Several runs of a member are shown as mean ± standard deviation (of a sample, with n − 1).
+    """
+    from rich.markup import escape
+
+    table = _table("Official F1")
+    table.add_column("runs", justify="right")
+    for part in ensemble:
+        table.add_column(escape(part.replace("_", " ")), justify="right")
+    counts = [max(len(values) for values in parts.values()) for parts in members.values()]
+    for (name, parts), count in zip(members.items(), counts, strict=True):
+        table.add_row(escape(name), str(count), *(_spread(parts.get(part, ())) for part in ensemble))
+    table.add_section()
+    table.add_row("ensemble", str(sum(counts)), *map(_figure, ensemble.values()), style="bold")
+    console.print(table)
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return _figure(values[0] if values else None)
+    return f"{_figure(fmean(values))} ± {_figure(stdev(values))}"
 
 
 def _summary(scores: Mapping[str, Scores]) -> Table:

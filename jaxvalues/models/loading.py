@@ -197,6 +197,12 @@ def fetch(path_or_name: str | Path, revision: str | None = None) -> Path:
         ) from error
 
 
+def hub_name(path_or_name: str) -> str | None:
+    """The name itself where `fetch` takes it for one on the hub, None for a folder."""
+    is_name = _HUB_NAME.fullmatch(path_or_name) and not Path(path_or_name).expanduser().exists()
+    return path_or_name if is_name else None
+
+
 def _init(module: nn.Module, rng: jax.Array) -> dict[str, Any]:
     ids = jnp.zeros((1, 1), jnp.int32)
     return module.init(rng, ids, jnp.ones_like(ids))["params"]

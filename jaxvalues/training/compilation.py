@@ -81,16 +81,20 @@ class Executables:
 
 
 class Programs:
-    """The compiled steps of several runs: those that agree in everything that decides a program share it."""
+    """The compiled steps of several runs: those that agree in everything that decides a program share it.
+
+    Jitted functions that run once at the start can be held beside the steps; they are not counted.
+    """
 
     def __init__(self) -> None:
-        self.held: dict[Hashable, dict[str, Executables]] = {}
+        self.held: dict[Hashable, dict[str, Any]] = {}
 
     def __len__(self) -> int:
-        """Number of compiles of all of them."""
-        return sum(len(one) for steps in self.held.values() for one in steps.values())
+        """Number of compiles of all steps."""
+        held = (one for steps in self.held.values() for one in steps.values())
+        return sum(len(one) for one in held if isinstance(one, Executables))
 
-    def get(self, key: Hashable, make: Callable[[], dict[str, Executables]]) -> dict[str, Executables]:
+    def get(self, key: Hashable, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The steps held under `key`, made now if there are none."""
         if key not in self.held:
             self.held[key] = make()

@@ -36,3 +36,11 @@ def join_processes() -> None:
             f"runtime.distributed: the other processes were not found ({str(error).rstrip('.')}); without SLURM, MPI, "
             f"Kubernetes or a TPU pod, each process needs {ADDRESS}=host:port, {COUNT} and {NUMBER}"
         ) from None
+
+
+def meet(what: str) -> None:
+    """Wait until every process of the run has come this far."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(what)

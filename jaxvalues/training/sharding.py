@@ -48,6 +48,11 @@ def make_mesh(config: MeshConfig) -> Mesh:
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def single_mesh() -> Mesh:
+    """A mesh of one device alone, for what needs no more: reading a run to write it elsewhere."""
+    return jax.make_mesh((1,) * len(AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=jax.devices()[:1])
+
+
 def row_shards(mesh: Mesh) -> int:
     """Over how many devices the rows of a batch are split."""
     return math.prod(mesh.shape[axis] for axis in ROWS)

@@ -1,4 +1,4 @@
-"""Holding out: disjoint parts, whole conclusions, the same every time, near the fraction asked for."""
+"""Holding out and cutting folds: disjoint parts, whole conclusions, the same every time, near the sizes asked for."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxvalues.config import DataConfig
 from jaxvalues.data.arguments import IN_FAVOR, Argument, Split, load_split
-from jaxvalues.data.held_out import hold_out
+from jaxvalues.data.held_out import cut_folds, hold_out, load_parts
 from jaxvalues.errors import ConfigError
 
 
@@ -56,9 +57,63 @@ def test_an_empty_part_is_an_error(by: str) -> None:
         hold_out(split_of([2, 2]), 0.01, by)
 
 
+# What no cut into whole conclusions can better: one of them has 30 of the 100 arguments.
+BALANCED = {2: [50, 50], 3: [34, 33, 33], 4: [30, 24, 23, 23], 5: [30, 18, 18, 17, 17]}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("count", BALANCED)
+def test_folds_are_as_balanced_as_whole_conclusions_allow(count: int, seed: int) -> None:
+    fold = cut_folds(SPLIT, count, seed=seed)
+    assert sorted(np.bincount(fold), reverse=True) == BALANCED[count]
+    pairs = {(argument.conclusion, number) for argument, number in zip(SPLIT.arguments, fold, strict=True)}
+    assert len(pairs) == 15  # each conclusion in one fold
+
+
+def test_folds_of_arguments_differ_by_at_most_one() -> None:
+    for count in (2, 3, 7, 99, 100):
+        rows = np.bincount(cut_folds(SPLIT, count, "argument"), minlength=count)
+        assert rows.max() - rows.min() <= 1
+
+
+@pytest.mark.parametrize("by", ["conclusion", "argument"])
+def test_folds_follow_the_seed_and_not_the_order_of_the_file(by: str) -> None:
+    folds = [cut_folds(SPLIT, 4, by, seed).tolist() for seed in (0, 0, 1, 2)]
+    assert folds[0] == folds[1]
+    assert len({tuple(fold) for fold in folds}) == 3
+    if by == "conclusion":
+        order = np.random.default_rng(1).permutation(len(SPLIT))
+        assert np.array_equal(cut_folds(SPLIT.subset(order), 4, by), np.array(folds[0])[order])
+
+
+def test_a_run_holds_out_one_fold_and_trains_on_the_others() -> None:
+    config = DataConfig(source="sample", folds=3)
+    parts = [load_parts(config.model_copy(update={"fold": fold})) for fold in range(3)]
+    whole = load_split("training", source="sample")
+    assert sorted(id for one in parts for id in one.held_out.ids) == sorted(whole.ids)
+    for one in parts:
+        assert not set(one.training.ids) & set(one.held_out.ids)
+        assert {*one.training.ids, *one.held_out.ids} == set(one.whole.ids) == set(whole.ids)
+        assert not {a.conclusion for a in one.training.arguments} & {a.conclusion for a in one.held_out.arguments}
+        assert one.pool is one.whole
+        assert set(one.by_name) == {"training", "held_out", "validation", "test"}
+
+
+def test_more_folds_than_there_are_parts_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.folds is 16, but the 100 arguments of training have only 15 concl"):
+        cut_folds(SPLIT, 16)
+    with pytest.raises(ConfigError, match=r"data\.folds is 101, but training has only 100 arguments"):
+        cut_folds(SPLIT, 101, "argument")
+    with pytest.raises(ConfigError, match=r"data\.folds is 3 and data\.fold is not given: .* from 0 to 2"):
+        load_parts(DataConfig(source="sample", folds=3))
+
+
 def test_on_the_real_training_split(real_data: Path) -> None:
     training = load_split("training", dir=real_data)
     rest, held = hold_out(training, 0.1)
     assert not {a.conclusion for a in rest.arguments} & {a.conclusion for a in held.arguments}
     assert len(rest) + len(held) == len(training) == 5393
     assert abs(len(held) - 539.3) < 30
+    for count in (3, 5, 10):
+        rows = np.bincount(cut_folds(training, count))
+        assert rows.max() - rows.min() <= 1

@@ -22,6 +22,15 @@ def test_reads_text_as_it_stands(tmp_path: Path):
     assert read_arguments(path) == (Argument("A1", '"Tit" for tat', "in favor of", '"x  y\u2028\x85 é '),)
 
 
+@pytest.mark.parametrize(
+    "text", ["😀", "مرحبا", "\u200bx", "e\u0301", "\u0301", "।", "\ue000", "a\x07\x85\u2028b", "[SEP]", "-"]
+)
+def test_accepts_whatever_shows_something(tmp_path: Path, text: str):
+    path = tmp_path / "a.tsv"
+    path.write_bytes((HEADER + f"A1\t{text}\tagainst\t{text}\n").encode())
+    assert read_arguments(path) == (Argument("A1", text, "against", text),)
+
+
 def test_accepts_crlf_a_missing_last_newline_and_the_older_spelling(tmp_path: Path):
     path = tmp_path / "a.tsv"
     path.write_bytes((HEADER + "A1\tc\tin favour of\tour favour\n" + ROW.replace("A1", "A2")[:-1]).encode())
@@ -73,6 +82,11 @@ def test_quotes_of_the_published_rows_survive(real_data: Path):
         ),
         pytest.param((HEADER + "A2\tc\tagainst\t \n").encode(), ", line 2: the premise of A2 is empty", id="premise"),
         pytest.param((HEADER + "A2\t\tagainst\tp\n").encode(), ", line 2: the conclusion of A2 is", id="conclusion"),
+        pytest.param(
+            (HEADER + ROW + "A2\tc\tagainst\t \u200b\u2060\x07\u3000\n").encode(),
+            ", line 3: the premise of A2 holds invisible characters only",
+            id="invisible",
+        ),
     ],
 )
 def test_each_fault_is_one_sentence_and_the_file_stays(tmp_path: Path, content: bytes, problem: str):

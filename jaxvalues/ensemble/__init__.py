@@ -1,0 +1,6 @@
+"""Several runs and their combination: members × seeds × folds trained in one command, or finished runs put together."""
+
+from jaxvalues.ensemble.combination import combine_runs
+from jaxvalues.ensemble.training import train
+
+__all__ = ["combine_runs", "train"]

@@ -1,0 +1,199 @@
+"""Systems made one: their probabilities combined, the decision tuned, everything written to a folder.
+
+Only held-out predictions decide: thresholds, and the weights of a stack, are fitted on arguments that every system held
+out, each predicted by a run that was not trained on it. (The best step of a run was chosen there too, so held-out
+scores come out a little too good; the splits that are reported take no part in any of it.)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+
+from jaxvalues.config import Config, DecisionConfig
+from jaxvalues.data.arguments import Split
+from jaxvalues.data.held_out import HELD_OUT, cut_folds
+from jaxvalues.data.taxonomy import CATEGORIES
+from jaxvalues.ensemble.columns import Column, Run, read_columns, shared_arguments, system_key
+from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.evaluation.combine import Stack, cross_fit, fit_stack, mean
+from jaxvalues.evaluation.decision import Decision, choose
+from jaxvalues.evaluation.official import Scores
+from jaxvalues.evaluation.report_table import render_members
+from jaxvalues.narration import Narrator
+from jaxvalues.provenance import checksum, describe_process, write_json
+from jaxvalues.run_folder import RunFolder
+from jaxvalues.training.processes import is_main
+
+Method = Literal["mean", "stack"]
+
+STACK_FOLDS = 5
+
+
+def combine_runs(
+    runs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    method: Method = "mean",
+    dir: str | Path | None = None,
+    console: Console | None = None,
+) -> dict[str, Scores]:
+    """Combine finished runs, and ensembles, into the folder `out`; decisions are made as the first run's config says.
+
+    `dir` is where the data lies, if it is not where the runs say. Returns {split: Scores}. Raises UserError or
+    ConfigError with one sentence, before anything is written, for runs that cannot be combined.
+    """
+    if len(runs) < 2:
+        raise ConfigError("an ensemble needs at least two runs")
+    check_folder(Path(out))
+    if (Path(out) / "config.yaml").exists():
+        raise ConfigError(f"{out} holds an ensemble that `jaxvalues train` made: give another folder")
+    places = [Path(place).resolve() for place in (*runs, out)]
+    if twice := [place for place, given in zip(places, (*runs, out), strict=True) if places.count(place) > 1]:
+        raise ConfigError(f"{twice[0]} is given twice")
+    columns = read_columns(runs, dir)
+    narrator = Narrator(console or Console())
+    combination = combine(columns, method, columns[0].runs[0].config.decision)
+    return write(combination, Path(out), narrator)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ConfigError if an ensemble would take the place of a run."""
+    if (folder / "config.yaml").exists() and not RunFolder(folder).is_ensemble:
+        raise ConfigError(f"{folder} holds a single run: give the ensemble another folder")
+
+
+@dataclass(frozen=True, eq=False)
+class Combination:
+    """Systems made one: what it decides, and how."""
+
+    columns: list[Column]
+    method: Method
+    stack: Stack | None
+    held_out: Split
+    """The arguments it was fitted and tuned on: those that every system has held-out predictions for."""
+    probabilities: dict[str, np.ndarray]
+    """[n, C] of `held_out` and of every reported split."""
+    decision: Decision
+
+
+def combine(columns: list[Column], method: Method, decision: DecisionConfig) -> Combination:
+    """Combine systems: their mean probability, or a stack of logistic regressions, then the decision.
+
+    What is tuned is tuned on the arguments that every system held out, and on no other: see `shared_arguments`. There
+    each system's prediction is that of a single run, while on a reported split it is the mean of its folds' runs. The
+    thresholds of a stack are tuned on probabilities that are cross-fitted by conclusion, so that they and its weights
+    are not chosen on the same predictions. Raises ConfigError if no argument is held out by every system.
+    """
+    shared = shared_arguments({column.name: column.held_out.ids for column in columns})
+    pool = columns[0].runs[0].parts.pool
+    held_out = pool.subset(row for row, id in enumerate(pool.ids) if id in shared)
+    tuned_on = np.stack([_rows(column, held_out) for column in columns])
+    stack = None
+    if method == "stack":
+        probabilities = cross_fit(tuned_on, held_out.labels, _stack_folds(held_out))
+        stack = fit_stack(tuned_on, held_out.labels)
+    else:
+        probabilities = mean(tuned_on)
+    blend = mean if stack is None else stack
+    reported = {name: blend(np.stack([one.reported[name] for one in columns])) for name in columns[0].reported}
+    chosen = choose(decision, held_out.labels, probabilities)
+    systems = f"{len(columns)} systems" if len(columns) > 1 else "one system"
+    how = f"{method} of {systems} ({sum(len(column.runs) for column in columns)} runs), {chosen.how}"
+    decided = Decision(chosen.thresholds, how)
+    return Combination(columns, method, stack, held_out, {HELD_OUT: probabilities, **reported}, decided)
+
+
+def write(combination: Combination, path: Path, narrator: Narrator, config: Config | None = None) -> dict[str, Scores]:
+    """Write an ensemble's folder, with the config it was trained from if there is one, and say what came out."""
+    folder, columns = RunFolder(path), combination.columns
+    runs = [run for column in columns for run in column.runs]
+    parts = runs[0].parts
+    if is_main():
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"the folder {path} cannot be made ({error.strerror})") from None
+        (path / "scores.json").unlink(missing_ok=True)  # of an earlier combination, until the files agree again
+        write_json(path / "ensemble.json", _description(combination, path))
+        data = {split.name: checksum(split) for split in (parts.whole, *parts.reported)}
+        fingerprint = None if config is None else config.fingerprint()
+        write_json(path / "environment.json", describe_process() | {"config": fingerprint, "base": None, "data": data})
+        if config is not None:
+            folder.write_config(config)
+
+    decision, probabilities = combination.decision, combination.probabilities
+    folder.write_decision(decision)
+    held_out = folder.write_predictions(replace(combination.held_out, name=HELD_OUT), probabilities[HELD_OUT], decision)
+    results = {split: folder.write_predictions(split, probabilities[split.name], decision) for split in parts.reported}
+    scores = {split.name: result for split, result in results.items() if result is not None}
+    folder.write_scores(None, decision, held_out, scores)
+
+    sizes = {column.name: len(column.held_out.ids) for column in columns}
+    if set(sizes.values()) != {len(combination.held_out)}:
+        there = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        narrator.say(
+            f"the systems hold out different arguments ({there}): decisions are tuned on the "
+            f"{len(combination.held_out)} that all of them hold out"
+        )
+    for split, result in results.items():
+        if result is None:
+            narrator.unscored(split)
+    narrator.say(f"{decision.how}: {decision.span}\n")
+    f1 = {name: one.official_f1 for name, one in {HELD_OUT: held_out, **scores}.items()}
+    render_members(_members(runs), f1, narrator.console)
+    narrator.console.print()
+    narrator.scores(scores, any(run.config.model.config is not None for run in runs), path)
+    return scores
+
+
+def _description(combination: Combination, path: Path) -> dict[str, Any]:
+    """Contents of ensemble.json; folders are written relative to it."""
+    systems = [
+        {"name": column.name, "folders": [os.path.relpath(folder.path, path) for folder in column.folders]}
+        for column in combination.columns
+    ]
+    stack = combination.stack and {
+        name: {"weights": weights.tolist(), "bias": float(bias)}
+        for name, weights, bias in zip(CATEGORIES, combination.stack.weights, combination.stack.bias, strict=True)
+    }
+    return {"method": combination.method, "systems": systems, "stack": stack}
+
+
+def _members(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
+    """{member: {part: official F1 of its runs}}; runs that differ in seed and fold alone are one member."""
+    kinds: dict[str, list[Run]] = {}
+    for run in runs:
+        config = run.config.model_copy(update={"seed": 0})
+        kinds.setdefault(config.name + system_key(config, config.model.path), []).append(run)
+    names = [kind[0].config.name for kind in kinds.values()]
+    members: dict[str, dict[str, list[float]]] = {}
+    for name, kind in zip(names, kinds.values(), strict=True):
+        parts: dict[str, list[float]] = {}
+        for run in kind:
+            for part, one in {HELD_OUT: run.folder.held_out_scores(), **run.folder.scores()}.items():
+                parts.setdefault(part, []).append(one.official_f1)
+        members[name if names.count(name) == 1 else str(kind[0].folder.path)] = parts
+    return members
+
+
+def _rows(column: Column, held_out: Split) -> np.ndarray:
+    """A system's held-out probabilities [n, C] of these arguments."""
+    row = {id: number for number, id in enumerate(column.held_out.ids)}
+    return column.held_out.probabilities[[row[id] for id in held_out.ids]]
+
+
+def _stack_folds(held_out: Split) -> np.ndarray:
+    conclusions = len({argument.conclusion for argument in held_out.arguments})
+    if conclusions < STACK_FOLDS:
+        raise ConfigError(
+            f"a stack is fitted on held-out arguments of at least {STACK_FOLDS} conclusions, and here are "
+            f"{conclusions}: use the method mean"
+        )
+    return cut_folds(held_out, STACK_FOLDS)

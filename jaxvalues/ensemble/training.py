@@ -1,0 +1,90 @@
+"""Training what a config asks for: one run, or several one after another and their combination."""
+
+from __future__ import annotations
+
+import functools
+import gc
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from jaxvalues.assembly import build_system, find_base, find_tokenizer, settle
+from jaxvalues.config import Config, EnsembleConfig, load_config, runs_of
+from jaxvalues.data.held_out import load_parts
+from jaxvalues.data.template import load_template
+from jaxvalues.ensemble.columns import (
+    check_different_folds,
+    check_same_data,
+    read_columns,
+    shared_arguments,
+    system_key,
+    system_name,
+)
+from jaxvalues.ensemble.combination import check_folder, combine, write
+from jaxvalues.errors import ConfigError
+from jaxvalues.evaluation.official import Scores
+from jaxvalues.narration import Narrator
+from jaxvalues.provenance import differences
+from jaxvalues.run import start_process
+from jaxvalues.run import train as train_run
+from jaxvalues.training.compilation import Programs
+from jaxvalues.training.processes import meet
+from jaxvalues.training.sharding import make_mesh
+
+
+def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
+    """Train what a config asks for: one run, or several one after another and their combination.
+
+    Each run has a folder of its own in `config.folder` and goes on by itself as any run does: a finished one is not
+    trained again, so the same command goes on where it was stopped, and one with more seeds or members adds what is
+    new. The combination takes seconds and is made anew each time. Returns {split: Scores} of the run, or of the
+    ensemble. Raises UserError (ConfigError for what the config says), wherever possible before anything is trained.
+    """
+    if not config.is_ensemble:
+        return train_run(config, console)
+    narrator, programs = start_process(config, console), Programs()
+    runs = runs_of(config)
+    check_folder(config.folder)
+    check_runs(runs, narrator, programs)
+    brief = Narrator(narrator.console, brief=True)
+    for number, one in enumerate(runs, start=1):
+        narrator.say(f"\nrun {number} of {len(runs)}: {one.folder.name}")
+        train_run(one, programs=programs, narrator=brief)
+        gc.collect()  # whatever still holds on to its arrays must not outlive it
+    narrator.say(f"\ncompiled {len(programs)} programs for {len(runs)} runs")
+    meet("the runs of an ensemble are written")
+    method = (config.ensemble or EnsembleConfig()).method
+    combination = combine(read_columns([one.folder for one in runs]), method, config.decision)
+    return write(combination, config.folder, narrator, settle(config))
+
+
+def check_runs(runs: Sequence[Config], narrator: Narrator, programs: Programs) -> None:
+    """Find whatever is wrong with any of the runs, and with their combination, before the first one is trained.
+
+    Loads data and tokenizers, reads the configs of the models, builds every member's network, and computes nothing.
+    """
+    load = functools.cache(load_parts)
+    systems: dict[str, list[tuple[str, Config]]] = {}
+    held_out: dict[str, list[str]] = {}
+    checked = set()
+    for one in map(settle, runs):
+        systems.setdefault(system_key(one, one.model.path), []).append((one.folder.name, one))
+        parts = load(one.data)
+        held_out.setdefault(system_name(one), []).extend(parts.held_out.ids)
+        before = one.folder / "config.yaml"
+        if before.exists() and (changed := differences(load_config(before), one)):
+            raise ConfigError(
+                f"{one.folder} holds a run of other settings ({', '.join(changed)}): give another output=FOLDER, or "
+                "remove it"
+            )
+        if one.name not in checked:
+            checked.add(one.name)
+            base = find_base(one.model, one.seed)
+            template = load_template(one.formulation.template, one.formulation.descriptions)
+            tokenizer = find_tokenizer(one, base, parts.whole, template)
+            mesh = make_mesh(one.mesh)
+            build_system(one, base, tokenizer, mesh, announce=narrator.compiled, programs=programs)
+    for system in systems.values():
+        check_different_folds(system)
+    check_same_data((one.name, load(one.data)) for one in runs)
+    shared_arguments(held_out)

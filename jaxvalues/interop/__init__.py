@@ -1,0 +1,1 @@
+"""Runs in other libraries' formats, and back."""

@@ -1,0 +1,59 @@
+"""Finished runs of the embedded sample, whose predictions are made up: no network is trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import tiny
+
+from jaxvalues.config import Config
+from jaxvalues.data.held_out import HELD_OUT, load_parts
+from jaxvalues.evaluation.decision import Decision
+from jaxvalues.provenance import checksum, write_json
+from jaxvalues.run_folder import RunFolder
+
+
+def config_of(name: str = "a", seed: int = 0, *, decision: dict[str, Any] | None = None, **data: Any) -> Config:
+    """A config of the sample, each name with a learning rate of its own; `data` is what its section says besides."""
+    sections = {
+        "data": {"report": ["validation", "test"], **data},
+        "optimizer": {"learning_rate": 1 / crc32(name.encode())},
+    }
+    config = tiny.config({**sections, "decision": decision or {}})
+    return config.model_copy(update={"name": name, "seed": seed})
+
+
+def finish(folder: Path, config: Config, skill: float = 1.5, draw: int = 0) -> Path:
+    """Write the folder of a finished run whose logits are `skill` times the truth, and noise from `draw`."""
+    random = np.random.default_rng(draw)
+    parts = load_parts(config.data)
+    run = RunFolder(folder)
+    folder.mkdir(parents=True)
+    data = {name: checksum(split) for name, split in parts.by_name.items()}
+    write_json(folder / "environment.json", {"base": f"random weights, seed {config.seed}", "data": data})
+    decision = Decision(np.full(20, 0.3), "made up")
+    scores = {}
+    for split in (replace(parts.held_out, name=HELD_OUT), *parts.reported):
+        logits = skill * (2 * split.labels - 1) - 1 + random.normal(size=split.labels.shape)
+        probabilities = (1 / (1 + np.exp(-logits))).astype(np.float32)
+        scores[split.name] = run.write_predictions(split, probabilities, decision)
+    run.write_decision(decision)
+    run.write_config(config)
+    run.write_scores(7, decision, scores.pop(HELD_OUT), scores)
+    return folder
+
+
+def folds(place: Path, name: str, count: int, seed: int = 0, only: tuple[int, ...] = (), **data: Any) -> list[Path]:
+    """The finished runs of a system cut in folds: all of them, or `only` some."""
+    return [
+        finish(
+            place / f"{name}-seed{seed}-fold{fold}",
+            config_of(name, seed, folds=count, fold=fold, **data),
+            draw=crc32(f"{name} {seed} {fold}".encode()),
+        )
+        for fold in only or range(count)
+    ]

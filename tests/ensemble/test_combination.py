@@ -1,0 +1,317 @@
+"""Finished runs combined: against plain numpy, from arguments no run was trained on, and with a sentence otherwise."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up import config_of, finish, folds
+from rich.console import Console
+from runs import command
+
+from jaxvalues.data.arguments import load_split, sample_folder
+from jaxvalues.data.held_out import cut_folds, load_parts
+from jaxvalues.ensemble import combine_runs
+from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.evaluation.combine import cross_fit, fit_stack
+from jaxvalues.evaluation.official import score
+from jaxvalues.evaluation.predictions import read_predictions, read_thresholds
+from jaxvalues.evaluation.thresholds import decide, tune_global, tune_per_category
+from jaxvalues.run_folder import RunFolder
+
+WHOLE = load_split("training", source="sample")
+TEST = load_split("test", source="sample")
+
+
+def table(folder: Path, part: str) -> dict[str, np.ndarray]:
+    """A probabilities file as {argument: probabilities [20]}."""
+    read = read_predictions(folder / f"probabilities-{part}.tsv")
+    return dict(zip(read.ids, read.probabilities, strict=True))
+
+
+def held_out(folders: list[Path]) -> dict[str, np.ndarray]:
+    """A system's held-out predictions, whichever run they are of."""
+    return {id: row for folder in folders for id, row in table(folder, "held_out").items()}
+
+
+def labels_of(ids: list[str]) -> np.ndarray:
+    row = {id: number for number, id in enumerate(WHOLE.ids)}
+    return WHOLE.labels[[row[id] for id in ids]]
+
+
+def quietly(runs: list[Path], out: Path, **options: str) -> str:
+    """Combine; what was printed, in one line."""
+    screen = Console(file=io.StringIO(), width=120)
+    combine_runs(runs, out, console=screen, **options)
+    return " ".join(screen.file.getvalue().split())
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> list[list[Path]]:
+    """Two systems of three folds each."""
+    return [folds(tmp_path, "a", 3), folds(tmp_path, "b", 3)]
+
+
+def test_the_mean_against_numpy(two: list[list[Path]], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    printed = quietly([*two[1], *reversed(two[0])], out)  # in any order
+
+    combined = table(out, "held_out")
+    assert list(combined) == list(WHOLE.ids)
+    systems = [held_out(system) for system in two]
+    for id, row in combined.items():
+        np.testing.assert_allclose(row, np.mean([system[id] for system in systems], axis=0), rtol=1e-6)
+    for split in ("validation", "test"):
+        of_all = [table(folder, split) for system in two for folder in system]
+        for id, row in table(out, split).items():
+            np.testing.assert_allclose(row, np.mean([one[id] for one in of_all], axis=0), rtol=1e-6)
+
+    thresholds, how = read_thresholds(out)
+    assert (thresholds == tune_global(WHOLE.labels, np.stack([*combined.values()]))).all()
+    assert how == "mean of 2 systems (6 runs), one threshold tuned on 230 held-out arguments"
+    assert how in printed
+    predicted = read_predictions(out / "predictions-test.tsv").probabilities
+    assert np.array_equal(predicted, decide(np.stack([*table(out, "test").values()]), thresholds))
+    scores = RunFolder(out).scores()
+    assert scores["test"] == score(TEST.labels, predicted.astype(int))
+    assert set(scores) == {"validation", "test"}
+    assert RunFolder(out).held_out_scores() == score(WHOLE.labels, decide(np.stack([*combined.values()]), thresholds))
+
+
+def test_the_table_of_members(two: list[list[Path]], tmp_path: Path) -> None:
+    seeds = folds(tmp_path, "a", 3, seed=1)
+    printed = quietly([*two[0], *two[1], *seeds], tmp_path / "out")
+    values = [RunFolder(folder).scores()["test"].official_f1 for folder in two[0] + seeds]
+    row = printed[printed.index(" a ") :].split(" b ")[0].split()
+    assert row[:2] == ["a", "6"]
+    assert row[-3:] == [f"{np.mean(values):.3f}"[1:], "±", f"{np.std(values, ddof=1):.3f}"[1:]]
+    assert f"ensemble 9 {RunFolder(tmp_path / 'out').held_out_scores().official_f1:.3f}".replace(" 0.", " .") in printed
+
+
+def test_a_stack_is_fitted_on_all_and_tuned_on_cross_fitted_predictions(two: list[list[Path]], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    quietly(two[0] + two[1], out, method="stack")
+    columns = np.stack([[held_out(system)[id] for id in WHOLE.ids] for system in two])
+    crossed = cross_fit(columns, WHOLE.labels, cut_folds(WHOLE, 5, "conclusion"))
+    assert np.array_equal(np.stack([*table(out, "held_out").values()]), crossed)
+    assert (read_thresholds(out)[0] == tune_global(WHOLE.labels, crossed)).all()
+
+    stack = fit_stack(columns, WHOLE.labels)
+    means = np.stack([np.mean([[*table(folder, "test").values()] for folder in system], axis=0) for system in two])
+    np.testing.assert_allclose(np.stack([*table(out, "test").values()]), stack(means), rtol=1e-5)
+    written = json.loads((out / "ensemble.json").read_text())["stack"]
+    assert [one["bias"] for one in written.values()] == stack.bias.tolist()
+    assert [one["weights"] for one in written.values()] == stack.weights.tolist()
+
+
+MIXTURES = {
+    "the same fraction": lambda place: [
+        [finish(place / f"a{seed}", config_of("a", seed, held_out=0.3), draw=seed)] for seed in range(3)
+    ],
+    "folds and a fraction": lambda place: [
+        folds(place, "a", 3),
+        [finish(place / "b", config_of("b", held_out=0.3, held_out_by="argument"))],
+    ],
+    "some folds only": lambda place: [folds(place, "a", 4, only=(0, 2, 3)), folds(place, "b", 3, only=(1, 2))],
+    "folds of other cuts": lambda place: [folds(place, "a", 3), folds(place, "b", 5, held_out_seed=3)],
+    "another split": lambda place: [
+        [finish(place / f"a{seed}", config_of("a", seed, held_out="validation", report=["test"]), draw=seed)]
+        for seed in range(2)
+    ],
+}
+
+
+@pytest.mark.parametrize("method", ["mean", "stack"])
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_nothing_is_tuned_on_what_a_run_was_trained_on(mixture: str, method: str, tmp_path: Path) -> None:
+    systems = MIXTURES[mixture](tmp_path)
+    printed = quietly([folder for system in systems for folder in system], tmp_path / "out", method=method)
+    combined = table(tmp_path / "out", "held_out")
+    parts = {folder: load_parts(RunFolder(folder).config().data) for system in systems for folder in system}
+
+    # Each argument has, from every system, exactly the prediction of a run that was not trained on it.
+    every = {id for one in parts.values() for id in one.held_out.ids}
+    for id in every:
+        sources = [[folder for folder in system if id in parts[folder].held_out.ids] for system in systems]
+        assert all(id not in parts[folder].training.ids for system in sources for folder in system)
+        assert (id in combined) == all(len(system) == 1 for system in sources)
+        if id in combined and method == "mean":
+            rows = [table(folder, "held_out")[id] for (folder,) in sources]
+            np.testing.assert_allclose(combined[id], np.mean(rows, axis=0), rtol=1e-6)
+    reported = {id for one in parts.values() for split in one.reported for id in split.ids}
+    assert len(combined) > 0
+    assert not combined.keys() & reported
+    assert f"tuned on {len(combined)} held-out arguments" in read_thresholds(tmp_path / "out")[1]
+    mixed = len({len(held_out(system)) for system in systems} | {len(combined)}) > 1
+    assert ("the systems hold out different arguments" in printed) == mixed
+    assert (f"tuned on the {len(combined)} that all of them hold out" in printed) == mixed
+
+
+def test_predictions_that_not_every_system_has_decide_nothing(tmp_path: Path) -> None:
+    runs = [*folds(tmp_path, "a", 3), finish(tmp_path / "b", config_of("b", held_out=0.3))]
+    quietly(runs, tmp_path / "before", method="stack")
+    shared = table(tmp_path / "before", "held_out")
+    for run in runs[:3]:
+        lines = (run / "probabilities-held_out.tsv").read_text().splitlines()
+        changed = [
+            line if line.split("\t")[0] in {*shared, "Argument ID"} else "\t".join([line.split("\t")[0]] + 20 * ["0.5"])
+            for line in lines
+        ]
+        assert changed != lines
+        (run / "probabilities-held_out.tsv").write_text("\n".join(changed) + "\n")
+    quietly(runs, tmp_path / "after", method="stack")
+    for name in ("thresholds.json", "probabilities-test.tsv", "probabilities-held_out.tsv", "scores.json"):
+        assert (tmp_path / "after" / name).read_bytes() == (tmp_path / "before" / name).read_bytes()
+
+
+def test_decisions_are_made_as_the_first_run_says(tmp_path: Path) -> None:
+    first = finish(tmp_path / "a", config_of("a", decision={"threshold": "tuned_per_category"}, held_out=0.5))
+    second = finish(tmp_path / "b", config_of("b", decision={"threshold": "fixed", "value": 0.4}, held_out=0.5), draw=1)
+    quietly([first, second], tmp_path / "per-category")
+    combined = table(tmp_path / "per-category", "held_out")
+    expected = tune_per_category(labels_of([*combined]), np.stack([*combined.values()]))
+    assert np.array_equal(read_thresholds(tmp_path / "per-category")[0], expected)
+    quietly([second, first], tmp_path / "fixed")
+    assert set(read_thresholds(tmp_path / "fixed")[0]) == {0.4}
+    assert read_thresholds(tmp_path / "fixed")[1] == "mean of 2 systems (2 runs), fixed threshold 0.4"
+
+
+def test_an_ensemble_is_one_system_of_another(two: list[list[Path]], tmp_path: Path) -> None:
+    quietly(two[0] + two[1], tmp_path / "inner")
+    single = finish(tmp_path / "c", config_of("c", held_out=0.5), draw=9)
+    printed = quietly([single, tmp_path / "inner"], tmp_path / "outer/deep")
+    inner, outer = table(tmp_path / "inner", "test"), table(tmp_path / "outer/deep", "test")
+    for id, row in table(single, "test").items():
+        np.testing.assert_allclose(outer[id], (row + inner[id]) / 2, rtol=1e-6)
+    assert set(table(tmp_path / "outer/deep", "held_out")) == set(table(single, "held_out"))
+    assert "mean of 2 systems (7 runs)" in printed
+    # Folders are named relative to the ensemble's, so that all can move together.
+    shutil.copytree(tmp_path, tmp_path.with_name("moved"))
+    quietly([tmp_path.with_name("moved") / "outer/deep", tmp_path.with_name("moved") / "c"], tmp_path / "again")
+
+
+def test_combining_anew_replaces_the_combination(two: list[list[Path]], tmp_path: Path) -> None:
+    quietly(two[0], tmp_path / "out")
+    quietly(two[1], tmp_path / "fresh")
+    quietly(two[1], tmp_path / "out")
+    for name in ("thresholds.json", "probabilities-test.tsv", "scores.json", "ensemble.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A copy of the sample in which one label of the test split is another one."""
+    with sample_folder() as sample:
+        shutil.copytree(sample, tmp_path / "elsewhere")
+    labels = tmp_path / "elsewhere/labels-test.tsv"
+    lines = labels.read_text().split("\n")
+    lines[1] = lines[1].replace("\t0", "\t1", 1)
+    labels.write_text("\n".join(lines))
+    return tmp_path / "elsewhere"
+
+
+def test_the_data_can_lie_elsewhere(two: list[list[Path]], elsewhere: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a-seed0-fold0 was made with other data than .*: its part test differs; give"):
+        quietly(two[0], tmp_path / "out", dir=elsewhere)
+    with sample_folder() as sample:
+        quietly(two[0], tmp_path / "out", dir=sample)
+    assert RunFolder(tmp_path / "out").is_finished
+
+
+def test_runs_of_other_data_are_refused(two: list[list[Path]], elsewhere: Path, tmp_path: Path) -> None:
+    other = finish(tmp_path / "c", config_of("c", dir=str(elsewhere)))
+    with pytest.raises(ConfigError, match=r"a-seed0-fold0 and .*c read different data: their split test differs"):
+        quietly([*two[0], other], tmp_path / "out")
+
+
+def wrong(place: Path, two: list[list[Path]]) -> dict[str, tuple[list[object], int, str]]:
+    """Words of `jaxvalues ensemble`, the exit code, and what is said."""
+    (a0, a1, _), (b0, *_) = two
+    out = place / "out"
+    unfinished = place / "unfinished"
+    shutil.copytree(a0, unfinished)
+    (unfinished / "scores.json").unlink()
+    old = place / "old"
+    shutil.copytree(a0, old)
+    (old / "probabilities-held_out.tsv").unlink()
+    shutil.copytree(a0, place / "copy")
+    short = place / "short"
+    shutil.copytree(a0, short)
+    lines = (short / "probabilities-test.tsv").read_text().splitlines()
+    (short / "probabilities-test.tsv").write_text("\n".join(lines[:-1]) + "\n")
+    strange = place / "strange"
+    shutil.copytree(a0, strange)
+    (strange / "probabilities-held_out.tsv").write_text((a1 / "probabilities-held_out.tsv").read_text())
+    reports = finish(place / "reports", config_of("c", report=["test"]))
+    on_validation = finish(place / "on-validation", config_of("d", held_out="validation", report=["test"]))
+    quietly(two[0], place / "broken")
+    (place / "broken/scores.json").unlink()
+    return {
+        "one run": ([a0, "--out", out], 2, "an ensemble needs at least two runs"),
+        "no out": ([a0, a1], 2, "--out"),
+        "no such method": ([a0, a1, "--out", out, "--method", "max"], 2, "max"),
+        "no run": ([a0, place / "nothing", "--out", out], 1, "nothing holds no finished run (no scores.json)"),
+        "not finished": ([a0, unfinished, "--out", out], 1, "unfinished holds no finished run"),
+        "ensemble not finished": ([a0, place / "broken", "--out", out], 1, "holds an ensemble that is not finished"),
+        "no held-out predictions": ([old, b0, "--out", out], 1, "old has no probabilities-held_out.tsv"),
+        "twice": ([a0, b0, a0, "--out", out], 2, "a-seed0-fold0 is given twice"),
+        "a copy": ([a0, place / "copy", "--out", out], 2, "are the same run: an ensemble needs runs that differ"),
+        "other splits": ([a0, reports, "--out", out], 2, "reports validation, test, but"),
+        "nothing shared": ([reports, on_validation, "--out", out], 2, "no argument is held out by all of c-seed0, d-s"),
+        "folds that do not meet": ([a0, two[1][1], "--out", out], 2, "no argument is held out by all of a-seed0, b-s"),
+        "rows missing": ([short, a1, "--out", out], 1, "probabilities-test.tsv is not about the arguments of the"),
+        "rows of another fold": ([strange, b0, "--out", out], 1, "which it does not hold out"),
+        "out is a run": ([a0, a1, "--out", b0], 2, "b-seed0-fold0 holds a single run: give the ensemble another"),
+        "out is an input": ([a0, place / "broken", "--out", place / "broken"], 2, "broken is given twice"),
+        "out is a file": ([a0, a1, "--out", a0 / "config.yaml"], 1, "cannot be made"),
+        "data elsewhere": ([a0, a1, "--out", out, "--dir", place / "none"], 1, "none: no such folder"),
+    }
+
+
+def test_every_wrong_use_gets_a_sentence(two: list[list[Path]], tmp_path: Path) -> None:
+    for case, (words, exit_code, sentence) in wrong(tmp_path, two).items():
+        code, _, err = command("ensemble", *words)
+        assert code == exit_code, (case, err)
+        assert sentence in err, case
+        assert "Traceback" not in err, case
+        if not err.startswith("Usage"):
+            assert err.startswith("jaxvalues: "), (case, err)
+            assert err.count("\n") == 1, (case, err)
+        assert not (tmp_path / "out").exists(), case
+
+
+def test_a_stack_needs_conclusions_to_cross_fit_on(tmp_path: Path) -> None:
+    few = [finish(tmp_path / name, config_of(name, held_out=0.05)) for name in "ab"]
+    conclusions = {a.conclusion for a in load_parts(config_of(held_out=0.05).data).held_out.arguments}
+    assert len(conclusions) < 5
+    with pytest.raises(ConfigError, match=f"at least 5 conclusions, and here are {len(conclusions)}: use the method"):
+        quietly(few, tmp_path / "out", method="stack")
+    quietly(few, tmp_path / "out")
+
+
+def test_the_command_line_combines(two: list[list[Path]], tmp_path: Path) -> None:
+    code, out, err = command("ensemble", *two[0], *two[1], "--out", tmp_path / "out", "--method", "stack")
+    assert (code, err) == (0, "")
+    assert "stack of 2 systems (6 runs), one threshold tuned on 230 held-out arguments" in out
+    assert "Universalism: nature" in out
+    parts = ("held_out", "validation", "test")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "ensemble.json", "environment.json", "thresholds.json", "scores.json",
+        *(f"{kind}-{part}.tsv" for kind in ("probabilities", "predictions") for part in parts),
+    }  # fmt: skip
+    with sample_folder() as sample:
+        code, out, _ = command("score", "--truth", sample / "labels-test.tsv", "--json", "--run",
+                               tmp_path / "out/probabilities-test.tsv")  # fmt: skip
+    assert code == 0
+    assert json.loads(out) == RunFolder(tmp_path / "out").scores()["test"].to_json()
+
+
+def test_an_ensemble_is_no_single_run(two: list[list[Path]], tmp_path: Path) -> None:
+    quietly(two[0], tmp_path / "out")
+    code, _, err = command("predict", tmp_path / "out", "--split", "test")
+    assert code == 1
+    assert err == f"jaxvalues: {tmp_path / 'out'} holds an ensemble, not one run; ensemble.json there names its runs\n"

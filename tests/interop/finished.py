@@ -1,0 +1,125 @@
+"""Finished runs of tiny networks of every architecture, whose weights are drawn and not trained: nothing compiles."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tiny
+
+from jaxvalues.assembly import System, build_network, find_base, fit_to_tokenizer
+from jaxvalues.config import Config
+from jaxvalues.data.arguments import Split, load_split
+from jaxvalues.data.batches import Slice, collate
+from jaxvalues.data.template import load_template
+from jaxvalues.evaluation.decision import Decision
+from jaxvalues.evaluation.official import score
+from jaxvalues.models import ungroup
+from jaxvalues.models.layout import group
+from jaxvalues.provenance import describe_environment
+from jaxvalues.run import restore
+from jaxvalues.run_folder import RunFolder
+from jaxvalues.training.sharding import single_mesh
+
+SIZES = {**tiny.ROBERTA, "vocab_size": 2000, "pad_token_id": 1}
+RELATIVE = {"type_vocab_size": 0, "relative_attention": True, "position_biased_input": False}
+LEFTOVERS = {"_name_or_path": "/somewhere/bert", "torch_dtype": "float16", "num_labels": 3}  # of a base model
+NETWORKS: dict[str, dict[str, Any]] = {
+    "bert": {**SIZES, "model_type": "bert", **LEFTOVERS},
+    "roberta": {**SIZES, "num_hidden_layers": 3},
+    "deberta": {**SIZES, **RELATIVE, "model_type": "deberta", "pos_att_type": "c2p|p2c"},
+    "deberta-v2": {
+        **SIZES, **RELATIVE,
+        "model_type": "deberta-v2", "pos_att_type": ["p2c", "c2p"], "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm", "share_att_key": True, "max_relative_positions": 12,
+    },
+}  # fmt: skip
+
+
+def config(network: str, *changes: dict[str, Any]) -> Config:
+    """The tiny config of one of NETWORKS, over the first token of the last layer, with `changes` made to it."""
+    here = {"data": {"max_length": 64, "buckets": [64]}, "formulation": {"pooling": {"over": "cls"}}}
+    return tiny.config(here, {"model": {"config": NETWORKS[network]}}, *changes)
+
+
+class Finished(NamedTuple):
+    """A finished run's folder, and its parameters, unrolled."""
+
+    path: Path
+    params: Any
+
+    def restored(self) -> tuple[System, Any]:
+        """The system and its parameters, unrolled, as they are reloaded."""
+        folder = RunFolder(self.path)
+        system, frozen, trainable = restore(folder, folder.config(), single_mesh())
+        return system, ungroup(system.network.tuning.bind(frozen, trainable).params)
+
+
+def finish(path: Path, config: Config, seed: int = 0) -> Finished:
+    """A finished run of `config` at `path`; what does not train is that of model.path."""
+    base = find_base(config.model, config.seed)
+    hf_config = fit_to_tokenizer(base.hf_config, tiny.tokenizer(), base.is_random)
+    network = build_network(config, hf_config)
+    params = drawn(jax.eval_shape(lambda: ungroup(network.init(jax.random.key(0)))), seed)
+    _, trainable = network.tuning.init(jax.random.key(0), group(params, network.segments))
+    formulation, random = config.formulation, np.random.default_rng(seed)
+    template = load_template(formulation.template, formulation.descriptions).text
+    folder = RunFolder(path)
+    folder.create(config, describe_environment(config, base, {}), hf_config, tiny.tokenizer(), template)
+    with closing(folder.chosen()) as chosen:
+        chosen.save(7, trainable, network.segments, {"best_step": 7})
+    decision = Decision(random.integers(10, 90, 20) / 100, "drawn thresholds")
+    folder.write_decision(decision)
+    labels = split().labels
+    held_out, test = (score(labels, random.integers(0, 2, labels.shape)) for _ in range(2))
+    folder.write_scores(7, decision, held_out, {"test": test})
+    return Finished(path, params)
+
+
+def drawn(shapes: Any, seed: int = 0) -> Any:
+    """Random weights, large enough that each of them matters; norms scale by about 1."""
+    random = np.random.default_rng(seed)
+
+    def draw(path: Any, leaf: Any) -> np.ndarray:
+        offset = float(path[-1].key == "scale")
+        return (offset + 0.15 * random.standard_normal(leaf.shape)).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def split() -> Split:
+    """The sample's test split."""
+    return load_split("test", source="sample")
+
+
+def equal(a: Any, b: Any) -> None:
+    """Two trees hold the same bits."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def batch(system: System) -> dict[str, np.ndarray]:
+    """The test split as one batch, padded to the longest row."""
+    tokens = system.formulation.encode(split().arguments)
+    return collate(tokens, Slice(int(tokens.lengths.max()), np.arange(len(tokens))), len(tokens), system.pad_id)
+
+
+def torch_classifier(folder: Path) -> Any:
+    """transformers' classifier of a folder, which holds exactly the tensors it looks for."""
+    from transformers import AutoModelForSequenceClassification
+
+    model, report = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values()), report
+    return model.eval()
+
+
+def torch_logits(folder: Path, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """transformers' logits [n, 20] of a batch."""
+    import torch
+
+    with torch.inference_mode():
+        ids, mask = (torch.tensor(inputs[name]) for name in ("input_ids", "attention_mask"))
+        return torch_classifier(folder)(ids, attention_mask=mask).logits.numpy()
