@@ -50,7 +50,7 @@ def distance_bias(table: jax.Array, buckets: np.ndarray, tokens: int, keys: int,
     return shift(jnp.broadcast_to(bias[:, None], (len(bias), tokens, tokens + keys)))[None]
 
 
-def behind(prefix: jax.Array | None) -> Extend:
+def preceded_by(prefix: jax.Array | None) -> Extend:
     """Keys and values that stand before those of x: `prefix` [2, P, N, H], the same for every row."""
 
     def extend(new: KeysValues) -> KeysValues:

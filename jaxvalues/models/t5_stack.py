@@ -19,9 +19,9 @@ from jaxvalues.models.t5_attention import (
     Extend,
     KeysValues,
     T5Attention,
-    behind,
     distance_bias,
     distance_buckets,
+    preceded_by,
     written_to,
 )
 
@@ -110,7 +110,7 @@ class T5Layer(nn.Module):
 
     def cross_memory(self, hidden: jax.Array, prefix: jax.Array | None = None) -> KeysValues:
         """The keys and values of cross-attention to `hidden` [B, S, D], after those of `prefix` [2, P, N, H]."""
-        return behind(prefix)(self.cross_attention.keys_values(hidden))
+        return preceded_by(prefix)(self.cross_attention.keys_values(hidden))
 
 
 class T5Stack(nn.Module):
@@ -160,8 +160,8 @@ class T5Stack(nn.Module):
         mask, bias = self._sight(real, x.shape[1], start)
         cross_mask = None
         if self.is_decoder:
-            behind_hidden = 0 if cross_prefix is None else cross_prefix.shape[2]
-            cross_mask = extend_mask(hidden_real, behind_hidden + hidden.shape[1])[:, None, None, :]
+            extra = 0 if cross_prefix is None else cross_prefix.shape[2]
+            cross_mask = extend_mask(hidden_real, extra + hidden.shape[1])[:, None, None, :]
         # The keys of the embeddings and of the output are behind the last layer's.
         keys = None if deterministic else layer_keys(self.make_rng("dropout"), self._num_layers + 2)
         layer = self._layer
@@ -170,7 +170,7 @@ class T5Stack(nn.Module):
             key, prefix, cross_prefix = extra
             x, _ = layer.apply(
                 {"params": leaves}, x, hidden,
-                mask=mask, bias=bias, cross_mask=cross_mask, extend=behind(prefix), cross_prefix=cross_prefix, rng=key,
+                mask=mask, bias=bias, cross_mask=cross_mask, extend=preceded_by(prefix), cross_prefix=cross_prefix, rng=key,
             )  # fmt: skip
             return x
 

@@ -121,3 +121,22 @@ def test_the_layers_of_each_side_are_grouped_by_its_own_segments():
     equal(ungroup(grouped), canonical)
     with pytest.raises(UserError, match=r"layer 2 belongs to none of the segments \(\(0, 1\),\)"):
         group(canonical, stacked.segments)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "parameters"),
+    [((512, 2048, 6, 8), 60_506_624), ((1024, 4096, 24, 16), 737_668_096)],
+    ids=["t5-small", "t5-large"],
+)
+def test_published_models_have_as_many_parameters(sizes, parameters):
+    names = ("d_model", "d_ff", "num_layers", "num_heads")
+    config = {"model_type": "t5", "vocab_size": 32128, "d_kv": 64, **dict(zip(names, sizes, strict=True))}
+    shapes = abstract_params(build_t5(config, scan=True))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == parameters
+
+
+def test_flan_t5_base_has_as_many_parameters():
+    config = {"model_type": "t5", "vocab_size": 32128, "d_kv": 64, "d_model": 768, "d_ff": 2048, "num_layers": 12}
+    config |= {"num_heads": 12, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+    shapes = abstract_params(build_t5(config, scan=True))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 247_577_856
