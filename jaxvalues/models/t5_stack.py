@@ -170,7 +170,8 @@ class T5Stack(nn.Module):
             key, prefix, cross_prefix = extra
             x, _ = layer.apply(
                 {"params": leaves}, x, hidden,
-                mask=mask, bias=bias, cross_mask=cross_mask, extend=preceded_by(prefix), cross_prefix=cross_prefix, rng=key,
+                mask=mask, bias=bias, cross_mask=cross_mask,
+                extend=preceded_by(prefix), cross_prefix=cross_prefix, rng=key,
             )  # fmt: skip
             return x
 
