@@ -50,6 +50,8 @@ def train(
     Returns {split: Scores}.
     Raises UserError (ConfigError for what the config says) with one sentence for whatever is not as it must be.
     """
+    if config.is_ensemble:
+        raise ConfigError("the config asks for several runs, and this trains one: `jaxvalues.train` takes both")
     narrator = narrator or start_process(config, console)
     config = settle(config)
 

@@ -46,30 +46,29 @@ class Column(NamedTuple):
 
 
 def read_columns(paths: Sequence[str | Path], dir: str | Path | None = None) -> list[Column]:
-    """The columns of finished runs; the folder of an ensemble is one column by itself.
+    """The columns of finished runs, in the order given; the folder of an ensemble is one column by itself.
 
     `dir` is where the data lies, if it is not where the runs say. Raises UserError for a folder that holds no finished
     run and for data that is not what a run was made with; ConfigError for runs that do not belong together.
     """
     load = functools.cache(load_parts)
-    systems: dict[str, list[Run]] = {}
-    ensembles: dict[RunFolder, list[Run]] = {}
+    groups: dict[str, list[tuple[RunFolder, list[Run]]]] = {}
     for folder in map(RunFolder, paths):
         runs = [read_run(leaf, dir, load) for leaf in leaves(folder)]
-        if folder.is_ensemble:
-            ensembles[folder] = runs
-        else:
-            systems.setdefault(system_key(runs[0].config, folder.environment()["base"]), []).extend(runs)
-    for system in systems.values():
-        check_different_folds([(str(run.folder.path), run.config) for run in system])
-    every = [run for runs in (*systems.values(), *ensembles.values()) for run in runs]
-    check_same_data((str(run.folder.path), run.parts) for run in every)
-    names = [system_name(runs[0].config) for runs in systems.values()]
-    columns = [
-        _column(name if names.count(name) == 1 else str(runs[0].folder.path), [run.folder for run in runs], runs)
-        for name, runs in zip(names, systems.values(), strict=True)
-    ]
-    return columns + [_column(str(folder.path), [folder], runs) for folder, runs in ensembles.items()]
+        key = str(folder.path) if folder.is_ensemble else system_key(runs[0].config, folder.environment()["base"])
+        groups.setdefault(key, []).append((folder, runs))
+    columns = []
+    for group in groups.values():
+        folders, runs = [folder for folder, _ in group], [run for _, runs in group for run in runs]
+        is_system = not folders[0].is_ensemble
+        if is_system:
+            check_different_folds((str(run.folder.path), run.config) for run in runs)
+        name = system_name(runs[0].config) if is_system else str(folders[0].path)
+        if name in {column.name for column in columns}:
+            name = str(folders[0].path)
+        columns.append(_column(name, folders, runs))
+    check_same_data((str(run.folder.path), run.parts) for column in columns for run in column.runs)
+    return columns
 
 
 def read_run(folder: RunFolder, dir: str | Path | None, load: Callable[[DataConfig], Parts]) -> Run:

@@ -55,8 +55,8 @@ def combine_runs(
     if (Path(out) / "config.yaml").exists():
         raise ConfigError(f"{out} holds an ensemble that `jaxvalues train` made: give another folder")
     places = [Path(place).resolve() for place in (*runs, out)]
-    if twice := [place for place, given in zip(places, (*runs, out), strict=True) if places.count(place) > 1]:
-        raise ConfigError(f"{twice[0]} is given twice")
+    if twice := next((place for place in places if places.count(place) > 1), None):
+        raise ConfigError(f"{twice} is given twice")
     columns = read_columns(runs, dir)
     narrator = Narrator(console or Console())
     combination = combine(columns, method, columns[0].runs[0].config.decision)
@@ -87,9 +87,10 @@ def combine(columns: list[Column], method: Method, decision: DecisionConfig) -> 
     """Combine systems: their mean probability, or a stack of logistic regressions, then the decision.
 
     What is tuned is tuned on the arguments that every system held out, and on no other: see `shared_arguments`. There
-    each system's prediction is that of a single run, while on a reported split it is the mean of its folds' runs. The
-    thresholds of a stack are tuned on probabilities that are cross-fitted by conclusion, so that they and its weights
-    are not chosen on the same predictions. Raises ConfigError if no argument is held out by every system.
+    the prediction of a system cut in folds is that of a single run, while on a reported split it is the mean of them
+    all, which is less extreme; the fewer the systems, the more a threshold misses for it. The thresholds of a stack are
+    tuned on probabilities that are cross-fitted by conclusion, so that they and its weights are not chosen on the same
+    predictions. Raises ConfigError if no argument is held out by every system.
     """
     shared = shared_arguments({column.name: column.held_out.ids for column in columns})
     pool = columns[0].runs[0].parts.pool

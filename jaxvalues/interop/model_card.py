@@ -18,8 +18,8 @@ _RANDOM = "random weights, which shows that things work and not what such models
 _HEAD_BELOW_TANH = """\
 - The head is linear, and {architecture} has a tanh in it. So its dense layer is a tiny
   multiple of the identity, where tanh changes nothing, and the classifier's weights are as much larger. float32 and
-  bfloat16 can hold them, float16 cannot. To train further with torch, give it a new head: no learning rate suits this
-  one."""
+  bfloat16 hold such numbers; float16 is coarse there. To train further with torch, give it a new head: no learning rate
+  suits this one."""
 
 
 def model_card(folder: Path) -> str:

@@ -7,7 +7,7 @@ which ours has not. They are written such that they change nothing:
 - BERT's and RoBERTa's is tanh. The dense layer is written as ε·I and the classifier as W / ε. ε is a power of two, so
   neither rounds, and so small that y = ε·x lies within ±2⁻¹² for every input: x leaves a layer norm with scale γ and
   bias β, hence |x_d| ≤ |γ_d|·√D + |β_d|. There tanh(y) = y·(1 − y²/3 + …) differs from y by less than |y|·2⁻²⁵, half
-  the distance to the next float32: rounded, it *is* y, in bfloat16 too. (float16 has not the range for W / ε.)
+  the distance to the next float32: rounded, it *is* y, in bfloat16 too. (float16 is coarse near 0.)
 """
 
 from __future__ import annotations

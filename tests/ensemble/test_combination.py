@@ -178,6 +178,9 @@ def test_decisions_are_made_as_the_first_run_says(tmp_path: Path) -> None:
     quietly([second, first], tmp_path / "fixed")
     assert set(read_thresholds(tmp_path / "fixed")[0]) == {0.4}
     assert read_thresholds(tmp_path / "fixed")[1] == "mean of 2 systems (2 runs), fixed threshold 0.4"
+    third = finish(tmp_path / "c", config_of("c", held_out=0.5), draw=2)
+    quietly([tmp_path / "fixed", third], tmp_path / "nested")
+    assert read_thresholds(tmp_path / "nested")[1] == "mean of 2 systems (3 runs), fixed threshold 0.4"
 
 
 def test_an_ensemble_is_one_system_of_another(two: list[list[Path]], tmp_path: Path) -> None:

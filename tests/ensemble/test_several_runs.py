@@ -16,9 +16,11 @@ from jax.experimental.compilation_cache import compilation_cache
 from made_up import config_of, finish
 from runs import SMALL, command, metrics
 
+from jaxvalues import run
 from jaxvalues.config import load_config, runs_of
 from jaxvalues.data.arguments import load_split
 from jaxvalues.ensemble import training
+from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.predictions import read_predictions
 from jaxvalues.run_folder import RunFolder
 from jaxvalues.training import loop
@@ -244,6 +246,12 @@ def test_other_data_of_a_member_is_refused(lab: Lab, tmp_path: Path) -> None:
     assert code == 1
     assert "no such folder" in err
     assert not (lab.folder / "refused").exists()
+
+
+@pytest.mark.parametrize("overrides", [["ensemble.seeds=[0, 1]"], [*FOLDED]])
+def test_a_single_run_is_not_trained_instead(lab: Lab, overrides: list[str]) -> None:
+    with pytest.raises(ConfigError, match="asks for several runs, and this trains one"):
+        run.train(load_config(lab.folder / "small.yaml", [f"output={lab.folder / 'refused'}", *overrides]))
 
 
 def test_an_ensemble_does_not_take_the_place_of_a_run(lab: Lab) -> None:

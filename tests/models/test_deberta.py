@@ -297,7 +297,7 @@ def test_bfloat16_computes_near_float32():
         model = Classifier(module, dropout_rate=0.0)
         head = {"kernel": np.eye(64, 20, dtype=np.float32), "bias": np.zeros(20, np.float32)}
         run = jax.jit(lambda p, run=model.apply: run({"params": p}, *(inputs[name] for name in INPUTS[:2])))
-        outputs.append(run({"encoder": params, "head": head}))
+        outputs.append(run({"encoder": params, "head": head}).logits)
     assert_close(*reversed(outputs), relative=0.03)
 
 
