@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from jaxvalues.errors import UserError
-from jaxvalues.models import bert, deberta
+from jaxvalues.models import bert, deberta, gpt2
 from jaxvalues.models.conversion import Place, Table, to_params, to_tensors
 from jaxvalues.models.layout import segments_for
 from jaxvalues.models.weights import open_tensors, save_tensors
@@ -35,6 +36,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "xlm-roberta": BERT,
     "deberta": Architecture(deberta.DebertaConfig, deberta.DebertaEncoder, deberta.TABLE_V1),
     "deberta-v2": Architecture(deberta.DebertaConfig, deberta.DebertaEncoder, deberta.TABLE_V2),
+    "gpt2": Architecture(gpt2.GPT2Config, gpt2.GPT2, gpt2.TABLE),
 }
 
 _DOWNLOADED = ["config.json", "*.safetensors", "*.safetensors.index.json", "*.txt", "*.model", "tokenizer*.json"]
@@ -53,8 +55,7 @@ def load_model(
     folder = fetch(path_or_name, revision)
     config = read_config(folder)
     module = build_model(config, **options)
-    table = ARCHITECTURES[config["model_type"]].table
-    return module, to_params(open_tensors(folder), table, abstract_params(module), place=place, source=str(folder))
+    return module, read_params(folder, module, ARCHITECTURES[config["model_type"]].table, place)
 
 
 def init_model(config: Mapping[str, Any], rng: jax.Array | int = 0, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
@@ -126,7 +127,17 @@ def build_model(
 
 def save_model(folder: str | Path, config: Mapping[str, Any], params: Any, *, prefix: str = "") -> None:
     """Write an encoder as a Hugging Face checkpoint: config.json and model.safetensors, names after `prefix`."""
-    save_tensors(Path(folder), to_tensors(params, ARCHITECTURES[config["model_type"]].table, prefix=prefix))
+    save_checkpoint(folder, config, to_tensors(params, ARCHITECTURES[config["model_type"]].table, prefix=prefix))
+
+
+def read_params(folder: Path, module: nn.Module, table: Table, place: Place | None = None) -> dict[str, Any]:
+    """The parameters of `module` from a checkpoint folder; raises `UserError` for weights that do not fit it."""
+    return to_params(open_tensors(folder), table, abstract_params(module), place=place, source=str(folder))
+
+
+def save_checkpoint(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+    """Write a Hugging Face checkpoint: config.json and model.safetensors."""
+    save_tensors(Path(folder), tensors)
     (Path(folder) / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
 
 

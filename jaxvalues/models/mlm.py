@@ -6,7 +6,6 @@ All are one network, dense, activation, norm, and a product with the word embedd
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,29 @@ from jax import lax
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.bert import ROBERTA_LIKE
-from jaxvalues.models.conversion import Place, Rule, Table, dense, norm, to_params, to_tensors
-from jaxvalues.models.loading import ARCHITECTURES, abstract_params, build_model, fetch, random_params, read_config
+from jaxvalues.models.conversion import Place, Rule, Table, dense, norm, to_tensors
+from jaxvalues.models.loading import (
+    ARCHITECTURES,
+    build_model,
+    fetch,
+    random_params,
+    read_config,
+    read_params,
+    save_checkpoint,
+)
 from jaxvalues.models.ops import activation
-from jaxvalues.models.weights import open_tensors, save_tensors
+from jaxvalues.models.weights import open_tensors
 
 Rules = tuple[Rule, ...]
+
+# What transformers puts before the names of an encoder inside a larger model.
+_PREFIXES = {
+    "bert": "bert.",
+    "roberta": "roberta.",
+    "xlm-roberta": "roberta.",
+    "deberta": "deberta.",
+    "deberta-v2": "deberta.",
+}
 
 
 class MaskedLM(nn.Module):
@@ -77,6 +93,10 @@ class MaskedLMHead(nn.Module):
 
 def build_masked_lm(config: Mapping[str, Any], **options: Any) -> MaskedLM:
     """The masked language model that the contents of a config.json describe; `options` are those of `build_model`."""
+    if config.get("model_type") not in _PREFIXES:
+        raise UserError(
+            f"a {config.get('model_type')} model is no masked language model, expected one of {', '.join(_PREFIXES)}"
+        )
     if not config.get("tie_word_embeddings", True):
         raise UserError(
             "tie_word_embeddings = False is not supported for masked language models, only True: the output matrix "
@@ -101,20 +121,18 @@ def load_masked_lm(
     folder = fetch(path_or_name, revision)
     config = read_config(folder)
     module = build_masked_lm(config, **options)
-    tensors = open_tensors(folder)
-    table = masked_lm_table(config, tensors)
-    return module, to_params(tensors, table, abstract_params(module), place=place, source=str(folder))
+    return module, read_params(folder, module, masked_lm_table(config, open_tensors(folder)), place)
 
 
 def save_masked_lm(folder: str | Path, config: Mapping[str, Any], params: Any) -> None:
     """Write a masked language model as the Hugging Face checkpoint that AutoModelForMaskedLM reads."""
-    save_tensors(Path(folder), masked_lm_tensors(config, params))
-    (Path(folder) / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
+    save_checkpoint(folder, config, masked_lm_tensors(config, params))
 
 
 def masked_lm_tensors(config: Mapping[str, Any], params: Any) -> dict[str, np.ndarray]:
     """The checkpoint of a masked language model's parameters, {name: array}, named as transformers names it."""
-    encoder = to_tensors(params["encoder"], ARCHITECTURES[config["model_type"]].table, prefix=_prefix(config))
+    model_type = config["model_type"]
+    encoder = to_tensors(params["encoder"], ARCHITECTURES[model_type].table, prefix=_PREFIXES[model_type])
     return encoder | to_tensors({"head": params["head"]}, Table(_namings(config)[0]))
 
 
@@ -123,10 +141,9 @@ def masked_lm_table(config: Mapping[str, Any], names: Iterable[str]) -> Table:
     names = set(names)
     namings = _namings(config)
     head = next((rules for rules in namings if rules[0].hf in names), namings[0])
-    table = ARCHITECTURES[config["model_type"]].table
-    encoder = tuple(dataclasses.replace(rule, path=f"encoder/{rule.path}") for rule in table.rules)
+    table = ARCHITECTURES[config["model_type"]].table.under("encoder")
     # Copies of the word embeddings, heads of other tasks and what the encoder leaves aside are ignorable as they were.
-    return dataclasses.replace(table, rules=encoder + head)
+    return dataclasses.replace(table, rules=table.rules + head)
 
 
 def _head(dense_name: str, norm_name: str, bias_name: str) -> Rules:
@@ -152,8 +169,3 @@ def _namings(config: Mapping[str, Any]) -> tuple[Rules, ...]:
             return (_ROBERTA_HEAD,)
         case _:
             return (_BERT_HEAD, _DEBERTA_HEAD) if config.get("legacy", True) else (_DEBERTA_HEAD, _BERT_HEAD)
-
-
-def _prefix(config: Mapping[str, Any]) -> str:
-    """What transformers puts before the names of an encoder inside a larger model."""
-    return {"bert": "bert.", "deberta": "deberta.", "deberta-v2": "deberta."}.get(config["model_type"], "roberta.")

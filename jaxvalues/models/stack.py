@@ -62,9 +62,10 @@ def run_layers(
     of which each layer is given its slice (dropout keys, prefixes). Nothing above the highest wanted state is computed.
     With `stop_gradient_below` = k > 0 neither the layers below k nor what enters them is differentiated, and these
     layers are given their slice of `per_layer_below` instead. `hidden` is the hidden state with the index `start`: a
-    segment must begin there, and nothing below it is computed or can be wanted. `remat` recomputes each layer's
-    activations in the backward pass instead of keeping them. `apply_top` takes the place of `apply` for the highest
-    layer that is computed, which is then never scanned; it may return fewer positions.
+    segment must begin there, and nothing below it is computed or can be wanted; it may be a pytree, where layers carry
+    more than hidden states. `remat` recomputes each layer's activations in the backward pass instead of keeping them.
+    `apply_top` takes the place of `apply` for the highest layer that is computed, which is then never scanned; it may
+    return fewer positions.
     """
     _check_cut("gradients stop", stop_gradient_below, segments)
     _check_cut("the layers start", start, segments)

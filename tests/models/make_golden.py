@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import deberta_reference
+import gpt2_reference
 import numpy as np
 from bert_reference import CONFIGS, batch, tensors, torch_results
 
@@ -22,6 +23,9 @@ def main() -> None:
         results = deberta_reference.torch_results(config, weights, inputs)
         grads = {f"grad:{key}": grad.ravel()[::STRIDE] for key, grad in results.pop("grads").items()}
         np.savez_compressed(GOLDEN / f"{name}.npz", **results, **grads)
+    results = gpt2_reference.torch_results(gpt2_reference.CONFIG, gpt2_reference.tensors(), gpt2_reference.batch())
+    grads = {f"grad:{key}": grad.ravel()[::STRIDE] for key, grad in results.pop("grads").items()}
+    np.savez_compressed(GOLDEN / "gpt2.npz", **results, **grads)
     logits = {}
     for name, config in deberta_reference.MASKED_LM.items():
         inputs = deberta_reference.batch(config)
