@@ -4,7 +4,9 @@
 
 is one row of T + K * S tokens in which a suffix sees the argument and itself, and stands right behind the argument's
 last real token. Its logits are those of [argument | suffix k] alone. For an argument of 48 tokens and 20 suffixes of 12
-that is 288 tokens in the place of 1200.
+that is 288 tokens in the place of 1200, and a quarter of the FLOPs of GPT-2 small. Suffixes that read the argument from
+a cache repeated K times (`jaxvalues.models.cache.repeat_cache`) see no masked keys of each other: 4 % fewer FLOPs here,
+10 % with suffixes of 30.
 """
 
 from __future__ import annotations

@@ -120,16 +120,18 @@ def test_what_is_padded_is_not_seen_and_stays_finite():
 
 
 def test_bfloat16_computes_near_float32_and_keeps_float32_parameters():
-    module, params = model(dtype="bfloat16", scan=True)
+    extra = {"prompt": np.ones((2, 64), np.float32), "prefix": np.ones((2, 2, 3, 4, 16), np.float32)}
+    module, params = model(dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    prompt, prefix = np.ones((2, 64), np.float32), np.ones((2, 2, 3, 4, 16), np.float32)
-    half = run(module, params, *TOKENS, prompt=prompt, prefix=prefix)
+
+    def loss(params):
+        logits = module.apply({"params": params}, *TOKENS, **extra)
+        return jnp.square(logits).mean(), logits
+
+    (_, half), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     assert half.dtype == jnp.float32
-    assert np.isfinite(half).all()
-    whole = run(*model(), *TOKENS, prompt=prompt, prefix=prefix)
-    assert_close(half * REAL, whole * REAL, relative=0.03)
-    grads = jax.jit(jax.grad(lambda p: jnp.square(module.apply({"params": p}, *TOKENS)).mean()))(params)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((half, grads)))
+    assert_close(half * REAL, run(*model(), *TOKENS, **extra) * REAL, relative=0.03)
 
 
 def test_scanned_and_unrolled_start_and_drop_alike():
@@ -172,8 +174,8 @@ def test_nothing_below_the_boundary_is_differentiated_or_needed():
         shape(encoder, inside, *TOKENS, prompt=np.zeros((2, 64)))
 
 
-def test_a_prompt_of_word_vectors_and_a_prefix_of_their_keys_are_those_words(scan):
-    module, params = model(scan=scan)
+def test_a_prompt_of_word_vectors_and_a_prefix_of_their_keys_are_those_words():
+    module, params = model(scan=True)
     front = np.array([5, 9, 5])
     ids = np.concatenate([np.broadcast_to(front, (6, 3)), TOKENS[0]], axis=1)
     mask = np.concatenate([np.ones((6, 3), int), TOKENS[1]], axis=1)
