@@ -1,5 +1,8 @@
 """Networks in Flax linen, their checkpoints, and the layout of their parameters."""
 
+from jaxvalues.models.branches import Packed, pack
+from jaxvalues.models.cache import Cache, empty_cache, repeat_cache
+from jaxvalues.models.causal import CausalLM, build_causal_lm, init_causal_lm, load_causal_lm, save_causal_lm
 from jaxvalues.models.classifier import Classifier, Outputs
 from jaxvalues.models.layout import group, segments_for, ungroup
 from jaxvalues.models.loading import (
@@ -20,27 +23,37 @@ from jaxvalues.models.weights import content_hash
 
 __all__ = [
     "T5",
+    "Cache",
+    "CausalLM",
     "Classifier",
     "MaskedLM",
     "Outputs",
+    "Packed",
     "Prefix",
     "Prompt",
     "abstract_model",
+    "build_causal_lm",
     "build_masked_lm",
     "build_model",
     "build_t5",
     "content_hash",
+    "empty_cache",
     "fetch",
     "group",
     "hub_name",
+    "init_causal_lm",
     "init_masked_lm",
     "init_model",
     "init_t5",
+    "load_causal_lm",
     "load_classifier",
     "load_masked_lm",
     "load_model",
     "load_t5",
+    "pack",
     "read_config",
+    "repeat_cache",
+    "save_causal_lm",
     "save_classifier",
     "save_masked_lm",
     "save_model",

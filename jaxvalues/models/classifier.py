@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvalues.errors import UserError
+from jaxvalues.models.masks import last_token
 from jaxvalues.models.ops import dropout
 
 
@@ -23,10 +24,11 @@ class Classifier(nn.Module):
     """Tokens to logits [B, C], float32. Parameters are {"encoder": ..., "head": {"kernel", "bias"}}.
 
     Fields: `encoder` (see `BertEncoder`); `heads`, "single" (one linear layer, kernel [D, C]) or "multiple" (one
-    classifier per category with its own dropout mask, kernel [C, D]); `pooling`, "cls" (first token) or "mean" (over
-    real tokens); `layers`, the hidden states that are pooled, and `combine`, "concat" or "mean" over them;
-    `dropout_rate` before the head; `projection_size`, the width of a `projection` of the pooled vector that takes its
-    place as the embedding (None: there is none).
+    classifier per category with its own dropout mask, kernel [C, D]); `pooling`, "cls" (first token), "mean" (over
+    real tokens) or "last" (the last real token, wherever the padding is: for causal networks); `layers`, the hidden
+    states that are pooled, and `combine`, "concat" or "mean" over them; `dropout_rate` before the head;
+    `projection_size`, the width of a `projection` of the pooled vector that takes its place as the embedding (None:
+    there is none).
     """
 
     encoder: nn.Module
@@ -103,14 +105,17 @@ class Head(nn.Module):
 
 
 def pool(hidden: jax.Array, attention_mask: jax.Array, pooling: str) -> jax.Array:
-    """One float32 vector per row [B, D] from hidden states [B, T, D]: "cls" the first token, "mean" the real ones.
+    """One float32 vector per row [B, D] from hidden states [B, T, D]: "cls" the first token, "mean" the real ones,
+    "last" the last real one.
 
-    A row without a real token gives zeros under "mean".
+    A row without a real token gives zeros under "mean", and its last position under "last".
     """
-    _choose("pooling", pooling, ("cls", "mean"))
+    _choose("pooling", pooling, ("cls", "mean", "last"))
     hidden = hidden.astype(jnp.float32)
     if pooling == "cls":
         return hidden[:, 0]
+    if pooling == "last":
+        return jnp.take_along_axis(hidden, last_token(attention_mask)[:, None, None], axis=1)[:, 0]
     real = (attention_mask != 0).astype(jnp.float32)
     return jnp.einsum("bt,btd->bd", real, hidden) / jnp.maximum(real.sum(1, keepdims=True), 1.0)
 

@@ -66,6 +66,12 @@ class Table:
     ignorable: tuple[str, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
 
+    def under(self, key: str) -> Table:
+        """The table of a network that holds this one's parameters under `key`, and nothing else from a checkpoint."""
+        return dataclasses.replace(
+            self, rules=tuple(dataclasses.replace(rule, path=f"{key}/{rule.path}") for rule in self.rules)
+        )
+
     def bind(self, path: str) -> tuple[str, Rule]:
         """The Hugging Face name (without prefix) and the rule of a canonical path such as "layers/3/mlp/up/bias"."""
         for rule in self.rules:

@@ -15,7 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxvalues.errors import UserError
-from jaxvalues.models import bert, deberta
+from jaxvalues.models import bert, deberta, gpt2
 from jaxvalues.models.conversion import Place, Table, to_params, to_tensors
 from jaxvalues.models.layout import segments_for
 from jaxvalues.models.weights import LazyTensor, open_tensors, save_tensors
@@ -36,6 +36,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "xlm-roberta": BERT,
     "deberta": Architecture(deberta.DebertaConfig, deberta.DebertaEncoder, deberta.TABLE_V1),
     "deberta-v2": Architecture(deberta.DebertaConfig, deberta.DebertaEncoder, deberta.TABLE_V2),
+    "gpt2": Architecture(gpt2.GPT2Config, gpt2.GPT2, gpt2.TABLE),
 }
 
 _DOWNLOADED = ["config.json", "*.safetensors", "*.safetensors.index.json", "*.txt", "*.model", "tokenizer*.json"]

@@ -24,6 +24,15 @@ from jaxvalues.models.ops import activation
 
 Rules = tuple[Rule, ...]
 
+# What transformers puts before the names of an encoder inside a larger model.
+_PREFIXES = {
+    "bert": "bert.",
+    "roberta": "roberta.",
+    "xlm-roberta": "roberta.",
+    "deberta": "deberta.",
+    "deberta-v2": "deberta.",
+}
+
 
 class MaskedLM(nn.Module):
     """Tokens to logits over the vocabulary. Parameters are {"encoder": ..., "head": {"dense", "norm", "bias"}}; the
@@ -75,6 +84,10 @@ class MaskedLMHead(nn.Module):
 
 def build_masked_lm(config: Mapping[str, Any], **options: Any) -> MaskedLM:
     """The masked language model that the contents of a config.json describe; `options` are those of `build_model`."""
+    if config.get("model_type") not in _PREFIXES:
+        raise UserError(
+            f"a {config.get('model_type')} model is no masked language model, expected one of {', '.join(_PREFIXES)}"
+        )
     if not config.get("tie_word_embeddings", True):
         raise UserError(
             "tie_word_embeddings = False is not supported for masked language models, only True: the output matrix "
@@ -110,7 +123,8 @@ def save_masked_lm(folder: str | Path, config: Mapping[str, Any], params: Any) -
 
 def masked_lm_tensors(config: Mapping[str, Any], params: Any) -> dict[str, np.ndarray]:
     """The checkpoint of a masked language model's parameters, {name: array}, named as transformers names it."""
-    encoder = to_tensors(params["encoder"], ARCHITECTURES[config["model_type"]].table, prefix=_prefix(config))
+    model_type = config["model_type"]
+    encoder = to_tensors(params["encoder"], ARCHITECTURES[model_type].table, prefix=_PREFIXES[model_type])
     return encoder | to_tensors({"head": params["head"]}, Table(_namings(config)[0]))
 
 
@@ -119,10 +133,9 @@ def masked_lm_table(config: Mapping[str, Any], names: Iterable[str]) -> Table:
     names = set(names)
     namings = _namings(config)
     head = next((rules for rules in namings if rules[0].hf in names), namings[0])
-    table = ARCHITECTURES[config["model_type"]].table
-    encoder = tuple(dataclasses.replace(rule, path=f"encoder/{rule.path}") for rule in table.rules)
+    table = ARCHITECTURES[config["model_type"]].table.under("encoder")
     # Copies of the word embeddings, heads of other tasks and what the encoder leaves aside are ignorable as they were.
-    return dataclasses.replace(table, rules=encoder + head)
+    return dataclasses.replace(table, rules=table.rules + head)
 
 
 def _head(dense_name: str, norm_name: str, bias_name: str) -> Rules:
@@ -148,8 +161,3 @@ def _namings(config: Mapping[str, Any]) -> tuple[Rules, ...]:
             return (_ROBERTA_HEAD,)
         case _:
             return (_BERT_HEAD, _DEBERTA_HEAD) if config.get("legacy", True) else (_DEBERTA_HEAD, _BERT_HEAD)
-
-
-def _prefix(config: Mapping[str, Any]) -> str:
-    """What transformers puts before the names of an encoder inside a larger model."""
-    return {"bert": "bert.", "deberta": "deberta.", "deberta-v2": "deberta."}.get(config["model_type"], "roberta.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import bert_reference
 import deberta_reference
+import gpt2_reference
 import numpy as np
 import t5_reference
 
@@ -19,6 +20,9 @@ def main() -> None:
             results = reference.torch_results(config, reference.tensors(config), reference.batch(config))
             grads = {f"grad:{key}": grad.ravel()[::STRIDE] for key, grad in results.pop("grads").items()}
             np.savez_compressed(GOLDEN / f"{name}.npz", **results, **grads)
+    results = gpt2_reference.torch_results(gpt2_reference.CONFIG, gpt2_reference.tensors(), gpt2_reference.batch())
+    grads = {f"grad:{key}": grad.ravel()[::STRIDE] for key, grad in results.pop("grads").items()}
+    np.savez_compressed(GOLDEN / "gpt2.npz", **results, **grads)
     logits = {}
     for name, config in deberta_reference.MASKED_LM.items():
         inputs = deberta_reference.batch(config)
