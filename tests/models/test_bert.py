@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +31,7 @@ def results(config: dict, weights: dict, inputs: dict, **options) -> dict:
     tokens = [inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")]
 
     def loss(params):
-        logits = model.apply({"params": params}, *tokens)
+        logits = model.apply({"params": params}, *tokens).logits
         return jnp.mean(jnp.logaddexp(0.0, logits) - logits * inputs["labels"]), logits
 
     (value, logits), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
@@ -95,7 +96,7 @@ def test_scanned_and_unrolled_start_and_drop_alike():
     params, unrolled = dropped({"scan": False})
     for options in ({"scan": True}, {"scan": True, "boundary": 2, "remat": True}):
         scanned_params, scanned = dropped(options)
-        jax.tree.map(np.testing.assert_array_equal, scanned_params, params)
+        chex.assert_trees_all_equal(scanned_params, params)
         for a, b in zip(scanned, unrolled, strict=True):
             assert_close(a, b)
     for k in (0, 1):  # the embeddings drop, and the layers; another key drops other entries
