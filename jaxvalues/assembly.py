@@ -29,6 +29,7 @@ from jaxvalues.training.losses import make_loss_hyper
 from jaxvalues.training.optimizer import AdamW, make_hyper
 from jaxvalues.training.sharding import (
     check_batch_size,
+    gather_weights,
     place_batch,
     place_on,
     replicated,
@@ -237,7 +238,7 @@ class System:
     def _apply(self, params: Params, batch: dict[str, jax.Array], key: jax.Array | None) -> Outputs:
         """Logits [B, C] and embedding of a batch; dropout where a key is given."""
         outputs = self.network.module.apply(
-            {"params": params},
+            {"params": gather_weights(params, self.mesh)},
             batch.get("input_ids"),
             batch["attention_mask"],
             deterministic=key is None,
@@ -251,7 +252,10 @@ class System:
         encoder = self.network.module.encoder
         params = self.network.tuning.bind(frozen, trainable).params["encoder"]
         (hidden,) = encoder.apply(
-            {"params": params}, batch["input_ids"], batch["attention_mask"], layers=(encoder.stop_gradient_below,)
+            {"params": gather_weights(params, self.mesh)},
+            batch["input_ids"],
+            batch["attention_mask"],
+            layers=(encoder.stop_gradient_below,),
         )
         return hidden
 

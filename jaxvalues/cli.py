@@ -181,7 +181,8 @@ def bench(
     overrides: Overrides = None,
     *,
     peer: Annotated[
-        list[str] | None, typer.Option(help="torch-eager (default), torch-compile, none; repeatable.")
+        list[str] | None,
+        typer.Option(help="torch-eager (default), torch-compile, jaxvalues-gather (DeBERTa), none; repeatable."),
     ] = None,
     work: Annotated[list[str] | None, typer.Option(help="train, inference (default: both); repeatable.")] = None,
     length: Annotated[

@@ -23,14 +23,18 @@ from jaxvalues.training.sharding import make_mesh, place_batch
 
 
 class Jaxvalues:
-    """See `Contender`."""
+    """See `Contender`. With `gathers`, relative attention is laid out as no run does it (see `DebertaEncoder`)."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, gathers: bool = False) -> None:
         keep_freed_memory()
         enable_cache(task.cache)
         config = parse_config(task.config)
-        self.work, self.batch = task.work, dict(np.load(task.batch))
+        self.gathers, self.work, self.batch = gathers, task.work, dict(np.load(task.batch))
         self.system = System(config, task.hf_config, load_tokenizer(task.tokenizer), make_mesh(config.mesh))
+        if gathers:
+            module = self.system.network.module
+            module = module.clone(encoder=module.encoder.clone(form="gather"))
+            self.system.network = self.system.network._replace(module=module)
         self.frozen, self.trainable = self.system.parts(find_base(config.model, config.seed), config.seed)
         self.parameters = count((self.frozen, self.trainable))
         if self.work == "train":
@@ -43,8 +47,10 @@ class Jaxvalues:
 
     def describe(self) -> dict[str, Any]:
         devices = jax.devices()
+        scanned = any(first < last for first, last in self.system.segments)
         return {
             "versions": {name: version(name) for name in ("jaxvalues", "jax", "jaxlib", "flax", "optax")},
+            "settings": f"layers {'scanned' if scanned else 'unrolled'}{', gathering' if self.gathers else ''}",
             "device": f"{len(devices)} × {devices[0].device_kind}",
             "platform": devices[0].platform,
             "dtype": np.dtype(self.system.network.module.encoder.dtype).name,

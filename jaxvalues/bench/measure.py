@@ -1,8 +1,8 @@
 """`jaxvalues bench`: train step and inference of a config's model, side by side with torch on the same machine.
 
-For every kind of work and every length: each contender that compiles starts once on an empty cache and once on the one
-it left; then all take turns, a sample each, so that whatever else the machine does meets all alike. Performance is read
-as a ratio to the named peer of the same run.
+For every kind of work and every length: each contender that compiles starts once on an empty cache, alone, and once on
+the one it left; then all take turns, a sample each, so that whatever else the machine does meets all alike. Performance
+is read as a ratio to the named peer of the same run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rich.console import Console
 
 from jaxvalues.assembly import find_base, find_tokenizer, fit_to_tokenizer
 from jaxvalues.bench.report import render
-from jaxvalues.bench.worker import Task, Worker
+from jaxvalues.bench.worker import GATHER, Task, Worker
 from jaxvalues.config import Config
 from jaxvalues.data.arguments import load_split
 from jaxvalues.data.batches import Batch, TrainingBatches
@@ -36,7 +36,8 @@ from jaxvalues.formulations.classify import Classify
 from jaxvalues.provenance import write_json
 
 WORK = ("train", "inference")
-PEERS = ("torch-eager", "torch-compile", "none")
+TORCH = ("torch-eager", "torch-compile")
+PEERS = (*TORCH, GATHER, "none")
 SAMPLE_SECONDS = 0.25  # a sample is as many steps as last this long, so that a clock and a launch weigh nothing
 
 
@@ -69,6 +70,7 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
     check_comparable(config, peers)
     with tempfile.TemporaryDirectory(prefix="jaxvalues-bench-") as folder:
         base = find_base(config.model, config.seed)
+        check_form(base.hf_config, peers)
         split = load_split(config.data.train, source=config.data.source, dir=config.data.dir)
         template = load_template(config.formulation.template, config.formulation.descriptions)
         tokenizer = find_tokenizer(config, base, split, template)
@@ -117,21 +119,19 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
 
 def measure(task: Task, peers: Sequence[str], options: Options, folder: Path) -> dict[str, Any]:
     """One case: {contender: what it is, its first steps, all samples and their quartiles in seconds a step}."""
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {name: {} for name in ("jaxvalues", *peers)}
+    tasks = {}
+    for name, result in results.items():
+        tasks[name] = replace(task, cache=tempfile.mkdtemp(dir=folder))
+        if name != "torch-eager":
+            with Worker(name, tasks[name]) as cold:
+                result |= {"is": cold.describe(), "cold": cold.first()}
+        if name == "jaxvalues":  # it says where it runs and how, and the peers follow
+            task = replace(task, platform=result["is"]["platform"], dtype=result["is"]["dtype"])
     with ExitStack() as stack:
-        workers = {}
-        for name in ("jaxvalues", *peers):
-            if name != "jaxvalues":  # it says first where it runs and how, and the peers follow
-                ours = results["jaxvalues"]["is"]
-                task = replace(task, platform=ours["platform"], dtype=ours["dtype"])
-            cache = tempfile.mkdtemp(dir=folder)
-            results[name] = {}
-            if name != "torch-eager":
-                with Worker(name, replace(task, cache=cache)) as cold:
-                    results[name]["cold"] = cold.first()
-            workers[name] = stack.enter_context(Worker(name, replace(task, cache=cache)))
-            results[name]["is"] = workers[name].describe()
-            results[name]["warm"] = workers[name].first()
+        workers = {name: stack.enter_context(Worker(name, one)) for name, one in tasks.items()}
+        for name, worker in workers.items():
+            results[name] |= {"is": worker.describe(), "warm": worker.first()}
 
         # As many steps a sample as the fastest needs to fill it; one steady step tells.
         count = math.ceil(SAMPLE_SECONDS / min(worker.run(1) for worker in workers.values()))
@@ -156,8 +156,8 @@ def measure(task: Task, peers: Sequence[str], options: Options, folder: Path) ->
 
 
 def check_comparable(config: Config, peers: Sequence[str]) -> None:
-    """Raise unless torch is there and does the same work under this config."""
-    if not peers:
+    """Raise where torch is a peer, unless it is there and does the same work under this config."""
+    if not set(peers) & set(TORCH):
         return
     if importlib.util.find_spec("torch") is None:
         raise UserError(
@@ -171,6 +171,12 @@ def check_comparable(config: Config, peers: Sequence[str]) -> None:
         raise ConfigError("training.accumulation must be 1 for the peer to do the same work; or use --peer none")
     if config.optimizer.schedule != "cosine" or config.optimizer.layer_decay != 1:
         raise ConfigError("the peer has a cosine schedule and no layer decay: use those, or --peer none")
+
+
+def check_form(hf_config: dict[str, Any], peers: Sequence[str]) -> None:
+    """Raise where the gathering form of relative attention is a peer, unless the model has such attention."""
+    if GATHER in peers and not hf_config.get("relative_attention"):
+        raise ConfigError(f"--peer {GATHER} lays relative attention out otherwise, and this model has none")
 
 
 def random_batch(hf_config: dict[str, Any], rows: int, length: int) -> Batch:

@@ -9,10 +9,10 @@ from rich.table import Table
 
 
 def render(result: dict[str, Any], console: Console) -> None:
-    """Print the conditions and one row per case and contender.
+    """Print the conditions, then what a step takes and what starting takes, one row per case and contender.
 
-    "times" is how many of a peer's steps jaxvalues takes in the time of one; a first step includes tracing and
-    compiling, cold with an empty cache and warm with the one that the cold process left.
+    "peer / jaxvalues" is how many of its own steps jaxvalues takes while the peer takes one; a first step includes
+    tracing and compiling, cold with an empty cache and warm with the one that the cold process left.
     """
     machine = result["machine"]
     contenders = result["cases"][0]["contenders"]
@@ -24,40 +24,25 @@ def render(result: dict[str, Any], console: Console) -> None:
     )
     for name, one in contenders.items():
         versions = ", ".join(f"{package} {version}" for package, version in one["is"]["versions"].items())
-        console.print(f"{name}: {versions}; {one['is']['threads']} threads", highlight=False)
-
-    table = Table(box=None, header_style="bold")
-    for header in ("work", "tokens", "contender"):
-        table.add_column(header)
-    for header in (
-        "trace",
-        "compile cold",
-        "warm",
-        "first step cold",
-        "warm",
-        "step, s",
-        "quartiles",
-        "ex/s",
-        "GB",
-        "times",
-    ):
-        table.add_column(header, justify="right")
+        console.print(f"{name}: {versions}; {one['is']['settings']}; {one['is']['threads']} threads", highlight=False)
+    steady = _table("Steps", "seconds", "quartiles", "examples/s", "GB", "peer / jaxvalues")
+    starting = _table("Starting, seconds", "trace", "compile cold", "warm", "first step cold", "warm")
     for case in result["cases"]:
         for name, one in case["contenders"].items():
-            cold, warm = one.get("cold", {}), one["warm"]
-            table.add_row(
-                case["work"] if name == "jaxvalues" else "",
-                " × ".join(map(str, case["shape"])) if name == "jaxvalues" else "",
-                name,
-                *(_seconds(value) for value in (warm.get("trace_s"), cold.get("compile_s"), warm.get("compile_s"))),
-                *(_seconds(first.get("seconds")) for first in (cold, warm)),
+            head = (f"{case['work']}, {' × '.join(map(str, case['shape']))}" if name == "jaxvalues" else "", name)
+            steady.add_row(
+                *head,
                 f"{one['median_s']:.3g}",
                 "–".join(f"{value:.3g}" for value in one["quartiles_s"]),
                 f"{case['shape'][0] / one['median_s']:.1f}",
                 f"{one['peak_bytes'] / 1e9:.1f}",
                 "" if name == "jaxvalues" else f"{1 / one['times_as_fast_as_jaxvalues']:.2f}",
             )
-    console.print(table)
+            cold, warm = one.get("cold", {}), one["warm"]
+            seconds = (warm.get("trace_s"), cold.get("compile_s"), warm.get("compile_s"))
+            seconds += (cold.get("seconds"), warm.get("seconds"))
+            starting.add_row(*head, *("" if value is None else f"{value:.1f}" for value in seconds))
+    console.print(steady, starting)
     if machine["load_before"][0] > 1:
         console.print(
             f"The machine was busy (load {machine['load_before'][0]:.1f} before the start): read ratios, not seconds.",
@@ -65,5 +50,10 @@ def render(result: dict[str, Any], console: Console) -> None:
         )
 
 
-def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
+def _table(title: str, *numbers: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold")
+    for header in ("work, rows × tokens", "contender"):
+        table.add_column(header)
+    for header in numbers:
+        table.add_column(header, justify="right")
+    return table

@@ -1,7 +1,8 @@
 """The named peer: transformers' model of the same shape on torch, eager or compiled, in its best fair setting.
 
-The same batch, dropout rates, decay groups, clipping and schedule; scaled-dot-product attention, AdamW in its fused
-form, autocast where the computation is bfloat16, inference mode where nothing trains.
+The same batch, dropout rates, decay groups, clipping and schedule; scaled-dot-product attention where transformers has
+it for the model (DeBERTa's is eager), AdamW in its fused form, autocast where the computation is bfloat16, inference
+mode where nothing trains.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Torch:
         gpu = self.device.type == "cuda"
         return {
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+            "settings": f"{self.model.config._attn_implementation} attention, fused AdamW",
             "device": torch.cuda.get_device_name() if gpu else "cpu",
             "platform": "gpu" if gpu else "cpu",
             "dtype": self.dtype,
@@ -106,4 +108,4 @@ def make_model(hf_config: dict[str, Any], dropout: float | None) -> torch.nn.Mod
     rates = {} if dropout is None else {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     settings = {**hf_config, **rates, "num_labels": 20}
     config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
-    return transformers.AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
+    return transformers.AutoModelForSequenceClassification.from_config(config)

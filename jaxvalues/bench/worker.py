@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from jaxvalues.errors import UserError
 
 TOTAL_STEPS = 1000  # of the learning-rate schedule
+GATHER = "jaxvalues-gather"  # the contender that is jaxvalues with gathers in its relative attention
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Contender(Protocol):
     """One implementation of the task, ready to take steps. Building one loads the model and takes no step."""
 
     def describe(self) -> dict[str, Any]:
-        """Versions, device, platform, dtype, threads, parameters."""
+        """Versions, settings (in words), device, platform, dtype, threads, parameters."""
         ...
 
     def first(self) -> dict[str, Any]:
@@ -127,10 +128,10 @@ def peak_process_bytes() -> int:
 
 def build(name: str, task: Task) -> Contender:
     """The contender of that name. Its library is imported here and nowhere else."""
-    if name == "jaxvalues":
+    if name in ("jaxvalues", GATHER):
         from jaxvalues.bench.jaxvalues_contender import Jaxvalues
 
-        return Jaxvalues(task)
+        return Jaxvalues(task, gathers=name == GATHER)
     from jaxvalues.bench.torch_contender import Torch
 
     return Torch(task, compiled=name == "torch-compile")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxvalues.models.ops import dropout
 
@@ -51,6 +52,28 @@ def shift(scores: jax.Array) -> jax.Array:
     Entry (i, j) is scores[i, T - 1 - i + j]: rows of T + S read again as rows of T + S - 1 begin one entry earlier
     each. Row i of what goes in holds what query i has to say of each distance, whatever the key.
     """
+    return _shift_on_cpu(scores) if jax.default_backend() == "cpu" else _shift(scores)
+
+
+def _shift(scores: jax.Array) -> jax.Array:
     *batch, tokens, width = scores.shape
     flat = scores.reshape(*batch, tokens * width)[..., tokens - 1 : -1]
     return flat.reshape(*batch, tokens, width - 1)[..., : width - tokens]
+
+
+def _unshift(_: None, grad: jax.Array) -> tuple[jax.Array]:
+    """The gradient of `shift`, [..., T, S] to [..., T, T + S]: each row between zeros, cut out where it belongs.
+
+    Autodiff's pads and reshapes do the same entry by entry, with divisions for each; T slices take a third of the time.
+    """
+    tokens, keys = grad.shape[-2:]
+    padded = jnp.pad(grad, [(0, 0)] * (grad.ndim - 1) + [(tokens - 1, tokens)])
+
+    def cut(row: jax.Array, first: jax.Array) -> jax.Array:
+        return lax.dynamic_slice_in_dim(row, first, tokens + keys, axis=-1)
+
+    return (jax.vmap(cut, in_axes=(-2, 0), out_axes=-2)(padded, jnp.arange(tokens)),)
+
+
+_shift_on_cpu = jax.custom_vjp(_shift)
+_shift_on_cpu.defvjp(lambda scores: (_shift(scores), None), _unshift)

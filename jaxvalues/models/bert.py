@@ -21,7 +21,7 @@ from jaxvalues.errors import UserError
 from jaxvalues.models.attention import attention
 from jaxvalues.models.conversion import Rule, Table, dense, norm
 from jaxvalues.models.layout import Segments
-from jaxvalues.models.ops import activation, dropout
+from jaxvalues.models.ops import activation, dot_rows, dropout
 from jaxvalues.models.stack import hidden_indices, init_layers, layer_keys, run_layers
 
 ROBERTA_LIKE = ("roberta", "xlm-roberta")
@@ -193,7 +193,8 @@ class BertMLP(nn.Module):
 
 
 def _dense(config: BertConfig, features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
-    return nn.Dense(features, dtype=dtype, kernel_init=nn.initializers.normal(config.initializer_range), name=name)
+    init = nn.initializers.normal(config.initializer_range)
+    return nn.Dense(features, dtype=dtype, kernel_init=init, dot_general=dot_rows, name=name)
 
 
 class BertEncoder(nn.Module):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +19,7 @@ from flax import linen as nn
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.attention import attention, shift
-from jaxvalues.models.ops import dropout
+from jaxvalues.models.ops import dot_rows, dropout
 
 if TYPE_CHECKING:
     from jaxvalues.models.deberta import DebertaConfig
@@ -55,6 +56,7 @@ def content_to_position(query: jax.Array, rows: jax.Array, columns: np.ndarray, 
     `relative_window`, projected. `form` "gather" is the one that "shift" replaces, kept to compare with.
     """
     tokens = len(columns) // 2
+    chex.assert_shape(query, (None, {1, tokens}, *rows.shape[1:]))
     if query.shape[1] == 1:
         return _products(query, _select(rows, columns[tokens:0:-1]))  # the distances 0, -1, ..., 1 - T
     if form == "shift":
@@ -70,6 +72,7 @@ def position_to_content(
     As `content_to_position`; with `first_only`, Q is 1.
     """
     tokens = len(columns) // 2
+    chex.assert_shape(key, (None, tokens, *rows.shape[1:]))
     if first_only:
         rows = _select(rows, columns[tokens:0:-1])
         return jnp.einsum("btnh,tnh->bnt", key, rows, preferred_element_type=jnp.float32)[:, :, None]
@@ -171,7 +174,8 @@ class DebertaAttention(nn.Module):
     def _dense(self, name: str, features: int | None = None, use_bias: bool = True) -> nn.Dense:
         c = self.config
         init = nn.initializers.normal(c.initializer_range)
-        return nn.Dense(features or c.hidden_size, use_bias, self.dtype, kernel_init=init, name=name)
+        features = features or c.hidden_size
+        return nn.Dense(features, use_bias, self.dtype, kernel_init=init, dot_general=dot_rows, name=name)
 
 
 class Bias(nn.Module):

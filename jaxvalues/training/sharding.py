@@ -1,7 +1,9 @@
 """Where arrays live: one mesh with axes data, fsdp, tensor, and one ordered table from parameter paths to partitions.
 
 Rows of a batch are split over data × fsdp. The table says which dimension of a weight `tensor` splits (Megatron's
-choice: columns into the layer, rows out of it); `fsdp` then splits the largest dimension left that it divides.
+choice: columns into the layer, rows out of it); `fsdp` then splits the largest dimension left that it divides. What
+`fsdp` splits is what is kept from step to step, weights and moments: to compute with them a step gathers the weights
+(`gather_weights`). A network that is too large for that is split by `tensor`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxvalues.config import MeshConfig
@@ -24,7 +27,8 @@ ROWS = ("data", "fsdp")  # the axes that split the rows of a batch
 
 # (path pattern, dimension that `tensor` splits, counted from the end); the first match decides, no match: none.
 TENSOR_RULES: tuple[tuple[str, int], ...] = (
-    (r"/(cross_)?attention/(query|key|value)/(kernel|bias)$", -1),
+    (r"/(cross_)?attention/(query|key|value|relative_query|relative_key)/(kernel|bias)$", -1),
+    (r"/attention/in_proj/kernel$", -1),  # DeBERTa v1: the columns of a head's query, key and value side by side
     (r"/mlp/(gate|up)/(kernel|bias)$", -1),
     (r"/(cross_)?attention/output/kernel$", -2),
     (r"/mlp/down/kernel$", -2),
@@ -94,6 +98,24 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
         return NamedSharding(mesh, partition(name, leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def gather_weights(params: Any, mesh: Mesh) -> Any:
+    """The same parameters, to compute with: whole over `fsdp`, while their gradients come back split (ZeRO stage 3,
+    Rajbhandari et al., 2020). Inside a jitted function.
+
+    Left to itself XLA moves whichever is smaller, so that with few tokens it gathers and sums activations instead.
+    """
+    if mesh.shape["fsdp"] == 1:
+        return params
+
+    def gather(kept: NamedSharding, weight: jax.Array) -> jax.Array:
+        used = NamedSharding(mesh, PartitionSpec(*(None if axis == "fsdp" else axis for axis in kept.spec)))
+        whole = jax.custom_vjp(lambda x: lax.with_sharding_constraint(x, used))
+        whole.defvjp(lambda x: (whole(x), None), lambda _, grad: (lax.with_sharding_constraint(grad, kept),))
+        return whole(weight)
+
+    return jax.tree.map(gather, tree_shardings(params, mesh), params)
 
 
 def place_on(mesh: Mesh) -> Callable[[str, np.ndarray], jax.Array]:

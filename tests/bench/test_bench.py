@@ -17,25 +17,36 @@ from jaxvalues.config import Config, parse_config
 from jaxvalues.errors import ConfigError, UserError
 
 WIDTH = 64
+ROBERTA = {
+    "model_type": "roberta",
+    "vocab_size": 320,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 2 * WIDTH,
+    "max_position_embeddings": 18,
+    "type_vocab_size": 1,
+}
+DEBERTA = {
+    **ROBERTA,
+    "model_type": "deberta-v2",
+    "type_vocab_size": 0,
+    "relative_attention": True,
+    "position_buckets": 8,
+    "pos_att_type": "p2c|c2p",
+    "position_biased_input": False,
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+}
+# transformers' classifiers have one dense layer more before their linear one
+POOLER = WIDTH * WIDTH + WIDTH
 
 
-def tiny(**sections: dict) -> Config:
+def tiny(model: dict = ROBERTA, **sections: dict) -> Config:
     tree = {
         "name": "tiny",
         "data": {"source": "sample", "max_length": 16},
-        "model": {
-            "config": {
-                "model_type": "roberta",
-                "vocab_size": 320,
-                "hidden_size": WIDTH,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "intermediate_size": 2 * WIDTH,
-                "max_position_embeddings": 18,
-                "type_vocab_size": 1,
-            },
-            "train_tokenizer": {"vocab_size": 300},
-        },
+        "model": {"config": model, "train_tokenizer": {"vocab_size": 300}},
         "training": {"batch_size": 8, "eval_batch_size": 8},
     }
     return parse_config({**tree, **sections})
@@ -59,8 +70,8 @@ def test_side_by_side_with_torch(tmp_path: Path) -> None:
         assert ours["warm"]["from_cache"]
         assert ours["cold"]["seconds"] > ours["cold"]["trace_s"] + ours["cold"]["compile_s"]
         assert "cold" not in theirs
-        # transformers' classifier has one dense layer more before its linear one
-        assert theirs["is"]["parameters"] - ours["is"]["parameters"] == WIDTH * WIDTH + WIDTH
+        assert theirs["is"]["parameters"] - ours["is"]["parameters"] == POOLER
+        assert theirs["is"]["settings"] == "sdpa attention, fused AdamW"
         assert ours["is"]["dtype"] == theirs["is"]["dtype"] == "float32"
         for one in (ours, theirs):
             assert len(one["samples_s"]) == 2
@@ -70,6 +81,25 @@ def test_side_by_side_with_torch(tmp_path: Path) -> None:
     shown = console.export_text()
     assert "torch-eager" in shown
     assert result["machine"]["processor"] in shown
+
+
+def test_deberta_beside_torch_and_beside_itself_with_gathers(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    console = Console(record=True, width=120)
+    peers = ("torch-eager", "jaxvalues-gather")
+    result = bench(tiny(DEBERTA), Options(peers=peers, work=("train",), repeats=1, warmup=0), console)
+
+    (case,) = result["cases"]
+    assert list(case["contenders"]) == ["jaxvalues", *peers]
+    ours, theirs, gathering = (one["is"] for one in case["contenders"].values())
+    assert theirs["parameters"] - ours["parameters"] == POOLER
+    assert theirs["settings"] == "eager attention, fused AdamW"
+    assert gathering == {**ours, "settings": ours["settings"] + ", gathering"}
+    assert not case["contenders"]["jaxvalues-gather"]["cold"]["from_cache"]  # it is another program
+    shown = console.export_text()
+    assert max(len(line) for line in shown.splitlines()) <= 120
+    assert "…" not in shown  # no column was cut
+    assert shown.count("jaxvalues-gather") == 3  # what it is, its steps, how it starts
 
 
 def test_alone_on_real_lengths(tmp_path: Path) -> None:
@@ -105,6 +135,11 @@ def test_work_that_the_peer_does_not_do(monkeypatch: pytest.MonkeyPatch, section
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     with pytest.raises(ConfigError, match=key):
         check_comparable(tiny(**sections), ("torch-eager",))
+
+
+def test_gathers_need_relative_attention() -> None:
+    with pytest.raises(ConfigError, match=r"--peer jaxvalues-gather .* this model has none"):
+        bench(tiny(), Options(peers=("jaxvalues-gather",)), Console(quiet=True))
 
 
 def test_unknown_options() -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,7 +96,7 @@ def test_scanned_and_unrolled_start_and_drop_alike():
     params, unrolled = dropped({"scan": False})
     for options in ({"scan": True}, {"scan": True, "boundary": 2, "remat": True}):
         scanned_params, scanned = dropped(options)
-        jax.tree.map(np.testing.assert_array_equal, scanned_params, params)
+        chex.assert_trees_all_equal(scanned_params, params)
         for a, b in zip(scanned, unrolled, strict=True):
             assert_close(a, b)
     for k in (0, 1):  # the embeddings drop, and the layers; another key drops other entries

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,11 +99,17 @@ def test_the_window_holds_the_row_of_every_distance(tokens, buckets, span):
     assert len(table[window]) <= len(columns)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "tpu"])  # both ways of computing its gradient, on the device at hand
 @pytest.mark.parametrize(("tokens", "keys"), [(1, 1), (2, 2), (7, 7), (3, 8), (8, 3)])
-def test_shift_reads_each_row_one_entry_earlier(tokens, keys):
-    scores = np.random.RandomState(0).standard_normal((2, 3, tokens, tokens + keys))
+def test_shift_reads_each_row_one_entry_earlier(monkeypatch, tokens, keys, backend):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    scores = jnp.asarray(np.random.RandomState(0).standard_normal((2, 3, tokens, tokens + keys)), jnp.float32)
     i, j = np.indices((tokens, keys))
-    np.testing.assert_array_equal(shift(jnp.asarray(scores)), jnp.asarray(scores)[..., i, tokens - 1 - i + j])
+    shifted, gradient = jax.vjp(shift, scores)
+    looked_up, expected = jax.vjp(lambda x: x[..., i, tokens - 1 - i + j], scores)
+    np.testing.assert_array_equal(shifted, looked_up)
+    back = jnp.arange(1.0, shifted.size + 1).reshape(shifted.shape)
+    np.testing.assert_array_equal(*gradient(back), *expected(back))
 
 
 def test_nothing_is_gathered_over_pairs_of_tokens():
@@ -150,7 +157,7 @@ def test_scanned_and_unrolled_start_and_drop_alike():
         run = jax.jit(lambda p, key, run=module.apply: run({"params": p}, *tokens, deterministic=False, rngs=key)[0])
         dropped.append((ungroup(params), run(params, {"dropout": jax.random.key(3)})))
     (unrolled, one), (scanned, other) = dropped
-    jax.tree.map(np.testing.assert_array_equal, scanned, unrolled)
+    chex.assert_trees_all_equal(scanned, unrolled)
     assert_close(one, other)
 
 
@@ -218,7 +225,7 @@ def test_save_and_load_are_each_others_inverse_and_transformers_agrees(kind, tmp
     save_model(tmp_path / "ours", config, params, prefix="deberta.")
     loaded, again = load_model(tmp_path / "ours", scan=True)
     assert loaded == module
-    jax.tree.map(np.testing.assert_array_equal, again, params)
+    chex.assert_trees_all_equal(again, params)
 
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     inputs = batch(config)
@@ -236,7 +243,7 @@ def test_save_and_load_are_each_others_inverse_and_transformers_agrees(kind, tmp
 
     classifier.save_pretrained(tmp_path / "theirs")  # with pooler and classifier, which are no part of an encoder
     _, again = load_model(tmp_path / "theirs", scan=True)
-    jax.tree.map(np.testing.assert_array_equal, again, params)
+    chex.assert_trees_all_equal(again, params)
 
 
 def test_published_configs_are_read():
@@ -296,8 +303,8 @@ def test_bfloat16_computes_near_float32():
         module, params = init_model(CONFIGS["deberta-v2-xlarge"], 0, dtype=dtype, scan=True)
         model = Classifier(module, dropout_rate=0.0)
         head = {"kernel": np.eye(64, 20, dtype=np.float32), "bias": np.zeros(20, np.float32)}
-        run = jax.jit(lambda p, run=model.apply: run({"params": p}, *(inputs[name] for name in INPUTS[:2])))
-        outputs.append(run({"encoder": params, "head": head}).logits)
+        run = jax.jit(lambda p, run=model.apply: run({"params": p}, *(inputs[name] for name in INPUTS[:2])).logits)
+        outputs.append(run({"encoder": params, "head": head}))
     assert_close(*reversed(outputs), relative=0.03)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import chex
 import jax
 import ml_dtypes
 import numpy as np
@@ -27,7 +28,7 @@ def write(folder, weights, config=CONFIG, **options):
 
 def equal(a, b):
     assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(np.testing.assert_array_equal, a, b)
+    chex.assert_trees_all_equal(a, b)
 
 
 @pytest.mark.parametrize("scan", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,7 +61,7 @@ def test_files_of_transformers_and_ours_are_the_same(kind, tmp_path):
     for name, parameter in model.named_parameters():
         assert torch.equal(again.get_parameter(name), parameter), name
     _, same = load_masked_lm(tmp_path / "ours", scan=True)
-    jax.tree.map(np.testing.assert_array_equal, same, params)
+    chex.assert_trees_all_equal(same, params)
 
 
 def test_a_published_name_is_found_whatever_the_config_says(tmp_path):
@@ -75,7 +76,7 @@ def test_a_published_name_is_found_whatever_the_config_says(tmp_path):
     (tmp_path / "config.json").write_text((tmp_path / "config.json").read_text().replace("legacy", "other"))
     loaded, again = load_masked_lm(tmp_path)
     assert loaded == module
-    jax.tree.map(np.testing.assert_array_equal, again, params)
+    chex.assert_trees_all_equal(again, params)
 
 
 def test_gradients_reach_the_words_twice_and_stop_where_told():

@@ -10,8 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxvalues.config import OptimizerConfig
+from jaxvalues.config import LossConfig, OptimizerConfig
 from jaxvalues.models.layout import group, ungroup
+from jaxvalues.training.losses import make_loss_hyper
 from jaxvalues.training.optimizer import AdamW, decay_mask, learning_rate_at, make_hyper
 
 LAYERS = 4
@@ -130,8 +131,18 @@ def test_warm_up_is_whole_steps_rounded_up_but_not_by_rounding_noise() -> None:
     assert warmup_steps(0.07, 100) == 7
 
 
+def test_a_later_stage_counts_from_its_own_first_step() -> None:
+    config = OptimizerConfig(learning_rate=2.0, warmup=0.1)
+    alone, later = make_hyper(config, 100, 0), make_hyper(config, 100, 0, first_step=40)
+    for step in (0, 9, 50, 99):
+        np.testing.assert_allclose(
+            learning_rate_at(step, alone, "cosine"), learning_rate_at(step + 40, later, "cosine"), rtol=1e-6
+        )
+
+
 def test_no_clipping_is_a_limit_of_infinity_and_every_number_is_traced() -> None:
-    hyper = make_hyper(OptimizerConfig(clip_norm=None), 10, seed=2**32 - 1)
+    loss = make_loss_hyper(LossConfig(), np.eye(3, 20))
+    hyper = make_hyper(OptimizerConfig(clip_norm=None), 10, seed=2**32 - 1, loss=loss)
     assert np.isinf(hyper.clip_norm)
-    assert {np.asarray(value).dtype.name for value in hyper} == {"float32", "uint32"}
+    assert {np.asarray(value).dtype.name for value in jax.tree.leaves(hyper)} == {"float32", "uint32"}
     assert int(hyper.seed) == 2**32 - 1

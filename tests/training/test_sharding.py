@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import jax
+import re
+
+import chex
 import numpy as np
 import pytest
 import tiny
 from jax.sharding import PartitionSpec as P
 
-from jaxvalues.assembly import Base
+from jaxvalues.assembly import Base, System
 from jaxvalues.config import MeshConfig
+from jaxvalues.data.batches import inputs_shape
 from jaxvalues.errors import ConfigError
 from jaxvalues.training.sharding import check_batch_size, make_mesh, partition, place_batch, place_on
 
@@ -23,6 +26,15 @@ STEPS = 4
 
 
 LAYER = {"model": {"config": {**tiny.ROBERTA, "num_hidden_layers": 1}}}
+DEBERTA = {
+    **tiny.ROBERTA,
+    "model_type": "deberta",
+    "num_hidden_layers": 1,
+    "type_vocab_size": 0,
+    "relative_attention": True,
+    "pos_att_type": "c2p|p2c",
+    "position_biased_input": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +45,43 @@ def losses_on_one_device(quick_compiles: None) -> list[float]:
 @pytest.mark.parametrize("name", MESHES)
 def test_a_run_is_the_same_on_every_mesh(name: str, losses_on_one_device: list[float]) -> None:
     """With dropout: the masks too do not depend on where they are drawn."""
-    losses = tiny.Run(tiny.config(LAYER), make_mesh(MESHES[name])).losses(STEPS)
+    run = tiny.Run(tiny.config(LAYER), make_mesh(MESHES[name]))
+    losses = run.losses(STEPS)
     np.testing.assert_allclose(losses, losses_on_one_device, atol=1e-5)
     assert losses[-1] < losses[0] - 0.01  # it did train
+    assert exchanged_activations(run.system) == []
+
+
+def exchanged_activations(system: System) -> list[str]:
+    """What the compiled training step gathers or, without `tensor`, sums over devices, of arrays [B, T, …], but for the
+    gradient of the word vectors: rows of a batch, where the table's own would have thousands."""
+    (compiled,) = system.train_step.compiled.values()
+    kinds = "all-gather" if system.mesh.shape["tensor"] > 1 else "all-gather|all-reduce"
+    found = re.findall(rf"= \w+\[\d+,\d+,\d.* (?:{kinds})\(.*", compiled.run.as_text())
+    return [line for line in found if "embeddings/jit(_take)/scatter-add" not in line]
+
+
+def test_deberta_is_the_same_on_a_mesh(quick_compiles: None) -> None:
+    run = tiny.Run(tiny.config(LAYER))
+    batch = next(run.batches.starting_at(0))
+    norms = []
+    for mesh in (None, make_mesh(MESHES["data 2, fsdp 2, tensor 2"])):
+        system = tiny.system(tiny.config({"model": {"config": DEBERTA}}), mesh)
+        frozen, trainable = system.parts(Base({}, None, "random"), 0)
+        placed = place_batch(batch, system.mesh)
+        state, metrics = system.train_step(inputs_shape(batch), system.start(trainable), frozen, placed, run.hyper)
+        norms.append((metrics["loss"], metrics["grad_norm"]))
+    np.testing.assert_allclose(*norms, rtol=1e-5)
+    assert exchanged_activations(system) == []
+    attention = state.trainable["encoder"]["layers"]["0"]["attention"]
+    for name in ("in_proj", "relative_query", "relative_key"):
+        assert attention[name]["kernel"].sharding.spec == P("fsdp", "tensor"), name
 
 
 def test_weights_are_born_sharded_with_the_numbers_of_one_device() -> None:
     mesh = make_mesh(MESHES["data 2, fsdp 2, tensor 2"])
     _, params = tiny.system(tiny.config(LAYER), mesh).parts(Base({}, None, "random"), 0)
-    jax.tree.map(np.testing.assert_array_equal, params, tiny.canonical_params(1))
+    chex.assert_trees_all_equal(params, tiny.canonical_params(1))
     up = params["encoder"]["layers"]["0"]["mlp"]["up"]["kernel"]
     assert up.sharding.spec == P("fsdp", "tensor")
     assert {shard.data.shape for shard in up.addressable_shards} == {(32, 64)}
@@ -52,6 +92,10 @@ def test_weights_are_born_sharded_with_the_numbers_of_one_device() -> None:
     [
         ("encoder/layers/3/attention/query/kernel", (64, 64), P("fsdp", "tensor")),
         ("encoder/layers/3/attention/query/bias", (64,), P("tensor")),
+        ("encoder/layers/3/attention/in_proj/kernel", (64, 192), P("fsdp", "tensor")),
+        ("encoder/layers/3/attention/relative_key/kernel", (64, 64), P("fsdp", "tensor")),
+        ("encoder/layers/3/attention/relative_query/bias", (64,), P("tensor")),
+        ("encoder/embeddings/relative/embedding", (512, 64), P("fsdp", None)),
         ("encoder/layers/3/attention/output/kernel", (64, 64), P("tensor", "fsdp")),
         ("encoder/layers/3/attention/output/bias", (64,), P(None)),  # too small to be worth a gather
         ("encoder/layers/3/mlp/up/kernel", (64, 128), P("fsdp", "tensor")),
