@@ -42,7 +42,7 @@ class QuestionTemplate:
     descriptions: tuple[str, ...]  # [C], in the order of CATEGORIES
 
     def context(self, argument: Argument) -> str:
-        """What is read of an argument before its questions part: nothing, where a category comes first."""
+        """What is read of an argument before its questions part ways: nothing, where a category comes first."""
         return self.before.format(**argument_slots(argument))
 
     def question(self, category: int, argument: Argument) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ def load_question_template(
     description may end in is left to the template. `masked` says whether `{mask}` must stand in it (True), must not
     (False) or may (None).
     Raises ConfigError for an unknown name, an unknown slot, a template without premise or without category, for a mask
-    that is missing, out of place or there twice, and for descriptions that are wrong or given twice.
+    that is missing, unwanted or there twice, and for descriptions that are wrong or given twice.
     """
     line, own = _parse_file(name, read_template(name, OWN))
     if own is not None and descriptions is not None:
