@@ -2,17 +2,16 @@
 
     prompt    PROMPT_TUNING   prompt_embeddings [P, E]                        T5: before the encoder alone
     p_tuning  P_TUNING        prompt_embeddings [P, E], as its network gives  T5: before the encoder alone
-    prefix    PREFIX_TUNING   prompt_embeddings [P, L · 2 · N · H]            T5: the decoder's self-attention alone
+    prefix    PREFIX_TUNING   prompt_embeddings [P, L · 2 · N · H]            T5: in the decoder's self-attention alone
     lora      LORA            {module}.lora_A.weight [r, in], {module}.lora_B.weight [out, r]
     ia3       IA3             {module}.ia3_l [out, 1], or [1, in] where the input is scaled
 
-An adapter is a folder of adapter_config.json and adapter_model.safetensors. Module names are transformers' own and come
-from the conversion tables. What one side cannot express is an error that names the setting: nothing is left out.
+Module names are transformers' own and come from the conversion tables. What one side cannot express is an error that
+names the setting: nothing is left out.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,8 +19,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from jaxvalues.config import TuningConfig
 from jaxvalues.errors import ConfigError, UserError
@@ -31,27 +28,12 @@ from jaxvalues.models.mlm import masked_lm_table
 from jaxvalues.models.sequence_classification import NAMINGS
 from jaxvalues.models.t5 import Prefix, Prompt, T5Config
 from jaxvalues.models.t5_checkpoint import t5_table
+from jaxvalues.tuning.peft_folder import TYPES, Tensors, read_adapter_config, read_tensors
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-Tensors = dict[str, np.ndarray]
 Params = dict[str, Any]
 
 _PREFIX = "base_model.model."  # what PEFT puts before the names of the base model
 _VECTORS = "prompt_embeddings"
-_TYPES = {"prompt": "PROMPT_TUNING", "p_tuning": "P_TUNING", "prefix": "PREFIX_TUNING", "lora": "LORA", "ia3": "IA3"}
-
-# Settings that are read here, or that change nothing once an adapter is trained. All others must be off.
-_NEUTRAL = {"peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"}
-_NEUTRAL |= {"inference_mode", "target_modules", "exclude_modules", "feedforward_modules", "fan_in_fan_out"}
-_NEUTRAL |= {"r", "lora_alpha", "lora_dropout", "init_lora_weights", "init_ia3_weights", "qalora_group_size"}
-_NEUTRAL |= {"layers_to_transform", "layers_pattern", "megatron_config", "megatron_core", "runtime_config"}
-_NEUTRAL |= {"num_virtual_tokens", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"}
-_NEUTRAL |= {"prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"}
-_NEUTRAL |= {"encoder_reparameterization_type", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout"}
-_NEUTRAL |= {"prefix_projection", "init_weights"}
-_OFF = (None, False, "none", "None", [], {})
-# Other ways to start from the base model's weights (pissa, olora, …) change these.
-_LORA_STARTS = (True, False, "gaussian", "orthogonal")
 
 
 class PeftTarget(NamedTuple):
@@ -88,19 +70,20 @@ def to_peft(
 
     `prompt` and `prefix` are what the method's `bind` gives: vectors, however they were parameterised. `modules` are
     modules of the base model itself that trained too, as {name: {name of a tensor in it: array}}, such as a
-    classifier's head (PEFT's modules_to_save). Raises `ConfigError` that names the setting where PEFT has no such thing.
+    classifier's head (PEFT's modules_to_save). Raises `ConfigError` that names the setting where PEFT has no such
+    thing.
     """
     method = config.method
-    if method not in _TYPES:
+    if method not in TYPES:
         raise ConfigError(
-            f"tuning.method {method} has no form in PEFT, only {', '.join(_TYPES)}: export such a run to hf"
+            f"tuning.method {method} has no form in PEFT, only {', '.join(TYPES)}: export such a run to hf"
         )
     if not modules and (rest := sorted(trainable.keys() - {method})):
         raise ConfigError(
             f"{', '.join(rest)} trained beside tuning.method {method}, but a PEFT adapter has no place for it"
         )
     content = {
-        "peft_type": _TYPES[method],
+        "peft_type": TYPES[method],
         "task_type": target.task_type,
         "base_model_name_or_path": target.base_model_name_or_path,
         "inference_mode": True,
@@ -120,14 +103,6 @@ def to_peft(
     return content | settings, {name: np.ascontiguousarray(x, np.float32) for name, x in tensors.items()}
 
 
-def save_adapter(folder: str | Path, content: Mapping[str, Any], tensors: Tensors) -> None:
-    """Write what `to_peft` gives to a folder that `peft.PeftModel.from_pretrained(base, folder)` reads."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-
-
 def from_peft(folder: str | Path, target: PeftTarget) -> Adapter:
     """Read an adapter that `save_adapter` or PEFT itself wrote for the same base model.
 
@@ -135,7 +110,7 @@ def from_peft(folder: str | Path, target: PeftTarget) -> Adapter:
     adapter and for one that this package cannot express, with the setting or the tensors that are at fault.
     """
     folder = Path(folder)
-    content, tensors = read_adapter_config(folder), _read_tensors(folder)
+    content, tensors = read_adapter_config(folder), read_tensors(folder)
     try:
         match content["peft_type"]:
             case "LORA":
@@ -149,31 +124,6 @@ def from_peft(folder: str | Path, target: PeftTarget) -> Adapter:
                 return Adapter("prompt", {"prompt": _read_prompt(content, target, tensors)})
     except _Problem as problem:
         raise UserError(f"the adapter in {folder} cannot be read: {problem}") from None
-
-
-def read_adapter_config(folder: str | Path) -> dict[str, Any]:
-    """The contents of a folder's adapter_config.json; raises `UserError` for what this package has not."""
-    path = Path(folder) / CONFIG
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder} holds no {CONFIG}, expected an adapter that PEFT wrote") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error})") from None
-    kind = content.get("peft_type") if isinstance(content, dict) else None
-    if kind not in _TYPES.values():
-        raise UserError(f"{path}: peft_type {kind} is not supported, only {', '.join(_TYPES.values())}")
-    for key, value in content.items():
-        if key not in _NEUTRAL and value not in _OFF:
-            raise UserError(f"{path}: {key} = {value!r} is not supported, an adapter must be without it")
-    if content.get("init_lora_weights", True) not in _LORA_STARTS:
-        start = content["init_lora_weights"]
-        raise UserError(f"{path}: init_lora_weights = {start!r} is not supported, it changes the base model's weights")
-    needed = {"LORA": ("r", "lora_alpha"), "IA3": ()}.get(kind, ("num_virtual_tokens",))
-    needed += ("num_layers", "num_attention_heads") if kind == "PREFIX_TUNING" else ()
-    if missing := [key for key in needed if content.get(key) is None]:
-        raise UserError(f"{path} lacks {', '.join(missing)}")
-    return content
 
 
 def scales_input(model_type: str, name: str) -> bool:
@@ -219,6 +169,10 @@ def _write_prefix(target: PeftTarget, prefix: jax.Array | Prefix | None) -> tupl
             )
         prefix = prefix.decoder
     layers, _, length, heads, size = prefix.shape
+    rows = np.asarray(prefix).transpose(2, 0, 1, 3, 4)
+    if target.model_type == "t5":
+        rows = np.stack([rows, np.zeros_like(rows)], axis=2)  # the zeros are what PEFT leaves unused
+        layers *= 2
     settings = {
         "num_virtual_tokens": length,
         "num_layers": layers,
@@ -227,17 +181,31 @@ def _write_prefix(target: PeftTarget, prefix: jax.Array | Prefix | None) -> tupl
         "num_transformer_submodules": 2 if target.model_type == "t5" else 1,
         "prefix_projection": False,
     }
-    return settings, {_VECTORS: np.asarray(prefix).transpose(2, 0, 1, 3, 4).reshape(length, -1)}
+    return settings, {_VECTORS: rows.reshape(length, -1)}
 
 
 def _read_prefix(content: dict[str, Any], target: PeftTarget, tensors: Tensors) -> Params:
     _check_vectors(target, "prefix")
-    layers, heads = content["num_layers"], content["num_attention_heads"]
-    rows = _vectors(content, tensors)
-    if rows.shape[1] % (layers * 2 * heads):
+    rows, layers, heads = _vectors(content, tensors), content["num_layers"], content["num_attention_heads"]
+    if rows.shape[1] % (2 * layers * heads):
         raise _Problem(f"{_VECTORS} {list(rows.shape)} are no keys and values of {layers} layers and {heads} heads")
-    prefix = rows.reshape(len(rows), layers, 2, heads, -1).transpose(1, 2, 0, 3, 4)
-    return {"decoder" if target.model_type == "t5" else "encoder": np.ascontiguousarray(prefix)}
+    places, stack = np.arange(2 * layers).reshape(layers, 2), "encoder"
+    if target.model_type == "t5":
+        places, stack = _t5_places(layers, T5Config.from_hf(target.hf_config).num_decoder_layers), "decoder"
+    rows = rows.reshape(len(rows), 2 * layers, heads, -1)[:, places]  # [P, L, 2, N, H]
+    return {stack: np.ascontiguousarray(rows.transpose(1, 2, 0, 3, 4))}
+
+
+def _t5_places(num_layers: int, decoder_layers: int) -> np.ndarray:
+    """Where the keys and values of a T5's decoder layers stand in an adapter that is said to have `num_layers`, [L, 2].
+
+    PEFT repeats the 2 · num_layers entries, hands each layer the next four of them (two for self-attention, two for
+    cross-attention) and then forgets those of cross-attention. With num_layers = L, as it guesses, only L / 2 prefixes
+    or so differ. With num_layers = 2L each layer has its own and nothing is repeated: so they are written here.
+    """
+    if num_layers < decoder_layers:
+        raise _Problem(f"num_layers = {num_layers} leaves some of the {decoder_layers} layers of the decoder out")
+    return (4 * np.arange(decoder_layers)[:, None] + np.arange(2)) % (2 * num_layers)
 
 
 def _write_lora(config: TuningConfig, target: PeftTarget, tree: Params) -> tuple[dict[str, Any], Tensors]:
@@ -344,21 +312,6 @@ def _by_layer(tree: Params) -> dict[str, dict[str, np.ndarray]]:
     for (*path, name), leaf in flatten_dict(ungroup(tree)).items():
         layers.setdefault("/".join(path), {})[name] = np.asarray(leaf)
     return layers
-
-
-def _read_tensors(folder: Path) -> Tensors:
-    path = folder / WEIGHTS
-    if not path.is_file():
-        if (folder / "adapter_model.bin").is_file():
-            raise UserError(
-                f"{folder} holds only adapter_model.bin, expected {WEIGHTS}: load it with PEFT where torch is installed "
-                "and save it again with save_pretrained"
-            )
-        raise UserError(f"{folder} holds no {WEIGHTS}, expected an adapter that PEFT wrote")
-    try:
-        return {name: np.asarray(tensor, np.float32) for name, tensor in load_file(path).items()}
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a whole safetensors file ({error})") from error
 
 
 class _Problem(Exception):
