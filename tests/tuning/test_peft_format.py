@@ -31,11 +31,7 @@ from jaxvalues.models.t5 import Prefix, Prompt
 from jaxvalues.tuning.peft_folder import CONFIG, WEIGHTS, read_adapter_config, save_adapter
 from jaxvalues.tuning.peft_format import PeftTarget, from_peft, scales_input, to_peft
 
-ENCODER = {
-    "vocab_size": 70,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
+ENCODER = {"vocab_size": 70, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4} | {
     "intermediate_size": 96,
     "max_position_embeddings": 40,
 }
@@ -118,10 +114,10 @@ def torch_base(base: Base) -> Any:
 def torch_logits(model: Any, given: dict[str, np.ndarray]) -> np.ndarray:
     import torch
 
-    tokens = next(reversed(given.values())).shape[1]
     with torch.no_grad():
         out = model.eval()(**{name: torch.tensor(x).long() for name, x in given.items()})
-    return out.logits.numpy()[:, -tokens:]  # PEFT returns those of a prompt too
+    logits = out.logits.numpy()
+    return logits[:, -max(LENGTHS) :] if logits.ndim == 3 else logits  # PEFT returns those of a prompt too
 
 
 def draw(*shape: int) -> np.ndarray:
@@ -289,9 +285,7 @@ GPT2, T5, ROBERTA = (PeftTarget({**HF_CONFIGS[kind], "model_type": kind}) for ki
 def test_what_peft_cannot_express_is_said(method, target, hook, message):
     with pytest.raises(ConfigError, match=message):
         to_peft(settings(method), target, {method: {}}, **hook)
-    with pytest.raises(
-        ConfigError, match=r"head, verbalizer trained beside tuning.method lora, but a PEFT adapter has"
-    ):
+    with pytest.raises(ConfigError, match=r"head, verbalizer trained beside tuning.method lora, but a PEFT adapter"):
         to_peft(settings("lora"), target, {"lora": {}, "verbalizer": {}, "head": {}})
 
 
@@ -368,6 +362,22 @@ def test_scales_of_the_other_side_are_said(tmp_path):
     save_adapter(tmp_path, content, {name: x.reshape(-1, 1) for name, x in tensors.items()})
     with pytest.raises(UserError, match=r"feedforward_modules: .*c_proj.ia3_l is \[256, 1\], but here the input is"):
         from_peft(tmp_path, GPT2)
+
+
+def test_vectors_of_another_shape_are_said(tmp_path):
+    prefix = Prefix(decoder=draw(3, 2, P, 4, 24))
+    content, tensors = to_peft(settings("prefix"), T5, {}, prefix=prefix)
+    for change, message in (
+        ({"num_layers": 2}, "num_layers = 2 leaves some of the 3 layers of the decoder out"),
+        ({"num_layers": 5}, r"prompt_embeddings \[3, 1152\] are no keys and values of 5 layers and 4 heads"),
+        ({"num_virtual_tokens": 6}, r"= 6 rows alone, but it holds prompt_embeddings \[3, 1152\]"),
+    ):
+        save_adapter(tmp_path, content | change, tensors)
+        with pytest.raises(UserError, match=message):
+            from_peft(tmp_path, T5)
+    save_adapter(tmp_path, content, tensors)
+    with pytest.raises(ConfigError, match="method prefix on a roberta model is not what PEFT does"):
+        from_peft(tmp_path, ROBERTA)
 
 
 def test_adapters_of_half_precision_are_read(adapter):
