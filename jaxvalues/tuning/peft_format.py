@@ -7,7 +7,8 @@
     ia3       IA3             {module}.ia3_l [out, 1], or [1, in] where the input is scaled
 
 Module names are transformers' own and come from the conversion tables. What one side cannot express is an error that
-names the setting: nothing is left out.
+names the setting: nothing is left out. PEFT counts padding among the positions of a GPT-2, so with prompts both sides
+agree on rows without padding or with padding on the right.
 """
 
 from __future__ import annotations
@@ -75,9 +76,7 @@ def to_peft(
     """
     method = config.method
     if method not in TYPES:
-        raise ConfigError(
-            f"tuning.method {method} has no form in PEFT, only {', '.join(TYPES)}: export such a run to hf"
-        )
+        raise ConfigError(f"tuning.method {method} has no form in PEFT, only {', '.join(TYPES)}")
     if not modules and (rest := sorted(trainable.keys() - {method})):
         raise ConfigError(
             f"{', '.join(rest)} trained beside tuning.method {method}, but a PEFT adapter has no place for it"
@@ -279,8 +278,9 @@ def _check_vectors(target: PeftTarget, method: str) -> None:
     """PEFT's prompts and prefixes are ours before causal and encoder-decoder models only."""
     if target.model_type in NAMINGS:
         raise ConfigError(
-            f"tuning.method {method} on a {target.model_type} model is not what PEFT does: its classifiers read the "
-            "first vector of the prompt in the place of the first token; only lora and ia3 can be exchanged"
+            f"tuning.method {method} on a {target.model_type} model is not what PEFT does: it has no masked language "
+            "model with prompts, and its classifiers read the prompt's first vector in the place of the first token; "
+            "only lora and ia3 can be exchanged"
         )
 
 
