@@ -10,13 +10,14 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxvalues.config import LossConfig
 from jaxvalues.models import Outputs
 from jaxvalues.training.contrastive import affinity_for, contrastive_loss
 from jaxvalues.training.losses import row_losses
 from jaxvalues.training.optimizer import AdamW, Hyper
-from jaxvalues.tuning import Tuning, prompt_norm
+from jaxvalues.tuning import Bound, Tuning
 
 Apply = Callable[..., Outputs]  # (bound, batch, dropout key or None) -> logits [B, C] and embedding [B, E]
 
@@ -103,6 +104,12 @@ def make_train_step(
         return TrainState(state.step + 1, trainable, moments), {**means, **metrics}
 
     return train_step
+
+
+def prompt_norm(bound: Bound) -> jax.Array | None:
+    """The global norm of prompts and prefixes; None where there are none."""
+    added = (bound.prompt, bound.prefix)
+    return optax.global_norm(added) if jax.tree.leaves(added) else None
 
 
 def make_eval_step(apply: Apply, tuning: Tuning) -> Callable[[Any, Any, dict[str, jax.Array]], jax.Array]:
