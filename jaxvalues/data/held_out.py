@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxvalues.config import DataConfig
 from jaxvalues.data.arguments import SPLITS, Split, load_split
+from jaxvalues.data.subset import few_shot, scarce, take_fraction
 from jaxvalues.errors import ConfigError
 
 HELD_OUT = "held_out"
@@ -21,7 +22,9 @@ class Parts(NamedTuple):
     held_out: Split
     reported: tuple[Split, ...]
     whole: Split
-    """The training split before anything was held out."""
+    """The training split before anything was held out or left out."""
+    drawn: str | None = None
+    """One sentence about what `data.shots` or `data.fraction` took for training, where one of them did."""
 
     @property
     def pool(self) -> Split:
@@ -38,8 +41,9 @@ class Parts(NamedTuple):
 def load_parts(config: DataConfig) -> Parts:
     """Load what the config names.
 
-    Raises ConfigError for an unknown split, for labels that are needed and absent, for folds that cannot be cut, and
-    for folds of which none is named.
+    `data.shots` and `data.fraction` leave fewer arguments for training, after holding out, and change nothing else.
+    Raises ConfigError for an unknown split, for labels that are needed and absent, for folds that cannot be cut, for
+    folds of which none is named, and where nothing is left to train on.
     """
     if config.folds is not None and config.fold is None:
         raise ConfigError(
@@ -62,13 +66,30 @@ def load_parts(config: DataConfig) -> Parts:
     else:
         fold = cut_folds(whole, config.folds, config.held_out_by, config.held_out_seed)
         training, held_out = (whole.subset(np.flatnonzero(part)) for part in (fold != config.fold, fold == config.fold))
-    return Parts(training, held_out, tuple(load("data.report", name, labels=False) for name in config.report), whole)
+    reported = tuple(load("data.report", name, labels=False) for name in config.report)
+    training, drawn = _draw(training, config)
+    return Parts(training, held_out, reported, whole, drawn)
 
 
 def check_split(key: str, name: str) -> None:
     """Raise ConfigError unless `name`, given as `key`, is a split."""
     if name not in SPLITS:
         raise ConfigError(f"{key}: there is no split `{name}`; it is one of {', '.join(SPLITS)}")
+
+
+def _draw(training: Split, config: DataConfig) -> tuple[Split, str | None]:
+    """The arguments that train, fewer with `shots` or `fraction`, and a sentence about which they are."""
+    if config.shots is None and config.fraction is None:
+        return training, None
+    if config.fraction is not None:
+        drawn = take_fraction(training, config.fraction, config.subset_seed)
+        what = f"{config.fraction:g} of all"
+    else:
+        drawn = few_shot(training, config.shots, config.subset_seed)
+        what = f"{config.shots} of each category"
+        if few := scarce(drawn, config.shots):
+            what += f"; fewer of {', '.join(f'{category} ({count})' for category, count in few.items())}"
+    return drawn, f"trains on {len(drawn)} of {len(training)} arguments: {what} (seed {config.subset_seed})"
 
 
 def hold_out(
