@@ -29,9 +29,9 @@ from jaxvalues.models.mlm import masked_lm_table
 from jaxvalues.models.sequence_classification import NAMINGS
 from jaxvalues.models.t5 import Prefix, Prompt, T5Config
 from jaxvalues.models.t5_checkpoint import t5_table
+from jaxvalues.tuning.ia3 import INPUT_SCALED
+from jaxvalues.tuning.method import Params
 from jaxvalues.tuning.peft_folder import TYPES, Tensors, read_adapter_config, read_tensors
-
-Params = dict[str, Any]
 
 _PREFIX = "base_model.model."  # what PEFT puts before the names of the base model
 _VECTORS = "prompt_embeddings"
@@ -125,14 +125,6 @@ def from_peft(folder: str | Path, target: PeftTarget) -> Adapter:
         raise UserError(f"the adapter in {folder} cannot be read: {problem}") from None
 
 
-def scales_input(model_type: str, name: str) -> bool:
-    """Whether IA3 scales the input of the dense layer of this name and not its output: PEFT's feedforward_modules.
-
-    PEFT's "output.dense" of the encoders means the end of attention as well as that of the feed-forward block.
-    """
-    return name == "down" or (name == "output" and model_type in NAMINGS)
-
-
 def _write_prompt(
     config: TuningConfig, target: PeftTarget, prompt: jax.Array | Prompt | None
 ) -> tuple[dict[str, Any], Tensors]:
@@ -223,7 +215,7 @@ def _write_lora(config: TuningConfig, target: PeftTarget, tree: Params) -> tuple
 
 def _write_ia3(target: PeftTarget, tree: Params) -> tuple[dict[str, Any], Tensors]:
     tensors, names, leaves = {}, _module_names(target), _by_layer(tree)
-    inputs = [path for path in leaves if scales_input(target.model_type, path.rsplit("/", 1)[-1])]
+    inputs = [path for path in leaves if path.rsplit("/", 1)[-1] in INPUT_SCALED[target.model_type]]
     for path, leaf in leaves.items():
         shape = (1, -1) if path in inputs else (-1, 1)
         tensors[f"{_PREFIX}{names[path]}.ia3_l"] = leaf["scale"].reshape(shape)
@@ -246,7 +238,7 @@ def _read_modules(target: PeftTarget, tensors: Tensors, leaves: dict[str, str]) 
     for name, tensor in tensors.items():
         path, suffix = paths[name]
         if leaves[suffix] == "scale":
-            scaled = "input" if scales_input(target.model_type, path.rsplit("/", 1)[-1]) else "output"
+            scaled = "input" if path.rsplit("/", 1)[-1] in INPUT_SCALED[target.model_type] else "output"
             if tensor.shape != ((1, tensor.size) if scaled == "input" else (tensor.size, 1)):
                 raise _Problem(f"feedforward_modules: {name} is {list(tensor.shape)}, but here the {scaled} is scaled")
         found[f"{path}/{leaves[suffix]}"] = tensor.reshape(-1) if leaves[suffix] == "scale" else tensor.T

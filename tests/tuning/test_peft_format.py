@@ -28,8 +28,9 @@ from jaxvalues.models import (
     save_t5,
 )
 from jaxvalues.models.t5 import Prefix, Prompt
+from jaxvalues.tuning.ia3 import INPUT_SCALED
 from jaxvalues.tuning.peft_folder import CONFIG, WEIGHTS, read_adapter_config, save_adapter
-from jaxvalues.tuning.peft_format import PeftTarget, from_peft, scales_input, to_peft
+from jaxvalues.tuning.peft_format import PeftTarget, from_peft, to_peft
 
 ENCODER = {"vocab_size": 70, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4} | {
     "intermediate_size": 96,
@@ -140,7 +141,7 @@ def random_tree(base: Base, method: str) -> dict[str, Any]:
         if method == "lora":
             tree |= {f"{at}/a": 0.2 * draw(kernel.shape[0], RANK), f"{at}/b": 0.2 * draw(RANK, kernel.shape[1])}
         else:
-            tree[f"{at}/scale"] = 1 + 0.5 * draw(kernel.shape[0 if scales_input(kind, name) else 1])
+            tree[f"{at}/scale"] = 1 + 0.5 * draw(kernel.shape[0 if name in INPUT_SCALED[kind] else 1])
     return {method: unflatten_dict(tree, sep="/")}
 
 
@@ -161,7 +162,7 @@ def effective(base: Base, tree: dict[str, Any]) -> dict[str, Any]:
             params[f"{layer}/kernel"] = params[f"{layer}/kernel"] + ALPHA / RANK * leaf @ b
     for path, scale in flatten_dict(tree.get("ia3", {}), sep="/").items():
         layer = path.removesuffix("/scale")
-        if scales_input(base.target.model_type, layer.rsplit("/", 1)[-1]):
+        if layer.rsplit("/", 1)[-1] in INPUT_SCALED[base.target.model_type]:
             params[f"{layer}/kernel"] = params[f"{layer}/kernel"] * scale[:, None]
         else:
             for name in {"kernel", "bias"} & {p.rsplit("/", 1)[-1] for p in params if p.startswith(f"{layer}/")}:
