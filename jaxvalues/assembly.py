@@ -6,23 +6,27 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
-from jaxvalues.config import Config, ContrastiveConfig, ModelConfig, TuningConfig
-from jaxvalues.data.arguments import Split
+from jaxvalues.config import Config, ModelConfig
+from jaxvalues.data.arguments import STANCES, Argument, Split
 from jaxvalues.data.batches import Slice, Tokens, collate, evaluation_plan, inputs_shape, model_inputs
-from jaxvalues.data.template import Template, load_template
+from jaxvalues.data.questions import QuestionTemplate
+from jaxvalues.data.taxonomy import CATEGORIES
+from jaxvalues.data.template import Template
 from jaxvalues.data.tokenizers import load_tokenizer, pad_id, train_tokenizer
-from jaxvalues.errors import ConfigError, UserError
-from jaxvalues.formulations.classify import Classify
-from jaxvalues.models import Classifier, Outputs, build_model, content_hash, fetch, load_model, read_config
-from jaxvalues.models.layout import Segments
-from jaxvalues.models.stack import hidden_indices
+from jaxvalues.errors import ConfigError
+from jaxvalues.formulations import load_texts, make_formulation, training_texts
+from jaxvalues.formulations.rows import Tokenizer
+from jaxvalues.generation import greedy
+from jaxvalues.models import Outputs, content_hash, fetch, settled_config
+from jaxvalues.network import SOFT, build_network, resolve_dtype
 from jaxvalues.training.compilation import Compiled, Executables, Programs
 from jaxvalues.training.loop import Stage
 from jaxvalues.training.losses import make_loss_hyper
@@ -36,12 +40,14 @@ from jaxvalues.training.sharding import (
     tree_shardings,
 )
 from jaxvalues.training.step import TrainState, make_eval_step, make_train_step
-from jaxvalues.tuning.weights import Params, Tuning, make_tuning
+from jaxvalues.tuning import Bound, Params
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+NO_CONTENT = tuple(Argument(f"no content, {stance}", "N/A", stance, "N/A") for stance in STANCES)
+"""Arguments that say nothing, by which answers are calibrated (Zhao et al., 2021, "Calibrate Before Use")."""
 INITIAL = 2**32 - 1  # folded into the seed for initial weights, as dropout folds in the number of the step
 
 
@@ -63,10 +69,12 @@ def find_base(config: ModelConfig, seed: int) -> Base:
     if config.config is not None:
         return Base(dict(config.config), None, f"random weights, seed {seed}")
     folder = fetch(config.path, config.revision)
-    return Base(read_config(folder), folder, content_hash(folder))
+    return Base(settled_config(folder), folder, content_hash(folder))
 
 
-def find_tokenizer(config: Config, base: Base, train: Split, template: Template) -> PreTrainedTokenizerBase:
+def find_tokenizer(
+    config: Config, base: Base, train: Split, template: Template | QuestionTemplate
+) -> PreTrainedTokenizerBase:
     """The tokenizer that the config names, or the checkpoint's own, or one trained on the texts of `train`.
 
     That is the whole training split, before anything is held out: a tokenizer learns from no labels, and so all folds
@@ -74,7 +82,7 @@ def find_tokenizer(config: Config, base: Base, train: Split, template: Template)
     """
     model = config.model
     if model.train_tokenizer is not None:
-        texts = (text for argument in train.arguments for text in template.render(argument))
+        texts = training_texts(config.formulation, template, train.arguments)
         return train_tokenizer(texts, model.train_tokenizer.vocab_size, config.data.max_length)
     return load_tokenizer(model.tokenizer or base.folder, model.revision if model.tokenizer is None else None)
 
@@ -89,83 +97,6 @@ def fit_to_tokenizer(hf_config: dict[str, Any], tokenizer: PreTrainedTokenizerBa
             "they do not belong together"
         )
     return hf_config
-
-
-class Network(NamedTuple):
-    """The network a config asks for, without weights. `segments` is how its layers lie in the parameter tree."""
-
-    module: Classifier
-    tuning: Tuning
-    segments: Segments
-    num_layers: int
-    encoder_options: dict[str, Any]  # what `load_model` needs to read a checkpoint into it
-    reuses_features: bool  # whether it starts from the output of its frozen layers, computed once
-
-    def init(self, rng: jax.Array) -> Params:
-        """Random parameters."""
-        ids = jnp.zeros((1, 1), jnp.int32)
-        return self.module.init(rng, ids, jnp.ones_like(ids))["params"]
-
-    def abstract_parts(self) -> tuple[Params, Params]:
-        """Shapes of (frozen, trainable)."""
-        rng = jax.random.key(0)
-        return self.tuning.init(rng, jax.eval_shape(self.init, rng))
-
-
-def build_network(config: Config, hf_config: dict[str, Any]) -> Network:
-    """The encoder with its heads, cut where the tuning method says that gradients stop."""
-    model, head = config.model, config.formulation
-    options = {
-        "dtype": resolve_dtype(model.dtype),
-        "scan": model.scan,
-        "remat": model.remat,
-        "hidden_dropout": model.dropout,
-        "attention_dropout": model.dropout,
-    }
-    network = build_model(hf_config, **options).config
-    if config.data.max_length > network.max_tokens:
-        raise ConfigError(
-            f"data.max_length is {config.data.max_length}, but the model reads at most {network.max_tokens} tokens"
-        )
-    tuning = make_tuning(config.tuning)
-    boundary = tuning.boundary(network.num_layers)
-    try:
-        pooled = hidden_indices(head.pooling.layers, network.num_layers)
-    except UserError as error:
-        raise ConfigError(f"formulation.pooling.layers: {error}") from None
-    if max(pooled) <= boundary and config.tuning.method == "last_layers" and boundary > 0:
-        raise ConfigError(
-            f"formulation.pooling.layers {list(head.pooling.layers)} lie below the layers that train (from "
-            f"{boundary + 1} of {network.num_layers} on): only the heads would learn"
-        )
-    options |= {"boundary": boundary, "stop_gradient_below": boundary, "dropout_below": config.tuning.dropout_below}
-    encoder = build_model(hf_config, **options)
-    module = Classifier(
-        encoder,
-        heads=head.heads,
-        pooling=head.pooling.over,
-        layers=head.pooling.layers,
-        combine=head.pooling.combine,
-        dropout_rate=head.head_dropout,
-        projection_size=_projection_size(config.loss.contrastive),
-    )
-    reuses = _reuses_features(config.tuning, boundary, min(pooled))
-    return Network(module, tuning, encoder.segments, network.num_layers, options, reuses)
-
-
-def _projection_size(contrastive: ContrastiveConfig | None) -> int | None:
-    return contrastive.projection_size if contrastive and contrastive.embedding == "projected" else None
-
-
-def _reuses_features(tuning: TuningConfig, boundary: int, lowest_pooled: int) -> bool:
-    """Whether every epoch can start from the same output of the layers below `boundary`."""
-    if tuning.reuse_features is True and lowest_pooled < boundary:
-        raise ConfigError(
-            f"tuning.reuse_features: hidden state {lowest_pooled} is pooled, but only the output of layer {boundary}, "
-            "the highest that does not train, is kept"
-        )
-    possible = boundary > 0 and not tuning.dropout_below and lowest_pooled >= boundary
-    return possible and tuning.reuse_features is not False
 
 
 class System:
@@ -184,18 +115,21 @@ class System:
         announce: Callable[[Compiled], None] = lambda _: None,
         programs: Programs | None = None,
     ) -> None:
+        config = config.explicit()
         self.config, self.hf_config, self.mesh = config, hf_config, mesh
         self.pad_id = pad_id(tokenizer)
-        template = load_template(config.formulation.template, config.formulation.descriptions)
-        self.formulation = Classify(tokenizer, template, config.data.max_length)
-        self.network = build_network(config, hf_config)
+        self.template = load_texts(config.formulation)
+        form, model_type = config.formulation, hf_config["model_type"]
+        self.formulation = make_formulation(form, tokenizer, self.template, config.data.max_length, model_type)
+        self.network = build_network(config, hf_config, Tokenizer(tokenizer).ids)
         self.segments = self.network.segments
         self.optimizer = AdamW(config.optimizer, self.network.num_layers)
 
-        key = (config.program(), json.dumps(hf_config, sort_keys=True), mesh)
+        key = (config.program(), json.dumps(hf_config, sort_keys=True), mesh, self.formulation.constants)
         steps = (Programs() if programs is None else programs).get(key, lambda: self._steps(announce))
         self.train_step, self.eval_step = steps["train"], steps["evaluate"]
         self.pretrain_step, self.feature_step = steps.get("pretrain"), steps.get("features")
+        self.generate_step = steps.get("generate")
         self._init_all, self._init_new, self._start = (steps[name] for name in ("all", "new", "start"))
 
     def _steps(self, announce: Callable[[Compiled], None]) -> dict[str, Any]:
@@ -217,13 +151,15 @@ class System:
             jitted["pretrain"] = train_step("pretraining")
         if self.network.reuses_features:
             jitted["features"] = jax.jit(self._features, out_shardings=whole)
+        if self._generates:
+            jitted["generate"] = jax.jit(self._generate, out_shardings=whole)
         return {name: Executables(name, function, announce) for name, function in jitted.items()} | self._initial()
 
     def _initial(self) -> dict[str, Any]:
         """What makes all weights, those that no checkpoint holds, and (step, moments), each where it belongs."""
         init = self.network.init
         weights = tree_shardings(jax.eval_shape(init, jax.random.key(0)), self.mesh)
-        new = {name: sharding for name, sharding in weights.items() if name != "encoder"}
+        new = {name: sharding for name, sharding in weights.items() if name in self.network.target.new}
         state = tree_shardings(self.abstract_state(), self.mesh)
 
         def start(trainable: Params) -> tuple[jax.Array, Any]:
@@ -235,17 +171,17 @@ class System:
             "start": jax.jit(start, out_shardings=(state.step, state.optimizer)),
         }
 
-    def _apply(self, params: Params, batch: dict[str, jax.Array], key: jax.Array | None) -> Outputs:
+    def _apply(self, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None) -> Outputs:
         """Logits [B, C] and embedding of a batch; dropout where a key is given."""
-        outputs = self.network.module.apply(
-            {"params": gather_weights(params, self.mesh)},
-            batch.get("input_ids"),
-            batch["attention_mask"],
-            deterministic=key is None,
-            hidden=batch.get("hidden"),
-            rngs=None if key is None else {"dropout": key},
-        )
-        return outputs._replace(logits=self.formulation.read(outputs))
+        bound = bound._replace(params=gather_weights(bound.params, self.mesh))
+        return self.formulation.forward(self.network.module, bound, batch, key)
+
+    def _generate(self, trainable: Params, frozen: Params, batch: dict[str, jax.Array]) -> jax.Array:
+        """What the model answers to each row of a batch: ids [B, M]."""
+        bound = self.network.tuning.bind(frozen, trainable)
+        bound = bound._replace(params=gather_weights(bound.params, self.mesh))
+        length, end = self.config.formulation.max_new_tokens, self.formulation.asking.tokenizer.eos_token_id
+        return greedy(self.network.module, bound, batch, length=length, end=end, pad=self.pad_id)
 
     def _features(self, trainable: Params, frozen: Params, batch: dict[str, jax.Array]) -> jax.Array:
         """The hidden state [B, T, D] under the lowest layer that trains."""
@@ -268,9 +204,12 @@ class System:
         if base.is_random:
             params = self._init_all(rng)
         else:
-            _, encoder = load_model(base.folder, place=place_on(self.mesh), **self.network.encoder_options)
-            params = {"encoder": encoder, **self._init_new(rng)}
-        return self.network.tuning.init(tuning_rng, params)
+            params = {**self.network.read(base.folder, place_on(self.mesh)), **self._init_new(rng)}
+        if SOFT in self.network.target.new:
+            words = flatten_dict(params, sep="/")[self.network.target.words]
+            params[SOFT] = {"embedding": self.formulation.verbalizer.start(words)}
+        frozen, trainable = self.network.tuning.init(tuning_rng, params)
+        return frozen, jax.device_put(trainable, tree_shardings(trainable, self.mesh))
 
     def abstract_state(self) -> TrainState:
         """Shapes of the training state."""
@@ -319,9 +258,48 @@ class System:
     def logits(
         self, frozen: Params, trainable: Params, tokens: Tokens, stop: Callable[[], bool] = lambda: False
     ) -> np.ndarray | None:
-        """Logits [n, C] float32 of every row of `tokens`, in its order; None if `stop()` asked to leave early."""
+        """Logits [n, C] float32 of the arguments that `tokens` are about, in their order; None if `stop()` asked to
+        leave early."""
+        logits = self._row_logits(frozen, trainable, tokens, stop)
+        if logits is None:
+            return None
+        logits = tokens.fold(logits)
+        if self.config.formulation.verbalizer.calibrate:
+            nothing = self.formulation.encode(NO_CONTENT)
+            logits -= nothing.fold(self._row_logits(frozen, trainable, nothing)).mean(axis=0)
+        return logits
+
+    def generated_logits(self, frozen: Params, trainable: Params, tokens: Tokens) -> np.ndarray:
+        """The same by generation (open_answer): whether a synonym of the category occurs in what the model says."""
+        logits = np.zeros(tokens.asked.categories.shape, np.float32)
+        for piece, answers in self._outputs(self.generate_step, frozen, trainable, tokens):
+            categories = tokens.asked.categories[piece.rows]
+            logits[piece.rows] = self.formulation.match(answers[: len(piece.rows)], categories)
+        return tokens.fold(logits)
+
+    def predict(self, frozen: Params, trainable: Params, tokens: Tokens) -> np.ndarray:
+        """The logits [n, C] that decide, by likelihood or by generation as the config says."""
+        return (self.generated_logits if self._generates else self.logits)(frozen, trainable, tokens)
+
+    @property
+    def scored_by(self) -> str:
+        """How open answers are looked at, in words that end a sentence; nothing for other kinds."""
+        if self.config.formulation.kind != "open_answer":
+            return ""
+        return f"; answers scored by {self.config.formulation.scoring}"
+
+    @property
+    def _generates(self) -> bool:
+        form = self.config.formulation
+        return form.kind == "open_answer" and form.scoring == "generation"
+
+    def _row_logits(
+        self, frozen: Params, trainable: Params, tokens: Tokens, stop: Callable[[], bool] = lambda: False
+    ) -> np.ndarray | None:
+        """Logits [rows, C or K] of every row of `tokens`."""
         tokens = self.with_features(frozen, trainable, tokens)
-        logits = np.zeros((len(tokens), self.network.module.num_labels), np.float32)
+        columns = len(CATEGORIES) if tokens.asked is None else tokens.asked.categories.shape[1]
+        logits = np.zeros((len(tokens), columns), np.float32)
         done = 0
         for piece, output in self._outputs(self.eval_step, frozen, trainable, tokens, stop):
             logits[piece.rows] = output[: len(piece.rows)]
@@ -367,18 +345,7 @@ def build_system(
 
 
 def settle(config: Config) -> Config:
-    """The config with what depends on the devices here made explicit: a run keeps it wherever it goes on."""
+    """The config with what depends on the devices here, or on other keys, written out: a run keeps it wherever it goes
+    on."""
     model = config.model.model_copy(update={"dtype": resolve_dtype(config.model.dtype)})
-    return config.model_copy(update={"model": model})
-
-
-def resolve_dtype(dtype: str) -> str:
-    """`auto` is bfloat16 on accelerators and float32 on CPU, where bfloat16 is no faster."""
-    if dtype != "auto":
-        return dtype
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
-
-
-def count(tree: Any) -> int:
-    """Number of parameters in a tree of (abstract) arrays."""
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+    return config.explicit().model_copy(update={"model": model})

@@ -8,12 +8,13 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from jaxvalues.assembly import Base, System, count
+from jaxvalues.assembly import Base, System
 from jaxvalues.data.arguments import Split
-from jaxvalues.data.batches import TrainingBatches
+from jaxvalues.data.batches import Tokens, TrainingBatches
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.evaluation.report_table import render_scores
+from jaxvalues.network import count
 from jaxvalues.training.compilation import Compiled
 
 
@@ -42,7 +43,7 @@ class Narrator:
     def start(self, base: Base, system: System, parts: tuple, batches: TrainingBatches, held_out: int) -> None:
         """What is about to be trained, on what, for how long."""
         frozen, trainable = parts
-        model, dtype = system.hf_config["model_type"], np.dtype(system.network.module.encoder.dtype).name
+        model, dtype = system.hf_config["model_type"], np.dtype(system.network.dtype).name
         self.say(f"{model}, {system.network.num_layers} layers, {base.folder or 'RANDOM WEIGHTS, nothing pretrained'}")
         self.say(
             f"{count(trainable):,} parameters train, {count(frozen):,} are frozen; computed in {dtype}; mesh "
@@ -51,14 +52,17 @@ class Narrator:
         contrastive, epochs = system.config.loss.contrastive, _epochs(system.config.training.epochs)
         if contrastive is not None and contrastive.use == "pretraining":
             epochs = f"{_epochs(contrastive.epochs)} of contrastive pretraining, then {epochs},"
+        training = batches.tokens.arguments
         self.say(
-            f"{len(batches.tokens)} training and {held_out} held-out arguments; {epochs} of {batches.steps_per_epoch} "
+            f"{training} training and {held_out} held-out arguments; {epochs} of {batches.steps_per_epoch} "
             f"steps; lengths {', '.join(map(str, batches.lengths()))}"
         )
+        if batches.tokens.asked is not None:
+            self.say(_questions(batches.tokens))
         if batches.tokens.hidden is not None:
             size = sum(one.nbytes for one in batches.tokens.hidden) / 2**20
             self.say(
-                f"the output of the {system.network.module.encoder.stop_gradient_below} frozen layers is computed and "
+                f"the output of the {system.network.boundary} frozen layers is computed and "
                 f"kept: {size:,.0f} MiB of host memory for the training arguments"
             )
 
@@ -70,10 +74,12 @@ class Narrator:
         if not self.brief:  # several runs share their programs
             steps = {"to train": system.train_step, "to evaluate": system.eval_step}
             steps |= {"to pretrain": system.pretrain_step, "for features": system.feature_step}
+            steps |= {"to generate": system.generate_step}
             shapes = {what: len(step) for what, step in steps.items() if step is not None}
             parts = ", ".join(f"{number} {what}" for what, number in shapes.items())
             self.say(f"compiled {sum(shapes.values())} programs, one for each batch shape: {parts}")
-        self.say(f"parameters of step {step}; {decision.how}: {decision.span}")
+        trained = f"parameters of step {step}" if step else "nothing was trained"
+        self.say(f"{trained}; {decision.how}: {decision.span}")
 
     def scores(self, scores: dict[str, Scores], is_random: bool, folder: Path) -> None:
         """The table, and where everything is; the two F1 when brief."""
@@ -86,6 +92,20 @@ class Narrator:
         if is_random:
             self.say("The model started from random weights: these scores show that it runs, not what it can do.")
         self.say(f"Run folder: {folder}")
+
+
+def _questions(tokens: Tokens) -> str:
+    """How many questions a row asks, and what it saves that they branch from one argument."""
+    asked = tokens.asked
+    rows, each = asked.categories.shape
+    if asked.questions is None or each == 1:
+        return f"{rows} questions, one a row"
+    lengths = (asked.questions >= 0).sum(axis=1)[asked.categories].sum(axis=1)
+    together, apart = (tokens.lengths + lengths).sum(), (tokens.lengths * each + lengths).sum()
+    return (
+        f"{each} questions branch from every argument: {together:,} tokens an epoch in the place of {apart:,}, "
+        f"{apart / together:.1f} times fewer"
+    )
 
 
 def _epochs(number: int) -> str:

@@ -19,6 +19,7 @@ from jaxvalues.errors import ConfigError
 
 if TYPE_CHECKING:
     from jaxvalues.assembly import Base
+    from jaxvalues.data.held_out import Parts
 
 PACKAGES = ("jaxvalues", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "tokenizers", "numpy")
 
@@ -26,12 +27,14 @@ TEMPLATE = "template.txt"
 """In a run folder: the text of its template, descriptions included."""
 
 
-def describe_environment(config: Config, base: Base, splits: dict[str, Split]) -> dict[str, Any]:
-    """Contents of a run's environment.json."""
+def describe_environment(config: Config, base: Base, parts: Parts) -> dict[str, Any]:
+    """Contents of a run's environment.json; where it trains on a drawn part of the arguments, their ids among them."""
+    drawn = {} if config.data.shots is config.data.fraction is None else {"trained_on": list(parts.training.ids)}
     return describe_process() | {
         "config": config.fingerprint(),
         "base": base.identity,
-        "data": {name: checksum(split) for name, split in splits.items()},
+        "data": {name: checksum(split) for name, split in parts.by_name.items()},
+        **drawn,
     }
 
 

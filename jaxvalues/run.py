@@ -15,14 +15,16 @@ from jaxvalues.config import Config
 from jaxvalues.data.arguments import SPLITS, Split, load_split
 from jaxvalues.data.batches import Tokens, TrainingBatches
 from jaxvalues.data.held_out import HELD_OUT, check_split, load_parts
-from jaxvalues.data.template import load_template
+from jaxvalues.data.subset import sample_pairs
 from jaxvalues.data.tsv import read_arguments
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.decision import Decision, choose, sigmoid
 from jaxvalues.evaluation.official import Scores, score
 from jaxvalues.evaluation.report_table import render_scores
 from jaxvalues.evaluation.thresholds import decide
+from jaxvalues.formulations import load_texts
 from jaxvalues.narration import Narrator
+from jaxvalues.network import count
 from jaxvalues.provenance import describe_environment, differences
 from jaxvalues.run_folder import RunFolder
 from jaxvalues.training.compilation import Programs, enable_cache
@@ -33,7 +35,7 @@ from jaxvalues.training.metrics import MetricsWriter, NoMetrics
 from jaxvalues.training.preemption import StopRequest
 from jaxvalues.training.processes import is_main, join_processes
 from jaxvalues.training.sharding import check_batch_size, make_mesh
-from jaxvalues.tuning.weights import Params
+from jaxvalues.tuning import Params
 
 
 def train(
@@ -58,16 +60,17 @@ def train(
     # What goes in: arguments, weights, tokenizer.
     parts = load_parts(config.data)
     base = find_base(config.model, config.seed)
-    template = load_template(config.formulation.template, config.formulation.descriptions)
+    template = load_texts(config.formulation)
     tokenizer = find_tokenizer(config, base, parts.whole, template)
 
     # The network on its mesh. Nothing is computed yet, so mistakes show up at once.
     mesh = make_mesh(config.mesh)
     system = build_system(config, base, tokenizer, mesh, announce=narrator.compiled, programs=programs)
-    tokens, held_out_tokens = (encode(system, split, narrator) for split in (parts.training, parts.held_out))
+    tokens = encode(system, parts.training, narrator, to_train=True)
+    held_out_tokens = encode(system, parts.held_out, narrator)
 
     # The run folder: a new one, or the same run's.
-    environment = describe_environment(config, base, parts.by_name)
+    environment = describe_environment(config, base, parts)
     folder = RunFolder.open(config, environment, system.hf_config, tokenizer, template.text)
     if folder.is_finished:
         scores = folder.scores()
@@ -111,7 +114,8 @@ def train(
         console=narrator.console,
     )
     try:
-        loop.run(state, frozen, memory, mesh)
+        if count(state.trainable):
+            loop.run(state, frozen, memory, mesh)
     finally:
         writer.close()
         series.close()
@@ -119,13 +123,14 @@ def train(
 
     # Decisions with the chosen parameters, tuned where nothing is reported.
     trainable, step = folder.restore_chosen(system)
-    probabilities = sigmoid(system.logits(frozen, trainable, held_out_tokens))
+    probabilities = sigmoid(system.predict(frozen, trainable, held_out_tokens))
     decision = choose(config.decision, parts.held_out.labels, probabilities)
+    decision = Decision(decision.thresholds, decision.how + system.scored_by)
     folder.write_decision(decision)
     held_out_scores = folder.write_predictions(replace(parts.held_out, name=HELD_OUT), probabilities, decision)
     scores = {}
     for split in parts.reported:
-        probabilities = sigmoid(system.logits(frozen, trainable, encode(system, split, narrator)))
+        probabilities = sigmoid(system.predict(frozen, trainable, encode(system, split, narrator)))
         result = folder.write_predictions(split, probabilities, decision)
         if result is None:
             narrator.unscored(split)
@@ -174,7 +179,7 @@ def predict(
     system, frozen, trainable = restore(folder, config, mesh)
 
     # What comes out.
-    probabilities = sigmoid(system.logits(frozen, trainable, encode(system, data, narrator)))
+    probabilities = sigmoid(system.predict(frozen, trainable, encode(system, data, narrator)))
     decision, target = folder.decision(), folder
     if out is not None and Path(out).resolve() != folder.path.resolve():
         target = RunFolder(out)
@@ -230,9 +235,13 @@ def start_process(config: Config, console: Console | None) -> Narrator:
     return narrator
 
 
-def encode(system: System, split: Split, narrator: Narrator) -> Tokens:
-    """Tokenise a split; says so when arguments had to be cut."""
-    tokens = system.formulation.encode(split.arguments, split.labels)
+def encode(system: System, split: Split, narrator: Narrator, to_train: bool = False) -> Tokens:
+    """Tokenise a split; says so when arguments had to be cut. To train, only the questions that `data.negatives` draws
+    are asked."""
+    config, pairs = system.config, {}
+    if to_train and config.data.negatives is not None:
+        pairs = {"pairs": sample_pairs(split.labels, config.data.negatives, config.seed)}
+    tokens = system.formulation.encode(split.arguments, split.labels, **pairs)
     narrator.truncated(split, tokens.truncated, system.config.data.max_length)
     return tokens
 

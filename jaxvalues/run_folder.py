@@ -19,6 +19,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
+
 from jaxvalues.config import Config, load_config
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.tokenizers import load_tokenizer
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from jaxvalues.assembly import System
-    from jaxvalues.tuning.weights import Params
+    from jaxvalues.tuning import Params
 
 
 class RunFolder:
@@ -136,8 +138,10 @@ class RunFolder:
 
     def restore_chosen(self, system: System) -> tuple[Params, int]:
         """The trainable parameters that predict, on the system's mesh, and the step they are of."""
+        _, abstract = system.network.abstract_parts()
+        if not jax.tree.leaves(abstract):  # nothing trains
+            return abstract, 0
         with closing(self.chosen()) as chosen:
-            _, abstract = system.network.abstract_parts()
             trainable, memory = chosen.restore(abstract, system.segments, system.mesh)
         return trainable, memory["best_step"]
 

@@ -10,16 +10,17 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
-from jaxvalues.assembly import Network, build_network, count
 from jaxvalues.config import Config
-from jaxvalues.data.template import load_template
-from jaxvalues.models import fetch, read_config
+from jaxvalues.formulations import load_texts
+from jaxvalues.models import fetch, settled_config
+from jaxvalues.network import Network, build_network, count
 
 
 def show(config: Config, console: Console) -> None:
     """Print the resolved config, parameter counts, and estimates of work and memory."""
+    config = config.explicit()
     hf_config = _hf_config(config)
-    load_template(config.formulation.template, config.formulation.descriptions)
+    load_texts(config.formulation)
     network = build_network(config, hf_config)
     frozen, trainable = network.abstract_parts()
 
@@ -28,8 +29,8 @@ def show(config: Config, console: Console) -> None:
     table.add_column(style="dim")
     table.add_column(justify="right")
     table.add_column()
-    head = network.module.encoder.config
-    table.add_row("network", head.model_type, f"{network.num_layers} layers, hidden_size {head.hidden_size}")
+    sizes = network.sizes
+    table.add_row("network", sizes.model_type, f"{sizes.num_layers} layers, hidden_size {sizes.hidden_size}")
     table.add_row("parameters that train", f"{count(trainable):,}", _parts(trainable))
     table.add_row("frozen parameters", f"{count(frozen):,}", _parts(frozen))
     for length in config.lengths:
@@ -51,10 +52,10 @@ def work(network: Network, config: Config, length: int) -> tuple[float, float]:
     Two operations a weight of the matrix products and token, and 4·T·D a token and layer for attention (Kaplan et al.
     2020, §2.1). Backward costs twice as much in the layers that train; nothing below the lowest of them.
     """
-    model = network.module.encoder.config
+    model = network.sizes
     per_layer = 2 * (4 * model.hidden_size**2 + 2 * model.hidden_size * model.intermediate_size)
     per_layer += 4 * length * model.hidden_size
-    trained = network.num_layers - network.module.encoder.stop_gradient_below
+    trained = network.num_layers - network.boundary
     forward = per_layer * length * network.num_layers
     backward = 2 * per_layer * length * trained
     return config.training.batch_size * (forward + backward), forward
@@ -67,18 +68,18 @@ def memory(network: Network, config: Config) -> tuple[float, float]:
     T·B·D·(34 + 5·N·T / D) bytes a layer at 2 bytes a number; with remat only the layers' inputs are kept.
     """
     frozen, trainable = network.abstract_parts()
-    model, length = network.module.encoder.config, config.lengths[-1]
+    model, length = network.sizes, config.lengths[-1]
     rows = config.training.batch_size // config.training.accumulation
-    layers = network.num_layers - network.module.encoder.stop_gradient_below
-    factor = network.module.encoder.dtype.itemsize / 2
-    per_token = 2.0 if config.model.remat else 34 + 5 * model.num_attention_heads * length / model.hidden_size
+    layers = network.num_layers - network.boundary
+    factor = network.dtype.itemsize / 2
+    per_token = 2.0 if config.model.remat else 34 + 5 * model.num_heads * length / model.hidden_size
     activations = layers * rows * length * model.hidden_size * per_token * factor
     return 4.0 * count(frozen) + 16.0 * count(trainable), activations
 
 
 def _hf_config(config: Config) -> dict[str, Any]:
     if config.model.config is None:
-        return read_config(fetch(config.model.path, config.model.revision))
+        return settled_config(fetch(config.model.path, config.model.revision))
     guess = {} if config.model.train_tokenizer is None else {"vocab_size": config.model.train_tokenizer.vocab_size}
     return {**guess, **config.model.config}
 

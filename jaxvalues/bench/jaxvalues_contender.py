@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvalues.assembly import System, count, find_base
+from jaxvalues.assembly import System, find_base
 from jaxvalues.bench.worker import TOTAL_STEPS, Task, peak_process_bytes
 from jaxvalues.config import parse_config
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import UserError
+from jaxvalues.network import count
 from jaxvalues.training.compilation import enable_cache
 from jaxvalues.training.losses import make_loss_hyper
 from jaxvalues.training.memory import keep_freed_memory
@@ -53,7 +54,7 @@ class Jaxvalues:
             "settings": f"layers {'scanned' if scanned else 'unrolled'}{', gathering' if self.gathers else ''}",
             "device": f"{len(devices)} × {devices[0].device_kind}",
             "platform": devices[0].platform,
-            "dtype": np.dtype(self.system.network.module.encoder.dtype).name,
+            "dtype": np.dtype(self.system.network.dtype).name,
             "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "parameters": self.parameters,
         }

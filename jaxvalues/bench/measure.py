@@ -29,9 +29,9 @@ from jaxvalues.config import Config
 from jaxvalues.data.arguments import load_split
 from jaxvalues.data.batches import Batch, TrainingBatches
 from jaxvalues.data.taxonomy import CATEGORIES
-from jaxvalues.data.template import load_template
 from jaxvalues.data.tokenizers import pad_id
 from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.formulations import load_texts
 from jaxvalues.formulations.classify import Classify
 from jaxvalues.provenance import write_json
 
@@ -72,7 +72,7 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
         base = find_base(config.model, config.seed)
         check_form(base.hf_config, peers)
         split = load_split(config.data.train, source=config.data.source, dir=config.data.dir)
-        template = load_template(config.formulation.template, config.formulation.descriptions)
+        template = load_texts(config.formulation)
         tokenizer = find_tokenizer(config, base, split, template)
         tokenizer.save_pretrained(Path(folder) / "tokenizer")
         task = Task(

@@ -19,6 +19,7 @@ from jaxvalues.config.schema import (
     TokenizerTraining,
     TrainingConfig,
     TuningConfig,
+    VerbalizerConfig,
 )
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "TokenizerTraining",
     "TrainingConfig",
     "TuningConfig",
+    "VerbalizerConfig",
     "json_schema",
     "load_config",
     "parse_config",

@@ -21,7 +21,7 @@ class Section(BaseModel):
 
 
 def _check_owners(section: Section, owners: dict[str, tuple[str, ...]], key: str, chosen: str) -> None:
-    """Raise ValueError for a key of `section` that was changed and belongs to other choices of `key` than the `chosen`."""
+    """Raise ValueError for a key that was changed and belongs to other choices of `key` than the `chosen` one."""
     for name, kinds in owners.items():
         if chosen not in kinds and getattr(section, name) != type(section).model_fields[name].default:
             raise ValueError(f"`{name}` belongs to {key}: {' or '.join(kinds)}, not to {chosen}")
@@ -53,7 +53,7 @@ class DataConfig(Section):
     fraction: float | None = Field(None, gt=0, le=1)
     """Train on this share of the training arguments (drawn with `subset_seed`)."""
     subset_seed: int = Field(0, ge=0)
-    """Which arguments `shots` and `fraction` take; apart from `seed`, so that runs of several seeds train on the same."""
+    """Which arguments `shots` and `fraction` take; apart from `seed`, so that all seeds train on the same ones."""
     negatives: float | None = Field(None, gt=0)
     """Kinds that ask: train on every positive pair (argument, category) and so many negative ones for each, drawn with
     the seed; null: ask all 20 categories of every argument."""
@@ -119,9 +119,9 @@ class FormulationConfig(Section):
     """How an argument becomes model input, and model output becomes logits [B, C]."""
 
     kind: Literal["classify", "masked_choice", "answer", "open_answer"] = "classify"
-    """`classify`: one pass, a classifier head. One question for each category: `masked_choice` reads Yes or No at the mask
-    of a masked language model (MBC); `answer` reads what T5 or GPT-2 would answer, Yes or No (BCA); `open_answer` looks for
-    words of the category in what they would say (OA)."""
+    """`classify`: one pass, a classifier head. One question for each category: `masked_choice` reads Yes or No at the
+    mask of a masked language model (MBC); `answer` reads what T5 or GPT-2 would answer, Yes or No (BCA); `open_answer`
+    looks for words of the category in what they would say (OA)."""
     template: str | None = None
     """Name of a template that comes with jaxvalues (classify: `cls`, `joined`; the others: their own kind's) or path of
     a text file; null: `cls`, or the kind's own."""
@@ -174,11 +174,11 @@ class TuningConfig(Section):
     length: int = Field(20, ge=1)
     """prompt, p_tuning, prefix: how many vectors."""
     sides: tuple[Literal["encoder", "decoder", "cross"], ...] | None = None
-    """T5: where prompts (encoder, decoder) or prefixes (encoder and decoder self-attention, cross-attention) enter; null:
-    prompts before the encoder's input, prefixes everywhere."""
+    """T5: where prompts (encoder, decoder) or prefixes (encoder and decoder self-attention, cross-attention) enter;
+    null: prompts before the encoder's input, prefixes everywhere."""
     init: Literal["normal", "uniform", "vocabulary", "top_vocabulary", "text", "labels"] = "vocabulary"
-    """prompt, p_tuning: where the vectors start: random, as words drawn from the vocabulary or from its `init_top` first,
-    as the tokens of `init_text`, or as the names of the categories."""
+    """prompt, p_tuning: where the vectors start: random, as words drawn from the vocabulary or from its `init_top`
+    first, as the tokens of `init_text`, or as the names of the categories."""
     init_text: str | None = None
     init_range: float = Field(0.5, gt=0)
     """Of random vectors: the standard deviation (normal), or half the width (uniform; Lester et al. 2021: 0.5)."""
@@ -465,22 +465,27 @@ class Config(Section):
                 "loss.contrastive compares the arguments of a whole batch, which training.accumulation would cut: "
                 "leave it 1"
             )
-        asks = self.formulation.asks
-        if asks and (contrastive is not None or not self.tuning.dropout_below):
-            what = "loss.contrastive" if contrastive is not None else "tuning.dropout_below: false"
-            raise ValueError(f"{what} belongs to formulation.kind: classify, not to {self.formulation.kind}")
-        if asks and self.tuning.method == "head":
-            raise ValueError(f"tuning.method: head trains a classifier's head, and {self.formulation.kind} has none")
-        if data.negatives is not None and not asks:
-            raise ValueError(
-                "data.negatives draws pairs of argument and category, which formulation.kind: classify has not"
-            )
-        if data.shots is not None and data.fraction is not None:
-            raise ValueError("give data.shots or data.fraction, not both")
         if data.train in data.report:
             raise ValueError(f"data.report names the training split `{data.train}`")
         if list(data.buckets) != sorted(set(data.buckets)) or not data.buckets or data.buckets[0] < 1:
             raise ValueError(f"data.buckets must be increasing positive lengths, not {list(data.buckets)}")
+        return self
+
+    @model_validator(mode="after")
+    def _kinds_fit_methods(self) -> Config:
+        kind, data = self.formulation.kind, self.data
+        if self.formulation.asks:
+            if self.loss.contrastive is not None or not self.tuning.dropout_below:
+                what = "loss.contrastive" if self.loss.contrastive is not None else "tuning.dropout_below: false"
+                raise ValueError(f"{what} belongs to formulation.kind: classify, not to {kind}")
+            if self.tuning.method == "head":
+                raise ValueError(f"tuning.method: head trains a classifier's head, and {kind} has none")
+        elif data.negatives is not None:
+            raise ValueError(
+                "data.negatives draws questions about an argument, and formulation.kind: classify asks none"
+            )
+        if data.shots is not None and data.fraction is not None:
+            raise ValueError("give data.shots or data.fraction, not both")
         return self
 
     @property
@@ -495,10 +500,8 @@ class Config(Section):
             rate, _ = LEARNING_RATES[self.tuning.method]
             changes["optimizer"] = self.optimizer.model_copy(update={"learning_rate": rate})
         form = self.formulation
-        names = {"template": form.template or ("cls" if form.kind == "classify" else form.kind)}
-        if form.asks:
-            names["descriptions"] = form.descriptions or "name"
-        changes["formulation"] = form.model_copy(update=names)
+        if form.template is None:
+            changes["formulation"] = form.model_copy(update={"template": form.kind if form.asks else "cls"})
         return self.model_copy(update=changes)
 
     @property

@@ -7,6 +7,7 @@ weight 0), and the set of shapes is the same in every epoch.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,16 +17,61 @@ Batch = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What rows ask that are questions about arguments: row r asks about one of them, for K categories.
+
+    `questions` [C, S] are tokens that follow a row's own, another branch of it for each category (None: they stand in
+    the row already); `answers` [C, A, R] the words whose probability is asked for (None: the same for all categories,
+    which the formulation knows). Both are padded on the right with -1.
+    """
+
+    argument: np.ndarray  # [rows]
+    categories: np.ndarray  # [rows, K]
+    questions: np.ndarray | None = None
+    answers: np.ndarray | None = None
+
+    def inputs(self, rows: np.ndarray) -> Batch:
+        """What these rows add to a batch: `categories` [B, K], `question_ids` [B, K, S] and `answer_ids` [B, K, A, R],
+        each with its mask."""
+        categories = self.categories[rows]
+        added = {"categories": categories}
+        for name, table in (("question", self.questions), ("answer", self.answers)):
+            if table is not None:
+                ids = table[categories]
+                added |= {f"{name}_ids": np.maximum(ids, 0), f"{name}_mask": (ids >= 0).astype(np.int32)}
+        return added
+
+    def fold(self, logits: np.ndarray, arguments: int) -> np.ndarray:
+        """Logits [rows, K] as [n, C]: each where its argument and category meet."""
+        folded = np.zeros((arguments, self.categories.max() + 1), logits.dtype)
+        folded[self.argument[:, None], self.categories] = logits
+        return folded
+
+
+@dataclass(frozen=True)
 class Tokens:
-    """A tokenised split: one id array a row, and what its labels are, if known."""
+    """A tokenised split: one id array a row, and what its labels are, if known.
+
+    A row is an argument, in the order of the split, unless `asked` says what it asks about which one.
+    """
 
     ids: tuple[np.ndarray, ...]
-    labels: np.ndarray | None  # [n, C] 0/1
-    truncated: int = 0  # rows that were cut to the longest length
+    labels: np.ndarray | None  # [rows, C or K] 0/1
+    truncated: int = 0  # arguments that were cut to the longest length
     hidden: tuple[np.ndarray, ...] | None = None  # [len, D] a row: features to start from instead of the ids
+    asked: Asked | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def arguments(self) -> int:
+        """How many arguments the rows are about."""
+        return len(self) if self.asked is None else int(self.asked.argument.max(initial=-1)) + 1
+
+    def fold(self, logits: np.ndarray) -> np.ndarray:
+        """Logits of the rows [rows, C or K] as logits of the arguments [n, C]."""
+        return logits if self.asked is None else self.asked.fold(logits, self.arguments)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -72,12 +118,15 @@ def evaluation_plan(lengths: np.ndarray, buckets: Sequence[int], batch_size: int
 
 def model_inputs(batch: Batch) -> Batch:
     """The part of a batch that a network is applied to."""
-    return {name: batch[name] for name in ("input_ids", "hidden", "attention_mask") if name in batch}
+    return {name: array for name, array in batch.items() if name not in ("weights", "labels")}
 
 
 def inputs_shape(batch: Batch) -> tuple[int, ...]:
-    """What the shape of a compiled step is named by: [B, T], or [B, T, D] with features."""
-    return batch["hidden" if "hidden" in batch else "input_ids"].shape
+    """What the shape of a compiled step is named by: [B, T], or [B, T, D] with features; followed by [K, S] and
+    [K, A, R] where questions and answers branch from the rows."""
+    shape = batch["hidden" if "hidden" in batch else "input_ids"].shape
+    branches = (batch[name].shape[1:] for name in ("question_ids", "answer_ids") if name in batch)
+    return tuple(itertools.chain(shape, *branches))
 
 
 def collate(tokens: Tokens, piece: Slice, batch_size: int, pad_id: int) -> Batch:
@@ -104,6 +153,8 @@ def collate(tokens: Tokens, piece: Slice, batch_size: int, pad_id: int) -> Batch
         "attention_mask": attention_mask,
         "weights": (np.arange(batch_size) < count).astype(np.float32),
     }
+    if tokens.asked is not None:  # padding rows ask what row 0 asks
+        batch |= tokens.asked.inputs(np.concatenate([piece.rows, np.zeros(batch_size - count, piece.rows.dtype)]))
     if tokens.labels is not None:
         batch["labels"] = np.zeros((batch_size, tokens.labels.shape[1]), np.float32)
         batch["labels"][:count] = tokens.labels[piece.rows]

@@ -11,7 +11,6 @@ from rich.console import Console
 from jaxvalues.assembly import build_system, find_base, find_tokenizer, settle
 from jaxvalues.config import Config, EnsembleConfig, load_config, runs_of
 from jaxvalues.data.held_out import load_parts
-from jaxvalues.data.template import load_template
 from jaxvalues.ensemble.columns import (
     check_different_folds,
     check_same_data,
@@ -23,6 +22,7 @@ from jaxvalues.ensemble.columns import (
 from jaxvalues.ensemble.combination import check_folder, combine, write
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.official import Scores
+from jaxvalues.formulations import load_texts
 from jaxvalues.narration import Narrator
 from jaxvalues.provenance import differences
 from jaxvalues.run import start_process
@@ -80,7 +80,7 @@ def check_runs(runs: Sequence[Config], narrator: Narrator, programs: Programs) -
         if one.name not in checked:
             checked.add(one.name)
             base = find_base(one.model, one.seed)
-            template = load_template(one.formulation.template, one.formulation.descriptions)
+            template = load_texts(one.formulation)
             tokenizer = find_tokenizer(one, base, parts.whole, template)
             mesh = make_mesh(one.mesh)
             build_system(one, base, tokenizer, mesh, announce=narrator.compiled, programs=programs)

@@ -1,0 +1,114 @@
+"""How arguments become inputs, and outputs become logits [B, C]: one class a kind, all used alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from jaxvalues.config import FormulationConfig
+from jaxvalues.data.arguments import Argument
+from jaxvalues.data.batches import Tokens
+from jaxvalues.data.questions import QuestionTemplate, load_question_template
+from jaxvalues.data.synonyms import load_synonyms
+from jaxvalues.data.taxonomy import CATEGORIES
+from jaxvalues.data.template import Template, load_template
+from jaxvalues.errors import ConfigError
+from jaxvalues.formulations.answer import Answer
+from jaxvalues.formulations.classify import Classify
+from jaxvalues.formulations.masked_choice import MaskedChoice
+from jaxvalues.formulations.open_answer import OpenAnswer
+from jaxvalues.models import Outputs
+from jaxvalues.tuning import Bound
+
+if TYPE_CHECKING:
+    import jax
+    from flax import linen as nn
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["Answer", "Classify", "Formulation", "MaskedChoice", "OpenAnswer", "check_kind", "load_texts"]
+__all__ += ["make_formulation", "training_texts"]
+
+CAUSAL, SEQ2SEQ = ("gpt2",), ("t5",)
+"""Architectures (model_type) that continue a text; all others fill masks."""
+
+
+class Formulation(Protocol):
+    """One way to put the task to a network."""
+
+    @property
+    def constants(self) -> tuple[int, ...]:
+        """Token ids that are part of the compiled steps: of the answer words, of the mask."""
+        ...
+
+    def encode(self, arguments: Sequence[Argument], labels: np.ndarray | None = None) -> Tokens:
+        """Token rows of arguments; kinds that ask take `pairs` besides, the questions to ask."""
+        ...
+
+    def forward(
+        self, module: nn.Module, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None = None
+    ) -> Outputs:
+        """Logits of a batch of these rows, [B, C], or [B, K] of the K categories that each row asks for."""
+        ...
+
+
+def load_texts(config: FormulationConfig) -> Template | QuestionTemplate:
+    """The template of a config, with its descriptions, checked. Raises ConfigError."""
+    name = config.template or (config.kind if config.asks else "cls")
+    if not config.asks:
+        return load_template(name, config.descriptions)
+    return load_question_template(name, config.descriptions, masked=config.kind == "masked_choice")
+
+
+def training_texts(
+    config: FormulationConfig, template: Template | QuestionTemplate, arguments: Iterable[Argument]
+) -> Iterable[str]:
+    """Whatever a tokenizer of its own should know: every argument in its template, every question and answer word."""
+    if isinstance(template, Template):
+        return (text for argument in arguments for text in template.render(argument))
+    arguments = list(arguments)
+    contexts = (template.context(argument) for argument in arguments)
+    asked = arguments if not template.shares_context else arguments[:1]
+    questions = (t for argument in asked for c in range(len(CATEGORIES)) for t in template.question(c, argument))
+    if config.kind == "open_answer":
+        words = chain.from_iterable(load_synonyms(config.synonyms).values())
+    else:
+        words = (*config.verbalizer.yes, *config.verbalizer.no)
+    return chain(contexts, questions, *([f" {word}"] * len(arguments) for word in words))
+
+
+def check_kind(kind: str, model_type: str) -> None:
+    """Raise ConfigError for a kind that an architecture cannot answer."""
+    speaks = model_type in CAUSAL + SEQ2SEQ
+    if kind == "masked_choice" and speaks:
+        raise ConfigError(f"formulation.kind masked_choice fills a mask, and a {model_type} model has none: use answer")
+    if kind in ("answer", "open_answer") and not speaks:
+        raise ConfigError(
+            f"formulation.kind {kind} needs a model that continues a text ({', '.join(CAUSAL + SEQ2SEQ)}), and a "
+            f"{model_type} model does not: use masked_choice"
+        )
+    if kind == "classify" and model_type in SEQ2SEQ:
+        raise ConfigError(f"formulation.kind classify is not for encoder-decoders such as {model_type}: use answer")
+
+
+def make_formulation(
+    config: FormulationConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template | QuestionTemplate,
+    max_length: int,
+    model_type: str,
+) -> Formulation:
+    """The formulation of a config for a network of `model_type`. Raises ConfigError for what does not fit."""
+    check_kind(config.kind, model_type)
+    is_causal = model_type in CAUSAL
+    match config.kind:
+        case "classify":
+            return Classify(tokenizer, template, max_length)
+        case "masked_choice":
+            return MaskedChoice.make(config, tokenizer, template, max_length)
+        case "answer":
+            return Answer.make(config, tokenizer, template, max_length, is_causal=is_causal)
+        case "open_answer":
+            return OpenAnswer.make(config, tokenizer, template, max_length, is_causal=is_causal)

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from jaxvalues.assembly import build_network
 from jaxvalues.config import Config, parse_config
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tokenizers import load_tokenizer
@@ -22,6 +21,7 @@ from jaxvalues.interop.new_folder import check_new, new_folder
 from jaxvalues.interop.to_hf import COPIED, OURS
 from jaxvalues.models import content_hash, load_classifier, read_config
 from jaxvalues.narration import Narrator
+from jaxvalues.network import build_network
 from jaxvalues.provenance import write_json
 from jaxvalues.run_folder import RunFolder
 

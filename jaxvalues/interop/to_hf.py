@@ -16,7 +16,6 @@ from typing import Any
 from rich.console import Console
 
 import jaxvalues
-from jaxvalues.assembly import build_network
 from jaxvalues.config import Config, parse_config
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.template import STANCES
@@ -26,6 +25,7 @@ from jaxvalues.interop.new_folder import check_new, new_folder
 from jaxvalues.models import hub_name, save_classifier, ungroup
 from jaxvalues.models.stack import hidden_indices
 from jaxvalues.narration import Narrator
+from jaxvalues.network import build_network
 from jaxvalues.run import reopen, restore
 from jaxvalues.training.sharding import single_mesh
 
@@ -67,7 +67,7 @@ def export_hf(
         "problem_type": "multi_label_classification",
         OURS: {
             "version": jaxvalues.__version__,
-            "template": system.formulation.template.text,
+            "template": system.template.text,
             "stances": STANCES,
             "max_length": config.data.max_length,
             "thresholds": decision.thresholds.tolist(),

@@ -18,7 +18,7 @@ from jaxvalues.models.loading import (
 from jaxvalues.models.mlm import MaskedLM, build_masked_lm, init_masked_lm, load_masked_lm, save_masked_lm
 from jaxvalues.models.sequence_classification import load_classifier, save_classifier
 from jaxvalues.models.t5 import T5, Prefix, Prompt
-from jaxvalues.models.t5_checkpoint import build_t5, init_t5, load_t5, save_t5
+from jaxvalues.models.t5_checkpoint import build_t5, init_t5, load_t5, save_t5, settled_config
 from jaxvalues.models.weights import content_hash
 
 __all__ = [
@@ -59,5 +59,6 @@ __all__ = [
     "save_model",
     "save_t5",
     "segments_for",
+    "settled_config",
     "ungroup",
 ]

@@ -1,12 +1,13 @@
-"""Twenty questions in one forward pass: an argument read once, and K suffixes that branch from it.
+"""Twenty questions in one forward pass: an argument read once, K questions that branch from it, A answers from each.
 
-    [argument | suffix 1 | suffix 2 | ... | suffix K]
+    [argument | question 1 | ... | question K | answers of question 1 | ... | answers of question K]
 
-is one row of T + K * S tokens in which a suffix sees the argument and itself, and stands right behind the argument's
-last real token. Its logits are those of [argument | suffix k] alone. For an argument of 48 tokens and 20 suffixes of 12
-that is 288 tokens in the place of 1200, and a quarter of the FLOPs of GPT-2 small. Suffixes that read the argument from
-a cache repeated K times (`jaxvalues.models.cache.repeat_cache`) see no masked keys of each other: 4 % fewer FLOPs here,
-10 % with suffixes of 30.
+is one row of T + K * S + K * A * R tokens in which a question sees the argument and itself, an answer the argument, its
+question and itself, and each stands right behind the last real token of what it branches from. Its logits are those of
+[argument | question k | answer a] alone. For an argument of 48 tokens and 20 questions of 12 that is 288 tokens in the
+place of 1200, and a quarter of the FLOPs of GPT-2 small. Questions that read the argument from a cache repeated K times
+(`jaxvalues.models.cache.repeat_cache`) see no masked keys of each other: 4 % fewer FLOPs here, 10 % with questions of
+30. Answers of one token need no place in the row: the logits of their question are theirs.
 """
 
 from __future__ import annotations
@@ -21,35 +22,69 @@ from jaxvalues.models.masks import count_positions, last_token
 
 
 class Packed(NamedTuple):
-    """What a network is given, with R = T + K * S: `input_ids` [B, R]; `attention_mask` [B, R, R], who sees whom;
-    `position_ids` [B, R]; and `last` [B, K], where each branch's last real token stands."""
+    """What a network is given, with W = T + K * S + K * A * R: `input_ids` [B, W]; `attention_mask` [B, W, W], who sees
+    whom; `position_ids` [B, W]; `last` [B, K], where each question's last real token stands; and `answers`
+    [B, K, A, R], where each answer's tokens stand (None without answers). What follows them is read off there: the
+    first token of an answer at `last`, the next where the one before it stands."""
 
     input_ids: jax.Array
     attention_mask: jax.Array
     position_ids: jax.Array
     last: jax.Array
+    answers: jax.Array | None = None
 
 
-def pack(argument_ids: jax.Array, argument_mask: jax.Array, suffix_ids: jax.Array, suffix_mask: jax.Array) -> Packed:
-    """Pack arguments [B, T] and suffixes [B, K, S], or [K, S] where all arguments have the same, with their masks.
+def pack(  # noqa: PLR0917, ids and their masks go in pairs
+    argument_ids: jax.Array,
+    argument_mask: jax.Array,
+    question_ids: jax.Array,
+    question_mask: jax.Array,
+    answer_ids: jax.Array | None = None,
+    answer_mask: jax.Array | None = None,
+) -> Packed:
+    """Pack arguments [B, T], questions [B, K, S] and answers [B, K, A, R], with their masks. What all arguments or all
+    questions share may go without these axes: [K, S]; [K, A, R] or [A, R].
 
-    Padding may stand left or right in either. The longest position is T + S, however many branches there are. A suffix
-    without a real token asks at the argument's last one.
+    Padding may stand left or right in each. The longest position is T + S + R, however many branches there are. A
+    question without a real token asks at the argument's last one.
     """
-    (batch, tokens), (branches, size) = argument_ids.shape, suffix_ids.shape[-2:]
-    suffix_ids, suffix_mask = (jnp.broadcast_to(x, (batch, branches, size)) for x in (suffix_ids, suffix_mask))
+    (batch, tokens), (questions, size) = argument_ids.shape, question_ids.shape[-2:]
+    if answer_ids is None:
+        answer_ids = answer_mask = np.zeros((0, 0), np.int32)
+    answers, length = answer_ids.shape[-2:]
+    shapes = (batch, tokens), (batch, questions, size), (batch, questions, answers, length)
 
-    def lay(argument: jax.Array, suffixes: jax.Array) -> jax.Array:
-        return jnp.concatenate([argument, suffixes.reshape(batch, -1)], axis=1)  # [B, R]
+    def lay(*levels: jax.Array) -> jax.Array:
+        return jnp.concatenate(
+            [jnp.broadcast_to(x, s).reshape(batch, -1) for x, s in zip(levels, shapes, strict=True)], 1
+        )
 
-    # Branch 0 is the argument, which all see.
-    branch = np.concatenate([np.zeros(tokens, int), np.repeat(np.arange(1, branches + 1), size)])
-    same = (branch == 0) | (branch[:, None] == branch)  # [R, R], query by key
-    sees = np.tril(same) & (lay(argument_mask, suffix_mask) != 0)[:, None, :]
+    # The path to each place in the row, its question and its answer (0 for none): a place sees those on its path.
+    per_question, per_answer = np.arange(questions).repeat(size), np.arange(questions * answers).repeat(length)
+    question = np.concatenate([np.zeros(tokens, int), per_question + 1, per_answer // max(answers, 1) + 1])
+    answer = np.concatenate([np.zeros(tokens + questions * size, int), per_answer + 1])
+    same = np.logical_and(*(((path == 0) | (path[:, None] == path)) for path in (question, answer)))  # query by key
+    sees = np.tril(same) & (lay(argument_mask, question_mask, answer_mask) != 0)[:, None, :]
 
-    alone = jnp.broadcast_to(argument_mask[:, None, :], (batch, branches, tokens))
-    alone = jnp.concatenate([alone, suffix_mask], axis=2)  # [B, K, T + S], the masks of the branches as single rows
-    positions = count_positions(alone)[:, :, tokens:]
-    last = last_token(alone)
-    last = jnp.where(last < tokens, last, last + np.arange(branches) * size)
-    return Packed(lay(argument_ids, suffix_ids), sees, lay(count_positions(argument_mask), positions), last)
+    asked = _path(shapes[1][:2], argument_mask[:, None], question_mask)  # [B, K, T + S], the questions as single rows
+    said = _path(shapes[2][:3], asked[:, :, None], answer_mask)  # [B, K, A, T + S + R]
+    positions = (
+        count_positions(argument_mask),
+        count_positions(asked)[..., tokens:],
+        count_positions(said)[..., tokens + size :],
+    )
+    last = last_token(asked)
+    last = jnp.where(last < tokens, last, last + np.arange(questions) * size)
+    places = np.arange(tokens + questions * size, len(answer)).reshape(shapes[2][1:])
+    return Packed(
+        lay(argument_ids, question_ids, answer_ids),
+        sees,
+        lay(*positions),
+        last,
+        jnp.broadcast_to(places, shapes[2]) if answers else None,
+    )
+
+
+def _path(branches: tuple[int, ...], *masks: jax.Array) -> jax.Array:
+    """Masks one behind the other, for each of the branches."""
+    return jnp.concatenate([jnp.broadcast_to(mask, (*branches, mask.shape[-1])) for mask in masks], axis=-1)

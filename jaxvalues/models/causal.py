@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
@@ -15,6 +14,7 @@ from jaxvalues.errors import UserError
 from jaxvalues.models.cache import Cache
 from jaxvalues.models.conversion import Place, Table, to_tensors
 from jaxvalues.models.loading import ARCHITECTURES, build_model, load_checkpoint, random_params, save_checkpoint
+from jaxvalues.models.ops import word_logits
 
 # What transformers puts before the names of a network inside a language model.
 _PREFIXES = {"gpt2": "transformer."}
@@ -36,10 +36,13 @@ class CausalLM(nn.Module):
         prompt: jax.Array | None = None,
         prefix: jax.Array | None = None,
         positions: jax.Array | None = None,
+        words: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
         """Logits [B, K, V], float32, of the word after each of `positions` [B, K], or after every token [B, T, V]
-        without: a vocabulary is large, so name the positions where no others matter.
+        without: a vocabulary is large, so name the positions where no others matter, and the `words`, ids [A] or
+        vectors [A, D] in the place of word embeddings, whose logits [B, K, A] are to be computed alone (see
+        `jaxvalues.models.ops.word_logits`).
 
         The other arguments are those of the network (`GPT2`).
         """
@@ -52,7 +55,7 @@ class CausalLM(nn.Module):
             positions=positions,
             deterministic=deterministic,
         )
-        return self._logits(hidden)
+        return self._logits(hidden, words)
 
     def extend(
         self,
@@ -63,18 +66,19 @@ class CausalLM(nn.Module):
         position_ids: jax.Array | None = None,
         prompt: jax.Array | None = None,
         positions: jax.Array | None = None,
+        words: jax.Array | None = None,
     ) -> tuple[jax.Array, Cache]:
         """Logits as above, of tokens that follow those of a `cache`, and the cache with them in it (see `GPT2`)."""
         hidden, cache = self.encoder.extend(
             input_ids, attention_mask, cache, position_ids=position_ids, prompt=prompt, positions=positions
         )
-        return self._logits(hidden), cache
+        return self._logits(hidden, words), cache
 
-    def _logits(self, hidden: jax.Array) -> jax.Array:
-        words = self.encoder.variables["params"]["embeddings"]["word"]["embedding"]  # [V, D]
+    def _logits(self, hidden: jax.Array, words: jax.Array | None) -> jax.Array:
+        embeddings = self.encoder.variables["params"]["embeddings"]["word"]["embedding"]  # [V, D]
         if self.encoder.stop_gradient_below > 0:
-            words = lax.stop_gradient(words)
-        return jnp.einsum("bkd,vd->bkv", hidden, words.astype(hidden.dtype), preferred_element_type=jnp.float32)
+            embeddings = lax.stop_gradient(embeddings)
+        return word_logits(hidden, embeddings, words)
 
 
 def build_causal_lm(config: Mapping[str, Any], **options: Any) -> CausalLM:

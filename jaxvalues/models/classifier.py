@@ -47,10 +47,15 @@ class Classifier(nn.Module):
         attention_mask: jax.Array,
         token_type_ids: jax.Array | None = None,
         *,
+        prompt: jax.Array | None = None,
+        prefix: jax.Array | None = None,
         deterministic: bool = True,
         hidden: jax.Array | None = None,
     ) -> Outputs:
         """Logits and embedding of `input_ids` [B, T]; `attention_mask` [B, T] is nonzero on real tokens.
+
+        `prompt` and `prefix` are those of the encoder. Only tokens are pooled: "cls" is the first of them, never a
+        prompt's vector.
 
         `hidden` are the features to start from instead (see `BertEncoder`). Unless `deterministic`, a "dropout" rng is
         needed. Raises `UserError` for a field that has no such choice.
@@ -61,6 +66,8 @@ class Classifier(nn.Module):
             input_ids,
             attention_mask,
             token_type_ids,
+            prompt=prompt,
+            prefix=prefix,
             deterministic=deterministic,
             layers=self.layers,
             first_only=self.pooling == "cls",

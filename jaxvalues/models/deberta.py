@@ -28,7 +28,16 @@ from flax import linen as nn
 from jax import lax
 
 from jaxvalues.errors import UserError
-from jaxvalues.models.bert import BertConfig, BertMLP, Embedding
+from jaxvalues.models.bert import (
+    BertConfig,
+    BertMLP,
+    Embedding,
+    after_prompt,
+    check_prompt_enters,
+    pad_left,
+    take_only,
+    tokens_alone,
+)
 from jaxvalues.models.conversion import Rule, Table, dense, norm, transpose
 from jaxvalues.models.deberta_attention import DebertaAttention, relative_window
 from jaxvalues.models.layout import Segments
@@ -109,7 +118,7 @@ class DebertaConfig(BertConfig):
 class Embedded(NamedTuple):
     """What the layers are given: `hidden` [B, T, D]; `relative` [R, D], the rows of the relative embeddings that T
     tokens need; `local` [B, T, D], what the convolution adds after the first layer, and `local_norm`, the parameters
-    of the norm over that sum. Each is None where the config has no such part."""
+    of the norm over that sum. Each is None where the config has no such part. T counts a prompt's vectors too."""
 
     hidden: jax.Array
     relative: jax.Array | None
@@ -118,7 +127,10 @@ class Embedded(NamedTuple):
 
 
 class DebertaEmbeddings(nn.Module):
-    """Everything that is made once and not by a layer: ids [B, T] and `real` [B, T, 1], 1 on real tokens."""
+    """Everything that is made once and not by a layer: ids [B, T] and `real` [B, P + T, 1], 1 on real tokens.
+
+    A `prompt` [P, E] or [B, P, E] stands before the words, in their place, with token type 0, and is real.
+    """
 
     config: DebertaConfig
     dtype: jnp.dtype = jnp.float32
@@ -130,21 +142,22 @@ class DebertaEmbeddings(nn.Module):
         real: jax.Array,
         token_type_ids: jax.Array | None = None,
         rng: jax.Array | None = None,
+        prompt: jax.Array | None = None,
     ) -> Embedded:
         c = self.config
-        tokens = input_ids.shape[1]
-        if tokens > c.max_tokens:
-            raise UserError(
-                f"the input has {tokens} tokens, but this {c.model_type} model reads at most {c.max_tokens}"
-            )
+        rows, tokens = input_ids.shape
+        size = c.prompt_length(prompt, rows)
+        c.check_length(tokens, size)
         rngs = (None,) * 2 if rng is None else jax.random.split(rng)
         # An id outside the vocabulary gives NaN rather than some other word's vector.
         x = self._table("word", c.vocab_size, zero_row=c.pad_token_id).take(input_ids, axis=0, mode="fill")
+        x = after_prompt(prompt, x)
         if c.position_biased_input:
-            x += self._table("position", c.max_position_embeddings)[:tokens]
+            x += self._table("position", c.max_position_embeddings)[: size + tokens]
         if c.type_vocab_size > 0:
             token_type = self._table("token_type", c.type_vocab_size)
-            x += token_type[0] if token_type_ids is None else token_type.take(token_type_ids, axis=0, mode="fill")
+            types = None if token_type_ids is None else pad_left(token_type_ids, size, 0)
+            x += token_type[0] if types is None else token_type.take(types, axis=0, mode="fill")
         init = nn.initializers.normal(c.initializer_range)
         if c.word_size != c.hidden_size:
             x = nn.Dense(c.hidden_size, use_bias=False, dtype=self.dtype, kernel_init=init, name="project")(x)
@@ -160,7 +173,7 @@ class DebertaEmbeddings(nn.Module):
             local = activation(c.conv_act)(dropout(conv(x) * real, c.hidden_dropout_prob, rngs[1]))
             new = _layer_norm(c, self.dtype, parent=None).init
             local_norm = self.param("conv_norm", lambda rng: new(rng, local)["params"])
-        return Embedded(x, self._relative(tokens), local, local_norm)
+        return Embedded(x, self._relative(size + tokens), local, local_norm)
 
     def _relative(self, tokens: int) -> jax.Array | None:
         c = self.config
@@ -185,15 +198,15 @@ def _layer_norm(config: DebertaConfig, dtype: jnp.dtype, **where: Any) -> nn.Lay
 
 
 class DebertaLayer(nn.Module):
-    """One post-norm transformer layer: [B, T, D] to [B, T, D], or to [B, 1, D] with `first_only`, as `BertLayer`.
+    """One post-norm transformer layer: [B, T, D] to [B, T, D], or to [B, 1, D] with `only`, as `BertLayer`.
 
-    `relative` [R, D] is the same for every layer.
+    `relative` [R, D] is the same for every layer; `mask` and `before` are as in `BertLayer`.
     """
 
     config: DebertaConfig
     dtype: jnp.dtype = jnp.float32
     form: str = "shift"
-    first_only: bool = False
+    only: int | None = None
 
     @nn.compact
     def __call__(
@@ -202,11 +215,13 @@ class DebertaLayer(nn.Module):
         relative: jax.Array | None = None,
         mask: jax.Array | None = None,
         rng: jax.Array | None = None,
+        before: jax.Array | None = None,
     ) -> jax.Array:
         c = self.config
         rngs = (None,) * 3 if rng is None else jax.random.split(rng, 3)
-        everywhere, x = x, x[:, :1] if self.first_only else x
-        a = DebertaAttention(c, self.dtype, self.form, name="attention")(x, everywhere, relative, mask, rngs[0])
+        attention = DebertaAttention(c, self.dtype, self.form, self.only, name="attention")
+        a = attention(x, relative, mask, rngs[0], before)
+        x = take_only(x, self.only)
         x = _layer_norm(c, self.dtype, name="attention_norm")(x + dropout(a, c.hidden_dropout_prob, rngs[1]))
         m = BertMLP(c, self.dtype, name="mlp")(x)
         return _layer_norm(c, self.dtype, name="mlp_norm")(x + dropout(m, c.hidden_dropout_prob, rngs[2]))
@@ -231,6 +246,8 @@ class DebertaEncoder(nn.Module):
         attention_mask: jax.Array,
         token_type_ids: jax.Array | None = None,
         *,
+        prompt: jax.Array | None = None,
+        prefix: jax.Array | None = None,
         deterministic: bool = True,
         layers: Sequence[int] = (-1,),
         first_only: bool = False,
@@ -239,18 +256,26 @@ class DebertaEncoder(nn.Module):
         """Hidden states [B, T, D], one for each of `layers`, the highest [B, 1, D] if `first_only`; see `BertEncoder`.
 
         They are Hugging Face's on real tokens. On padding they are finite and mean nothing.
+
+        A `prompt` [P, E] or [B, P, E], E the width of word vectors, goes the way of words: it is projected, normalised,
+        convolved, and has its distances to the tokens, as `inputs_embeds` have in Hugging Face. A `prefix`
+        [L, 2, P, N, H] stands nowhere: its keys are seen by every token for their content alone, whatever the distance,
+        and the tokens' positions are what they are without it. (Hugging Face's DeBERTa takes no past keys.)
         """
         c = self.config
         wanted = hidden_indices(layers, c.num_layers)
+        check_prompt_enters(c, prompt, self.stop_gradient_below, hidden)
+        past, size = c.prefix_length(prefix), c.prompt_length(prompt, len(attention_mask))
         rng = None if deterministic else self.make_rng("dropout")
         # The embeddings' key is one past the last layer's.
         keys = None if rng is None else layer_keys(rng, c.num_layers + 1)
         below = keys if self.dropout_below or not self.stop_gradient_below else None
         if hidden is not None:  # of all the embeddings only the relative ones are needed then, and so computed
             input_ids = jnp.zeros(hidden.shape[:2], jnp.int32)
-        real = (attention_mask != 0)[..., None].astype(self.dtype)  # [B, T, 1]
+        seen = pad_left(attention_mask != 0, size, True)  # [B, P + T]
+        real = seen[..., None].astype(self.dtype)
         embedded = DebertaEmbeddings(c, self.dtype, name="embeddings")(
-            input_ids, real, token_type_ids, None if below is None else below[-1]
+            input_ids, real, token_type_ids, None if below is None else below[-1], prompt
         )
         if hidden is not None:
             embedded = embedded._replace(hidden=hidden)
@@ -262,35 +287,38 @@ class DebertaEncoder(nn.Module):
         window, _ = relative_window(1, c.position_buckets, c.relative_span)
         rows = jnp.zeros((window.stop - window.start, c.hidden_size)) if c.relative_attention else None
         params = self.param("layers", init_layers, layer, self.segments, example, rows)
-        mask = attention_mask[:, None, None, :] != 0  # [B, 1, 1, T]
+        mask = pad_left(seen, past, True)[:, None, None, :]  # [B, 1, 1, S + P + T]
 
         is_first = np.arange(c.num_layers) == 0
 
         def apply(one_layer: DebertaLayer, leaves: Any, hidden: jax.Array, extra: Any) -> jax.Array:
-            key, is_first = extra
-            hidden = one_layer.apply({"params": leaves}, hidden, embedded.relative, mask, key)
+            key, is_first, before = extra
+            hidden = one_layer.apply({"params": leaves}, hidden, embedded.relative, mask, key, before)
             if embedded.local is None:
                 return hidden
-            return lax.cond(is_first, partial(_add_local, c, embedded, real), lambda h: h, hidden)
+            return lax.cond(is_first, partial(_add_local, c, embedded, real, one_layer.only), lambda h: h, hidden)
 
-        return run_layers(
+        states = run_layers(
             partial(apply, layer),
             params,
             embedded.hidden,
-            (keys, is_first),
+            (keys, is_first, prefix),
             segments=self.segments,
             wanted=wanted,
             stop_gradient_below=self.stop_gradient_below,
-            per_layer_below=(below, is_first),
+            per_layer_below=(below, is_first, lax.stop_gradient(prefix)),
             start=0 if hidden is None else self.stop_gradient_below,
             remat=self.remat,
-            apply_top=partial(apply, layer.clone(first_only=True)) if first_only else None,
+            apply_top=partial(apply, layer.clone(only=size)) if first_only else None,
         )
+        return tokens_alone(states, size)
 
 
-def _add_local(config: DebertaConfig, embedded: Embedded, real: jax.Array, hidden: jax.Array) -> jax.Array:
+def _add_local(
+    config: DebertaConfig, embedded: Embedded, real: jax.Array, only: int | None, hidden: jax.Array
+) -> jax.Array:
     """What follows the first layer where there is a convolution: its features are added and the sum is normalised."""
-    local, real = (x[:, : hidden.shape[1]] for x in (embedded.local, real))
+    local, real = (take_only(x, only) for x in (embedded.local, real))
     norm = _layer_norm(config, real.dtype, parent=None)
     return norm.apply({"params": embedded.local_norm}, hidden + local) * real
 

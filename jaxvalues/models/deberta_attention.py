@@ -19,7 +19,9 @@ from flax import linen as nn
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.attention import attention, shift
+from jaxvalues.models.bert import take_only
 from jaxvalues.models.ops import dot_rows, dropout
+from jaxvalues.models.t5_attention import preceded_by
 
 if TYPE_CHECKING:
     from jaxvalues.models.deberta import DebertaConfig
@@ -49,38 +51,46 @@ def relative_window(tokens: int, buckets: int, max_positions: int) -> tuple[slic
     return slice(int(rows[0]), int(rows[-1]) + 1), rows - rows[0]
 
 
-def content_to_position(query: jax.Array, rows: jax.Array, columns: np.ndarray, form: str = "shift") -> jax.Array:
+def content_to_position(
+    query: jax.Array, rows: jax.Array, columns: np.ndarray, form: str = "shift", only: int | None = None
+) -> jax.Array:
     """c2p: the products of query i with the row of the distance i - j, [B, N, Q, T] float32.
 
-    `query` [B, Q, N, H] is of all T tokens or of the first alone; `rows` [R, N, H] and `columns` [2T + 1] are those of
-    `relative_window`, projected. `form` "gather" is the one that "shift" replaces, kept to compare with.
+    `query` [B, Q, N, H] is of all T tokens, or of the one at the position `only`; `rows` [R, N, H] and `columns`
+    [2T + 1] are those of `relative_window`, projected. `form` "gather" is the one that "shift" replaces, kept to
+    compare with.
     """
     tokens = len(columns) // 2
-    chex.assert_shape(query, (None, {1, tokens}, *rows.shape[1:]))
-    if query.shape[1] == 1:
-        return _products(query, _select(rows, columns[tokens:0:-1]))  # the distances 0, -1, ..., 1 - T
+    chex.assert_shape(query, (None, tokens if only is None else 1, *rows.shape[1:]))
+    if only is not None:
+        return _products(query, _select(rows, _from(only, columns)))
     if form == "shift":
         return shift(_products(query, _select(rows, columns[-2::-1])))  # the distances T - 1, ..., -T
     return jnp.take_along_axis(_products(query, rows), _distances(columns)[None, None], axis=-1)
 
 
 def position_to_content(
-    key: jax.Array, rows: jax.Array, columns: np.ndarray, form: str = "shift", first_only: bool = False
+    key: jax.Array, rows: jax.Array, columns: np.ndarray, form: str = "shift", only: int | None = None
 ) -> jax.Array:
     """p2c: the products of key j [B, T, N, H] with the row of the distance i - j, [B, N, Q, T] float32.
 
-    As `content_to_position`; with `first_only`, Q is 1.
+    As `content_to_position`; i is `only`, and Q is 1, where that is given.
     """
     tokens = len(columns) // 2
     chex.assert_shape(key, (None, tokens, *rows.shape[1:]))
-    if first_only:
-        rows = _select(rows, columns[tokens:0:-1])
+    if only is not None:
+        rows = _select(rows, _from(only, columns))
         return jnp.einsum("btnh,tnh->bnt", key, rows, preferred_element_type=jnp.float32)[:, :, None]
     if form == "shift":
         scores = shift(_products(key, _select(rows, columns[1:])))  # the distances 1 - T, ..., T
     else:
         scores = jnp.take_along_axis(_products(key, rows), _distances(columns).T[None, None], axis=-1)
     return scores.swapaxes(-1, -2)
+
+
+def _from(position: int, columns: np.ndarray) -> np.ndarray:
+    """The columns of the distances i - j of one position i: i, i - 1, ..., i + 1 - T."""
+    return columns[position + len(columns) // 2 : position : -1]
 
 
 def _distances(columns: np.ndarray) -> np.ndarray:
@@ -108,63 +118,70 @@ def _select(rows: jax.Array, index: np.ndarray) -> jax.Array:
 
 
 class DebertaAttention(nn.Module):
-    """Multi-head disentangled attention with its projections, from x [B, Q, D] to `everywhere` [B, T, D]: [B, Q, D].
+    """Multi-head disentangled attention with its projections, within x [B, T, D] and to what is before it: [B, T, D],
+    or [B, 1, D], of the position `only` alone.
 
-    x is `everywhere`, or its first position alone. `form` is how relative scores are laid out, "shift" or "gather";
-    both give the same numbers.
+    `form` is how relative scores are laid out, "shift" or "gather"; both give the same numbers.
     """
 
     config: DebertaConfig
     dtype: jnp.dtype = jnp.float32
     form: str = "shift"
+    only: int | None = None
 
     @nn.compact
     def __call__(
         self,
         x: jax.Array,
-        everywhere: jax.Array,
         relative: jax.Array | None = None,
         mask: jax.Array | None = None,
         rng: jax.Array | None = None,
+        before: jax.Array | None = None,
     ) -> jax.Array:
-        """`relative` [R, D] are the rows that `relative_window` names, None for attention without distances."""
+        """`relative` [R, D] are the rows that `relative_window` names, None for attention without distances; `mask`
+        broadcasts to [B, 1, Q, S + T]. `before` [2, S, N, H] are keys and values at no distance: content scores alone.
+        """
         c = self.config
         if self.form not in FORMS:
             raise UserError(f"the form of relative attention is '{self.form}', expected one of {', '.join(FORMS)}")
         rngs = (None,) * 2 if rng is None else jax.random.split(rng)
         project = self._fused if c.model_type == "deberta" else self._separate
-        query, key, value, to_key, to_query = project(x, everywhere)
+        query, key, value, to_key, to_query = project(x)
         scale = (query.shape[-1] * (1 + len(c.pos_att_type))) ** -0.5
 
         bias = None
         if relative is not None:
             relative = dropout(relative, c.hidden_dropout_prob, rngs[1])
-            _, columns = relative_window(everywhere.shape[1], c.position_buckets, c.relative_span)
+            _, columns = relative_window(x.shape[1], c.position_buckets, c.relative_span)
             if "c2p" in c.pos_att_type:
-                bias = content_to_position(query, scale * self._heads(to_key(relative)), columns, self.form)
+                bias = content_to_position(query, scale * self._heads(to_key(relative)), columns, self.form, self.only)
             if "p2c" in c.pos_att_type:
                 rows = scale * self._heads(to_query(relative))
-                p2c = position_to_content(key, rows, columns, self.form, first_only=x.shape[1] == 1)
+                p2c = position_to_content(key, rows, columns, self.form, self.only)
                 bias = p2c if bias is None else bias + p2c
+            if before is not None and bias is not None:
+                bias = jnp.pad(bias, [(0, 0)] * 3 + [(before.shape[1], 0)])
+        key, value = preceded_by(before)((key, value))
         out = attention(
             query, key, value,
             mask=mask, bias=bias, scale=scale, dropout_rate=c.attention_probs_dropout_prob, dropout_rng=rngs[0],
         )  # fmt: skip
-        return self._dense("output")(out.reshape(x.shape))
+        return self._dense("output")(out.reshape(*out.shape[:2], c.hidden_size))
 
-    def _separate(self, x: jax.Array, everywhere: jax.Array) -> tuple[Any, ...]:
+    def _separate(self, x: jax.Array) -> tuple[Any, ...]:
         """Versions 2 and 3: query [B, Q, N, H], key and value [B, T, N, H]; then what projects relative embeddings for
         c2p and for p2c."""
         query, key, value = (self._dense(name) for name in ("query", "key", "value"))
         relative = (key, query) if self.config.share_att_key else map(self._dense, ("relative_key", "relative_query"))
-        return self._heads(query(x)), self._heads(key(everywhere)), self._heads(value(everywhere)), *relative
+        asking = take_only(x, self.only)
+        return self._heads(query(asking)), self._heads(key(x)), self._heads(value(x)), *relative
 
-    def _fused(self, x: jax.Array, everywhere: jax.Array) -> tuple[Any, ...]:
+    def _fused(self, x: jax.Array) -> tuple[Any, ...]:
         """Version 1: the same, from one projection that holds query, key and value of a head side by side."""
         c = self.config
-        fused = self._dense("in_proj", 3 * c.hidden_size, use_bias=False)(everywhere)
+        fused = self._dense("in_proj", 3 * c.hidden_size, use_bias=False)(x)
         query, key, value = jnp.split(self._heads(fused), 3, axis=-1)
-        query = query[:, : x.shape[1]] + self._heads(Bias(c.hidden_size, self.dtype, name="query")())
+        query = take_only(query, self.only) + self._heads(Bias(c.hidden_size, self.dtype, name="query")())
         value += self._heads(Bias(c.hidden_size, self.dtype, name="value")())
         return query, key, value, self._dense("relative_key", use_bias=False), self._dense("relative_query")
 

@@ -25,6 +25,7 @@ from jaxvalues.errors import UserError
 
 Segment = tuple[int, int]  # first and last layer, both included
 Segments = tuple[Segment, ...]
+Grouping = Segments | Mapping[str, Segments]  # of every stack of layers, or of each by the key that holds it
 
 LAYERS = "layers"
 _KEY = re.compile(r"(\d+)(?:-(\d+))?")
@@ -52,14 +53,22 @@ def parse_key(key: str) -> Segment | None:
     return match and (int(match[1]), int(match[2] or match[1]))
 
 
-def group(tree: Any, segments: Segments | Mapping[str, Segments]) -> Any:
+def layer_range(path: str) -> Segment | None:
+    """The segment that a parameter path belongs to (`…/layers/4-7/…`), None outside the layers."""
+    match = re.search(r"(?:^|/)layers/(\d+(?:-\d+)?)/", path)
+    return match and parse_key(match[1])
+
+
+def group(tree: Any, segments: Grouping) -> Any:
     """Stack the layers of a canonical (unrolled) tree into `segments`; a segment that is wholly absent stays absent.
 
     Where two stacks of layers are of different depth, `segments` says for each key that holds one ("encoder",
-    "decoder") how its layers are grouped.
+    "decoder") how its layers are grouped, wherever in the tree that key stands.
     """
 
     def stack(owner: str, layers: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(segments, Mapping) and owner not in segments:
+            raise UserError(f"the layers of '{owner}' are to be stacked, but only {', '.join(segments)} can be")
         wanted = segments[owner] if isinstance(segments, Mapping) else segments
         grouped, rest = {}, set(layers)
         for first, last in wanted:

@@ -20,7 +20,7 @@ from jaxvalues.errors import UserError
 from jaxvalues.models.bert import ROBERTA_LIKE
 from jaxvalues.models.conversion import Place, Rule, Table, dense, norm, to_tensors
 from jaxvalues.models.loading import ARCHITECTURES, build_model, load_checkpoint, random_params, save_checkpoint
-from jaxvalues.models.ops import activation
+from jaxvalues.models.ops import activation, word_logits
 
 Rules = tuple[Rule, ...]
 
@@ -48,38 +48,46 @@ class MaskedLM(nn.Module):
         attention_mask: jax.Array,
         token_type_ids: jax.Array | None = None,
         *,
+        prompt: jax.Array | None = None,
+        prefix: jax.Array | None = None,
         positions: jax.Array | None = None,
+        words: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
         """Logits [B, K, V], float32, of the tokens at `positions` [B, K], or of every token [B, T, V] without.
 
-        `input_ids` [B, T]; `attention_mask` [B, T] is nonzero on real tokens. A vocabulary is large: name the
-        positions of the masks where no others matter. Unless `deterministic`, a "dropout" rng is needed.
+        `input_ids` [B, T]; `attention_mask` [B, T] is nonzero on real tokens. `prompt` and `prefix` are those of the
+        encoder; positions count tokens alone. A vocabulary is large: name the positions of the masks where no others
+        matter, and the `words`, ids [A] or vectors [A, E] in the place of word embeddings, whose logits [B, K, A] are
+        to be computed alone (see `jaxvalues.models.ops.word_logits`). Unless `deterministic`, a "dropout" rng is
+        needed.
         """
-        (hidden,) = self.encoder(input_ids, attention_mask, token_type_ids, deterministic=deterministic)
+        (hidden,) = self.encoder(
+            input_ids, attention_mask, token_type_ids, prompt=prompt, prefix=prefix, deterministic=deterministic
+        )
         if positions is not None:
             hidden = jnp.take_along_axis(hidden, positions[..., None], axis=1)
-        words = self.encoder.variables["params"]["embeddings"]["word"]["embedding"]  # [V, E]
+        embeddings = self.encoder.variables["params"]["embeddings"]["word"]["embedding"]  # [V, E]
         if self.encoder.stop_gradient_below > 0:
-            words = lax.stop_gradient(words)
-        return MaskedLMHead(self.encoder.config, self.encoder.dtype, name="head")(hidden, words)
+            embeddings = lax.stop_gradient(embeddings)
+        return MaskedLMHead(self.encoder.config, self.encoder.dtype, name="head")(hidden, embeddings, words)
 
 
 class MaskedLMHead(nn.Module):
-    """Hidden states [B, K, D] and word embeddings [V, E] to logits [B, K, V], float32."""
+    """Hidden states [B, K, D] and word embeddings [V, E] to logits [B, K, V], float32, or of some `words` alone."""
 
     config: Any
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, words: jax.Array) -> jax.Array:
+    def __call__(self, hidden: jax.Array, embeddings: jax.Array, words: jax.Array | None = None) -> jax.Array:
         c = self.config
         init = nn.initializers.normal(c.initializer_range)
-        x = nn.Dense(words.shape[1], dtype=self.dtype, kernel_init=init, name="dense")(hidden)
+        x = nn.Dense(embeddings.shape[1], dtype=self.dtype, kernel_init=init, name="dense")(hidden)
         x = activation("gelu" if c.model_type in ROBERTA_LIKE else c.hidden_act)(x)
         x = nn.LayerNorm(c.layer_norm_eps, dtype=self.dtype, use_fast_variance=False, name="norm")(x)
-        bias = self.param("bias", nn.initializers.zeros, (len(words),))
-        return jnp.einsum("bke,ve->bkv", x, words.astype(self.dtype), preferred_element_type=jnp.float32) + bias
+        bias = self.param("bias", nn.initializers.zeros, (len(embeddings),))
+        return word_logits(x, embeddings, words, bias)
 
 
 def build_masked_lm(config: Mapping[str, Any], **options: Any) -> MaskedLM:

@@ -1,4 +1,5 @@
-"""The small operations that every network shares: the product of dense layers, dropout and the activation table."""
+"""The small operations that every network shares: the product of dense layers, dropout, the activation table, and the
+logits of words."""
 
 from __future__ import annotations
 
@@ -21,6 +22,26 @@ def dot_rows(x: jax.Array, kernel: jax.Array, _: Any = None, precision: lax.Prec
     """
     product = lax.dot(x.reshape(-1, x.shape[-1]), kernel, precision=precision)
     return product.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def word_logits(
+    x: jax.Array, embeddings: jax.Array, words: jax.Array | None = None, bias: jax.Array | None = None
+) -> jax.Array:
+    """Hidden states x [B, K, E] times word embeddings [V, E], plus a `bias` [V]: logits [B, K, V], float32.
+
+    A vocabulary is large. Of some `words` alone, ids [A], they are the same numbers [B, K, A]; NaN for an id outside
+    the vocabulary. `words` that are vectors [A, E] take the place of word embeddings, and have no bias: a soft
+    verbalizer (WARP; Hambardzumyan et al., 2021). Raises `UserError` for words in another shape.
+    """
+    if words is not None:
+        soft = jnp.issubdtype(jnp.result_type(words), jnp.floating)
+        width = embeddings.shape[1]
+        if words.ndim != 1 + soft or words.shape[1:] not in ((), (width,)):
+            raise UserError(f"words are ids [A] or vectors [A, {width}], not {words.dtype} {words.shape}")
+        embeddings = words if soft else embeddings.take(words, axis=0, mode="fill")
+        bias = None if soft or bias is None else bias.take(words, mode="fill")
+    logits = jnp.einsum("bke,ve->bkv", x, embeddings.astype(x.dtype), preferred_element_type=jnp.float32)
+    return logits if bias is None else logits + bias
 
 
 def gelu(x: jax.Array) -> jax.Array:

@@ -29,7 +29,7 @@ from flax import linen as nn
 from jaxvalues.errors import UserError
 from jaxvalues.models.bert import Embedding
 from jaxvalues.models.layout import Segments
-from jaxvalues.models.ops import activation
+from jaxvalues.models.ops import activation, word_logits
 from jaxvalues.models.t5_stack import Cache, T5Stack, extend_mask
 
 
@@ -152,6 +152,7 @@ class T5(nn.Module):
         decoder_attention_mask: jax.Array | None = None,
         *,
         positions: jax.Array | None = None,
+        words: jax.Array | None = None,
         prompt: Prompt | None = None,
         prefix: Prefix | None = None,
         deterministic: bool = True,
@@ -169,6 +170,7 @@ class T5(nn.Module):
             attention_mask,
             decoder_attention_mask,
             positions=positions,
+            words=words,
             prompt=prompt.decoder,
             prefix=prefix.decoder,
             cross_prefix=prefix.cross,
@@ -198,13 +200,15 @@ class T5(nn.Module):
         decoder_attention_mask: jax.Array | None = None,
         *,
         positions: jax.Array | None = None,
+        words: jax.Array | None = None,
         prompt: jax.Array | None = None,
         prefix: jax.Array | None = None,
         cross_prefix: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
         """Logits, float32, of what follows each of `decoder_input_ids` [B, T], [B, T, V], or those at `positions`
-        [B, K] alone, [B, K, V]: a vocabulary is large.
+        [B, K] alone, [B, K, V]: a vocabulary is large. Of `words` alone, ids [A] or vectors [A, D] in the place of the
+        output matrix's rows, they are [B, K, A] (see `jaxvalues.models.ops.word_logits`).
 
         `hidden` is what `encode` gave and `attention_mask` what it was given. `decoder_attention_mask` [B, T] is
         nonzero on real tokens, all of them where it is None.
@@ -224,7 +228,7 @@ class T5(nn.Module):
         )[:, -tokens:]
         if positions is not None:
             x = jnp.take_along_axis(x, positions[..., None], axis=1)
-        return self._logits(x)
+        return self._logits(x, words)
 
     def init_cache(
         self,
@@ -266,10 +270,9 @@ class T5(nn.Module):
             raise UserError(f"the prompt has the shape {list(prompt.shape)}, expected [P, {x.shape[2]}]")
         return jnp.concatenate([jnp.broadcast_to(prompt, (len(x), *prompt.shape)), x], axis=1)
 
-    def _logits(self, x: jax.Array) -> jax.Array:
+    def _logits(self, x: jax.Array, words: jax.Array | None = None) -> jax.Array:
         c = self.config
-        words = self.embeddings() if c.tie_word_embeddings else self.head()
-        logits = jnp.einsum("btd,vd->btv", x, words.astype(self.dtype), preferred_element_type=jnp.float32)
+        logits = word_logits(x, self.embeddings() if c.tie_word_embeddings else self.head(), words)
         return logits * c.d_model**-0.5 if c.scale_decoder_outputs else logits
 
 

@@ -13,8 +13,16 @@ import numpy as np
 from jaxvalues.errors import UserError
 from jaxvalues.models.conversion import Place, Rule, Table, to_tensors, transpose
 from jaxvalues.models.layout import segments_for
-from jaxvalues.models.loading import compute_dtype, is_scanned, load_checkpoint, random_params, save_checkpoint
+from jaxvalues.models.loading import (
+    compute_dtype,
+    is_scanned,
+    load_checkpoint,
+    random_params,
+    read_config,
+    save_checkpoint,
+)
 from jaxvalues.models.t5 import T5, T5Config
+from jaxvalues.models.weights import open_tensors
 
 HEAD = "lm_head.weight"
 WORDS = "shared.weight"
@@ -65,6 +73,15 @@ def load_t5(
         return module, t5_table(module.config, tensors)
 
     return load_checkpoint(path_or_name, make, revision, place)
+
+
+def settled_config(folder: str | Path) -> dict[str, Any]:
+    """The contents of a checkpoint folder's config.json, of any architecture, as its weights are: for a T5 they decide
+    whether the output matrix is tied."""
+    config = read_config(folder)
+    if config.get("model_type") == "t5":
+        config["tie_word_embeddings"] = _is_tied(config, open_tensors(Path(folder)))
+    return config
 
 
 def save_t5(folder: str | Path, config: Mapping[str, Any], params: Any) -> None:

@@ -8,6 +8,7 @@ always restored onto explicit shardings: it can be read scanned or unrolled, and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from jaxvalues.errors import UserError
-from jaxvalues.models.layout import Segments, group, ungroup
+from jaxvalues.models.layout import Grouping, group, ungroup
 from jaxvalues.training.sharding import tree_shardings
 
 
@@ -33,18 +34,18 @@ class Checkpoints:
         """Step of the newest complete checkpoint; half-written ones do not count."""
         return self.manager.latest_step()
 
-    def save(self, step: int, tree: Any, segments: Segments, memory: dict[str, Any]) -> None:
+    def save(self, step: int, tree: Any, segments: Grouping, memory: dict[str, Any]) -> None:
         """Write arrays, whose layers lie in `segments`, and a JSON-able memory, in the background.
 
         A step that is already saved is left as it is.
         """
         if step in self.manager.all_steps():
             return
-        memory = {**memory, "segments": [list(segment) for segment in segments]}
+        memory = {**memory, "segments": _to_json(segments)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(tree), memory=ocp.args.JsonSave(memory))
         self.manager.save(step, args=items, force=True)
 
-    def restore(self, target: Any, segments: Segments, mesh: Mesh) -> tuple[Any, dict[str, Any]]:
+    def restore(self, target: Any, segments: Grouping, mesh: Mesh) -> tuple[Any, dict[str, Any]]:
         """Read the newest (tree, memory).
 
         `target` is a tree of (abstract) arrays whose layers lie in `segments`: the result has its structure, shapes and
@@ -55,7 +56,7 @@ class Checkpoints:
             raise UserError(f"{self.folder}: there is no complete checkpoint here")
         try:
             memory = self.manager.restore(step, args=ocp.args.Composite(memory=ocp.args.JsonRestore()))["memory"]
-            saved = tuple((first, last) for first, last in memory.pop("segments"))
+            saved = _from_json(memory.pop("segments"))
             stored = jax.eval_shape(lambda tree: _regroup(tree, segments, saved), target)
             _check_fits(_shapes(self.manager.item_metadata(step)["state"].tree), _shapes(stored))
             items = ocp.args.Composite(state=ocp.args.StandardRestore(_with_shardings(stored, mesh)))
@@ -79,7 +80,20 @@ class Checkpoints:
         self.manager.close()
 
 
-def _regroup(tree: Any, old: Segments, new: Segments) -> Any:
+def _to_json(segments: Grouping) -> Any:
+    """[[first, last], ...], or {stack: [[first, last], ...]}."""
+    if isinstance(segments, Mapping):
+        return {stack: _to_json(each) for stack, each in segments.items()}
+    return [list(segment) for segment in segments]
+
+
+def _from_json(segments: Any) -> Grouping:
+    if isinstance(segments, dict):
+        return {stack: _from_json(each) for stack, each in segments.items()}
+    return tuple((first, last) for first, last in segments)
+
+
+def _regroup(tree: Any, old: Grouping, new: Grouping) -> Any:
     return tree if old == new else group(ungroup(tree), new)
 
 

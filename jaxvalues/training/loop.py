@@ -158,6 +158,13 @@ class Loop:
         self.writer.write(step, "held_out", values)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
         self.console.print(f"step {step:>5}  held-out {shown}{'  (best)' if better else ''}", highlight=False)
+        if memory.stale == self.config.training.warn_after:
+            self.console.print(
+                f"no better held-out score in {memory.stale} evaluations, since step {memory.best_step}: if it never "
+                f"rose, another optimizer.learning_rate (it is {self.config.optimizer.learning_rate:g}) or tuning.init "
+                "may help",
+                highlight=False,
+            )
 
     # One series is written at a time: Orbax mixes up the barriers of two saves when there are several processes.
 

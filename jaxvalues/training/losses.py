@@ -31,6 +31,10 @@ class LossHyper(NamedTuple):
     contrastive_weight: jax.Array
     temperature: jax.Array
 
+    def of(self, categories: jax.Array) -> LossHyper:
+        """The numbers for logits [B, K] of the `categories` [B, K] alone."""
+        return self._replace(category_weights=self.category_weights[categories], shift=self.shift[categories])
+
 
 def make_loss_hyper(config: LossConfig, labels: np.ndarray) -> LossHyper:
     """The traced numbers of a config; category weights and shift are counted on the training `labels` [n, C]."""
@@ -72,7 +76,10 @@ def prior_shift(labels: np.ndarray, kappa: float) -> np.ndarray:
 
 
 def row_losses(kind: str, logits: jax.Array, labels: jax.Array, hyper: LossHyper) -> jax.Array:
-    """The loss of each row, mean over categories: logits, labels [B, C] -> [B], float32."""
+    """The loss of each row, mean over categories: logits, labels [B, C] -> [B], float32.
+
+    Where rows ask for K categories each, logits and labels are [B, K] and `hyper` is `hyper.of(categories)`.
+    """
     z = logits.astype(jnp.float32)
     positive, negative, weights = _terms(kind, z, hyper)
     targets = labels * (1 - hyper.label_smoothing) + 0.5 * hyper.label_smoothing

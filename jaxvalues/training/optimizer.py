@@ -14,8 +14,8 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxvalues.config import OptimizerConfig
+from jaxvalues.models.layout import layer_range
 from jaxvalues.training.losses import LossHyper
-from jaxvalues.tuning.weights import layer_range
 
 UNDECAYED = ("bias", "scale")  # leaf names of biases and layer norms
 

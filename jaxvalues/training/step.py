@@ -10,15 +10,16 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxvalues.config import LossConfig
 from jaxvalues.models import Outputs
 from jaxvalues.training.contrastive import affinity_for, contrastive_loss
 from jaxvalues.training.losses import row_losses
 from jaxvalues.training.optimizer import AdamW, Hyper
-from jaxvalues.tuning.weights import Tuning
+from jaxvalues.tuning import Bound, Tuning
 
-Apply = Callable[..., Outputs]  # (params, batch, dropout key or None) -> logits [B, C] and embedding [B, E]
+Apply = Callable[..., Outputs]  # (bound, batch, dropout key or None) -> logits [B, C] and embedding [B, E]
 
 
 class TrainState(NamedTuple):
@@ -43,8 +44,8 @@ def make_train_step(
     With `accumulation` K the batch [B, …] is taken as K micro-batches of B/K rows. Losses and gradients are summed over
     rows and divided once by the number of real rows, so that K micro-batches are one batch, padded rows or not.
     Dropout keys are fold_in(fold_in(seed, step), micro-batch). Metrics: loss, learning_rate, grad_norm, positives
-    (share of logits above 0), and contrastive where there is such a term. In the stage `pretraining` that term is all
-    there is.
+    (share of logits above 0), contrastive where there is such a term, and prompt_norm where there are prompts or
+    prefixes. In the stage `pretraining` the contrastive term is all there is.
     """
     contrastive = loss.contrastive
     views = contrastive is not None and contrastive.positives != "labels"
@@ -56,11 +57,12 @@ def make_train_step(
         if views and (joint or stage == "pretraining"):  # each row twice, side by side, with half the weight
             batch = {name: jnp.repeat(rows, 2, axis=0) for name, rows in batch.items()}
             batch["weights"] = batch["weights"] / 2
-        outputs = apply(tuning.bind(frozen, trainable).params, batch, key)
+        outputs = apply(tuning.bind(frozen, trainable), batch, key)
         labels, weights = batch["labels"], batch["weights"]
         sums = {}
         if stage == "training":
-            sums["loss"] = jnp.sum(row_losses(loss.kind, outputs.logits, labels, hyper.loss) * weights)
+            numbers = hyper.loss.of(batch["categories"]) if "categories" in batch else hyper.loss
+            sums["loss"] = jnp.sum(row_losses(loss.kind, outputs.logits, labels, numbers) * weights)
             sums["positives"] = jnp.sum((outputs.logits > 0).mean(axis=-1) * weights)
         if stage == "pretraining" or joint:
             affinity = affinity_for(contrastive.positives, labels)
@@ -97,15 +99,23 @@ def make_train_step(
             grads, state.optimizer, state.trainable, state.step, hyper, count=count
         )
         means = {name: value / count for name, value in sums.items()}
+        norm = prompt_norm(tuning.bind(frozen, state.trainable))
+        metrics |= {} if norm is None else {"prompt_norm": norm}
         return TrainState(state.step + 1, trainable, moments), {**means, **metrics}
 
     return train_step
+
+
+def prompt_norm(bound: Bound) -> jax.Array | None:
+    """The global norm of prompts and prefixes; None where there are none."""
+    added = (bound.prompt, bound.prefix)
+    return optax.global_norm(added) if jax.tree.leaves(added) else None
 
 
 def make_eval_step(apply: Apply, tuning: Tuning) -> Callable[[Any, Any, dict[str, jax.Array]], jax.Array]:
     """The function (trainable, frozen, batch) -> logits [B, C], without dropout."""
 
     def eval_step(trainable: Any, frozen: Any, batch: dict[str, jax.Array]) -> jax.Array:
-        return apply(tuning.bind(frozen, trainable).params, batch, None).logits
+        return apply(tuning.bind(frozen, trainable), batch, None).logits
 
     return eval_step

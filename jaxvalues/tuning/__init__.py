@@ -1,0 +1,62 @@
+"""Tuning methods: what trains, what it adds and how that enters the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxvalues.config import TuningConfig
+from jaxvalues.errors import ConfigError
+from jaxvalues.tuning.ia3 import IA3
+from jaxvalues.tuning.initial import make_initial
+from jaxvalues.tuning.lora import LoRA
+from jaxvalues.tuning.method import Bound, Params, Stack, Target, Tuning
+from jaxvalues.tuning.prefix import PrefixTuning
+from jaxvalues.tuning.prompts import PromptTuning, PTuning
+from jaxvalues.tuning.weights import BitFit, Full, Head, LastLayers, Nothing
+
+__all__ = ["Bound", "Params", "Stack", "Target", "Tuning", "make_tuning"]
+
+
+def make_tuning(config: TuningConfig, target: Target) -> Tuning:
+    """The method that the config names, for a system. Raises ConfigError where the two do not fit together."""
+    return _METHODS[config.method](config, target)
+
+
+def _prompt(config: TuningConfig, target: Target) -> Tuning:
+    return PromptTuning(target, _sides(config, target, ("encoder",)), make_initial(config, target))
+
+
+def _p_tuning(config: TuningConfig, target: Target) -> Tuning:
+    size, recurrent = config.reparameterization_size or target.word_size, config.reparameterization == "lstm"
+    return PTuning(target, _sides(config, target, ("encoder",)), make_initial(config, target), size, recurrent)
+
+
+def _prefix(config: TuningConfig, target: Target) -> Tuning:
+    sides = _sides(config, target, tuple(target.stacks))
+    size = config.reparameterization_size or target.word_size if config.reparameterization == "mlp" else None
+    return PrefixTuning(target, sides, config.length, config.init_range, size)
+
+
+_METHODS: dict[str, Callable[[TuningConfig, Target], Tuning]] = {
+    "full": lambda config, target: Full(),
+    "last_layers": lambda config, target: LastLayers(target, config.layers),
+    "head": lambda config, target: Head(target),
+    "bitfit": lambda config, target: BitFit(target),
+    "prompt": _prompt,
+    "p_tuning": _p_tuning,
+    "prefix": _prefix,
+    "lora": lambda config, target: LoRA(target, config.rank, config.alpha, config.targets),
+    "ia3": lambda config, target: IA3(target, config.targets),
+    "none": lambda config, target: Nothing(target),
+}
+
+
+def _sides(config: TuningConfig, target: Target, default: tuple[str, ...]) -> tuple[str, ...]:
+    """Where vectors enter, each place once."""
+    sides = tuple(dict.fromkeys(config.sides or default))
+    unknown = [side for side in sides if side not in target.stacks]
+    if unknown:
+        raise ConfigError(
+            f"tuning.sides: a {target.model_type} model has no {' or '.join(unknown)}, only {', '.join(target.stacks)}"
+        )
+    return sides

@@ -1,0 +1,80 @@
+"""`answer` (BCA): T5 or GPT-2 answers a question about each category with Yes or No.
+
+The study's BCA template (arXiv 2403.09720): logit = log p(Yes) − log p(No) as the continuation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxvalues.config import FormulationConfig
+from jaxvalues.data.arguments import Argument
+from jaxvalues.data.batches import Tokens
+from jaxvalues.data.questions import QuestionTemplate
+from jaxvalues.formulations.asking import Asking, Pairs
+from jaxvalues.formulations.rows import Tokenizer
+from jaxvalues.formulations.speaking import answer_log_probs, word_logits
+from jaxvalues.formulations.verbalizer import Verbalizer
+from jaxvalues.models import Outputs
+from jaxvalues.tuning import Bound
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Rows to logits [B, K]: all 20 questions of an argument branch from it on a causal network, else one a row."""
+
+    asking: Asking
+    verbalizer: Verbalizer
+
+    @classmethod
+    def make(
+        cls,
+        config: FormulationConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        template: QuestionTemplate,
+        max_length: int,
+        *,
+        is_causal: bool,
+    ) -> Answer:
+        verbalizer = Verbalizer.make(config.verbalizer, Tokenizer(tokenizer))
+        asking = Asking(
+            tokenizer,
+            template,
+            max_length,
+            before=[],
+            after=[] if is_causal else [tokenizer.eos_token_id],
+            branches=is_causal and template.shares_context,
+            reserved=verbalizer.tokens - 1 if is_causal else 0,
+        )
+        return cls(asking, verbalizer)
+
+    @property
+    def constants(self) -> tuple[int, ...]:
+        return tuple(self.verbalizer.ids.ravel().tolist())
+
+    def encode(
+        self, arguments: Sequence[Argument], labels: np.ndarray | None = None, pairs: Pairs | None = None
+    ) -> Tokens:
+        """See `Asking.encode`."""
+        return self.asking.encode(arguments, labels, pairs)
+
+    def forward(
+        self, module: nn.Module, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None = None
+    ) -> Outputs:
+        """Logits [B, K] of a batch; dropout where a key is given."""
+        if self.verbalizer.tokens == 1:
+            scores = word_logits(module, bound, batch, key, self.verbalizer.words(bound.params))
+        else:
+            ids = jnp.broadcast_to(self.verbalizer.ids, (*batch["categories"].shape, *self.verbalizer.ids.shape))
+            scores = answer_log_probs(module, bound, batch, key, (jnp.maximum(ids, 0), ids >= 0))
+        return Outputs(self.verbalizer.logit(scores), None)

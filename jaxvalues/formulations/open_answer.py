@@ -1,0 +1,104 @@
+"""`open_answer` (OA): T5 or GPT-2 describes the arguer in its own words; which categories do these words belong to?
+
+The study's OA template (arXiv 2403.09720): a category is found where one of its synonyms occurs in the generated
+answer. Beside it, and to train, the probability P that an answer begins with one of them: the logit is
+log P − log(1 − P).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxvalues.config import FormulationConfig
+from jaxvalues.data.arguments import Argument
+from jaxvalues.data.batches import Tokens
+from jaxvalues.data.questions import QuestionTemplate
+from jaxvalues.data.synonyms import SynonymMatcher, load_synonyms
+from jaxvalues.data.taxonomy import CATEGORIES
+from jaxvalues.formulations.asking import Asking, Pairs
+from jaxvalues.formulations.rows import Tokenizer, padded
+from jaxvalues.formulations.speaking import answer_log_probs
+from jaxvalues.formulations.verbalizer import any_log_prob, without_longer, word_ids
+from jaxvalues.models import Outputs
+from jaxvalues.tuning import Bound
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CERTAIN = 20.0
+"""The logit of a category whose words were found in a generated answer; its negative where they were not."""
+
+
+@dataclass(frozen=True)
+class OpenAnswer:
+    """Rows, one for each argument and category, to logits [B, 1]."""
+
+    asking: Asking
+    synonyms: dict[str, tuple[str, ...]]
+
+    @classmethod
+    def make(
+        cls,
+        config: FormulationConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        template: QuestionTemplate,
+        max_length: int,
+        *,
+        is_causal: bool,
+    ) -> OpenAnswer:
+        """Reads the synonyms. Raises ConfigError for a table that is not as it must be."""
+        synonyms, tokenize = load_synonyms(config.synonyms), Tokenizer(tokenizer)
+        words = [without_longer([word_ids(tokenize, word) for word in synonyms[name]]) for name in CATEGORIES]
+        answers = np.full((len(words), max(map(len, words)), max(len(w) for one in words for w in one)), -1, np.int32)
+        for table, one in zip(answers, words, strict=True):
+            ids = padded(one)
+            table[: ids.shape[0], : ids.shape[1]] = ids
+        asking = Asking(
+            tokenizer,
+            template,
+            max_length,
+            before=[],
+            after=[] if is_causal else [tokenizer.eos_token_id],
+            branches=is_causal and template.shares_context,
+            reserved=answers.shape[2] - 1 if is_causal else 0,
+            answers=answers,
+        )
+        return cls(asking, synonyms)
+
+    @property
+    def constants(self) -> tuple[int, ...]:
+        return ()
+
+    def encode(
+        self, arguments: Sequence[Argument], labels: np.ndarray | None = None, pairs: Pairs | None = None
+    ) -> Tokens:
+        """See `Asking.encode`."""
+        return self.asking.encode(arguments, labels, pairs)
+
+    def forward(
+        self, module: nn.Module, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None = None
+    ) -> Outputs:
+        """Logits [B, K] of a batch by the likelihood of the synonyms; dropout where a key is given."""
+        ids, mask = batch["answer_ids"], batch["answer_mask"]
+        scores = answer_log_probs(module, bound, batch, key, (ids, mask))
+        there = mask.any(axis=-1)  # categories have different numbers of synonyms
+        return Outputs(any_log_prob(jnp.where(there, scores, -jnp.inf)), None)
+
+    def match(self, answers: np.ndarray, categories: np.ndarray) -> np.ndarray:
+        """Logits [B, 1] by generation: token ids of `answers` [B, M], each to a question about one of `categories`
+        [B, 1]. Only the answer is looked at, never the question."""
+        texts = self.asking.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        found = np.stack([self._matcher.match(text) for text in texts])
+        return np.where(np.take_along_axis(found, categories, axis=1), CERTAIN, -CERTAIN).astype(np.float32)
+
+    @cached_property
+    def _matcher(self) -> SynonymMatcher:
+        return SynonymMatcher(self.synonyms)

@@ -1,0 +1,85 @@
+"""Token rows: texts as ids that no text can break, framed as the tokenizer frames them, in at most so many tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxvalues.data.arguments import Argument
+from jaxvalues.data.shortening import shortened_rows
+from jaxvalues.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Row = list[int]
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer under which a text that spells a special token (`</s>`, `[MASK]`) never becomes one."""
+
+    inner: PreTrainedTokenizerBase
+
+    def __call__(self, texts: Iterable[str]) -> dict[str, Row]:
+        """The ids of each text, without special tokens; one that comes often is tokenised once."""
+        distinct = list(dict.fromkeys(texts))
+        if not distinct:  # which transformers cannot tokenise
+            return {}
+        options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+        ids = self.inner(distinct, add_special_tokens=False, split_special_tokens=True, **options)["input_ids"]
+        return dict(zip(distinct, map(self._without_special, ids), strict=True))
+
+    def ids(self, text: str) -> Row:
+        """The ids of one text."""
+        return self([text])[text]
+
+    def _without_special(self, ids: Row) -> Row:
+        """Unigram vocabularies hold the special tokens as pieces, which a text can spell: they become unknown."""
+        if self._special.isdisjoint(ids):
+            return ids
+        unknown = [] if self.inner.unk_token_id is None else [self.inner.unk_token_id]
+        return [kept for id in ids for kept in (unknown if id in self._special else [id])]
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        return frozenset(self.inner.all_special_ids) - {self.inner.unk_token_id}
+
+
+def check_readable(arguments: Iterable[Argument]) -> None:
+    """Raise UserError for an argument that no model can read."""
+    for argument in arguments:
+        for fault in argument.faults():
+            raise UserError(fault)
+
+
+def fitting_rows(
+    arguments: Sequence[Argument], rows_of: Callable[[Sequence[Argument]], list[Row]], max_length: int
+) -> tuple[list[Row], list[int]]:
+    """The rows of arguments, those that are too long with a shortened premise; and the indices of these.
+
+    A row that is too long whatever is cut comes as it is.
+    """
+    rows = rows_of(arguments)
+    long = [i for i, row in enumerate(rows) if len(row) > max_length]
+    shorter = shortened_rows([arguments[i] for i in long], rows_of, max_length)
+    for i, row in zip(long, shorter, strict=True):
+        rows[i] = row
+    return rows, long
+
+
+def padded(rows: Sequence[Row]) -> np.ndarray:
+    """Rows of different length as one array [n, S], padded on the right with -1."""
+    table = np.full((len(rows), max(map(len, rows), default=0)), -1, np.int32)
+    for row, ids in zip(table, rows, strict=True):
+        row[: len(ids)] = ids
+    return table
+
+
+def arrays(rows: Iterable[Row]) -> tuple[np.ndarray, ...]:
+    """Rows as id arrays, each of its own length."""
+    return tuple(np.array(row, np.int32) for row in rows)

@@ -1,0 +1,66 @@
+"""(IA)³ (Liu et al., 2022, "Few-Shot Parameter-Efficient Fine-Tuning"): scales of keys, values and what is inside the
+feed-forward block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxvalues.tuning.method import Added, Bound, Params
+from jaxvalues.tuning.targets import BERT_LIKE, default_targets, target_layers
+
+# PEFT's (TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING), which has none for xlm-roberta: roberta's. Its
+# "output.dense" is both the attention's `output` and the feed-forward's `down`.
+DEFAULTS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((*BERT_LIKE, "deberta-v2"), ("key", "value", "output", "down")),
+    "deberta": ("in_proj", "output", "down"),
+    "gpt2": ("qkv", "down"),
+    "t5": ("key", "value", "down"),
+}
+# PEFT's (TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING): layers of which the input is scaled.
+INPUT_SCALED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((*BERT_LIKE, "deberta-v2", "deberta"), ("output", "down")),
+    "gpt2": ("down",),
+    "t5": ("down",),
+}
+
+
+@dataclass(frozen=True)
+class IA3(Added):
+    """What the dense layers called `targets` (None: `DEFAULTS`) give is scaled, or what the layers in `INPUT_SCALED`
+    take: as much as scaling the columns of a kernel and its bias, or the kernel's rows.
+
+    {"ia3": {path of the layer: {"scale": [features]}}}, with a leading axis in a stacked segment: out parameters a
+    layer, or in, besides what is new. All start at 1, so the network at first is what it was.
+    """
+
+    key: ClassVar[str] = "ia3"
+    targets: tuple[str, ...] | None = None
+
+    def start(self, rng: jax.Array, params: Params) -> Params:
+        names = self.targets or default_targets(self.target.model_type, DEFAULTS, "ia3")
+        added = {}
+        for path, kernel in target_layers(params, names).items():
+            *stack, fan_in, fan_out = kernel.shape
+            added[f"{path}/scale"] = jnp.ones((*stack, fan_in if self._scales_input(path) else fan_out))
+        return unflatten_dict(added, sep="/")
+
+    def enter(self, params: Params, added: Params) -> Bound:
+        flat = flatten_dict(params, sep="/")
+        for name, scale in flatten_dict(added, sep="/").items():
+            path = name.removesuffix("/scale")
+            kernel, bias = f"{path}/kernel", f"{path}/bias"
+            if self._scales_input(path):
+                flat[kernel] = flat[kernel] * scale[..., :, None]
+            else:
+                flat[kernel] = flat[kernel] * scale[..., None, :]
+                if bias in flat:
+                    flat[bias] = flat[bias] * scale
+        return Bound(unflatten_dict(flat, sep="/"))
+
+    def _scales_input(self, path: str) -> bool:
+        return path.rsplit("/", 1)[-1] in INPUT_SCALED.get(self.target.model_type, ())

@@ -1,0 +1,86 @@
+"""Where the vectors of a prompt start: closures (rng, words [V, E]) -> [P, E], the same for the same rng.
+
+The choices are those of Lester et al. (2021, section 3.2): random, words of the vocabulary, or the words for the
+classes; and the tokens of a text, as PEFT has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvalues.config import TuningConfig
+from jaxvalues.data.taxonomy import CATEGORIES
+from jaxvalues.errors import ConfigError
+from jaxvalues.tuning.method import Target
+
+Initial = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def make_initial(config: TuningConfig, target: Target) -> Initial:
+    """What `tuning.init` names. Raises ConfigError where a text has no token."""
+    length = config.length
+    match config.init:
+        case "normal":
+            return normal(length, config.init_range)
+        case "uniform":
+            return uniform(length, config.init_range)
+        case "vocabulary":
+            return vocabulary(length)
+        case "top_vocabulary":
+            return vocabulary(length, config.init_top)
+        case "text":
+            return tokens(length, _encode(config.init_text, target))
+        case "labels":
+            return means(length, [_encode(name, target) for name in CATEGORIES])
+
+
+def normal(length: int, deviation: float) -> Initial:
+    """Normal around 0."""
+    return lambda rng, words: deviation * jax.random.normal(rng, (length, words.shape[1]))
+
+
+def uniform(length: int, half_width: float) -> Initial:
+    """Uniform in [-half_width, half_width)."""
+    return lambda rng, words: jax.random.uniform(rng, (length, words.shape[1]), minval=-half_width, maxval=half_width)
+
+
+def vocabulary(length: int, top: int | None = None) -> Initial:
+    """Words drawn from the vocabulary, or from its `top` first, which tokenizers count as the most frequent; none is
+    drawn twice while there are enough."""
+
+    def draw(rng: jax.Array, words: jax.Array) -> jax.Array:
+        size = min(top or len(words), len(words))
+        return _rows(words, jax.random.choice(rng, size, (length,), replace=length > size))
+
+    return draw
+
+
+def tokens(length: int, ids: Sequence[int]) -> Initial:
+    """The words `ids`, again from the first where they are fewer than `length`, cut where they are more."""
+    return lambda rng, words: _rows(words, np.resize(np.asarray(ids, np.int32), length))
+
+
+def means(length: int, names: Sequence[Sequence[int]]) -> Initial:
+    """A vector for each of `names`, the mean over its sub-words; repeated or cut as `tokens`."""
+
+    def average(rng: jax.Array, words: jax.Array) -> jax.Array:
+        each = jnp.stack([_rows(words, np.asarray(ids, np.int32)).mean(0) for ids in names])
+        return each[np.resize(np.arange(len(names)), length)]
+
+    return average
+
+
+def _rows(words: jax.Array, ids: jax.Array | np.ndarray) -> jax.Array:
+    # An id outside the vocabulary gives NaN rather than some other word's vector.
+    return jnp.take(words, ids, axis=0, mode="fill")
+
+
+def _encode(text: str, target: Target) -> list[int]:
+    ids = target.encode(text)
+    if not ids:
+        raise ConfigError(f'tuning.init: the tokenizer makes no token of "{text}"')
+    return ids

@@ -1,0 +1,69 @@
+"""LoRA (Hu et al., 2022): changes of low rank to some of the network's matrices."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxvalues.models.layout import layer_range
+from jaxvalues.tuning.method import Added, Bound, Params
+from jaxvalues.tuning.networks import uniform_fan_in
+from jaxvalues.tuning.targets import BERT_LIKE, default_targets, is_stacked, target_layers
+
+# PEFT's (TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING); T5's are those of all its attentions.
+DEFAULTS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((*BERT_LIKE, "deberta-v2", "t5"), ("query", "value")),
+    "deberta": ("in_proj",),
+    "gpt2": ("qkv",),
+}
+
+
+@dataclass(frozen=True)
+class LoRA(Added):
+    """W + (alpha / rank) a b for each matrix W [in, out] of the dense layers called `targets` (None: `DEFAULTS`).
+
+    {"lora": {path of the layer: {"a": [in, rank], "b": [rank, out]}}}, with a leading axis in a stacked segment:
+    rank · (in + out) parameters a matrix, besides what is new. b starts at 0, so the network at first is what it was,
+    and a as PEFT draws it. The numbers drawn are the same however the layers are grouped.
+    """
+
+    key: ClassVar[str] = "lora"
+    rank: int
+    alpha: float
+    targets: tuple[str, ...] | None = None
+
+    def start(self, rng: jax.Array, params: Params) -> Params:
+        names = self.targets or default_targets(self.target.model_type, DEFAULTS, "lora")
+        kernels = target_layers(params, names)
+        places = {path: re.sub(r"(^|/)layers/[^/]+/", r"\1layers/", path) for path in kernels}
+        index = {place: i for i, place in enumerate(sorted(set(places.values())))}
+        added = {}
+        for path, kernel in kernels.items():
+            *stack, fan_in, fan_out = kernel.shape
+            added[f"{path}/a"] = self._draw(jax.random.fold_in(rng, index[places[path]]), path, fan_in)
+            added[f"{path}/b"] = jnp.zeros((*stack, self.rank, fan_out))
+        return unflatten_dict(added, sep="/")
+
+    def enter(self, params: Params, added: Params) -> Bound:
+        flat, changes = flatten_dict(params, sep="/"), flatten_dict(added, sep="/")
+        for path in (name.removesuffix("/a") for name in changes if name.endswith("/a")):
+            change = jnp.matmul(changes[f"{path}/a"], changes[f"{path}/b"])  # [..., in, out]
+            flat[f"{path}/kernel"] = flat[f"{path}/kernel"] + (self.alpha / self.rank) * change
+        return Bound(unflatten_dict(flat, sep="/"))
+
+    def _draw(self, rng: jax.Array, path: str, fan_in: int) -> jax.Array:
+        """a of one layer, or of each layer of a segment."""
+
+        def draw(key: jax.Array) -> jax.Array:
+            return uniform_fan_in(key, (fan_in, self.rank), fan_in)
+
+        layers = layer_range(path)
+        if layers is None:
+            return draw(rng)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, jnp.arange(layers[0], layers[1] + 1))
+        return jax.vmap(draw)(keys) if is_stacked(path) else draw(keys[0])

@@ -1,0 +1,310 @@
+"""What a tuning method trained as an adapter of the PEFT library, and back: the same numbers under PEFT's names.
+
+    prompt    PROMPT_TUNING   prompt_embeddings [P, E]                        T5: before the encoder alone
+    p_tuning  P_TUNING        prompt_embeddings [P, E], as its network gives  T5: before the encoder alone
+    prefix    PREFIX_TUNING   prompt_embeddings [P, L · 2 · N · H]            T5: in the decoder's self-attention alone
+    lora      LORA            {module}.lora_A.weight [r, in], {module}.lora_B.weight [out, r]
+    ia3       IA3             {module}.ia3_l [out, 1], or [1, in] where the input is scaled
+
+Module names are transformers' own and come from the conversion tables. What one side cannot express is an error that
+names the setting: nothing is left out. PEFT counts padding among the positions of a GPT-2, so with prompts both sides
+agree on rows without padding or with padding on the right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxvalues.config import TuningConfig
+from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.models.layout import ungroup
+from jaxvalues.models.loading import ARCHITECTURES
+from jaxvalues.models.mlm import masked_lm_table
+from jaxvalues.models.sequence_classification import NAMINGS
+from jaxvalues.models.t5 import Prefix, Prompt, T5Config
+from jaxvalues.models.t5_checkpoint import t5_table
+from jaxvalues.tuning.ia3 import INPUT_SCALED
+from jaxvalues.tuning.method import Params
+from jaxvalues.tuning.peft_folder import TYPES, Tensors, read_adapter_config, read_tensors
+
+_PREFIX = "base_model.model."  # what PEFT puts before the names of the base model
+_VECTORS = "prompt_embeddings"
+
+
+class PeftTarget(NamedTuple):
+    """The base model of an adapter, as transformers and PEFT know it."""
+
+    hf_config: Mapping[str, Any]  # the contents of its config.json
+    task_type: Literal["CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS"] | None = None  # None: a masked language model
+    base_model_name_or_path: str | None = None
+
+    @property
+    def model_type(self) -> str:
+        return self.hf_config["model_type"]
+
+
+class Adapter(NamedTuple):
+    """An adapter as a trainable tree, unrolled, with only the part of its method; that of P-tuning is a prompt."""
+
+    method: Literal["prompt", "prefix", "lora", "ia3"]
+    trainable: Params
+    rank: int | None = None  # of lora
+    alpha: float | None = None
+
+
+def to_peft(
+    config: TuningConfig,
+    target: PeftTarget,
+    trainable: Params,
+    *,
+    prompt: jax.Array | Prompt | None = None,
+    prefix: jax.Array | Prefix | None = None,
+    modules: Mapping[str, Tensors] | None = None,
+) -> tuple[dict[str, Any], Tensors]:
+    """The contents of adapter_config.json and the tensors of adapter_model.safetensors.
+
+    `prompt` and `prefix` are what the method's `bind` gives: vectors, however they were parameterised. `modules` are
+    modules of the base model itself that trained too, as {name: {name of a tensor in it: array}}, such as a
+    classifier's head (PEFT's modules_to_save). Raises `ConfigError` that names the setting where PEFT has no such
+    thing.
+    """
+    method = config.method
+    if method not in TYPES:
+        raise ConfigError(f"tuning.method {method} has no form in PEFT, only {', '.join(TYPES)}")
+    if not modules and (rest := sorted(trainable.keys() - {method})):
+        raise ConfigError(
+            f"{', '.join(rest)} trained beside tuning.method {method}, but a PEFT adapter has no place for it"
+        )
+    content = {
+        "peft_type": TYPES[method],
+        "task_type": target.task_type,
+        "base_model_name_or_path": target.base_model_name_or_path,
+        "inference_mode": True,
+        "modules_to_save": list(modules) if modules else None,
+    }
+    match method:
+        case "prompt" | "p_tuning":
+            settings, tensors = _write_prompt(config, target, prompt)
+        case "prefix":
+            settings, tensors = _write_prefix(target, prefix)
+        case "lora":
+            settings, tensors = _write_lora(config, target, trainable["lora"])
+        case "ia3":
+            settings, tensors = _write_ia3(target, trainable["ia3"])
+    for module, leaves in (modules or {}).items():
+        tensors |= {f"{_PREFIX}{module}.{name}": leaf for name, leaf in leaves.items()}
+    return content | settings, {name: np.ascontiguousarray(x, np.float32) for name, x in tensors.items()}
+
+
+def from_peft(folder: str | Path, target: PeftTarget) -> Adapter:
+    """Read an adapter that `save_adapter` or PEFT itself wrote for the same base model.
+
+    Shapes are the caller's to compare with what the run trains. Raises `UserError` for a folder that holds no such
+    adapter and for one that this package cannot express, with the setting or the tensors that are at fault.
+    """
+    folder = Path(folder)
+    content, tensors = read_adapter_config(folder), read_tensors(folder)
+    try:
+        match content["peft_type"]:
+            case "LORA":
+                tree = _read_modules(target, tensors, {".lora_A.weight": "a", ".lora_B.weight": "b"})
+                return Adapter("lora", {"lora": tree}, int(content["r"]), float(content["lora_alpha"]))
+            case "IA3":
+                return Adapter("ia3", {"ia3": _read_modules(target, tensors, {".ia3_l": "scale"})})
+            case "PREFIX_TUNING":
+                return Adapter("prefix", {"prefix": _read_prefix(content, target, tensors)})
+            case _:
+                return Adapter("prompt", {"prompt": _read_prompt(content, target, tensors)})
+    except _Problem as problem:
+        raise UserError(f"the adapter in {folder} cannot be read: {problem}") from None
+
+
+def _write_prompt(
+    config: TuningConfig, target: PeftTarget, prompt: jax.Array | Prompt | None
+) -> tuple[dict[str, Any], Tensors]:
+    _check_vectors(target, config.method)
+    if isinstance(prompt, Prompt):
+        if prompt.decoder is not None:  # PEFT makes one with num_transformer_submodules = 2, but never uses it
+            raise ConfigError(
+                "tuning.sides: PEFT puts no prompt before a T5's decoder, so only a run with tuning.sides=[encoder] "
+                "can be exported"
+            )
+        prompt = prompt.encoder
+    length, width = prompt.shape
+    settings = {"num_virtual_tokens": length, "token_dim": width, "num_transformer_submodules": 1}
+    if config.method == "p_tuning":
+        settings["encoder_reparameterization_type"] = (config.reparameterization or "mlp").upper()
+        settings["encoder_hidden_size"] = config.reparameterization_size or width
+    return settings, {_VECTORS: prompt}
+
+
+def _read_prompt(content: dict[str, Any], target: PeftTarget, tensors: Tensors) -> Params:
+    _check_vectors(target, "prompt")
+    # PEFT may hold as many again for a decoder, which it does not use.
+    return {"encoder": _vectors(content, tensors, copies=2 if target.model_type == "t5" else 1)}
+
+
+def _write_prefix(target: PeftTarget, prefix: jax.Array | Prefix | None) -> tuple[dict[str, Any], Tensors]:
+    _check_vectors(target, "prefix")
+    if isinstance(prefix, Prefix):
+        if prefix.encoder is not None or prefix.cross is not None:
+            raise ConfigError(
+                "tuning.sides: PEFT puts prefixes into the self-attention of a T5's decoder alone, so only a run with "
+                "tuning.sides=[decoder] can be exported"
+            )
+        prefix = prefix.decoder
+    layers, _, length, heads, size = prefix.shape
+    rows = np.asarray(prefix).transpose(2, 0, 1, 3, 4)
+    if target.model_type == "t5":
+        rows = np.stack([rows, np.zeros_like(rows)], axis=2)  # the zeros are what PEFT leaves unused
+        layers *= 2
+    settings = {
+        "num_virtual_tokens": length,
+        "num_layers": layers,
+        "num_attention_heads": heads,
+        "token_dim": heads * size,  # not the network's width where its heads are wider
+        "num_transformer_submodules": 2 if target.model_type == "t5" else 1,
+        "prefix_projection": False,
+    }
+    return settings, {_VECTORS: rows.reshape(length, -1)}
+
+
+def _read_prefix(content: dict[str, Any], target: PeftTarget, tensors: Tensors) -> Params:
+    _check_vectors(target, "prefix")
+    rows, layers, heads = _vectors(content, tensors), content["num_layers"], content["num_attention_heads"]
+    if rows.shape[1] % (2 * layers * heads):
+        raise _Problem(f"{_VECTORS} {list(rows.shape)} are no keys and values of {layers} layers and {heads} heads")
+    places, stack = np.arange(2 * layers).reshape(layers, 2), "encoder"
+    if target.model_type == "t5":
+        places, stack = _t5_places(layers, T5Config.from_hf(target.hf_config).num_decoder_layers), "decoder"
+    rows = rows.reshape(len(rows), 2 * layers, heads, -1)[:, places]  # [P, L, 2, N, H]
+    return {stack: np.ascontiguousarray(rows.transpose(1, 2, 0, 3, 4))}
+
+
+def _t5_places(num_layers: int, decoder_layers: int) -> np.ndarray:
+    """Where the keys and values of a T5's decoder layers stand in an adapter that is said to have `num_layers`, [L, 2].
+
+    PEFT repeats the 2 · num_layers entries, hands each layer the next four of them (two for self-attention, two for
+    cross-attention) and then forgets those of cross-attention. With num_layers = L, as it guesses, only L / 2 prefixes
+    or so differ. With num_layers = 2L each layer has its own and nothing is repeated: so they are written here.
+    """
+    if num_layers < decoder_layers:
+        raise _Problem(f"num_layers = {num_layers} leaves some of the {decoder_layers} layers of the decoder out")
+    return (4 * np.arange(decoder_layers)[:, None] + np.arange(2)) % (2 * num_layers)
+
+
+def _write_lora(config: TuningConfig, target: PeftTarget, tree: Params) -> tuple[dict[str, Any], Tensors]:
+    tensors, names, leaves = {}, _module_names(target), _by_layer(tree)
+    for path, leaf in leaves.items():
+        tensors[f"{_PREFIX}{names[path]}.lora_A.weight"] = leaf["a"].T
+        tensors[f"{_PREFIX}{names[path]}.lora_B.weight"] = leaf["b"].T
+    settings = {
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "target_modules": [names[path] for path in leaves],
+        "fan_in_fan_out": target.model_type == "gpt2",  # its matrices are [in, out] in transformers too
+    }
+    return settings, tensors
+
+
+def _write_ia3(target: PeftTarget, tree: Params) -> tuple[dict[str, Any], Tensors]:
+    tensors, names, leaves = {}, _module_names(target), _by_layer(tree)
+    inputs = [path for path in leaves if path.rsplit("/", 1)[-1] in INPUT_SCALED[target.model_type]]
+    for path, leaf in leaves.items():
+        shape = (1, -1) if path in inputs else (-1, 1)
+        tensors[f"{_PREFIX}{names[path]}.ia3_l"] = leaf["scale"].reshape(shape)
+    settings = {
+        "target_modules": [names[path] for path in leaves],
+        "feedforward_modules": [names[path] for path in inputs],
+        "fan_in_fan_out": target.model_type == "gpt2",
+    }
+    return settings, tensors
+
+
+def _read_modules(target: PeftTarget, tensors: Tensors, leaves: dict[str, str]) -> Params:
+    """The tree of tensors named "{module}{suffix}", where `leaves` says what each suffix is called here."""
+    paths = {
+        f"{_PREFIX}{name}{suffix}": (path, suffix) for path, name in _module_names(target).items() for suffix in leaves
+    }
+    if unexpected := [name for name in tensors if name not in paths]:
+        raise _Problem(f"it holds tensors that no layer of the {target.model_type} model has: {', '.join(unexpected)}")
+    found: dict[str, np.ndarray] = {}
+    for name, tensor in tensors.items():
+        path, suffix = paths[name]
+        if leaves[suffix] == "scale":
+            scaled = "input" if path.rsplit("/", 1)[-1] in INPUT_SCALED[target.model_type] else "output"
+            if tensor.shape != ((1, tensor.size) if scaled == "input" else (tensor.size, 1)):
+                raise _Problem(f"feedforward_modules: {name} is {list(tensor.shape)}, but here the {scaled} is scaled")
+        found[f"{path}/{leaves[suffix]}"] = tensor.reshape(-1) if leaves[suffix] == "scale" else tensor.T
+    layers = {path.rsplit("/", 1)[0] for path in found}
+    if halves := sorted(path for path in layers for leaf in leaves.values() if f"{path}/{leaf}" not in found):
+        raise _Problem(f"it holds only a half of {', '.join(halves)}")
+    if not found:
+        raise _Problem("it holds no tensors")
+    return unflatten_dict({path: np.ascontiguousarray(leaf) for path, leaf in found.items()}, sep="/")
+
+
+def _vectors(content: dict[str, Any], tensors: Tensors, copies: int = 1) -> np.ndarray:
+    """The first P rows of the one tensor that adapters of vectors have; it has P, or as many as `copies` times P."""
+    length = content["num_virtual_tokens"]
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if (
+        shapes.keys() != {_VECTORS}
+        or len(shapes[_VECTORS]) != 2
+        or shapes[_VECTORS][0] not in (length, copies * length)
+    ):
+        held = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise _Problem(
+            f"expected {_VECTORS} of num_virtual_tokens = {length} rows alone, but it holds {held or 'nothing'}"
+        )
+    return tensors[_VECTORS][:length]
+
+
+def _check_vectors(target: PeftTarget, method: str) -> None:
+    """PEFT's prompts and prefixes are ours before causal and encoder-decoder models only."""
+    if target.model_type in NAMINGS:
+        raise ConfigError(
+            f"tuning.method {method} on a {target.model_type} model is not what PEFT does: it has no masked language "
+            "model with prompts, and its classifiers read the prompt's first vector in the place of the first token; "
+            "only lora and ia3 can be exchanged"
+        )
+
+
+def _module_names(target: PeftTarget) -> dict[str, str]:
+    """{path of a dense layer in our parameters: name of that module in transformers}, for every layer."""
+    if target.model_type == "t5":
+        network = T5Config.from_hf(target.hf_config)
+        table, layers = t5_table(network), max(network.num_layers, network.num_decoder_layers)
+        prefix = ""
+    else:
+        architecture = ARCHITECTURES[target.model_type]
+        layers = architecture.config.from_hf(target.hf_config).num_layers
+        if target.model_type in NAMINGS:
+            table, prefix = masked_lm_table(target.hf_config, ()), NAMINGS[target.model_type].encoder
+        else:
+            table, prefix = architecture.table.under("encoder"), architecture.table.prefixes[0]
+    return {
+        rule.path.removesuffix("/kernel").replace("{i}", str(i)): (prefix if rule.path.startswith("encoder/") else "")
+        + rule.hf.removesuffix(".weight").replace("{i}", str(i))
+        for rule in table.rules
+        if rule.path.endswith("/kernel")
+        for i in range(layers)
+    }
+
+
+def _by_layer(tree: Params) -> dict[str, dict[str, np.ndarray]]:
+    """{path of a dense layer: its leaves} of a tree however its layers are grouped."""
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for (*path, name), leaf in flatten_dict(ungroup(tree)).items():
+        layers.setdefault("/".join(path), {})[name] = np.asarray(leaf)
+    return layers
+
+
+class _Problem(Exception):
+    """What is wrong with an adapter, to be said together with where it lies."""

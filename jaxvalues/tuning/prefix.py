@@ -1,0 +1,63 @@
+"""Prefix tuning (Li & Liang, 2021; P-tuning v2, Liu et al., 2022): keys and values before those of every layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxvalues.models.t5 import Prefix
+from jaxvalues.tuning.method import Added, Bound, Params, Stack
+from jaxvalues.tuning.networks import MLP
+
+
+@dataclass(frozen=True)
+class PrefixTuning(Added):
+    """Keys and values of each of `sides`, the stacks of attention layers that have a prefix, trained themselves or,
+    with a `size`, made from [P, E] by PEFT's `PrefixEncoder` (two linear layers with tanh between them).
+
+        {"prefix": {stack: [L, 2, P, N, H]}}                                                    2 L P N H a stack
+        {"prefix": {stack: {"embedding": [P, E], "hidden": {"kernel" [E, h], "bias"}, "out": {"kernel", "bias"}}}}
+                                                        P E + (E h + h) + (h + 1) · 2 L N H a stack, h is `size`
+
+    besides what is new. What is drawn (keys and values, or the embedding) is normal with `deviation` around 0. PEFT
+    and the code of P-tuning v2 take torch's default for embeddings, which is 1.
+    """
+
+    key: ClassVar[str] = "prefix"
+    sides: tuple[str, ...]
+    length: int
+    deviation: float
+    size: int | None = None
+
+    def start(self, rng: jax.Array, params: Params) -> Params:
+        keys = jax.random.split(rng, len(self.sides))
+        return {
+            side: self._start_stack(key, self.target.stacks[side]) for side, key in zip(self.sides, keys, strict=True)
+        }
+
+    def enter(self, params: Params, added: Params) -> Bound:
+        prefixes = {side: self.keys_values(self.target.stacks[side], tree) for side, tree in added.items()}
+        return Bound(params, prefix=Prefix(**prefixes) if self.target.is_encoder_decoder else prefixes["encoder"])
+
+    def keys_values(self, stack: Stack, tree: Any) -> jax.Array:
+        """The prefix [L, 2, P, N, H] of one stack: all that need be kept once nothing trains any more."""
+        if self.size is None:
+            return tree
+        columns = self._mlp(stack)(tree, tree["embedding"])  # [P, L · 2 · N · H]
+        each = columns.reshape(self.length, stack.num_layers, 2, stack.num_heads, stack.head_size)
+        return jnp.moveaxis(each, 0, 2)
+
+    def _start_stack(self, rng: jax.Array, stack: Stack) -> Any:
+        if self.size is None:
+            shape = (stack.num_layers, 2, self.length, stack.num_heads, stack.head_size)
+            return self.deviation * jax.random.normal(rng, shape)
+        embedding, mlp = jax.random.split(rng)
+        drawn = self.deviation * jax.random.normal(embedding, (self.length, self.target.word_size))
+        return {"embedding": drawn, **self._mlp(stack).init(mlp)}
+
+    def _mlp(self, stack: Stack) -> MLP:
+        columns = stack.num_layers * 2 * stack.num_heads * stack.head_size
+        return MLP(("hidden", "out"), (self.target.word_size, self.size, columns), jnp.tanh)

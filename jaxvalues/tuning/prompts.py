@@ -1,0 +1,93 @@
+"""Prompts: vectors before the input, in the place of word vectors, on a network that stays as it is.
+
+`prompt` trains the vectors themselves (Lester et al., 2021), `p_tuning` vectors from which a small network makes them
+(Liu et al., 2021). An encoder-decoder has a prompt for each of its `sides`, and for P-tuning a network for each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+from flax.traverse_util import flatten_dict
+
+from jaxvalues.models.t5 import Prompt
+from jaxvalues.tuning.initial import Initial
+from jaxvalues.tuning.method import Added, Bound, Params, Target
+from jaxvalues.tuning.networks import MLP, BiLSTM
+
+
+@dataclass(frozen=True)
+class PromptTuning(Added):
+    """{"prompt": {side: [P, E]}}: sides · P · E parameters, besides what is new."""
+
+    key: ClassVar[str] = "prompt"
+    sides: tuple[str, ...]
+    initial: Initial
+
+    def start(self, rng: jax.Array, params: Params) -> Params:
+        words = _words(params, self.target)
+        keys = jax.random.split(rng, len(self.sides))
+        return {side: self.initial(key, words) for side, key in zip(self.sides, keys, strict=True)}
+
+    def enter(self, params: Params, added: Params) -> Bound:
+        return Bound(params, prompt=_as_network_takes_it(added, self.target))
+
+
+@dataclass(frozen=True)
+class PTuning(Added):
+    """PEFT's `PromptEncoder`: {"p_tuning": {side: {"embedding": [P, E], "lstm": ..., "mlp": ...}}}.
+
+    The prompt is mlp(embedding), three linear layers with ReLU between them, or with `recurrent`
+    mlp(lstm(embedding)), two bidirectional layers and two linear ones; h is `size`. `initial` is where the embedding
+    starts. Parameters of each side, besides what is new:
+
+        mlp     P E + (E h + h) + (h h + h) + (h E + E)
+        lstm    P E + 2 · 4 h (E + h + 1) + 2 · 4 h (3 h + 1) + (4 h h + 2 h) + (2 h E + E)
+    """
+
+    key: ClassVar[str] = "p_tuning"
+    sides: tuple[str, ...]
+    initial: Initial
+    size: int
+    recurrent: bool = False
+
+    def start(self, rng: jax.Array, params: Params) -> Params:
+        words = _words(params, self.target)
+        keys = jax.random.split(rng, len(self.sides))
+        return {side: self._start_side(key, words) for side, key in zip(self.sides, keys, strict=True)}
+
+    def enter(self, params: Params, added: Params) -> Bound:
+        prompts = {side: self.vectors(tree) for side, tree in added.items()}
+        return Bound(params, prompt=_as_network_takes_it(prompts, self.target))
+
+    def vectors(self, tree: Params) -> jax.Array:
+        """The prompt [P, E] of one side: all that need be kept once nothing trains any more."""
+        x = self._lstm(tree["lstm"], tree["embedding"]) if self.recurrent else tree["embedding"]
+        return self._mlp(tree["mlp"], x)
+
+    def _start_side(self, rng: jax.Array, words: jax.Array) -> Params:
+        embedding, mlp, lstm = jax.random.split(rng, 3)
+        tree = {"embedding": self.initial(embedding, words), "mlp": self._mlp.init(mlp)}
+        return {**tree, "lstm": self._lstm.init(lstm)} if self.recurrent else tree
+
+    @property
+    def _mlp(self) -> MLP:
+        width, size = self.target.word_size, self.size
+        if self.recurrent:
+            return MLP(("hidden", "out"), (2 * size, 2 * size, width), jax.nn.relu)
+        return MLP(("first", "second", "out"), (width, size, size, width), jax.nn.relu)
+
+    @property
+    def _lstm(self) -> BiLSTM:
+        return BiLSTM(self.target.word_size, self.size)
+
+
+def _words(params: Params, target: Target) -> Any:
+    """The word embeddings [V, E]."""
+    return flatten_dict(params, sep="/")[target.words]
+
+
+def _as_network_takes_it(prompts: dict[str, jax.Array], target: Target) -> Any:
+    return Prompt(**prompts) if target.is_encoder_decoder else prompts["encoder"]
