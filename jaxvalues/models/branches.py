@@ -34,7 +34,7 @@ class Packed(NamedTuple):
     answers: jax.Array | None = None
 
 
-def pack(  # noqa: PLR0917, ids and their masks go in pairs
+def pack(  # noqa: PLR0917  (ids and their masks, in pairs)
     argument_ids: jax.Array,
     argument_mask: jax.Array,
     question_ids: jax.Array,
@@ -54,10 +54,9 @@ def pack(  # noqa: PLR0917, ids and their masks go in pairs
     answers, length = answer_ids.shape[-2:]
     shapes = (batch, tokens), (batch, questions, size), (batch, questions, answers, length)
 
-    def lay(*levels: jax.Array) -> jax.Array:
-        return jnp.concatenate(
-            [jnp.broadcast_to(x, s).reshape(batch, -1) for x, s in zip(levels, shapes, strict=True)], 1
-        )
+    def lay(*levels: jax.Array) -> jax.Array:  # [B, W]
+        each = (jnp.broadcast_to(x, shape).reshape(batch, -1) for x, shape in zip(levels, shapes, strict=True))
+        return jnp.concatenate(list(each), axis=1)
 
     # The path to each place in the row, its question and its answer (0 for none): a place sees those on its path.
     per_question, per_answer = np.arange(questions).repeat(size), np.arange(questions * answers).repeat(length)
@@ -66,8 +65,10 @@ def pack(  # noqa: PLR0917, ids and their masks go in pairs
     same = np.logical_and(*(((path == 0) | (path[:, None] == path)) for path in (question, answer)))  # query by key
     sees = np.tril(same) & (lay(argument_mask, question_mask, answer_mask) != 0)[:, None, :]
 
-    asked = _path(shapes[1][:2], argument_mask[:, None], question_mask)  # [B, K, T + S], the questions as single rows
-    said = _path(shapes[2][:3], asked[:, :, None], answer_mask)  # [B, K, A, T + S + R]
+    asked = _path(
+        (batch, questions), argument_mask[:, None], question_mask
+    )  # [B, K, T + S], the questions as single rows
+    said = _path((batch, questions, answers), asked[:, :, None], answer_mask)  # [B, K, A, T + S + R]
     positions = (
         count_positions(argument_mask),
         count_positions(asked)[..., tokens:],

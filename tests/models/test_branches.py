@@ -7,6 +7,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from bert_reference import assert_close
 from gpt2_reference import model, pad
 
@@ -72,7 +73,72 @@ def test_each_argument_may_have_suffixes_of_its_own():
     arguments = pad(ARGUMENTS, "l", T)
     shared = pack(*arguments, ids, mask)
     own = pack(*arguments, np.stack([ids, ids[::-1], ids]), np.stack([mask, mask[::-1], mask]))
-    for a, b in zip(shared, own, strict=True):
+    for a, b in zip(shared[:-1], own[:-1], strict=True):
         np.testing.assert_array_equal(a[::2], b[::2])
     np.testing.assert_array_equal(own.input_ids[1, T:].reshape(4, S), ids[::-1])
     np.testing.assert_array_equal(own.last[1], [T + 2, T - 1, T + 2 * S + 1, T + 3 * S + 4])
+
+
+ANSWERS = [WORDS[31:34], WORDS[34:35], WORDS[35:37]]
+R = 3
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_packed_answers_are_separate_texts(scan):
+    module, params = model(scan=scan)
+    random = np.random.RandomState(2)
+    direction = random.standard_normal((3, 4, 3, R + 1, 70)).astype(np.float32)
+    prompt, prefix = (0.5 * random.standard_normal(s).astype(np.float32) for s in ((2, 64), (2, 2, 3, 4, 16)))
+    said = np.array([[True] + [r < len(answer) for r in range(R)] for answer in ANSWERS])[..., None]
+
+    def measured(ids, mask, positions, **options):
+        """The logits before each token of each answer and after the last, [3, 4, 3, R + 1, V], and their gradients."""
+
+        def loss(extra):
+            logits = module.apply({"params": params}, ids, mask, positions=positions, **extra, **options)
+            return logits.reshape(direction.shape) * said
+
+        logits, back = jax.vjp(loss, {"prompt": prompt, "prefix": prefix})
+        return logits, back(direction)[0]
+
+    @jax.jit
+    def together(arguments, questions, answers):
+        packed = pack(*arguments, *questions, *answers)
+        assert packed.input_ids.shape == (3, T + 4 * S + 12 * R)
+        asked = jnp.broadcast_to(packed.last[:, :, None, None], (3, 4, 3, 1))
+        # The tokens of an answer are real from its first place on, or up to its last: put the padding behind.
+        places = jnp.take_along_axis(packed.answers, jnp.argsort(answers[1] == 0, stable=True)[None, None], axis=-1)
+        positions = jnp.concatenate([asked, places], axis=-1).reshape(3, -1)
+        return measured(packed.input_ids, packed.attention_mask, positions, position_ids=packed.position_ids)
+
+    paths = [(a + b, c) for a, b, c in itertools.product(ARGUMENTS, SUFFIXES, ANSWERS)]
+    last = np.array([[len(a) - 1 + r for r in range(R + 1)] for a, _ in paths])
+    alone = pad([a + c for a, c in paths], "r", T + S + R)
+    expected = jax.jit(measured)(*alone, last)
+    assert np.abs(expected[0][:, :, 0] - expected[0][:, :, 1])[..., 1, :].max() > 0.1
+    for sides in ("r", "lr", "rl"):
+        ours = together(pad(ARGUMENTS, sides, T), pad(SUFFIXES, sides, S), pad(ANSWERS, sides, R))
+        assert_close(ours[0], expected[0])
+        jax.tree.map(lambda a, b: assert_close(a, b, 1e-4), ours[1], expected[1])
+
+
+def test_answers_may_belong_to_questions_and_arguments():
+    arguments, questions = pad(ARGUMENTS, "r", T), pad(SUFFIXES, "l", S)
+    ids, mask = pad(ANSWERS, "r", R)
+    shared = pack(*arguments, *questions, ids, mask)
+    each = [jnp.broadcast_to(x, (4, 3, R)) for x in (ids, mask)]
+    own = [jnp.broadcast_to(x, (3, 4, 3, R)) for x in (ids, mask)]
+    for answers in (each, own):
+        for a, b in zip(pack(*arguments, *questions, *answers), shared, strict=True):
+            np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(
+        jnp.take_along_axis(shared.input_ids, shared.answers.reshape(3, -1), 1), own[0].reshape(3, -1)
+    )
+
+    without = pack(*arguments, *questions)
+    assert without.answers is None
+    np.testing.assert_array_equal(shared.input_ids[:, : T + 4 * S], without.input_ids)
+    np.testing.assert_array_equal(shared.last, without.last)
+    unasked = pack(*arguments, *np.zeros((2, 1, 0), int), ids, mask)  # answers that branch from the argument itself
+    np.testing.assert_array_equal(unasked.last[:, 0], [len(a) - 1 for a in ARGUMENTS])
+    np.testing.assert_array_equal(unasked.position_ids[:, T], [len(a) for a in ARGUMENTS])

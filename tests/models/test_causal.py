@@ -86,6 +86,28 @@ def test_decoding_with_a_cache_gives_the_logits_of_the_whole_text(scan):
         empty_cache(module.encoder, 1, 41)
 
 
+def test_logits_of_few_words_are_columns_of_all():
+    module, params = model()
+    inputs = batch()
+    tokens, words = (inputs["input_ids"], inputs["attention_mask"]), np.array([7, 3, 69])
+    vectors = params["encoder"]["embeddings"]["word"]["embedding"][words]
+    positions = np.full((6, 1), 4)
+
+    @jax.jit
+    def everything(params):
+        cache = empty_cache(module.encoder, 6, 17)
+
+        def run(words=None):
+            extended, _ = module.apply({"params": params}, *tokens, cache, method="extend", words=words)
+            return module.apply({"params": params}, *tokens, positions=positions, words=words), extended
+
+        return run(), run(words), run(vectors)
+
+    whole, few, soft = everything(params)
+    for some in (few, soft):
+        jax.tree.map(lambda a, b: assert_close(a, b[..., words], 1e-6), some, whole)
+
+
 def test_greedy_texts_are_those_of_transformers():
     torch = pytest.importorskip("torch")
     module, params = model()

@@ -99,6 +99,33 @@ def test_gradients_reach_the_words_twice_and_stop_where_told():
     jax.tree.map(lambda a, b: assert_close(a, b, floor=1e-6 * largest), stopped["head"], full["head"])
 
 
+@pytest.mark.parametrize("kind", ["roberta", "deberta-v2-separate"])
+def test_logits_of_few_words_are_columns_of_all(kind):
+    config, inputs = CASES[kind], batch(CASES[kind])
+    module = build_masked_lm(config, scan=False)
+    weights = masked_lm_tensors(config)
+    params = to_params(weights, masked_lm_table(config, weights), abstract_params(module))
+    words = np.array([7, 3, 69, 3])
+    whole = logits(module, params, inputs)
+    assert_close(logits(module, params, inputs, words=words), whole[..., words], 1e-6)
+    vectors = params["encoder"]["embeddings"]["word"]["embedding"][words]
+    soft = logits(module, params, inputs, words=vectors)
+    assert_close(soft + params["head"]["bias"][words], whole[..., words], 1e-6)
+    assert np.abs(params["head"]["bias"][words]).max() > 0.1
+    assert np.isnan(logits(module, params, inputs, words=np.array([70]))).all()  # the vocabulary ends at 69
+
+    def loss(words):
+        return logits(module, params, inputs, words=words)[:, 0].sum()
+
+    assert np.abs(jax.grad(loss)(vectors)).min() > 0
+    with pytest.raises(
+        UserError, match=rf"words are ids \[A\] or vectors \[A, {vectors.shape[1]}\], not int64 \(2, 2\)"
+    ):
+        logits(module, params, inputs, words=words.reshape(2, 2))
+    with pytest.raises(UserError, match=r"not float32 \(4, 3\)"):
+        logits(module, params, inputs, words=vectors[:, :3])
+
+
 def test_what_cannot_be_read_is_said(tmp_path):
     config = CASES["deberta-v3"]
     with pytest.raises(UserError, match="tie_word_embeddings = False is not supported for masked language models"):

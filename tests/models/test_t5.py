@@ -290,6 +290,21 @@ def test_many_questions_share_one_encoding():
     assert sum(f"f32{encoded} = dot_general" in line for line in products) >= 2 * 2  # keys and values of two layers
 
 
+@pytest.mark.parametrize("kind", KINDS)  # a tied output matrix, whose logits are scaled, and one of its own
+def test_logits_of_few_words_are_columns_of_all(kind):
+    inputs, words = batch(CONFIGS[kind]), np.array([7, 3, 69])
+    module, params = model(CONFIGS[kind], scan=True)
+    matrix = (params["embeddings"]["word"] if module.config.tie_word_embeddings else params["head"])["embedding"]
+    whole = logits(module, params, inputs)
+    for given in (words, matrix[words]):
+        assert_close(logits(module, params, inputs, words=given), whole[..., words], 1e-6)
+
+    def loss(vectors):
+        return logits(module, params, inputs, words=vectors, positions=np.zeros((6, 1), int)).sum()
+
+    assert np.abs(jax.grad(loss)(matrix[words])).min() > 0
+
+
 def test_a_frozen_encoder_is_not_differentiated():
     config, inputs = CONFIGS["t5"], batch(CONFIGS["t5"])
     module, params = model(config, scan=False)
