@@ -68,7 +68,9 @@ def group(tree: Any, segments: Grouping) -> Any:
 
     def stack(owner: str, layers: dict[str, Any]) -> dict[str, Any]:
         if isinstance(segments, Mapping) and owner not in segments:
-            raise UserError(f"the layers of '{owner}' are to be stacked, but only {', '.join(segments)} can be")
+            raise UserError(
+                f"the layers of '{owner}' are to be stacked, but only those of {', '.join(segments)} can be"
+            )
         wanted = segments[owner] if isinstance(segments, Mapping) else segments
         grouped, rest = {}, set(layers)
         for first, last in wanted:

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxvalues.errors import UserError
-from jaxvalues.models.layout import group, parse_key, segment_key, segments_for, ungroup
+from jaxvalues.models.layout import group, layer_range, parse_key, segment_key, segments_for, ungroup
 
 
 def canonical(n=4, where=np):
@@ -64,6 +64,21 @@ def test_optimizer_states_and_parts_of_a_tree():
     equal(group({"layers": {"norm": np.ones(2)}}, ((0, 1),)), {"layers": {"norm": np.ones(2)}})
 
 
+def test_stacks_of_their_own_depth_wherever_they_stand():
+    shallow, deep = canonical(2)["encoder"], canonical(3)["encoder"]
+    adapters = {side: {"layers": tree["layers"]} for side, tree in (("encoder", shallow), ("decoder", deep))}
+    tree = {"encoder": shallow, "decoder": deep, "lora": adapters, "prefix": {"encoder": np.ones((2, 2, 5, 1, 3))}}
+    segments = {"encoder": ((0, 1),), "decoder": ((0, 0), (1, 2))}
+    grouped = group(tree, segments)
+    for part in (grouped, grouped["lora"]):
+        assert {side: list(part[side]["layers"]) for side in segments} == {"encoder": ["0-1"], "decoder": ["0", "1-2"]}
+    assert grouped["lora"]["decoder"]["layers"]["1-2"]["mlp"]["kernel"].shape == (2, 2, 3)
+    assert grouped["prefix"]["encoder"] is tree["prefix"]["encoder"]
+    equal(ungroup(grouped), tree)
+    with pytest.raises(UserError, match="the layers of 'decoder' are to be stacked, but only those of encoder can be"):
+        group(tree, {"encoder": ((0, 1),)})
+
+
 def test_shapes_alone():
     shapes = jax.eval_shape(lambda: canonical(where=jnp))
     grouped = jax.eval_shape(lambda tree: group(tree, ((0, 3),)), shapes)
@@ -78,3 +93,19 @@ def test_what_does_not_fit_is_said():
         group(tree, ((0, 3),))
     with pytest.raises(UserError, match="layer 3 belongs to none of the segments"):
         group(canonical(), ((0, 2),))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("encoder/layers/3/mlp/up/kernel", (3, 3)),
+        ("encoder/layers/10-23/mlp/up/kernel", (10, 23)),
+        ("mu/encoder/layers/0-1/mlp/up/kernel", (0, 1)),
+        ("layers/7/x", (7, 7)),
+        ("encoder/embeddings/word/embedding", None),
+        ("head/kernel", None),
+        ("my_layers/3/x", None),
+    ],
+)
+def test_the_layers_a_path_belongs_to(path, expected):
+    assert layer_range(path) == expected

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from flax.traverse_util import flatten_dict
 from jaxvalues.assembly import System
 from jaxvalues.config import MeshConfig
 from jaxvalues.errors import UserError
-from jaxvalues.models.layout import ungroup
+from jaxvalues.models.layout import group, segments_for, ungroup
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.sharding import make_mesh, tree_shardings
 from jaxvalues.training.step import TrainState
@@ -148,3 +149,45 @@ def test_a_folder_without_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     small = system(False, MeshConfig(), LAST)
     with pytest.raises(UserError, match="there is no complete checkpoint here"):
         Checkpoints(tmp_path).restore(small.abstract_state(), small.segments, small.mesh)
+
+
+def adapters(scan: bool, depth: int = 3) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a run of T5 trains: low-rank changes on both sides, of other depth, and a prefix; and how it is grouped."""
+    segments = {"encoder": segments_for(2, scan), "decoder": segments_for(depth, scan)}
+    random = np.random.default_rng(0)
+
+    def layers(depth: int) -> dict[str, Any]:
+        return {"layers": {str(i): {"query": {"a": random.normal(size=(16, 2))}} for i in range(depth)}}
+
+    tree = {
+        "lora": {"encoder": layers(2), "decoder": layers(depth)},
+        "prefix": {"decoder": random.normal(size=(3, 2, 4))},
+    }
+    tree = jax.tree.map(np.float32, tree)
+    return {"p": group(tree, segments), "mu": group(tree, segments)}, segments
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_the_layers_of_an_encoder_and_a_decoder_are_grouped_apart(tmp_path: Path, scan: bool) -> None:
+    mesh = make_mesh(MeshConfig(data=2, fsdp=4))
+    tree, segments = adapters(scan)
+    series = Checkpoints(tmp_path)
+    series.save(3, jax.device_put(tree, tree_shardings(tree, mesh)), segments, {"at": 3})
+    series.close()
+    for other in (scan, not scan):
+        target, wanted = adapters(other)
+        restored, memory = Checkpoints(tmp_path).restore(jax.eval_shape(lambda t=target: t), wanted, mesh)
+        assert memory == {"at": 3}
+        assert jax.tree.structure(restored) == jax.tree.structure(target)
+        chex.assert_trees_all_equal(jax.tree.map(np.asarray, restored), target)
+
+
+def test_a_deeper_decoder_is_one_sentence(tmp_path: Path) -> None:
+    mesh = make_mesh(MeshConfig())
+    tree, segments = adapters(True)
+    series = Checkpoints(tmp_path)
+    series.save(3, jax.device_put(tree, tree_shardings(tree, mesh)), segments, {})
+    series.wait()
+    target, wanted = adapters(False, depth=4)
+    with pytest.raises(UserError, match="checkpoint 3 does not fit this config: layer 3 belongs to none of the seg"):
+        series.restore(target, wanted, mesh)

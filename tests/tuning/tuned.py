@@ -1,0 +1,102 @@
+"""Tiny networks of every architecture, and what tuning methods must know of them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from jaxvalues.config import TuningConfig
+from jaxvalues.models import build_causal_lm, build_model, build_t5, group
+from jaxvalues.models.conversion import Table
+from jaxvalues.models.layout import Grouping
+from jaxvalues.models.loading import ARCHITECTURES, abstract_params
+from jaxvalues.models.t5_checkpoint import t5_table
+from jaxvalues.tuning import Stack, Target, Tuning, make_tuning
+
+V, D, F, L, N, H, C = 90, 64, 96, 2, 4, 16, 20
+SIZES = {
+    "vocab_size": V,
+    "hidden_size": D,
+    "intermediate_size": F,
+    "num_hidden_layers": L,
+    "num_attention_heads": N,
+    "max_position_embeddings": 40,
+}
+RELATIVE = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "roberta": {**SIZES, "model_type": "roberta", "type_vocab_size": 1, "pad_token_id": 1},
+    "deberta": {**SIZES, **RELATIVE, "model_type": "deberta", "type_vocab_size": 0, "max_relative_positions": -1},
+    "deberta-v2": {
+        **SIZES, **RELATIVE, "model_type": "deberta-v2", "type_vocab_size": 0, "max_relative_positions": -1,
+        "position_buckets": 8, "share_att_key": True, "norm_rel_ebd": "layer_norm", "conv_kernel_size": 3,
+        "conv_act": "gelu",
+    },
+    "gpt2": {"model_type": "gpt2", "vocab_size": V, "n_embd": D, "n_inner": F, "n_layer": L, "n_head": N,
+             "n_positions": 40},
+    "t5": {"model_type": "t5", "vocab_size": V, "d_model": D, "d_ff": F, "d_kv": 24, "num_heads": N,
+           "num_layers": L, "num_decoder_layers": 3},
+}  # fmt: skip
+KINDS = sorted(CONFIGS)
+NEW = {
+    "head": {"kernel": np.ones((D, C), np.float32), "bias": np.zeros(C, np.float32)},
+    "projection": {"out": {"kernel": np.ones((D, 8), np.float32), "bias": np.zeros(8, np.float32)}},
+}
+NEW_SIZE = D * C + C + D * 8 + 8
+KEY = jax.random.key(7)
+
+
+class System(NamedTuple):
+    """A network, its parameters, how their layers are grouped, and the target that they are."""
+
+    module: nn.Module
+    params: dict[str, Any]
+    segments: Grouping
+    target: Target
+    table: Table
+
+
+def build(kind: str, scan: bool = False, num_layers: int = L, boundary: int = 0) -> System:
+    """RoBERTa and DeBERTa with a new head and a projection (of as many layers as one likes, cut at a boundary), GPT-2
+    and T5 as language models; the same numbers scanned and unrolled."""
+    config, options = CONFIGS[kind], {"scan": scan}
+    stack, new, words = {"encoder": Stack(L, N, H)}, frozenset(), "encoder/embeddings/word/embedding"
+    if kind == "t5":
+        module, words = build_t5(config, **options), "embeddings/word/embedding"
+        stack = {"encoder": Stack(L, N, 24), "decoder": Stack(3, N, 24), "cross": Stack(3, N, 24)}
+        segments = {"encoder": module.segments, "decoder": module.decoder_segments}
+        params, table = fill(build_t5(config, scan=False)), t5_table(module.config)
+    elif kind == "gpt2":
+        module, table = build_causal_lm(config, **options), ARCHITECTURES[kind].table.under("encoder")
+        segments, params = module.encoder.segments, fill(build_causal_lm(config, scan=False))
+    else:
+        config = config | {"num_hidden_layers": num_layers}
+        module = build_model(config, **options, boundary=boundary)
+        stack, new = {"encoder": Stack(num_layers, N, H)}, frozenset(NEW)
+        segments, table = module.segments, ARCHITECTURES[kind].table.under("encoder")
+        params = {"encoder": fill(build_model(config, scan=False)), **NEW}
+    target = Target(config["model_type"], new, words, D, stack, encode)
+    return System(module, group(params, segments), segments, target, table)
+
+
+def fill(module: nn.Module) -> dict[str, Any]:
+    """Random weights of an unrolled network."""
+    random = np.random.RandomState(0)
+    return jax.tree.map(lambda x: 0.2 * random.standard_normal(x.shape).astype(np.float32), abstract_params(module))
+
+
+def encode(text: str) -> list[int]:
+    """A token for each letter."""
+    return [ord(letter) % V for letter in text if letter.isalpha()]
+
+
+def method(target: Target, **config: Any) -> Tuning:
+    return make_tuning(TuningConfig(**config), target)
+
+
+def moved(tree: Any, seed: int = 1) -> Any:
+    """The same tree of other numbers: around 0, where they were not 1; around 1, where they were."""
+    random = np.random.RandomState(seed)
+    return jax.tree.map(lambda x: np.float32(x == 1) + 0.3 * random.standard_normal(x.shape).astype(np.float32), tree)
