@@ -30,6 +30,9 @@ class LoRA(Added):
     {"lora": {path of the layer: {"a": [in, rank], "b": [rank, out]}}}, with a leading axis in a stacked segment:
     rank · (in + out) parameters a matrix, besides what is new. b starts at 0, so the network at first is what it was,
     and a as PEFT draws it. The numbers drawn are the same however the layers are grouped.
+
+    The changed matrices are made once a step, whatever the batch, and no token passes through a and b: networks need
+    not know of them.
     """
 
     key: ClassVar[str] = "lora"

@@ -19,7 +19,7 @@ Params = dict[str, Any]
 
 
 class Bound(NamedTuple):
-    """What a network is applied to: parameters [of the whole system], and what enters beside the tokens.
+    """What a network is applied to: the parameters of the whole system, and what enters beside the tokens.
 
     `prompt` is [P, E], or the `Prompt` of an encoder-decoder; `prefix` is [L, 2, P, N, H], or its `Prefix`.
     """

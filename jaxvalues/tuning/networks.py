@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-Params = dict[str, Any]
+from jaxvalues.tuning.method import Params
 
 
 @dataclass(frozen=True)

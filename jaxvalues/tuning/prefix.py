@@ -22,8 +22,8 @@ class PrefixTuning(Added):
         {"prefix": {stack: {"embedding": [P, E], "hidden": {"kernel" [E, h], "bias"}, "out": {"kernel", "bias"}}}}
                                                         P E + (E h + h) + (h + 1) · 2 L N H a stack, h is `size`
 
-    besides what is new. What is drawn (keys and values, or the embedding) is normal with `deviation` around 0. PEFT
-    and the code of P-tuning v2 take torch's default for embeddings, which is 1.
+    besides what is new. What is drawn (keys and values, or the embedding) is normal with `deviation` around 0,
+    where PEFT has torch's default for embeddings, which is 1.
     """
 
     key: ClassVar[str] = "prefix"

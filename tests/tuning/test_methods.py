@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from tuned import KEY, KINDS, NEW, NEW_SIZE, D, F, H, L, N, build, method
+from tuned import KEY, KINDS, NEW, NEW_SIZE, D, F, H, L, N, build, count, method
 
-from jaxvalues.assembly import count
 from jaxvalues.errors import ConfigError
 from jaxvalues.models import Prefix, Prompt, ungroup
 from jaxvalues.tuning import Bound

@@ -5,9 +5,8 @@ from __future__ import annotations
 import jax
 import pytest
 from flax.traverse_util import flatten_dict
-from tuned import KEY, KINDS, NEW, NEW_SIZE, D, F, L, build, method
+from tuned import KEY, KINDS, NEW, NEW_SIZE, D, F, L, build, count, method
 
-from jaxvalues.assembly import count
 from jaxvalues.config import TuningConfig
 from jaxvalues.errors import ConfigError
 from jaxvalues.models.layout import layer_range

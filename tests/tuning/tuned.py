@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -58,6 +59,7 @@ class System(NamedTuple):
     table: Table
 
 
+@functools.cache
 def build(kind: str, scan: bool = False, num_layers: int = L, boundary: int = 0) -> System:
     """RoBERTa and DeBERTa with a new head and a projection (of as many layers as one likes, cut at a boundary), GPT-2
     and T5 as language models; the same numbers scanned and unrolled."""
@@ -85,6 +87,11 @@ def fill(module: nn.Module) -> dict[str, Any]:
     """Random weights of an unrolled network."""
     random = np.random.RandomState(0)
     return jax.tree.map(lambda x: 0.2 * random.standard_normal(x.shape).astype(np.float32), abstract_params(module))
+
+
+def count(tree: Any) -> int:
+    """Numbers in a tree of (abstract) arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def encode(text: str) -> list[int]:
