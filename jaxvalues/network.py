@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from jaxvalues.models import (
     load_t5,
 )
 from jaxvalues.models.conversion import Place
-from jaxvalues.models.layout import Segments
+from jaxvalues.models.layout import Grouping
 from jaxvalues.models.stack import hidden_indices
 from jaxvalues.tuning import Params, Stack, Target, Tuning, make_tuning
 
@@ -51,7 +51,7 @@ class Network(NamedTuple):
     module: nn.Module
     tuning: Tuning
     target: Target
-    segments: Segments | Mapping[str, Segments]
+    segments: Grouping
     sizes: Sizes
     dtype: jnp.dtype
     boundary: int  # the lowest layer that trains

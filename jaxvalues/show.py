@@ -38,7 +38,7 @@ def show(config: Config, console: Console) -> None:
         table.add_row(
             f"work at length {length}",
             f"{step / 1e9:,.0f} GFLOP",
-            f"a training step of {config.training.batch_size}; {forward / 1e9:,.1f} GFLOP to predict one argument",
+            f"a training step of {config.training.batch_size}; {forward / 1e9:,.1f} GFLOP to predict one row",
         )
     weights, activations = memory(network, config)
     table.add_row("weights, gradients, Adam", f"{weights / 2**20:,.0f} MiB", "over all devices that do not repeat them")
@@ -47,17 +47,20 @@ def show(config: Config, console: Console) -> None:
 
 
 def work(network: Network, config: Config, length: int) -> tuple[float, float]:
-    """Estimated floating-point operations of (one training step, one argument's prediction) at one length.
+    """Estimated floating-point operations of (one training step, one row's prediction) at one length.
 
     Two operations a weight of the matrix products and token, and 4·T·D a token and layer for attention (Kaplan et al.
-    2020, §2.1). Backward costs twice as much in the layers that train; nothing below the lowest of them.
+    2020, §2.1). Backward costs twice as much in the layers that train, as much as forward where gradients only pass
+    through to what was added before the input; nothing below the lowest layer that trains. What branches from a row,
+    and the output matrix, is not counted.
     """
     model = network.sizes
     per_layer = 2 * (4 * model.hidden_size**2 + 2 * model.hidden_size * model.intermediate_size)
     per_layer += 4 * length * model.hidden_size
     trained = network.num_layers - network.boundary
     forward = per_layer * length * network.num_layers
-    backward = 2 * per_layer * length * trained
+    passes = {"none": 0, **dict.fromkeys(("prompt", "p_tuning", "prefix"), 1)}.get(config.tuning.method, 2)
+    backward = passes * per_layer * length * trained
     return config.training.batch_size * (forward + backward), forward
 
 

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from jaxvalues.config import Config
 from jaxvalues.data.batches import TrainingBatches, inputs_shape
 from jaxvalues.errors import UserError
-from jaxvalues.models.layout import Segments
+from jaxvalues.models.layout import Grouping
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.compilation import Executables
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
@@ -84,7 +84,7 @@ class Loop:
         restart: Callable[[TrainState], TrainState],
         evaluate: Evaluate,
         series: Series,
-        segments: Segments,
+        segments: Grouping,
         writer: MetricsWriter | NoMetrics,
         console: Console,
     ) -> None:
