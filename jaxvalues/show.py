@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
-from jaxvalues.config import Config
+from jaxvalues.config import LEARNING_RATES, Config
 from jaxvalues.formulations import load_texts
 from jaxvalues.models import fetch, settled_config
 from jaxvalues.network import Network, build_network, count
@@ -18,7 +18,7 @@ from jaxvalues.network import Network, build_network, count
 
 def show(config: Config, console: Console) -> None:
     """Print the resolved config, parameter counts, and estimates of work and memory."""
-    config = config.explicit()
+    rate_is_default, config = config.optimizer.learning_rate is None, config.explicit()
     hf_config = _hf_config(config)
     load_texts(config.formulation)
     network = build_network(config, hf_config)
@@ -33,6 +33,9 @@ def show(config: Config, console: Console) -> None:
     table.add_row("network", sizes.model_type, f"{sizes.num_layers} layers, hidden_size {sizes.hidden_size}")
     table.add_row("parameters that train", f"{count(trainable):,}", _parts(trainable))
     table.add_row("frozen parameters", f"{count(frozen):,}", _parts(frozen))
+    _, source = LEARNING_RATES[config.tuning.method]
+    said = f"the default of {config.tuning.method}: {source}" if rate_is_default else "as the config says"
+    table.add_row("learning rate", f"{config.optimizer.learning_rate:g}", said)
     for length in config.lengths:
         step, forward = work(network, config, length)
         table.add_row(

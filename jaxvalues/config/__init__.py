@@ -2,6 +2,7 @@
 
 from jaxvalues.config.files import json_schema, load_config, parse_config, runs_of
 from jaxvalues.config.schema import (
+    LEARNING_RATES,
     Config,
     ContrastiveConfig,
     DataConfig,
@@ -23,6 +24,7 @@ from jaxvalues.config.schema import (
 )
 
 __all__ = [
+    "LEARNING_RATES",
     "Config",
     "ContrastiveConfig",
     "DataConfig",
