@@ -53,10 +53,9 @@ class Narrator:
         contrastive, epochs = system.config.loss.contrastive, _epochs(system.config.training.epochs)
         if contrastive is not None and contrastive.use == "pretraining":
             epochs = f"{_epochs(contrastive.epochs)} of contrastive pretraining, then {epochs},"
-        training = batches.tokens.arguments
+        sizes = f"{len(parts.training)} training and {len(parts.held_out)} held-out arguments"
         self.say(
-            f"{training} training and {len(parts.held_out)} held-out arguments; {epochs} of {batches.steps_per_epoch} "
-            f"steps; lengths {', '.join(map(str, batches.lengths()))}"
+            f"{sizes}; {epochs} of {batches.steps_per_epoch} steps; lengths {', '.join(map(str, batches.lengths()))}"
         )
         if parts.drawn is not None:
             self.say(parts.drawn)
