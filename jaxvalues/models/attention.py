@@ -1,13 +1,18 @@
 """Scaled dot-product attention (Vaswani et al., 2017, eq. 1), the one function through which every network attends,
-and the shift by which scores of distances become scores of keys."""
+the prefixes that stand before keys and values, and the shift by which scores of distances become scores of keys."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxvalues.models.ops import dropout
+
+KeysValues = tuple[jax.Array, jax.Array]  # each [B, S, N, H]
+Extend = Callable[[KeysValues], KeysValues]  # from the keys and values of x to all that may be attended to
 
 # Finite, so that a row in which nothing may be attended to gives a uniform average and never NaN.
 MASKED = -1e30
@@ -44,6 +49,18 @@ def attention(
         scores = jnp.where(mask, scores, MASKED)
     weights = dropout(jax.nn.softmax(scores, axis=-1), dropout_rate, dropout_rng)
     return jnp.matmul(weights.astype(v.dtype), v).transpose(0, 2, 1, 3)
+
+
+def preceded_by(prefix: jax.Array | None) -> Extend:
+    """Keys and values that stand before those of x: `prefix` [2, P, N, H], the same for every row."""
+
+    def extend(new: KeysValues) -> KeysValues:
+        if prefix is None:
+            return new
+        rows = jnp.broadcast_to(prefix[:, None].astype(new[0].dtype), (2, len(new[0]), *prefix.shape[1:]))
+        return jnp.concatenate([rows[0], new[0]], axis=1), jnp.concatenate([rows[1], new[1]], axis=1)
+
+    return extend
 
 
 def shift(scores: jax.Array) -> jax.Array:

@@ -20,12 +20,11 @@ from flax import linen as nn
 from jax import lax
 
 from jaxvalues.errors import UserError
-from jaxvalues.models.attention import attention
+from jaxvalues.models.attention import attention, preceded_by
 from jaxvalues.models.conversion import Rule, Table, dense, norm
 from jaxvalues.models.layout import Segments
 from jaxvalues.models.ops import activation, dot_rows, dropout
 from jaxvalues.models.stack import hidden_indices, init_layers, layer_keys, run_layers
-from jaxvalues.models.t5_attention import preceded_by
 
 ROBERTA_LIKE = ("roberta", "xlm-roberta")
 

@@ -18,10 +18,9 @@ import numpy as np
 from flax import linen as nn
 
 from jaxvalues.errors import UserError
-from jaxvalues.models.attention import attention, shift
+from jaxvalues.models.attention import attention, preceded_by, shift
 from jaxvalues.models.bert import take_only
 from jaxvalues.models.ops import dot_rows, dropout
-from jaxvalues.models.t5_attention import preceded_by
 
 if TYPE_CHECKING:
     from jaxvalues.models.deberta import DebertaConfig

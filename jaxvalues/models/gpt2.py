@@ -25,7 +25,7 @@ from jax import lax
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.attention import attention
-from jaxvalues.models.bert import BertConfig, Embedding
+from jaxvalues.models.bert import BertConfig, Embedding, after_prompt, check_prompt_enters
 from jaxvalues.models.cache import Cache
 from jaxvalues.models.conversion import Rule, Table, norm
 from jaxvalues.models.layout import Segments
@@ -96,9 +96,7 @@ class GPT2Embeddings(nn.Module):
         word = Embedding((c.vocab_size, c.hidden_size), init, name="word")()
         position = Embedding((c.max_position_embeddings, c.hidden_size), init, name="position")()
         # An id outside the vocabulary, or a position beyond the last, gives NaN rather than some other one's vector.
-        x = word.take(input_ids, axis=0, mode="fill")
-        if prompt is not None:
-            x = jnp.concatenate([jnp.broadcast_to(prompt, (len(x), *prompt.shape[-2:])), x], axis=1)
+        x = after_prompt(prompt, word.take(input_ids, axis=0, mode="fill"))
         x += position.take(position_ids, axis=0, mode="fill")
         return dropout(x.astype(self.dtype), c.hidden_dropout_prob, rng)
 
@@ -255,21 +253,20 @@ class GPT2(nn.Module):
             raise UserError("the first token of a gpt2 model sees only itself: pool the last token, or the mean")
         if token_type_ids is not None:
             raise UserError("gpt2 models have no token types")
-        if prompt is not None and (self.stop_gradient_below > 0 or hidden is not None):
-            raise UserError("a prompt enters a gpt2 model below its layers, but nothing there is differentiated")
+        check_prompt_enters(c, prompt, self.stop_gradient_below, hidden)
         wanted = hidden_indices(layers, c.num_layers)
         rng = None if deterministic else self.make_rng("dropout")
         # The embeddings' key is one past the last layer's.
         keys = None if rng is None else layer_keys(rng, c.num_layers + 1)
         below = keys if self.dropout_below or not self.stop_gradient_below else None
-        past = jnp.ones((len(attention_mask), self._check_prefix(prefix)), bool)
-        size = _size(prompt)
+        past = jnp.ones((len(attention_mask), c.prefix_length(prefix)), bool)
+        size = c.prompt_length(prompt, len(attention_mask))
         sees = visible(attention_mask, size, past)
         start = self.stop_gradient_below
         if hidden is None:
             start = 0
             if position_ids is None:
-                self._check_length(input_ids.shape[1], prompt, past.shape[1])
+                c.check_length(input_ids.shape[1], size, past.shape[1])
             rng = None if below is None else below[-1]
             hidden = self._embed(
                 input_ids, attention_mask, position_ids=position_ids, prompt=prompt, past=past, rng=rng
@@ -321,7 +318,7 @@ class GPT2(nn.Module):
         is given the next tokens [B, T], padded or not (`attention_mask` [B, T]). `position_ids` default to the count
         of real tokens from the cache's first on. Tokens that the cache has no slots for give NaN.
         """
-        past, size = cache.real, _size(prompt)
+        past, size = cache.real, self.config.prompt_length(prompt, len(input_ids))
         hidden = self._embed(input_ids, attention_mask, position_ids=position_ids, prompt=prompt, past=past)
         sees = visible(attention_mask, size, past)
         real = jnp.concatenate([jnp.ones((len(past), size), bool), attention_mask != 0], axis=1)
@@ -368,40 +365,10 @@ class GPT2(nn.Module):
             position_ids = count_positions(attention_mask)
         first = past.sum(axis=1, dtype=jnp.int32)[:, None]  # [B, 1]
         if prompt is not None:
-            self._check_prompt(prompt, len(input_ids))
             size = prompt.shape[-2]
             place = jnp.broadcast_to(jnp.arange(size), (len(input_ids), size))
             position_ids = jnp.concatenate([place, position_ids + size], axis=1)
         return self.embeddings(input_ids, first + position_ids, prompt, rng)
-
-    def _check_length(self, tokens: int, prompt: jax.Array | None, past: int) -> None:
-        c, size = self.config, _size(prompt)
-        if past + size + tokens > c.max_tokens:
-            before = f" after a prompt of {size} and a prefix of {past}" if size or past else ""
-            raise UserError(
-                f"the input has {tokens} tokens{before}, but this gpt2 model reads at most {c.max_tokens} in all"
-            )
-
-    def _check_prompt(self, prompt: jax.Array, rows: int) -> None:
-        width = self.config.hidden_size
-        if prompt.shape not in ((prompt.shape[-2], width), (rows, prompt.shape[-2], width)):
-            raise UserError(f"a prompt for this gpt2 model is [P, {width}] or [{rows}, P, {width}], not {prompt.shape}")
-
-    def _check_prefix(self, prefix: jax.Array | None) -> int:
-        """The length P of a prefix."""
-        if prefix is None:
-            return 0
-        c = self.config
-        heads = (c.num_attention_heads, c.hidden_size // c.num_attention_heads)
-        if prefix.ndim != 5 or prefix.shape != (c.num_layers, 2, prefix.shape[2], *heads):
-            raise UserError(
-                f"a prefix for this gpt2 model is [{c.num_layers}, 2, P, {heads[0]}, {heads[1]}], not {prefix.shape}"
-            )
-        return prefix.shape[2]
-
-
-def _size(prompt: jax.Array | None) -> int:
-    return 0 if prompt is None else prompt.shape[-2]
 
 
 def _conv1d(hf: str, path: str) -> tuple[Rule, Rule]:

@@ -7,18 +7,13 @@ Face looks it up for every pair of positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from jaxvalues.models.attention import attention, shift
-
-KeysValues = tuple[jax.Array, jax.Array]  # each [B, S, N, H]
-Extend = Callable[[KeysValues], KeysValues]  # from the keys and values of x to all that may be attended to
+from jaxvalues.models.attention import Extend, KeysValues, attention, shift
 
 
 def distance_buckets(num_buckets: int, max_distance: int, bidirectional: bool) -> np.ndarray:
@@ -48,18 +43,6 @@ def distance_bias(table: jax.Array, buckets: np.ndarray, tokens: int, keys: int,
     rows = jnp.take(buckets, jnp.clip(distances, -farthest, farthest) + farthest)
     bias = table.take(rows, axis=0).T  # [N, T + S]
     return shift(jnp.broadcast_to(bias[:, None], (len(bias), tokens, tokens + keys)))[None]
-
-
-def preceded_by(prefix: jax.Array | None) -> Extend:
-    """Keys and values that stand before those of x: `prefix` [2, P, N, H], the same for every row."""
-
-    def extend(new: KeysValues) -> KeysValues:
-        if prefix is None:
-            return new
-        rows = jnp.broadcast_to(prefix[:, None].astype(new[0].dtype), (2, len(new[0]), *prefix.shape[1:]))
-        return jnp.concatenate([rows[0], new[0]], axis=1), jnp.concatenate([rows[1], new[1]], axis=1)
-
-    return extend
 
 
 def written_to(memory: KeysValues, start: jax.Array) -> Extend:

@@ -11,17 +11,15 @@ from flax import linen as nn
 from jax import lax
 
 from jaxvalues.errors import UserError
+from jaxvalues.models.attention import Extend, KeysValues, preceded_by
 from jaxvalues.models.bert import Embedding
 from jaxvalues.models.layout import Segments, segment_key
 from jaxvalues.models.ops import activation, dropout
 from jaxvalues.models.stack import init_layers, layer_keys, run_layers
 from jaxvalues.models.t5_attention import (
-    Extend,
-    KeysValues,
     T5Attention,
     distance_bias,
     distance_buckets,
-    preceded_by,
     written_to,
 )
 
