@@ -80,16 +80,16 @@ def parse_template(name: str, text: str, slots: Sequence[str], task: Task = VALU
     Raises ConfigError for unpaired braces, for a slot that is not one of `slots` or that gives away what the task asks
     for, and, in the end, for a template that never shows the premise.
     """
-    shows_premise = False
+    shows_premise, known = False, [slot for slot in slots if slot != task.asked_slot]
     try:
         for literal, slot, spec, conversion in string.Formatter().parse(text):
-            if slot is not None and (slot not in slots or spec or conversion):
-                written = slot + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-                raise ConfigError(f"template {name}: unknown slot {{{written}}}; known slots: {', '.join(slots)}")
             if slot is not None and slot == task.asked_slot:
                 raise ConfigError(
                     f"template {name}: the slot {{{slot}}} gives away what data.task {task.name} asks for: leave it out"
                 )
+            if slot is not None and (slot not in slots or spec or conversion):
+                written = slot + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+                raise ConfigError(f"template {name}: unknown slot {{{written}}}; known slots: {', '.join(known)}")
             shows_premise |= slot == "premise"
             yield escape(literal), slot
     except ValueError as error:
