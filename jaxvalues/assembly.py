@@ -18,7 +18,7 @@ from jaxvalues.config import Config, ModelConfig
 from jaxvalues.data.arguments import STANCES, Argument, Split
 from jaxvalues.data.batches import Slice, Tokens, collate, evaluation_plan, inputs_shape, model_inputs
 from jaxvalues.data.questions import QuestionTemplate
-from jaxvalues.data.taxonomy import CATEGORIES
+from jaxvalues.data.task import TASKS
 from jaxvalues.data.template import Template
 from jaxvalues.data.tokenizers import load_tokenizer, pad_id, train_tokenizer
 from jaxvalues.errors import ConfigError
@@ -118,7 +118,7 @@ class System:
         config = config.explicit()
         self.config, self.hf_config, self.mesh = config, hf_config, mesh
         self.pad_id = pad_id(tokenizer)
-        self.template = load_texts(config.formulation)
+        self.template = load_texts(config.formulation, TASKS[config.data.task])
         form, model_type = config.formulation, hf_config["model_type"]
         self.formulation = make_formulation(form, tokenizer, self.template, config.data.max_length, model_type)
         self.network = build_network(config, hf_config, Tokenizer(tokenizer).ids)
@@ -298,7 +298,7 @@ class System:
     ) -> np.ndarray | None:
         """Logits [rows, C or K] of every row of `tokens`."""
         tokens = self.with_features(frozen, trainable, tokens)
-        columns = len(CATEGORIES) if tokens.asked is None else tokens.asked.categories.shape[1]
+        columns = len(TASKS[self.config.data.task].labels) if tokens.asked is None else tokens.asked.categories.shape[1]
         logits = np.zeros((len(tokens), columns), np.float32)
         done = 0
         for piece, output in self._outputs(self.eval_step, frozen, trainable, tokens, stop):

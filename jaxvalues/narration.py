@@ -13,8 +13,8 @@ from jaxvalues.data.arguments import Split
 from jaxvalues.data.batches import Tokens, TrainingBatches
 from jaxvalues.data.held_out import Parts
 from jaxvalues.evaluation.decision import Decision
-from jaxvalues.evaluation.official import Scores
-from jaxvalues.evaluation.report_table import render_scores
+from jaxvalues.evaluation.measures import TaskScores
+from jaxvalues.evaluation.report_table import in_words, render_scores
 from jaxvalues.network import count
 from jaxvalues.training.compilation import Compiled
 
@@ -82,11 +82,12 @@ class Narrator:
             self.say(f"compiled {sum(shapes.values())} programs, one for each batch shape: {parts}")
         self.say(f"parameters of step {step}; {decision.how}: {decision.span}")
 
-    def scores(self, scores: dict[str, Scores], is_random: bool, folder: Path) -> None:
-        """The table, and where everything is; the two F1 when brief."""
+    def scores(self, scores: dict[str, TaskScores], is_random: bool, folder: Path) -> None:
+        """The table, and where everything is; the two main figures when brief."""
         if self.brief:
             for split, one in scores.items():
-                self.say(f"{split}: official F1 {one.official_f1:.3f}, mean category F1 {one.mean_category_f1:.3f}")
+                figures = (f"{in_words(name)} {value:.3f}" for name, value in one.headline.items())
+                self.say(f"{split}: {', '.join(figures)}")
             return
         if scores:
             render_scores(scores, self.console)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvalues.config import Config, ContrastiveConfig, TuningConfig
+from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.formulations import CAUSAL, SEQ2SEQ, check_kind
 from jaxvalues.models import (
@@ -141,6 +142,7 @@ def _classifier(
         )
     module = Classifier(
         build_model(hf_config, **options),
+        num_labels=len(TASKS[config.data.task].labels),
         heads=head.heads,
         pooling=head.pooling.over,
         layers=head.pooling.layers,

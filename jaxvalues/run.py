@@ -16,10 +16,11 @@ from jaxvalues.data.arguments import SPLITS, Split, load_split
 from jaxvalues.data.batches import Tokens, TrainingBatches
 from jaxvalues.data.held_out import HELD_OUT, check_split, load_parts
 from jaxvalues.data.subset import sample_pairs
+from jaxvalues.data.task import TASKS
 from jaxvalues.data.tsv import read_arguments
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.decision import Decision, choose, sigmoid
-from jaxvalues.evaluation.official import Scores, score
+from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.evaluation.report_table import render_scores
 from jaxvalues.evaluation.thresholds import decide
 from jaxvalues.formulations import load_texts
@@ -43,13 +44,13 @@ def train(
     console: Console | None = None,
     programs: Programs | None = None,
     narrator: Narrator | None = None,
-) -> dict[str, Scores]:
+) -> dict[str, TaskScores]:
     """Train, tune the decision on the held-out part, and score every reported split that has labels.
 
     Everything is written to the run folder `config.folder`. If it holds an unfinished run of the same config, that run
     goes on, bit for bit as if it had not stopped; a finished one is not trained again. Runs that are given the same
     `programs` share the compiled steps they have in common; a `narrator` is one of a process that has been started.
-    Returns {split: Scores}.
+    Returns {split: scores}.
     Raises UserError (ConfigError for what the config says) with one sentence for whatever is not as it must be.
     """
     if config.is_ensemble:
@@ -60,7 +61,7 @@ def train(
     # What goes in: arguments, weights, tokenizer.
     parts = load_parts(config.data)
     base = find_base(config.model, config.seed)
-    template = load_texts(config.formulation)
+    template = load_texts(config.formulation, TASKS[config.data.task])
     tokenizer = find_tokenizer(config, base, parts.whole, template)
 
     # The network on its mesh. Nothing is computed yet, so mistakes show up at once.
@@ -108,6 +109,7 @@ def train(
         stages=stages,
         restart=system.restart,
         evaluate=evaluate,
+        chosen_by=measure_of(folder.task).chosen_by,
         series=series,
         segments=system.segments,
         writer=writer,
@@ -124,7 +126,7 @@ def train(
     # Decisions with the chosen parameters, tuned where nothing is reported.
     trainable, step = folder.restore_chosen(system)
     probabilities = sigmoid(system.predict(frozen, trainable, held_out_tokens))
-    decision = choose(config.decision, parts.held_out.labels, probabilities)
+    decision = choose(config.decision, parts.held_out.labels, probabilities, measure_of(folder.task).tune)
     decision = Decision(decision.thresholds, decision.how + system.scored_by)
     folder.write_decision(decision)
     held_out_scores = folder.write_predictions(replace(parts.held_out, name=HELD_OUT), probabilities, decision)
@@ -152,7 +154,7 @@ def predict(
     out: str | Path | None = None,
     overrides: tuple[str, ...] = (),
     console: Console | None = None,
-) -> Scores | None:
+) -> TaskScores | None:
     """Predict a split, or a user's file of arguments, with everything reloaded from a finished run's folder.
 
     Writes predictions-<name>.tsv (official run format) and probabilities-<name>.tsv to `out` (default: the run folder).
@@ -172,6 +174,7 @@ def predict(
     else:
         check_split("--split", split)
         data = load_split(split, source=config.data.source, dir=config.data.dir)
+    data = folder.task.labelled(data)
 
     # The trained network.
     mesh = make_mesh(config.mesh)
@@ -182,7 +185,7 @@ def predict(
     probabilities = sigmoid(system.predict(frozen, trainable, encode(system, data, narrator)))
     decision, target = folder.decision(), folder
     if out is not None and Path(out).resolve() != folder.path.resolve():
-        target = RunFolder(out)
+        target = RunFolder(out, folder.task)
         target.path.mkdir(parents=True, exist_ok=True)
         target.write_decision(Decision(decision.thresholds, f"taken from {folder.path}"))
     result = target.write_predictions(data, probabilities, decision)
@@ -247,7 +250,7 @@ def encode(system: System, split: Split, narrator: Narrator, to_train: bool = Fa
 
 
 def held_out_metrics(config: Config, held_out: Split, logits: np.ndarray, hyper: LossHyper) -> dict[str, float]:
-    """What is followed while training: loss and both F1 on the held-out part, decided as the config says.
+    """What is followed while training: loss and main scores on the held-out part, decided as the config says.
 
     A loss that is not finite comes alone: then there is nothing to decide.
     """
@@ -255,11 +258,7 @@ def held_out_metrics(config: Config, held_out: Split, logits: np.ndarray, hyper:
     if not np.isfinite(loss):
         return {"loss": loss}
     probabilities = sigmoid(logits)
-    decision = choose(config.decision, held_out.labels, probabilities)
-    result = score(held_out.labels, decide(probabilities, decision.thresholds))
-    return {
-        "loss": loss,
-        "official_f1": result.official_f1,
-        "mean_category_f1": result.mean_category_f1,
-        "threshold": float(decision.thresholds.mean()),
-    }
+    measure = measure_of(TASKS[config.data.task])
+    decision = choose(config.decision, held_out.labels, probabilities, measure.tune)
+    result = measure.score(held_out.labels, decide(probabilities, decision.thresholds))
+    return {"loss": loss, **result.headline, "threshold": float(decision.thresholds.mean())}

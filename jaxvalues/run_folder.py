@@ -23,10 +23,11 @@ import jax
 
 from jaxvalues.config import Config, load_config
 from jaxvalues.data.arguments import Split
+from jaxvalues.data.task import TASKS, VALUES, Task
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.decision import Decision
-from jaxvalues.evaluation.official import Scores, score
+from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.evaluation.predictions import Predictions, read_thresholds, write_thresholds
 from jaxvalues.evaluation.thresholds import decide
 from jaxvalues.provenance import TEMPLATE, check_same_run, write_json
@@ -42,10 +43,13 @@ if TYPE_CHECKING:
 
 
 class RunFolder:
-    """A run folder. Only the first of several processes writes its files; checkpoints are written by all together."""
+    """A run folder. Only the first of several processes writes its files; checkpoints are written by all together.
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    What it decides and scores are the labels of `task`.
+    """
+
+    def __init__(self, path: str | Path, task: Task = VALUES) -> None:
+        self.path, self.task = Path(path), task
 
     @classmethod
     def open(
@@ -60,7 +64,7 @@ class RunFolder:
 
         `template` is the text of its template, descriptions included.
         """
-        folder = cls(config.folder)
+        folder = cls(config.folder, TASKS[config.data.task])
         if folder.is_ensemble:
             raise ConfigError(f"{folder.path} holds an ensemble: give another output=FOLDER, or remove it")
         if (folder.path / "config.yaml").exists():
@@ -101,7 +105,7 @@ class RunFolder:
             raise UserError(f"{folder.path} holds an ensemble, not one run; ensemble.json there names its runs")
         if not folder.is_finished:
             raise UserError(f"{folder.path} holds no finished run (no scores.json); `jaxvalues train` finishes it")
-        return folder
+        return cls(path, TASKS[folder.config().data.task])
 
     @property
     def is_finished(self) -> bool:
@@ -146,22 +150,24 @@ class RunFolder:
         return trainable, memory["best_step"]
 
     def decision(self) -> Decision:
-        return Decision(*read_thresholds(self.path))
+        return Decision(*read_thresholds(self.path, self.task.labels))
 
     def write_decision(self, decision: Decision) -> None:
         if is_main():
-            write_thresholds(self.path, decision.thresholds, decision.how)
+            write_thresholds(self.path, decision.thresholds, decision.how, self.task.labels)
 
-    def write_predictions(self, split: Split, probabilities: np.ndarray, decision: Decision) -> Scores | None:
+    def write_predictions(self, split: Split, probabilities: np.ndarray, decision: Decision) -> TaskScores | None:
         """Write both prediction files of a split; its scores if it has labels."""
-        predictions = Predictions(split.ids, probabilities)
+        predictions = Predictions(split.ids, probabilities, self.task.labels)
         decisions = decide(probabilities, decision.thresholds)
         if is_main():
             predictions.write_probabilities(self.path / f"probabilities-{split.name}.tsv")
             predictions.write_run(self.path / f"predictions-{split.name}.tsv", decisions)
-        return None if split.labels is None else score(split.labels, decisions)
+        return None if split.labels is None else measure_of(self.task).score(split.labels, decisions)
 
-    def write_scores(self, step: int | None, decision: Decision, held_out: Scores, splits: dict[str, Scores]) -> None:
+    def write_scores(
+        self, step: int | None, decision: Decision, held_out: TaskScores, splits: dict[str, TaskScores]
+    ) -> None:
         """Write scores.json, which makes the run a finished one; an ensemble has no step."""
         if is_main():
             write_json(
@@ -174,13 +180,14 @@ class RunFolder:
                 },
             )
 
-    def scores(self) -> dict[str, Scores]:
+    def scores(self) -> dict[str, TaskScores]:
         """The scores of the reported splits of a finished run."""
-        return {name: Scores.from_json(scores) for name, scores in self._read_scores()["splits"].items()}
+        read = measure_of(self.task).from_json
+        return {name: read(scores) for name, scores in self._read_scores()["splits"].items()}
 
-    def held_out_scores(self) -> Scores:
+    def held_out_scores(self) -> TaskScores:
         """The scores of a finished run on the held-out part, where its decision was tuned."""
-        return Scores.from_json(self._read_scores()["held_out"])
+        return measure_of(self.task).from_json(self._read_scores()["held_out"])
 
     def _read_scores(self) -> dict[str, Any]:
         return json.loads((self.path / "scores.json").read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from jaxvalues.config import LEARNING_RATES, Config
+from jaxvalues.data.task import TASKS
 from jaxvalues.formulations import load_texts
 from jaxvalues.models import fetch, settled_config
 from jaxvalues.network import Network, build_network, count
@@ -20,7 +21,7 @@ def show(config: Config, console: Console) -> None:
     """Print the resolved config, parameter counts, and estimates of work and memory."""
     rate_is_default, config = config.optimizer.learning_rate is None, config.explicit()
     hf_config = _hf_config(config)
-    load_texts(config.formulation)
+    load_texts(config.formulation, TASKS[config.data.task])
     network = build_network(config, hf_config)
     frozen, trainable = network.abstract_parts()
 

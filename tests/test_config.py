@@ -13,6 +13,8 @@ import yaml
 
 from jaxvalues.assembly import System, fit_to_tokenizer
 from jaxvalues.config import Config, json_schema, load_config, parse_config, runs_of
+from jaxvalues.data.batches import TrainingBatches, model_inputs
+from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -30,6 +32,8 @@ DEBERTA_V3 = {
     **DEBERTA, "model_type": "deberta-v2", "vocab_size": 128100, "position_buckets": 256, "share_att_key": True,
     "norm_rel_ebd": "layer_norm", "pos_att_type": "p2c|c2p",
 }  # fmt: skip
+GPT2 = {"model_type": "gpt2", "vocab_size": 50257, "n_positions": 1024}
+T5 = {"model_type": "t5", "vocab_size": 32128, "d_kv": 64, "decoder_start_token_id": 0, "pad_token_id": 0}
 BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
@@ -37,6 +41,8 @@ HUB = {
     "minilm": {**BERT, **MINILM},
     "FacebookAI/roberta-base": {**ROBERTA, **BASE},
     "FacebookAI/roberta-large": {**ROBERTA, **LARGE},
+    "google-t5/t5-large": {**T5, "d_model": 1024, "d_ff": 4096, "num_heads": 16, "num_layers": 24},
+    "openai-community/gpt2-medium": {**GPT2, "n_embd": 1024, "n_layer": 24, "n_head": 16},
     "microsoft/deberta-large": {**DEBERTA, **LARGE},
     "microsoft/deberta-v3-base": {**DEBERTA_V3, **BASE},
 }
@@ -62,22 +68,19 @@ def trace(config: Config) -> None:
     hf_config = fit_to_tokenizer(hf_config, tokenizer, is_random=config.model.config is not None)
     system = System(config, hf_config, tokenizer, tiny.one_device())
 
-    rows, length = config.training.batch_size, config.data.max_length
-    ids = jax.ShapeDtypeStruct((rows, length), jnp.int32)
-    inputs = {"input_ids": ids, "attention_mask": ids}
-    truth = {
-        "labels": jax.ShapeDtypeStruct((rows, 20), jnp.float32),
-        "weights": jax.ShapeDtypeStruct((rows,), jnp.float32),
-    }
+    split = TASKS[config.data.task].labelled(tiny.split())
+    tokens = system.formulation.encode(split.arguments, split.labels)
+    lengths, rows = (config.data.max_length,), config.training.batch_size
+    batch = next(TrainingBatches(tokens, lengths, rows, config.seed, system.pad_id).starting_at(0))
     frozen, trainable = system.network.abstract_parts()
     state = system.abstract_state()
-    for stage in system.stages(100, tiny.split().labels):
-        after, metrics = jax.eval_shape(stage.step.jitted, state, frozen, inputs | truth, stage.hyper)
-    logits = jax.eval_shape(system.eval_step.jitted, trainable, frozen, inputs)
+    for stage in system.stages(100, split.labels):
+        after, metrics = jax.eval_shape(stage.step.jitted, state, frozen, batch, stage.hyper)
+    logits = jax.eval_shape(system.eval_step.jitted, trainable, frozen, model_inputs(batch))
 
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     assert metrics["loss"].shape == ()
-    assert (logits.shape, logits.dtype) == ((rows, 20), jnp.float32)
+    assert (logits.shape, logits.dtype) == (batch["labels"].shape, jnp.float32)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -172,6 +175,7 @@ def test_overrides_are_yaml_values(tmp_path: Path) -> None:
 
 
 MODEL = "model: {path: x}\n"
+STANCE = "data.task=stance"
 WRONG = {
     "misspelt key": (MODEL + "optimizer: {epz: 1}", [], "unknown key `optimizer.epz`; did you mean `eps`?"),
     "misspelt section": (MODEL + "optimiser: {}", [], "`optimiser`; did you mean `optimizer`?"),
@@ -204,6 +208,13 @@ WRONG = {
     "held out is reported": (MODEL, ["data.held_out=test"], "data.held_out is `test`, which also trains or is"),
     "held out trains": (MODEL, ["data.held_out=training"], "which also trains or is reported"),
     "held out everything": (MODEL, ["data.held_out=1.0"], "must be a fraction between 0 and 1"),
+    "a stance and descriptions": (MODEL, [STANCE, "formulation.descriptions=name"], "formulation.descriptions is for"),
+    "an open stance": (MODEL, [STANCE, "formulation.kind=open_answer"], "formulation.kind: open_answer is for the 20"),
+    "a threshold per stance": (MODEL, [STANCE, "decision.threshold=tuned_per_category"], "tuned_per_category is for"),
+    "folds of a stance": (MODEL, [STANCE, "data.folds=5"], "an ensemble (ensemble, data.folds) is for the 20 value"),
+    "negatives of a stance": (
+        MODEL, [STANCE, "formulation.kind=answer", "data.negatives=2"], "data.negatives is for the 20 value categories"
+    ),
     "training is reported": (MODEL, ["data.report=[training]"], "data.report names the training split"),
 }  # fmt: skip
 

@@ -28,8 +28,11 @@ def _check_owners(section: Section, owners: dict[str, tuple[str, ...]], key: str
 
 
 class DataConfig(Section):
-    """Which arguments train, tune the decision and are reported."""
+    """Which arguments train, tune the decision and are reported, and what is learnt about them."""
 
+    task: Literal["values", "stance"] = "values"
+    """`values`: the 20 categories an argument draws on; `stance`: whether its premise is in favor of its conclusion or
+    against it (the study's NLI), from the two alone."""
     source: Literal["touche23", "sample"] = "touche23"
     """`touche23`: Touché23-ValueEval (downloaded, or read from `dir`); `sample`: the embedded small sample."""
     dir: str | None = None
@@ -49,7 +52,8 @@ class DataConfig(Section):
     report: tuple[str, ...] = ("validation", "test")
     """Splits whose scores are reported; never used to choose anything."""
     shots: int | None = Field(None, ge=1)
-    """Few-shot: train on so many positive arguments of each category (drawn with `subset_seed`) and no others."""
+    """Few-shot: train on so many positive arguments of each category, or so many of each stance (drawn with
+    `subset_seed`), and no others."""
     fraction: float | None = Field(None, gt=0, le=1)
     """Train on this share of the training arguments (drawn with `subset_seed`)."""
     subset_seed: int = Field(0, ge=0)
@@ -123,8 +127,8 @@ class FormulationConfig(Section):
     mask of a masked language model (MBC); `answer` reads what T5 or GPT-2 would answer, Yes or No (BCA); `open_answer`
     looks for words of the category in what they would say (OA)."""
     template: str | None = None
-    """Name of a template that comes with jaxvalues (classify: `cls`, `joined`; the others: their own kind's) or path of
-    a text file; null: `cls`, or the kind's own."""
+    """Name of a template that comes with jaxvalues (classify: `cls`, `joined`; the others: their own kind's; stance:
+    `stance`, `stance_masked`, `stance_answer`) or path of a text file; null: `cls`, the kind's own, or the stance's."""
     descriptions: str | None = None
     """What the 20 categories mean: `name`, `values` (their level 1 values), `definition`, or path of a file. classify
     appends all of them to its input; the others fill the slot of their template (null: `name`)."""
@@ -153,6 +157,12 @@ class FormulationConfig(Section):
     def asks(self) -> bool:
         """Whether it asks one question for each category, which a language model answers in words."""
         return self.kind != "classify"
+
+    def default_template(self, task: str) -> str:
+        """The name of the template where none is given, of a task and this kind."""
+        if task == "stance":
+            return {"classify": "stance", "masked_choice": "stance_masked", "answer": "stance_answer"}[self.kind]
+        return self.kind if self.asks else "cls"
 
 
 class TuningConfig(Section):
@@ -365,7 +375,7 @@ class DecisionConfig(Section):
     """How probabilities become labels."""
 
     threshold: Literal["fixed", "tuned", "tuned_per_category"] = "tuned"
-    """Tuned thresholds maximise the official F1 on the held-out part."""
+    """Tuned thresholds maximise the official F1 on the held-out part (of a stance: accuracy)."""
     value: float = Field(0.5, gt=0, lt=1)
     """The threshold when it is fixed."""
 
@@ -488,6 +498,24 @@ class Config(Section):
             raise ValueError("give data.shots or data.fraction, not both")
         return self
 
+    @model_validator(mode="after")
+    def _task_has_categories(self) -> Config:
+        if self.data.task == "values":
+            return self
+        of_categories = {
+            "formulation.kind: open_answer": self.formulation.kind == "open_answer",
+            "formulation.descriptions": self.formulation.descriptions is not None,
+            "formulation.heads: multiple": self.formulation.heads == "multiple",
+            "data.negatives": self.data.negatives is not None,
+            "tuning.init: labels": self.tuning.init == "labels",
+            "loss.contrastive": self.loss.contrastive is not None,
+            "decision.threshold: tuned_per_category": self.decision.threshold == "tuned_per_category",
+            "an ensemble (ensemble, data.folds)": self.is_ensemble,
+        }
+        for what in (what for what, is_there in of_categories.items() if is_there):
+            raise ValueError(f"{what} is for the 20 value categories, and data.task: {self.data.task} has none")
+        return self
+
     @property
     def folder(self) -> Path:
         """The run folder, with its placeholders filled in."""
@@ -501,7 +529,7 @@ class Config(Section):
             changes["optimizer"] = self.optimizer.model_copy(update={"learning_rate": rate})
         form = self.formulation
         if form.template is None:
-            changes["formulation"] = form.model_copy(update={"template": form.kind if form.asks else "cls"})
+            changes["formulation"] = form.model_copy(update={"template": form.default_template(self.data.task)})
         return self.model_copy(update=changes)
 
     @property
@@ -530,6 +558,7 @@ class Config(Section):
         Not: what enters as traced numbers, and what only decides which batches come and how long.
         """
         tree = self.decisive()
+        tree["task"] = self.data.task
         for section in ("seed", "data", "decision", "ensemble"):
             del tree[section]
         tree["training"] = {"accumulation": self.training.accumulation}

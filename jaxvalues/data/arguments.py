@@ -61,7 +61,8 @@ class Argument:
 class Split:
     """The n arguments of one split in file order, with their labels as far as they are known.
 
-    labels [n, 20] int8 (categories) and level1 [n, 54] int8 (values) are None when the split comes without them.
+    labels [n, C] int8 (of the 20 categories, or of another `jaxvalues.data.task`) and level1 [n, 54] int8 (values) are
+    None when the split comes without them.
     """
 
     name: str

@@ -9,6 +9,7 @@ import numpy as np
 from jaxvalues.config import DataConfig
 from jaxvalues.data.arguments import SPLITS, Split, load_split
 from jaxvalues.data.subset import few_shot, scarce, take_fraction
+from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError
 
 HELD_OUT = "held_out"
@@ -39,7 +40,7 @@ class Parts(NamedTuple):
 
 
 def load_parts(config: DataConfig) -> Parts:
-    """Load what the config names.
+    """Load what the config names, with the labels of its task.
 
     `data.shots` and `data.fraction` leave fewer arguments for training, after holding out, and change nothing else.
     Raises ConfigError for an unknown split, for labels that are needed and absent, for folds that cannot be cut, for
@@ -53,7 +54,7 @@ def load_parts(config: DataConfig) -> Parts:
 
     def load(key: str, name: str, labels: bool) -> Split:
         check_split(key, name)
-        split = load_split(name, source=config.source, dir=config.dir)
+        split = TASKS[config.task].labelled(load_split(name, source=config.source, dir=config.dir))
         if labels and split.labels is None:
             raise ConfigError(f"{key}: the labels of {name} are absent, so it can be predicted, but not learnt from")
         return split
@@ -85,9 +86,10 @@ def _draw(training: Split, config: DataConfig) -> tuple[Split, str | None]:
         drawn = take_fraction(training, config.fraction, config.subset_seed)
         what = f"{config.fraction:g} of all"
     else:
-        drawn = few_shot(training, config.shots, config.subset_seed)
-        what = f"{config.shots} of each category"
-        if few := scarce(drawn, config.shots):
+        task = TASKS[config.task]
+        drawn = few_shot(training, config.shots, config.subset_seed, task)
+        what = f"{config.shots} of each {task.label}"
+        if few := scarce(drawn, config.shots, task):
             what += f"; fewer of {', '.join(f'{category} ({count})' for category, count in few.items())}"
     return drawn, f"trains on {len(drawn)} of {len(training)} arguments: {what} (seed {config.subset_seed})"
 

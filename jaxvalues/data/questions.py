@@ -3,7 +3,7 @@
 A question template is a template (`jaxvalues.data.template`) with slots of an argument, `{premise}`, `{conclusion}` and
 `{stance}`, and of a category: `{description}`, what it means, and `{category}`, its name. `{mask}` is where a masked
 language model answers. Those of jaxvalues are the study's (arXiv 2403.09720): `masked_choice` (MBC), `answer` (BCA) and
-`open_answer` (OA).
+`open_answer` (OA); `stance_masked` and `stance_answer` ask, once an argument, for its stance.
 
 A file may hold its own descriptions: below the template, a line `Category<TAB>Description` and a row for each category.
 So one file is all that a run needs to remember, and `QuestionTemplate.text` is what stands in it.
@@ -16,19 +16,22 @@ from dataclasses import dataclass
 
 from jaxvalues.data.arguments import Argument
 from jaxvalues.data.descriptions import HEADER, load_descriptions, read_descriptions
-from jaxvalues.data.taxonomy import CATEGORIES
+from jaxvalues.data.task import VALUES, Task
 from jaxvalues.data.template import ARGUMENT_SLOTS, argument_slots, parse_template, read_template, refuse
 from jaxvalues.errors import ConfigError
 
 OWN = ("masked_choice", "answer", "open_answer")
-"""The question templates that come with jaxvalues."""
+OF_STANCE = ("stance_masked", "stance_answer")
+"""The question templates that come with jaxvalues: of the values, and of the stance."""
 CATEGORY_SLOTS = ("description", "category")
 SLOTS = (*ARGUMENT_SLOTS, *CATEGORY_SLOTS, "mask")
 
 
 @dataclass(frozen=True)
 class QuestionTemplate:
-    """A checked question template with its 20 descriptions: the text of a question is `context` followed by `question`.
+    """A checked question template, with a question for each label of its task, such as the 20 described categories.
+
+    The text of a question is `context` followed by `question`.
 
     The cut between the two is the last blank of the template's own words before the first slot of a category (or
     `{mask}`), and the blank belongs to the question. Tokenizers part texts at a blank and give it to the word after it,
@@ -39,7 +42,8 @@ class QuestionTemplate:
     name: str
     before: str  # of the cut: a format of the argument's slots
     after: tuple[str, ...]  # of the cut: formats around {mask}
-    descriptions: tuple[str, ...]  # [C], in the order of CATEGORIES
+    descriptions: tuple[str, ...]  # [C], in the order of `labels`; none where these are not the categories
+    labels: tuple[str, ...] = VALUES.labels  # of the task
 
     def context(self, argument: Argument) -> str:
         """What is read of an argument before its questions part ways: nothing, where a category comes first."""
@@ -52,7 +56,8 @@ class QuestionTemplate:
         take the place of whole words, the blank before them included.
         """
         slots = argument_slots(argument)
-        slots |= {"category": CATEGORIES[category], "description": self.descriptions[category]}
+        if self.descriptions:
+            slots |= {"category": self.labels[category], "description": self.descriptions[category]}
         first, *rest = (piece.format(**slots) for piece in self.after)
         return (first.rstrip(), *rest) if rest else (first,)
 
@@ -69,25 +74,30 @@ class QuestionTemplate:
     @property
     def text(self) -> str:
         """The text of a file that `load_question_template` reads as this template, descriptions included."""
-        rows = (HEADER, *zip(CATEGORIES, self.descriptions, strict=True))
+        rows = (HEADER, *zip(self.labels, self.descriptions, strict=True)) if self.descriptions else ()
         return "\n".join((self.before + "{mask}".join(self.after), *map("\t".join, rows)))
 
 
 def load_question_template(
-    name: str, descriptions: str | None = None, *, masked: bool | None = None
+    name: str, descriptions: str | None = None, *, masked: bool | None = None, task: Task = VALUES
 ) -> QuestionTemplate:
     """A question template that comes with jaxvalues, by name, or a user's file, by path.
 
     `descriptions` is a source of `load_descriptions` (None: the file's own, else `name`); the full stop that a
     description may end in is left to the template. `masked` says whether `{mask}` must stand in it (True), must not
-    (False) or may (None).
-    Raises ConfigError for an unknown name, an unknown slot, a template without premise or without category, for a mask
-    that is missing, unwanted or there twice, and for descriptions that are wrong or given twice.
+    (False) or may (None). Categories and descriptions belong to the task of values; another's template asks once.
+    Raises ConfigError for an unknown name, an unknown slot, a template without premise or without category, for a slot
+    that gives away what the task asks for, for a mask that is missing, unwanted or there twice, and for descriptions
+    that are wrong, unwanted or given twice.
     """
-    line, own = _parse_file(name, read_template(name, OWN))
+    line, own = _parse_file(name, read_template(name, (*OWN, *OF_STANCE)))
+    if not task.has_categories:
+        if own is not None:
+            refuse(f"{name} holds descriptions of the value categories, and data.task is {task.name}: remove them")
+        return QuestionTemplate(name, *_cut(name, line, masked, task), (), task.labels)
     if own is not None and descriptions is not None:
         refuse(f"{name} holds descriptions of its own: remove them, or leave formulation.descriptions out")
-    before, after = _cut(name, line, masked)
+    before, after = _cut(name, line, masked, task)
     texts = own or load_descriptions(descriptions or "name")
     return QuestionTemplate(name, before, after, tuple(text.removesuffix(".") for text in texts.values()))
 
@@ -104,10 +114,11 @@ def _parse_file(name: str, text: str) -> tuple[str, dict[str, str] | None]:
     return line, read_descriptions(name, rows)
 
 
-def _cut(name: str, line: str, masked: bool | None) -> tuple[str, tuple[str, ...]]:
+def _cut(name: str, line: str, masked: bool | None, task: Task) -> tuple[str, tuple[str, ...]]:
     """The formats before and after the cut, the latter parted at the mask; checked."""
     before, pieces, slots = None, [""], []
-    for literal, slot in parse_template(name, line, SLOTS):
+    known = SLOTS if task.has_categories else (*ARGUMENT_SLOTS, "mask")
+    for literal, slot in parse_template(name, line, known, task):
         pieces[-1] += literal
         if slot is None:
             continue
@@ -119,7 +130,7 @@ def _cut(name: str, line: str, masked: bool | None) -> tuple[str, tuple[str, ...
             pieces.append("")
         else:
             pieces[-1] += f"{{{slot}}}"
-    if not any(slot in CATEGORY_SLOTS for slot in slots):
+    if task.has_categories and not any(slot in CATEGORY_SLOTS for slot in slots):
         raise ConfigError(f"template {name}: it names no category: the slot {{description}} or {{category}} is missing")
     masks = slots.count("mask")
     if masks > 1:

@@ -10,19 +10,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxvalues.data.arguments import Split
-from jaxvalues.data.taxonomy import CATEGORIES
+from jaxvalues.data.task import VALUES, Task
 from jaxvalues.errors import ConfigError
 
 
-def few_shot(split: Split, shots: int, seed: int = 0) -> Split:
-    """At least `shots` positive arguments of each category, and no others, in the split's order.
+def few_shot(split: Split, shots: int, seed: int = 0, task: Task = VALUES) -> Split:
+    """At least `shots` positive arguments of each category (of a stance: of both), and no others, in the split's order.
 
     Categories come from the rarest to the most frequent, and an argument drawn for one counts for all it has, so the
     rare ones, which others cannot fill up, decide first. A category with fewer positives gives all of them (`scarce`).
     Raises ConfigError for a split without any positive.
     """
     random = np.random.default_rng(seed)
-    positive = split.labels == 1  # [n, C]
+    positive = task.members(split.labels)  # [n, C]
     drawn = np.zeros(len(split), bool)
     for category in np.argsort(positive.sum(0), kind="stable"):
         there = positive[:, category]
@@ -35,9 +35,9 @@ def few_shot(split: Split, shots: int, seed: int = 0) -> Split:
     return split.subset(np.flatnonzero(drawn))
 
 
-def scarce(split: Split, shots: int) -> dict[str, int]:
+def scarce(split: Split, shots: int, task: Task = VALUES) -> dict[str, int]:
     """The categories with fewer than `shots` positives, in official order, and how many they have."""
-    counts = zip(CATEGORIES, (split.labels == 1).sum(0).tolist(), strict=True)
+    counts = zip(task.classes, task.members(split.labels).sum(0).tolist(), strict=True)
     return {category: count for category, count in counts if count < shots}
 
 

@@ -16,10 +16,11 @@ from typing import NoReturn
 
 from jaxvalues.data.arguments import AGAINST, IN_FAVOR, Argument
 from jaxvalues.data.descriptions import load_descriptions
+from jaxvalues.data.task import VALUES, Task
 from jaxvalues.data.text import read_text
 from jaxvalues.errors import ConfigError
 
-OWN = ("cls", "joined")
+OWN = ("cls", "joined", "stance")
 """The templates of this kind that come with jaxvalues."""
 ARGUMENT_SLOTS = ("premise", "conclusion", "stance")
 SLOTS = (*ARGUMENT_SLOTS, "sep")
@@ -50,14 +51,14 @@ class Template:
         return " {sep} ".join((*self.segments, *described))
 
 
-def load_template(name: str, descriptions: str | None = None) -> Template:
+def load_template(name: str, descriptions: str | None = None, task: Task = VALUES) -> Template:
     """A template that comes with jaxvalues, by name, or a user's file, by path.
 
     `descriptions` is a source of `load_descriptions`: what the 20 categories mean, appended as one more segment.
-    Raises ConfigError for an unknown name, an unknown slot, a template that never shows the premise, and a separator
-    with nothing before or after it.
+    Raises ConfigError for an unknown name, an unknown slot, one that gives away what the task asks for, a template that
+    never shows the premise, and a separator with nothing before or after it.
     """
-    segments = _split(name, " ".join(read_template(name, OWN).split()))
+    segments = _split(name, " ".join(read_template(name, OWN).split()), task)
     return Template(name, segments, None if descriptions is None else _join(load_descriptions(descriptions)))
 
 
@@ -73,18 +74,22 @@ def read_template(name: str, own: Sequence[str]) -> str:
     return read_text(Path(name), refuse)
 
 
-def parse_template(name: str, text: str, slots: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+def parse_template(name: str, text: str, slots: Sequence[str], task: Task = VALUES) -> Iterator[tuple[str, str | None]]:
     """The pieces of a template's text, in turn: literal text, ready for `str.format`, and the slot after it, if any.
 
-    Raises ConfigError for unpaired braces, for a slot that is not one of `slots`, and, in the end, for a template that
-    never shows the premise.
+    Raises ConfigError for unpaired braces, for a slot that is not one of `slots` or that gives away what the task asks
+    for, and, in the end, for a template that never shows the premise.
     """
-    shows_premise = False
+    shows_premise, known = False, [slot for slot in slots if slot != task.asked_slot]
     try:
         for literal, slot, spec, conversion in string.Formatter().parse(text):
+            if slot is not None and slot == task.asked_slot:
+                raise ConfigError(
+                    f"template {name}: the slot {{{slot}}} gives away what data.task {task.name} asks for: leave it out"
+                )
             if slot is not None and (slot not in slots or spec or conversion):
                 written = slot + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-                raise ConfigError(f"template {name}: unknown slot {{{written}}}; known slots: {', '.join(slots)}")
+                raise ConfigError(f"template {name}: unknown slot {{{written}}}; known slots: {', '.join(known)}")
             shows_premise |= slot == "premise"
             yield escape(literal), slot
     except ValueError as error:
@@ -108,10 +113,10 @@ def refuse(problem: str) -> NoReturn:
     raise ConfigError(f"formulation.template: {problem}")
 
 
-def _split(name: str, text: str) -> tuple[str, ...]:
+def _split(name: str, text: str, task: Task) -> tuple[str, ...]:
     """The segments of a template's text, checked."""
     segments = [""]
-    for literal, slot in parse_template(name, text, SLOTS):
+    for literal, slot in parse_template(name, text, SLOTS, task):
         segments[-1] += literal
         if slot == "sep":
             segments.append("")

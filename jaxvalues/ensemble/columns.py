@@ -74,6 +74,10 @@ def read_columns(paths: Sequence[str | Path], dir: str | Path | None = None) -> 
 def read_run(folder: RunFolder, dir: str | Path | None, load: Callable[[DataConfig], Parts]) -> Run:
     """A run that is no ensemble, with its data. Raises UserError if the data is not what it was made with."""
     folder = RunFolder.finished(folder.path)
+    if not folder.task.has_categories:
+        raise ConfigError(
+            f"{folder.path} is of data.task {folder.task.name}: only runs of the task values are combined"
+        )
     config = folder.config([] if dir is None else [f"data.dir={json.dumps(str(dir))}"])
     parts = load(config.data)
     made_with = folder.environment()["data"]

@@ -11,6 +11,7 @@ from rich.console import Console
 from jaxvalues.assembly import build_system, find_base, find_tokenizer, settle
 from jaxvalues.config import Config, EnsembleConfig, load_config, runs_of
 from jaxvalues.data.held_out import load_parts
+from jaxvalues.data.task import TASKS
 from jaxvalues.ensemble.columns import (
     check_different_folds,
     check_same_data,
@@ -80,7 +81,7 @@ def check_runs(runs: Sequence[Config], narrator: Narrator, programs: Programs) -
         if one.name not in checked:
             checked.add(one.name)
             base = find_base(one.model, one.seed)
-            template = load_texts(one.formulation)
+            template = load_texts(one.formulation, TASKS[one.data.task])
             tokenizer = find_tokenizer(one, base, parts.whole, template)
             mesh = make_mesh(one.mesh)
             build_system(one, base, tokenizer, mesh, announce=narrator.compiled, programs=programs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,13 +30,21 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return (0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))).astype(np.float32)
 
 
-def choose(config: DecisionConfig, truth: np.ndarray, probabilities: np.ndarray) -> Decision:
-    """The decision that the config asks for, tuned on held-out labels and probabilities, both [n, C]."""
+def choose(
+    config: DecisionConfig,
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    tune: Callable[[np.ndarray, np.ndarray], float] = tune_global,
+) -> Decision:
+    """The decision that the config asks for, tuned on held-out labels and probabilities, both [n, C].
+
+    `tune` finds the one threshold of labels and probabilities.
+    """
     match config.threshold:
         case "fixed":
             thresholds, how = config.value, f"fixed threshold {config.value:g}"
         case "tuned":
-            thresholds, how = tune_global(truth, probabilities), "one threshold"
+            thresholds, how = tune(truth, probabilities), "one threshold"
         case "tuned_per_category":
             thresholds, how = tune_per_category(truth, probabilities), "a threshold per category"
     if config.threshold != "fixed":

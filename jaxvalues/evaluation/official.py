@@ -47,6 +47,11 @@ class Scores:
     categories: dict[str, LabelScore]
     groups: dict[str, LabelScore]
 
+    @property
+    def headline(self) -> dict[str, float]:
+        """The figures that stand for all; decisions and the best step are chosen by the first."""
+        return {"official_f1": self.official_f1, "mean_category_f1": self.mean_category_f1}
+
     def to_json(self) -> dict[str, Any]:
         """A plain dict for `json.dump`, its keys named as the fields are."""
         return asdict(self)
@@ -66,13 +71,13 @@ def score(truth: np.ndarray, predicted: np.ndarray) -> Scores:
 
     Raises UserError if the arrays do not fit each other, hold anything but 0 and 1, or if the truth has no positive.
     """
-    truth = _as_binary(truth, "truth")
-    predicted = _as_binary(predicted, "predicted labels")
+    truth = as_binary(truth, "truth", len(CATEGORIES))
+    predicted = as_binary(predicted, "predicted labels", len(CATEGORIES))
     if truth.shape != predicted.shape:
         raise UserError(f"the truth has {len(truth)} rows and the prediction {len(predicted)}: they must be the same")
     if not truth.any():
         raise UserError("the truth has no positive label in any category: there is nothing to score")
-    categories = _label_scores(CATEGORIES, truth, predicted)
+    categories = label_scores(CATEGORIES, truth, predicted)
     found = [label for label in categories.values() if label.support]
     macro_precision = float(np.mean([label.precision for label in found]))
     macro_recall = float(np.mean([label.recall for label in found]))
@@ -82,7 +87,7 @@ def score(truth: np.ndarray, predicted: np.ndarray) -> Scores:
         macro_recall=macro_recall,
         mean_category_f1=float(np.mean([label.f1 for label in found])),
         categories=categories,
-        groups=_label_scores(tuple(GROUPS), _to_groups(truth), _to_groups(predicted)),
+        groups=label_scores(tuple(GROUPS), _to_groups(truth), _to_groups(predicted)),
     )
 
 
@@ -100,7 +105,8 @@ def harmonic_mean(precision: np.ndarray | float, recall: np.ndarray | float) -> 
     return 2 * np.multiply(precision, recall) / np.where(total > 0, total, 1)
 
 
-def _label_scores(names: tuple[str, ...], truth: np.ndarray, predicted: np.ndarray) -> dict[str, LabelScore]:
+def label_scores(names: tuple[str, ...], truth: np.ndarray, predicted: np.ndarray) -> dict[str, LabelScore]:
+    """The score of each label by name; truth and prediction are [n, C] bool."""
     support = truth.sum(axis=0)
     precision, recall = precision_recall((truth & predicted).sum(axis=0), predicted.sum(axis=0), support)
     columns = zip(names, precision, recall, harmonic_mean(precision, recall), support, strict=True)
@@ -116,10 +122,11 @@ def _to_groups(labels: np.ndarray) -> np.ndarray:
     return np.stack([labels[:, columns].any(axis=1) for columns in members], axis=1)
 
 
-def _as_binary(labels: np.ndarray, what: str) -> np.ndarray:
+def as_binary(labels: np.ndarray, what: str, columns: int) -> np.ndarray:
+    """Labels [n, columns] as bool. Raises UserError, which names `what` they are, for anything but 0 and 1."""
     labels = np.asarray(labels)
-    if labels.ndim != 2 or labels.shape[1] != len(CATEGORIES):
-        raise UserError(f"the {what} must have the shape [n, {len(CATEGORIES)}], not {list(labels.shape)}")
+    if labels.ndim != 2 or labels.shape[1] != columns:
+        raise UserError(f"the {what} must have the shape [n, {columns}], not {list(labels.shape)}")
     if not np.isin(labels, (0, 1)).all():
         raise UserError(f"the {what} must hold only 0 and 1")
     return labels.astype(bool)

@@ -7,11 +7,13 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from jaxvalues.data.taxonomy import CATEGORIES, GROUPS
+from jaxvalues.evaluation.accuracy import BinaryScores
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from jaxvalues.evaluation.measures import TaskScores
     from jaxvalues.evaluation.official import LabelScore, Scores
 
 _NAME_WIDTH = max(map(len, CATEGORIES)) + 1
@@ -22,12 +24,16 @@ _NOTE = (
 )
 
 
-def render_scores(scores: Mapping[str, Scores], console: Console) -> None:
-    """Print the four named scores of every split, then precision, recall, F1 and support of every category and group.
+def render_scores(scores: Mapping[str, TaskScores], console: Console) -> None:
+    """Print the four named scores of every split, then precision, recall, F1 and support of every category and group;
+    of a task with one label, its accuracy and the like.
 
-    `scores` maps the name of a split to its scores. Splits stand side by side, as many as the console is wide enough
-    for; the others follow below.
+    `scores` maps the name of a split to its scores, all of one task. Splits stand side by side, as many as the console
+    is wide enough for; the others follow below.
     """
+    if any(isinstance(one, BinaryScores) for one in scores.values()):
+        console.print(_accuracies(scores))
+        return
     console.print(_summary(scores))
     console.print()
     splits = list(scores.items())
@@ -63,6 +69,24 @@ def _spread(values: Sequence[float]) -> str:
     if len(values) < 2:
         return _figure(values[0] if values else None)
     return f"{_figure(fmean(values))} ± {_figure(stdev(values))}"
+
+
+def in_words(figure: str) -> str:
+    """The name of a figure (a key of scores.json) as it is written: `official_f1` is official F1."""
+    return figure.replace("_", " ").replace("f1", "F1")
+
+
+def _accuracies(scores: Mapping[str, BinaryScores]) -> Table:
+    from rich.markup import escape
+
+    table = _table("Scores")
+    for name in ("accuracy", "majority\naccuracy", "positive", "P", "R", "F1", "n", "arguments"):
+        table.add_column(name, justify="right", style="bold" if name == "accuracy" else None)
+    for split, s in scores.items():
+        figures = map(_figure, (s.precision, s.recall, s.f1))
+        both = map(_figure, (s.accuracy, s.majority_accuracy))
+        table.add_row(escape(split), *both, s.positive, *figures, str(s.support), str(s.arguments))
+    return table
 
 
 def _summary(scores: Mapping[str, Scores]) -> Table:

@@ -35,7 +35,7 @@ def tune_global(truth: ArrayLike, probabilities: ArrayLike) -> float:
     lowest; of two middles the lower), the point furthest from where decisions start to change.
     """
     precision, recall = _curves(truth, probabilities)
-    return float(GRID[_middle_of_best(harmonic_mean(precision.mean(axis=1), recall.mean(axis=1)))])
+    return float(GRID[middle_of_best(harmonic_mean(precision.mean(axis=1), recall.mean(axis=1)))])
 
 
 def tune_per_category(truth: ArrayLike, probabilities: ArrayLike) -> np.ndarray:
@@ -46,7 +46,7 @@ def tune_per_category(truth: ArrayLike, probabilities: ArrayLike) -> np.ndarray:
     without a positive in the truth, which takes no part in the score, keeps the global threshold.
     """
     precision, recall = _curves(truth, probabilities)
-    start = _middle_of_best(harmonic_mean(precision.mean(axis=1), recall.mean(axis=1)))
+    start = middle_of_best(harmonic_mean(precision.mean(axis=1), recall.mean(axis=1)))
     scored = np.asarray(truth).any(axis=0)
     choice = np.full(scored.sum(), start)
     columns = np.arange(len(choice))
@@ -59,7 +59,7 @@ def tune_per_category(truth: ArrayLike, probabilities: ArrayLike) -> np.ndarray:
             f1 = harmonic_mean(
                 (precision[at].sum() + precision[:, c]) / len(columns), (recall[at].sum() + recall[:, c]) / len(columns)
             )
-            best = _middle_of_best(f1)
+            best = middle_of_best(f1)
             if f1[best] > f1[choice[c]] + _ROUNDING:
                 choice[c] = best
                 improved = True
@@ -93,7 +93,7 @@ def _curves(truth: ArrayLike, probabilities: ArrayLike) -> tuple[np.ndarray, np.
     return precision_recall(hits, predicted, truth.sum(axis=0))
 
 
-def _middle_of_best(values: np.ndarray) -> int:
+def middle_of_best(values: np.ndarray) -> int:
     """The index in the middle of the longest run of the highest value."""
     best = np.concatenate([[False], values >= values.max() - _ROUNDING, [False]])
     start, stop = np.flatnonzero(best[1:] & ~best[:-1]), np.flatnonzero(~best[1:] & best[:-1])

@@ -13,7 +13,7 @@ from jaxvalues.data.arguments import Argument
 from jaxvalues.data.batches import Tokens
 from jaxvalues.data.questions import QuestionTemplate, load_question_template
 from jaxvalues.data.synonyms import load_synonyms
-from jaxvalues.data.taxonomy import CATEGORIES
+from jaxvalues.data.task import VALUES, Task
 from jaxvalues.data.template import Template, load_template
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations.answer import Answer
@@ -54,12 +54,12 @@ class Formulation(Protocol):
         ...
 
 
-def load_texts(config: FormulationConfig) -> Template | QuestionTemplate:
+def load_texts(config: FormulationConfig, task: Task = VALUES) -> Template | QuestionTemplate:
     """The template of a config, with its descriptions, checked. Raises ConfigError."""
-    name = config.template or (config.kind if config.asks else "cls")
+    name = config.template or config.default_template(task.name)
     if not config.asks:
-        return load_template(name, config.descriptions)
-    return load_question_template(name, config.descriptions, masked=config.kind == "masked_choice")
+        return load_template(name, config.descriptions, task)
+    return load_question_template(name, config.descriptions, masked=config.kind == "masked_choice", task=task)
 
 
 def training_texts(
@@ -71,7 +71,7 @@ def training_texts(
     arguments = list(arguments)
     contexts = (template.context(argument) for argument in arguments)
     asked = arguments if not template.shares_context else arguments[:1]
-    questions = (t for argument in asked for c in range(len(CATEGORIES)) for t in template.question(c, argument))
+    questions = (t for argument in asked for c in range(len(template.labels)) for t in template.question(c, argument))
     if config.kind == "open_answer":
         words = chain.from_iterable(load_synonyms(config.synonyms).values())
     else:

@@ -16,7 +16,6 @@ import numpy as np
 from jaxvalues.data.arguments import STANCES, Argument
 from jaxvalues.data.batches import Asked, Tokens
 from jaxvalues.data.questions import QuestionTemplate
-from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations.rows import Row, Tokenizer, arrays, check_readable, fitting_rows, padded
 
@@ -47,7 +46,7 @@ class Asking:
 
     def __post_init__(self) -> None:
         empty = [Argument("", "", stance, "") for stance in STANCES]
-        needed = max(len(row) for category in range(len(CATEGORIES)) for row in self._rows(empty, category, {}))
+        needed = max(len(row) for category in range(self._count) for row in self._rows(empty, category, {}))
         needed += self.reserved
         if needed >= self.max_length:
             raise ConfigError(
@@ -76,12 +75,12 @@ class Asking:
         return Tokens(arrays(ids), asked_labels, len(set(long)), asked=asked)
 
     def _all_at_once(self, count: int) -> Asked:
-        everything = np.broadcast_to(np.arange(len(CATEGORIES)), (count, len(CATEGORIES)))
+        everything = np.broadcast_to(np.arange(self._count), (count, self._count))
         return Asked(np.arange(count), everything)
 
     def _one_by_one(self, count: int, pairs: Pairs | None) -> Asked:
         if pairs is None:
-            pairs = np.repeat(np.arange(count), len(CATEGORIES)), np.tile(np.arange(len(CATEGORIES)), count)
+            pairs = np.repeat(np.arange(count), self._count), np.tile(np.arange(self._count), count)
         return Asked(pairs[0], pairs[1][:, None], None, self.answers)
 
     def _fitting(self, arguments: Sequence[Argument], asked: Asked) -> tuple[list[Row], list[int]]:
@@ -89,7 +88,7 @@ class Asking:
         ids: list[Row] = [[]] * len(asked.argument)
         known = self._tokenize(self.template.context(argument) for argument in arguments)
         shortened = []
-        for category in range(len(CATEGORIES)):
+        for category in range(self._count):
             at = np.flatnonzero(asked.categories[:, 0] == category)
             rows_of = self._rows_of(category, known)
             rows, long = fitting_rows([arguments[i] for i in asked.argument[at]], rows_of, self._room)
@@ -100,6 +99,11 @@ class Asking:
 
     def _rows_of(self, category: int, known: dict[str, Row]) -> Callable[[Sequence[Argument]], list[Row]]:
         return lambda some: self._rows(some, category, known)
+
+    @property
+    def _count(self) -> int:
+        """How many questions there are about an argument."""
+        return len(self.template.labels)
 
     @cached_property
     def _tokenize(self) -> Tokenizer:
@@ -113,7 +117,7 @@ class Asking:
     @cached_property
     def _branch_rows(self) -> list[Row]:
         """The questions, each the end of its row."""
-        questions = [self.template.question(category, _NOBODY) for category in range(len(CATEGORIES))]
+        questions = [self.template.question(category, _NOBODY) for category in range(self._count)]
         ids = self._tokenize(text for question in questions for text in question)
         return [[*self._joined(question, ids), *self.after] for question in questions]
 

@@ -45,6 +45,11 @@ def export_hf(
     target, narrator = Path(target), Narrator(console or Console())
     check_new(target)
     folder, config = reopen(run, overrides)
+    if not folder.task.has_categories:
+        raise ConfigError(
+            f"data.task is {folder.task.name}, and only runs of the task values are exported to hf, with a card and "
+            "thresholds of the value categories"
+        )
     layer, num_layers = _pooled_layer(config, folder.hf_config())
     system, frozen, trainable = restore(folder, config, single_mesh())
 

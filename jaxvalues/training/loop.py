@@ -71,8 +71,8 @@ class Loop:
     """Trains from a state to the end of the last stage; only that one is evaluated.
 
     `restart` gives a state whose optimizer has seen nothing, for the start of every later stage. `evaluate` scores
-    trainable parameters on the held-out part; the step with the best `official_f1` is kept in `series.chosen` (or the
-    last step, as the config says).
+    trainable parameters on the held-out part; the step with the best score, the figure `chosen_by`, is kept in
+    `series.chosen` (or the last step, as the config says).
     """
 
     def __init__(
@@ -87,8 +87,10 @@ class Loop:
         segments: Grouping,
         writer: MetricsWriter | NoMetrics,
         console: Console,
+        chosen_by: str = "official_f1",
     ) -> None:
         self.config, self.batches, self.evaluate = config, batches, evaluate
+        self.chosen_by = chosen_by
         self.stages, self.restart = tuple(stages), restart
         self.series, self.segments, self.writer, self.console = series, segments, writer, console
         steps_per_epoch = batches.steps_per_epoch
@@ -148,11 +150,11 @@ class Loop:
         return memory
 
     def _remember(self, memory: Memory, step: int, values: dict[str, float], state: TrainState) -> None:
-        better = values["official_f1"] > memory.best_score
+        better = values[self.chosen_by] > memory.best_score
         memory.evaluated = step
         memory.stale = 0 if better else memory.stale + 1
         if better:
-            memory.best_score, memory.best_step = values["official_f1"], step
+            memory.best_score, memory.best_step = values[self.chosen_by], step
             if self.config.training.keep == "best":
                 self._choose(step, state, memory)
         self.writer.write(step, "held_out", values)

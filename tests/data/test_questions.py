@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from jaxvalues.data import questions, template
 from jaxvalues.data.arguments import AGAINST, IN_FAVOR, Argument, load_split
 from jaxvalues.data.descriptions import load_descriptions
 from jaxvalues.data.questions import QuestionTemplate, load_question_template
+from jaxvalues.data.task import STANCE
 from jaxvalues.data.taxonomy import CATEGORIES, category_index
 from jaxvalues.data.tokenizers import train_tokenizer
 from jaxvalues.errors import ConfigError
@@ -106,7 +108,8 @@ def test_without_any_descriptions_names_fill_the_slot() -> None:
 
 def test_every_template_that_comes_with_jaxvalues_is_of_one_kind() -> None:
     files = (resources.files("jaxvalues.data") / "templates").iterdir()
-    assert sorted(file.name for file in files) == sorted(f"{name}.txt" for name in (*template.OWN, *questions.OWN))
+    names = (*template.OWN, *questions.OWN, *questions.OF_STANCE)
+    assert sorted(file.name for file in files) == sorted(f"{name}.txt" for name in names)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +154,37 @@ def test_descriptions_given_twice_are_refused(tmp_path: Path) -> None:
 def test_an_unknown_template_lists_those_that_ask() -> None:
     with pytest.raises(ConfigError, match=r"known: masked_choice, answer, open_answer"):
         load_question_template("cls")
+
+
+def test_the_templates_of_the_stance_ask_once_and_do_not_show_it() -> None:
+    given = "Given the premise: whales  are {mask} tasty and the conclusion: We should ban {whaling}. "
+    given += "Does the premise support the conclusion?"
+    for name, text in (("stance_masked", f"{given} <mask>"), ("stance_answer", f"Question: {given} The answer is")):
+        template = load_question_template(name, task=STANCE)
+        assert whole(template, 0, ARGUMENT) == text
+        assert (template.labels, template.descriptions) == (STANCE.labels, ())
+
+
+def test_a_template_of_the_stance_reads_back_as_itself(tmp_path: Path) -> None:
+    for name in questions.OF_STANCE:
+        template = load_question_template(name, task=STANCE)
+        (tmp_path / "copy.txt").write_text(template.text)
+        assert replace(load_question_template(str(tmp_path / "copy.txt"), task=STANCE), name=name) == template
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{premise} {stance} {conclusion}", "the slot {stance} gives away what data.task stance asks for"),
+        ("{premise} {category}", "unknown slot {category}; known slots: premise, conclusion, mask"),
+        ("{premise}\nCategory\tDescription\n" + "".join(f"{c}\ta\n" for c in CATEGORIES), "holds descriptions of the"),
+    ],
+)
+def test_a_template_of_the_stance_has_nothing_of_values(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_question_template(str(tmp_path / "mine.txt"), task=STANCE)
+    assert said in str(error.value)
 
 
 def test_context_and_question_have_the_tokens_of_the_whole_text(real_data: Path) -> None:

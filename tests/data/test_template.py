@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from jaxvalues.data.arguments import AGAINST, IN_FAVOR, Argument
+from jaxvalues.data.task import STANCE
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.template import load_template
 from jaxvalues.errors import ConfigError
@@ -110,3 +111,11 @@ def test_an_unknown_template_lists_the_known_ones(tmp_path: Path) -> None:
     for name in ("clss", str(tmp_path)):
         with pytest.raises(ConfigError, match=r"known: cls, joined"):
             load_template(name)
+
+
+def test_a_template_of_the_stance_does_not_show_it() -> None:
+    (text,) = load_template("stance", task=STANCE).render(ARGUMENT)
+    assert text == "Given the premise: whales  are {sep} tasty and the conclusion: We should ban {whaling}."
+    for name in ("cls", "joined"):
+        with pytest.raises(ConfigError, match=rf"template {name}: the slot {{stance}} gives away"):
+            load_template(name, task=STANCE)

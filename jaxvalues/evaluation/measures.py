@@ -1,0 +1,39 @@
+"""By what each task is measured: values by the official score, a stance by its accuracy.
+
+Whatever is chosen (the best step, a tuned threshold) is chosen by the first figure of the scores' headline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxvalues.data.task import STANCE, VALUES, Task
+from jaxvalues.evaluation.accuracy import BinaryScores, score_binary, tune_accuracy
+from jaxvalues.evaluation.official import Scores, score
+from jaxvalues.evaluation.thresholds import tune_global
+
+TaskScores = Scores | BinaryScores
+
+
+class Measure(NamedTuple):
+    """How decisions of a task are scored, its scores are read back, and one threshold is tuned for them."""
+
+    score: Callable[[np.ndarray, np.ndarray], TaskScores]
+    from_json: Callable[[Mapping[str, Any]], TaskScores]
+    tune: Callable[[np.ndarray, np.ndarray], float]
+    chosen_by: str
+
+
+def measure_of(task: Task) -> Measure:
+    """The measure of a task."""
+    return _MEASURES[task.name]
+
+
+_MEASURES = {
+    VALUES.name: Measure(score, Scores.from_json, tune_global, "official_f1"),
+    STANCE.name: Measure(partial(score_binary, STANCE.labels[0]), BinaryScores.from_json, tune_accuracy, "accuracy"),
+}
