@@ -71,6 +71,8 @@ def check_same_run(folder: Path, config: Config, environment: dict[str, Any], te
     said += [
         f"other {name}" for what, name in (("base", "weights"), ("data", "data")) if before[what] != environment[what]
     ]
+    if "init_from" in environment and environment["init_from"] != before.get("init_from"):
+        said.append("other content of tuning.init_from")  # which only a run without checkpoints looks at again
     file = folder / TEMPLATE
     if not file.is_file() or file.read_text(encoding="utf-8") != template + "\n":
         said.append("other text in template or descriptions")

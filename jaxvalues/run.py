@@ -27,6 +27,7 @@ from jaxvalues.narration import Narrator
 from jaxvalues.network import count
 from jaxvalues.provenance import describe_environment, differences
 from jaxvalues.run_folder import RunFolder
+from jaxvalues.starting import find_origin
 from jaxvalues.training.compilation import Programs, enable_cache
 from jaxvalues.training.loop import Loop, Memory, Series
 from jaxvalues.training.losses import LossHyper, row_losses
@@ -69,9 +70,10 @@ def train(
     tokens = encode(system, parts.training, narrator, to_train=True)
     held_out_tokens = encode(system, parts.held_out, narrator)
 
-    # The run folder: a new one, or the same run's.
-    environment = describe_environment(config, base, parts)
-    folder = RunFolder.open(config, environment, system.hf_config, tokenizer, template.text)
+    # The run folder: a new one, which may start from what another run trained, or the same run's.
+    origin = find_origin(system, narrator)
+    made_of = describe_environment(config, base, parts) | origin.record, system.hf_config, tokenizer, template.text
+    folder = RunFolder.open(config, *made_of)
     if folder.is_finished:
         scores = folder.scores()
         narrator.say("this run is already finished: its scores are")
@@ -79,7 +81,7 @@ def train(
         return scores
 
     # The weights, what they make of the arguments once and for all, and the batches.
-    frozen, trainable = system.parts(base, config.seed)
+    frozen, trainable = origin.replace(*system.parts(base, config.seed))
     tokens, held_out_tokens = (system.with_features(frozen, trainable, some) for some in (tokens, held_out_tokens))
     batches = TrainingBatches(tokens, config.lengths, config.training.batch_size, config.seed, system.pad_id)
     narrator.start(base, system, (frozen, trainable), batches, len(parts.held_out))

@@ -18,7 +18,7 @@ from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import UserError
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.interop.new_folder import check_new, new_folder
-from jaxvalues.interop.to_hf import COPIED, OURS
+from jaxvalues.interop.predicting import COPIED, OURS
 from jaxvalues.models import content_hash, load_classifier, read_config
 from jaxvalues.narration import Narrator
 from jaxvalues.network import build_network
