@@ -29,7 +29,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 folder = "."  # this folder, or the model's name on the hub
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-settings = model.config.jaxvalues  # template, longest input, thresholds"""
+settings = model.config.jaxvalues  # template, longest input, thresholds
+categories = list(model.config.label2id)"""
 _IMPORT = """\
 jaxvalues itself makes a run of this folder again: `jaxvalues import FOLDER --out RUN`, then
 `jaxvalues predict RUN --input arguments.tsv`."""
@@ -45,7 +46,8 @@ base = $base
 with open(f"{folder}/jaxvalues.json", encoding="utf-8") as file:
     settings = json.load(file)  # template, longest input, thresholds, and what the base model is loaded with
 tokenizer = AutoTokenizer.from_pretrained(folder)
-model = PeftModel.from_pretrained($auto.from_pretrained(base, **settings["model"]), folder).eval()"""
+model = PeftModel.from_pretrained($auto.from_pretrained(base, **settings["model"]), folder).eval()
+categories = settings["categories"]"""
 # What a language model says to a question, as logits [V].
 _SAID = {
     "AutoModelForCausalLM": "model(input_ids=ids, attention_mask=mask).logits[0, -1]",
@@ -151,9 +153,9 @@ def _card(
     )
 
 
-def _text(name: str, **slots: str) -> str:
+def _text(file: str, /, **slots: str) -> str:
     """One of the texts beside this file, filled in."""
-    return Template(files("jaxvalues.interop").joinpath(name).read_text(encoding="utf-8")).substitute(slots)
+    return Template(files("jaxvalues.interop").joinpath(file).read_text(encoding="utf-8")).substitute(slots)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -86,9 +86,15 @@ def export_peft(
 
     # What else predicting takes.
     ours = for_predicting(config, system, folder.decision())
-    ours |= {"model_type": hf_config["model_type"], "auto_class": task.auto_class, "model": {}}
+    ours |= {
+        "categories": CATEGORIES,
+        "model_type": hf_config["model_type"],
+        "auto_class": task.auto_class,
+        "model": {},
+    }
     if kind == "classify":
-        ours["model"] = LABELS | head_settings(hf_config["model_type"], system.network.module)
+        of_labels = {key: LABELS[key] for key in ("num_labels", "problem_type")}
+        ours["model"] = of_labels | head_settings(hf_config["model_type"], system.network.module)
     else:
         ours |= _questions(config, system)
     tokenizer, is_random = folder.tokenizer(), config.model.config is not None
@@ -150,7 +156,6 @@ def _questions(config: Config, system: System) -> dict[str, Any]:
     """Questions as texts and ids to put together, and the words that answer them where each is one token."""
     asking, template = system.formulation.asking, system.template
     content = {
-        "categories": CATEGORIES,
         "context": template.before,
         "question": template.after,
         "descriptions": template.descriptions,

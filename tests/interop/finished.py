@@ -67,6 +67,7 @@ def finish(path: Path, config: Config, seed: int = 0) -> Finished:
     network = build_network(config, hf_config)
     params = drawn(jax.eval_shape(lambda: ungroup(network.init(jax.random.key(0)))), seed)
     _, trainable = network.tuning.init(jax.random.key(0), group(params, network.segments))
+    trainable |= drawn({name: tree for name, tree in trainable.items() if name not in params}, seed)  # what is added
     template, random = load_texts(config.formulation).text, np.random.default_rng(seed)
     folder = RunFolder(path)
     parts = load_parts(config.data.model_copy(update={"dir": None}))  # the sample's, wherever a test says it is
