@@ -18,6 +18,7 @@ from jaxvalues.config import Config, ModelConfig
 from jaxvalues.data.arguments import STANCES, Argument, Split
 from jaxvalues.data.batches import Slice, Tokens, collate, evaluation_plan, inputs_shape, model_inputs
 from jaxvalues.data.questions import QuestionTemplate
+from jaxvalues.data.synonyms import synonyms_text
 from jaxvalues.data.task import TASKS
 from jaxvalues.data.template import Template
 from jaxvalues.data.tokenizers import load_tokenizer, pad_id, train_tokenizer
@@ -27,6 +28,7 @@ from jaxvalues.formulations.rows import Tokenizer
 from jaxvalues.generation import greedy
 from jaxvalues.models import Outputs, content_hash, fetch, settled_config
 from jaxvalues.network import SOFT, build_network, resolve_dtype
+from jaxvalues.provenance import SYNONYMS, TEMPLATE
 from jaxvalues.training.compilation import Compiled, Executables, Programs
 from jaxvalues.training.loop import Stage
 from jaxvalues.training.losses import make_loss_hyper
@@ -280,6 +282,14 @@ class System:
     def predict(self, frozen: Params, trainable: Params, tokens: Tokens) -> np.ndarray:
         """The logits [n, C] that decide, by likelihood or by generation as the config says."""
         return (self.generated_logits if self._generates else self.logits)(frozen, trainable, tokens)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """What a run folder keeps of the texts that it reads, {file name: content}."""
+        texts = {TEMPLATE: self.template.text}
+        if self.config.formulation.kind == "open_answer":
+            texts[SYNONYMS] = synonyms_text(self.formulation.synonyms)
+        return texts
 
     @property
     def scored_by(self) -> str:

@@ -33,6 +33,7 @@ class Format(StrEnum):
     """What a run can be exported to."""
 
     hf = "hf"
+    peft = "peft"
 
 
 class Method(StrEnum):
@@ -223,19 +224,25 @@ def export(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Where things are, e.g. model.path=FOLDER.")
     ] = None,
     *,
-    to: Annotated[Format, typer.Option(help="hf: a folder that transformers loads, with tokenizer and model card.")],
+    to: Annotated[
+        Format,
+        typer.Option(help="hf: a classifier as a whole, for transformers; peft: what trained, as an adapter for PEFT."),
+    ],
 ) -> None:
     """Write a finished run for other libraries: network, tokenizer, thresholds, and a card that shows how to use them.
 
     \b
     Example: jaxvalues export runs/minilm-seed0 --to hf minilm-values
+             jaxvalues export runs/t5-base-bca-seed0 --to peft t5-base-bca-prompt
     """
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed on a device
     match to:
         case Format.hf:
-            os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed on a device
-            from jaxvalues.interop.to_hf import export_hf
+            from jaxvalues.interop.to_hf import export_hf as export_run
+        case Format.peft:
+            from jaxvalues.interop.to_peft import export_peft as export_run
 
-            export_hf(run, target, overrides=tuple(overrides or ()), console=console())
+    export_run(run, target, overrides=tuple(overrides or ()), console=console())
 
 
 @app.command("import")

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("jaxvalues", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "tokenizers", "numpy")
 
-TEMPLATE = "template.txt"
-"""In a run folder: the text of its template, descriptions included."""
+TEMPLATE, SYNONYMS = "template.txt", "synonyms.tsv"
+"""In a run folder: the text of its template, descriptions included; the words that open answers are searched for."""
 
 
 def describe_environment(config: Config, base: Base, parts: Parts) -> dict[str, Any]:
@@ -60,10 +61,10 @@ def checksum(split: Split) -> str:
     return digest.hexdigest()
 
 
-def check_same_run(folder: Path, config: Config, environment: dict[str, Any], template: str) -> None:
-    """Raise ConfigError, saying what differs, unless `folder` holds a run of this config, weights, data and template.
+def check_same_run(folder: Path, config: Config, environment: dict[str, Any], texts: Mapping[str, str]) -> None:
+    """Raise ConfigError, saying what differs, unless `folder` holds a run of this config, weights, data and `texts`.
 
-    A template can differ under the same name: it may be a user's file.
+    Texts, {file name: content}, can differ under the same name in the config: they may be a user's files.
     """
     changed = differences(load_config(folder / "config.yaml"), config)
     before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
@@ -71,9 +72,11 @@ def check_same_run(folder: Path, config: Config, environment: dict[str, Any], te
     said += [
         f"other {name}" for what, name in (("base", "weights"), ("data", "data")) if before[what] != environment[what]
     ]
-    file = folder / TEMPLATE
-    if not file.is_file() or file.read_text(encoding="utf-8") != template + "\n":
-        said.append("other text in template or descriptions")
+    if "init_from" in environment and environment["init_from"] != before.get("init_from"):
+        said.append("other content of tuning.init_from")  # which only a run without checkpoints looks at again
+    for name, text in texts.items():
+        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text + "\n":
+            said.append("other text in template or descriptions" if name == TEMPLATE else "other synonyms")
     if said:
         raise ConfigError(
             f"{folder} holds a run that differs ({'; '.join(said)}): give another output=FOLDER, or remove it"

@@ -27,7 +27,8 @@ from jaxvalues.formulations import load_texts
 from jaxvalues.narration import Narrator
 from jaxvalues.network import count
 from jaxvalues.provenance import describe_environment, differences
-from jaxvalues.run_folder import RunFolder
+from jaxvalues.run_folder import MadeOf, RunFolder
+from jaxvalues.starting import find_origin
 from jaxvalues.training.compilation import Programs, enable_cache
 from jaxvalues.training.loop import Loop, Memory, Series
 from jaxvalues.training.losses import LossHyper, row_losses
@@ -70,9 +71,10 @@ def train(
     tokens = encode(system, parts.training, narrator, to_train=True)
     held_out_tokens = encode(system, parts.held_out, narrator)
 
-    # The run folder: a new one, or the same run's.
-    environment = describe_environment(config, base, parts)
-    folder = RunFolder.open(config, environment, system.hf_config, tokenizer, template.text)
+    # The run folder: a new one, which may start from what another run trained, or the same run's.
+    origin = find_origin(system, narrator)
+    environment = describe_environment(config, base, parts) | origin.record
+    folder = RunFolder.open(config, MadeOf(environment, system.hf_config, tokenizer, system.texts))
     if folder.is_finished:
         scores = folder.scores()
         narrator.say("this run is already finished: its scores are")
@@ -80,7 +82,7 @@ def train(
         return scores
 
     # The weights, what they make of the arguments once and for all, and the batches.
-    frozen, trainable = system.parts(base, config.seed)
+    frozen, trainable = origin.replace(*system.parts(base, config.seed))
     tokens, held_out_tokens = (system.with_features(frozen, trainable, some) for some in (tokens, held_out_tokens))
     batches = TrainingBatches(tokens, config.lengths, config.training.batch_size, config.seed, system.pad_id)
     narrator.start(base, system, (frozen, trainable), batches, parts)
@@ -132,8 +134,7 @@ def train(
     held_out_scores = folder.write_predictions(replace(parts.held_out, name=HELD_OUT), probabilities, decision)
     scores = {}
     for split in parts.reported:
-        probabilities = sigmoid(system.predict(frozen, trainable, encode(system, split, narrator)))
-        result = folder.write_predictions(split, probabilities, decision)
+        result = write_split(split, system, (frozen, trainable), folder=folder, decision=decision, narrator=narrator)
         if result is None:
             narrator.unscored(split)
         else:
@@ -182,13 +183,12 @@ def predict(
     system, frozen, trainable = restore(folder, config, mesh)
 
     # What comes out.
-    probabilities = sigmoid(system.predict(frozen, trainable, encode(system, data, narrator)))
     decision, target = folder.decision(), folder
     if out is not None and Path(out).resolve() != folder.path.resolve():
         target = RunFolder(out, folder.task)
         target.path.mkdir(parents=True, exist_ok=True)
         target.write_decision(Decision(decision.thresholds, f"taken from {folder.path}"))
-    result = target.write_predictions(data, probabilities, decision)
+    result = write_split(data, system, (frozen, trainable), folder=target, decision=decision, narrator=narrator)
     if result is not None:
         render_scores({data.name: result}, narrator.console)
     elif file is None:
@@ -216,7 +216,7 @@ def restore(folder: RunFolder, config: Config, mesh: Mesh) -> tuple[System, Para
 
     Raises UserError if model.path holds other weights now than those the run started from.
     """
-    system = System(folder.with_template(config), folder.hf_config(), folder.tokenizer(), mesh)
+    system = System(folder.with_texts(config), folder.hf_config(), folder.tokenizer(), mesh)
     trainable, _ = folder.restore_chosen(system)
     frozen: Params = {}
     if system.network.abstract_parts()[0]:
@@ -236,6 +236,20 @@ def start_process(config: Config, console: Console | None) -> Narrator:
     narrator = Narrator((console or Console()) if is_main() else Console(quiet=True))
     narrator.process(cache)
     return narrator
+
+
+def write_split(
+    split: Split,
+    system: System,
+    weights: tuple[Params, Params],
+    *,
+    folder: RunFolder,
+    decision: Decision,
+    narrator: Narrator,
+) -> TaskScores | None:
+    """Predict a split with `weights` (frozen, trainable), write both files of it, and score it if it has labels."""
+    probabilities = sigmoid(system.predict(*weights, encode(system, split, narrator)))
+    return folder.write_predictions(split, probabilities, decision)
 
 
 def encode(system: System, split: Split, narrator: Narrator, to_train: bool = False) -> Tokens:

@@ -1,6 +1,6 @@
 """The run folder: all that a run leaves behind, and all that is needed to go on with it or to predict.
 
-config.yaml · environment.json · template.txt · model/config.json · tokenizer/   what it is made of, written first
+config.yaml · environment.json · template.txt · synonyms.tsv · model/config.json · tokenizer/   what it is made of, first
 checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/           while it trains
 thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv            what it decides
 scores.json                                                                      last: the run is finished
@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
@@ -30,7 +30,7 @@ from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.evaluation.predictions import Predictions, read_thresholds, write_thresholds
 from jaxvalues.evaluation.thresholds import decide
-from jaxvalues.provenance import TEMPLATE, check_same_run, write_json
+from jaxvalues.provenance import SYNONYMS, TEMPLATE, check_same_run, write_json
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.processes import is_main
 
@@ -40,6 +40,16 @@ if TYPE_CHECKING:
 
     from jaxvalues.assembly import System
     from jaxvalues.tuning import Params
+
+
+class MadeOf(NamedTuple):
+    """What a run is made of besides its config: versions and checksums, the network's config, the tokenizer, and the
+    texts that it reads, {file name: content}: the template with its descriptions, synonyms."""
+
+    environment: dict[str, Any]
+    hf_config: dict[str, Any]
+    tokenizer: PreTrainedTokenizerBase
+    texts: dict[str, str]
 
 
 class RunFolder:
@@ -52,44 +62,28 @@ class RunFolder:
         self.path, self.task = Path(path), task
 
     @classmethod
-    def open(
-        cls,
-        config: Config,
-        environment: dict[str, Any],
-        hf_config: dict[str, Any],
-        tokenizer: PreTrainedTokenizerBase,
-        template: str,
-    ) -> RunFolder:
-        """Make the folder of a config, or check that the one there belongs to the same run (ConfigError if not).
-
-        `template` is the text of its template, descriptions included.
-        """
+    def open(cls, config: Config, made_of: MadeOf) -> RunFolder:
+        """Make the folder of a config, or check that the one there belongs to the same run (ConfigError if not)."""
         folder = cls(config.folder, TASKS[config.data.task])
         if folder.is_ensemble:
             raise ConfigError(f"{folder.path} holds an ensemble: give another output=FOLDER, or remove it")
         if (folder.path / "config.yaml").exists():
-            check_same_run(folder.path, config, environment, template)
+            check_same_run(folder.path, config, made_of.environment, made_of.texts)
         elif is_main():
-            folder.create(config, environment, hf_config, tokenizer, template)
+            folder.create(config, made_of)
         return folder
 
-    def create(
-        self,
-        config: Config,
-        environment: dict[str, Any],
-        hf_config: dict[str, Any],
-        tokenizer: PreTrainedTokenizerBase,
-        template: str,
-    ) -> None:
+    def create(self, config: Config, made_of: MadeOf) -> None:
         """Make the folder and write what the run is made of."""
         try:
             (self.path / "model").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"output: the run folder {self.path} cannot be made ({error.strerror})") from None
-        tokenizer.save_pretrained(self.path / "tokenizer")
-        (self.path / TEMPLATE).write_text(template + "\n", encoding="utf-8")
-        write_json(self.path / "model/config.json", hf_config)
-        write_json(self.path / "environment.json", environment)
+        made_of.tokenizer.save_pretrained(self.path / "tokenizer")
+        for name, text in made_of.texts.items():
+            (self.path / name).write_text(text + "\n", encoding="utf-8")
+        write_json(self.path / "model/config.json", made_of.hf_config)
+        write_json(self.path / "environment.json", made_of.environment)
         self.write_config(config)  # last: a folder with a config is complete
 
     def write_config(self, config: Config) -> None:
@@ -118,9 +112,11 @@ class RunFolder:
     def config(self, overrides: Iterable[str] = ()) -> Config:
         return load_config(self.path / "config.yaml", tuple(overrides))
 
-    def with_template(self, config: Config) -> Config:
+    def with_texts(self, config: Config) -> Config:
         """The config, with the texts the run was trained with in place of those that bear their names by now."""
         texts = {"template": str(self.path / TEMPLATE), "descriptions": None}
+        if (self.path / SYNONYMS).is_file():
+            texts["synonyms"] = str(self.path / SYNONYMS)
         return config.model_copy(update={"formulation": config.formulation.model_copy(update=texts)})
 
     def environment(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Asked:
     def inputs(self, rows: np.ndarray) -> Batch:
         """What these rows add to a batch: `categories` [B, K], `question_ids` [B, K, S] and `answer_ids` [B, K, A, R],
         each with its mask."""
-        categories = self.categories[rows]
+        categories = self.categories[rows].astype(np.int32)
         added = {"categories": categories}
         for name, table in (("question", self.questions), ("answer", self.answers)):
             if table is not None:

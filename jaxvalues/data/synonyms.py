@@ -49,6 +49,12 @@ def load_synonyms(path: str | Path | None = None) -> dict[str, tuple[str, ...]]:
     return synonyms
 
 
+def synonyms_text(synonyms: Mapping[str, Sequence[str]]) -> str:
+    """The text of a file that `load_synonyms` reads as these."""
+    rows = (HEADER, *((name, ", ".join(words)) for name, words in synonyms.items()))
+    return "\n".join(map("\t".join, rows))
+
+
 def stems_of(text: str) -> Stems:
     """The stems of a text's words, in turn: Porter's English stemmer (Snowball), case-folded."""
     return tuple(_STEMMER.stemWords(_WORD.findall(text.casefold().replace("\u2019", "'"))))

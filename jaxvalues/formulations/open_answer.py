@@ -75,7 +75,7 @@ class OpenAnswer:
 
     @property
     def constants(self) -> tuple[int, ...]:
-        return ()
+        return (self.asking.tokenizer.eos_token_id,)
 
     def encode(
         self, arguments: Sequence[Argument], labels: np.ndarray | None = None, pairs: Pairs | None = None

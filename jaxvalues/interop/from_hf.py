@@ -18,12 +18,12 @@ from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import UserError
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.interop.new_folder import check_new, new_folder
-from jaxvalues.interop.to_hf import COPIED, OURS
+from jaxvalues.interop.predicting import COPIED, OURS
 from jaxvalues.models import content_hash, load_classifier, read_config
 from jaxvalues.narration import Narrator
 from jaxvalues.network import build_network
-from jaxvalues.provenance import write_json
-from jaxvalues.run_folder import RunFolder
+from jaxvalues.provenance import TEMPLATE, write_json
+from jaxvalues.run_folder import MadeOf, RunFolder
 
 
 def import_hf(source: str | Path, out: str | Path, *, console: Console | None = None) -> None:
@@ -54,7 +54,7 @@ def import_hf(source: str | Path, out: str | Path, *, console: Console | None = 
 
     with new_folder(out) as partial:
         folder = RunFolder(partial)
-        folder.create(config, environment, hf_config, load_tokenizer(source), ours["template"])
+        folder.create(config, MadeOf(environment, hf_config, load_tokenizer(source), {TEMPLATE: ours["template"]}))
         folder.write_decision(decision)
         with closing(folder.chosen()) as chosen:
             chosen.save(scores["step"], trainable, network.segments, {"best_step": scores["step"]})

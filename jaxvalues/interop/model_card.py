@@ -22,33 +22,124 @@ _HEAD_BELOW_TANH = """\
   suits this one."""
 
 
+_LOAD_NETWORK = """\
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+folder = "."  # this folder, or the model's name on the hub
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+settings = model.config.jaxvalues  # template, longest input, thresholds
+categories = list(model.config.label2id)"""
+_IMPORT = """\
+jaxvalues itself makes a run of this folder again: `jaxvalues import FOLDER --out RUN`, then
+`jaxvalues predict RUN --input arguments.tsv`."""
+_LOAD_ADAPTER = """\
+import json
+
+import torch
+from peft import PeftModel
+from transformers import $auto, AutoTokenizer
+
+folder = "."  # this folder
+base = $base
+with open(f"{folder}/jaxvalues.json", encoding="utf-8") as file:
+    settings = json.load(file)  # template, longest input, thresholds, and what the base model is loaded with
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = PeftModel.from_pretrained($auto.from_pretrained(base, **settings["model"]), folder).eval()
+categories = settings["categories"]"""
+# What a language model says to a question, as logits [V].
+_SAID = {
+    "AutoModelForCausalLM": "model(input_ids=ids, attention_mask=mask).logits[0, -1]",
+    "AutoModelForMaskedLM": "model(input_ids=ids, attention_mask=mask).logits[0, row.index(tokenizer.mask_token_id)]",
+    "AutoModelForSeq2SeqLM": """\
+model(
+                input_ids=ids,
+                attention_mask=mask,
+                decoder_input_ids=torch.tensor([[settings["decoder_start_token_id"]]]),
+            ).logits[0, -1]""",
+}
+
+
 def model_card(folder: Path) -> str:
-    """The card of an exported folder, from what its config.json and scores.json say."""
-    hf_config, results = (
-        json.loads((folder / name).read_text(encoding="utf-8")) for name in ("config.json", "scores.json")
+    """The card of an exported network, from what its config.json and scores.json say."""
+    hf_config = _read(folder / "config.json")
+    ours, architecture = hf_config["jaxvalues"], hf_config["architectures"][0]
+    has_tanh = hf_config.get("pooler_hidden_act") != "linear"
+    return _card(
+        folder,
+        ours,
+        metadata={"library_name": "transformers", "pipeline_tag": "text-classification"},
+        base=ours["config"]["model"]["path"],
+        what=f"A {architecture.removesuffix('ForSequenceClassification')} classifier",
+        usage=_text("usage_classify.md", load=_LOAD_NETWORK, note=_IMPORT),
+        head=_HEAD_BELOW_TANH.format(architecture=architecture) if has_tanh else "",
     )
-    ours = hf_config["jaxvalues"]
-    config = ours["config"]
+
+
+def adapter_card(folder: Path) -> str:
+    """The card of an exported adapter, from what its adapter_config.json, jaxvalues.json and scores.json say."""
+    adapter, ours = _read(folder / "adapter_config.json"), _read(folder / "jaxvalues.json")
+    kind, name, auto = ours["config"]["formulation"]["kind"], adapter["base_model_name_or_path"], ours["auto_class"]
+    if ours["config"]["model"]["config"]:
+        base, note = 'f"{folder}/base"  # random weights, drawn by jaxvalues: they are nowhere else', ""
+    elif ours["config"]["model"]["path"]:
+        base, note = f'"{name}"  # its name on the hub', ""
+    else:
+        base, note = f'"{name}"  # where that folder is', f"The base model is a checkpoint called `{name}` there."
+    load = Template(_LOAD_ADAPTER).substitute(auto=auto, base=base)
+    if kind == "classify":
+        usage = _text("usage_classify.md", load=load, note=note)
+    elif "words" in ours:
+        usage = _text("usage_answer.md", load=load, note=note, said=_SAID[auto])
+    else:
+        how = "the likelihood of the synonyms" if kind == "open_answer" else "words of several tokens, or calibrated"
+        note += (
+            f"\n\nThis run's answers are scored by {how}: `jaxvalues predict` shows how much of each category it finds."
+        )
+        usage = f"```python\n{load}\n```\n\n{note.strip()}"
+    return _card(
+        folder,
+        ours,
+        metadata={"library_name": "peft"},
+        base=name if ours["config"]["model"]["path"] else None,
+        what=f"An adapter ({adapter['peft_type']}) for a {ours['model_type']} model",
+        usage=usage,
+        head="",
+    )
+
+
+def _card(
+    folder: Path,
+    ours: Mapping[str, Any],
+    *,
+    metadata: dict[str, str],
+    base: str | None,
+    what: str,
+    usage: str,
+    head: str,
+) -> str:
+    """What all cards have in common, around `usage`."""
+    config, results = ours["config"], _read(folder / "scores.json")
     model, is_sample = config["model"], config["data"]["source"] == "sample"
-    architecture = hf_config["architectures"][0]
     splits = {name: Scores.from_json(entry) for name, entry in results["splits"].items()}
     splits["held out"] = Scores.from_json(results["held_out"])
     metadata = {
         "language": "en",
-        "library_name": "transformers",
-        "pipeline_tag": "text-classification",
+        **metadata,
         "tags": ["human-values", "argument-mining", "multi-label-classification", "jaxvalues"],
         **({} if is_sample else {"datasets": ["webis/Touche23-ValueEval"]}),
         "metrics": ["f1", "precision", "recall"],
-        **({"base_model": model["path"]} if model["path"] else {}),
+        **({"base_model": base} if base else {}),
     }
-    text = files("jaxvalues.interop").joinpath("model_card.md").read_text(encoding="utf-8")
-    return Template(text).substitute(
+    return _text(
+        "model_card.md",
         metadata=_yaml(metadata),
         name=config["name"],
-        model_type=architecture.removesuffix("ForSequenceClassification"),
+        what=what,
+        usage=usage.strip(),
         version=ours["version"],
-        origin=_RANDOM if model["config"] else model["path"] or "a pretrained encoder",
+        origin=_RANDOM if model["config"] else base or "a pretrained model",
         scores=_summary(splits),
         decision=ours["decision"],
         categories=_categories(splits, ours["thresholds"]),
@@ -57,11 +148,18 @@ def model_card(folder: Path) -> str:
         held_out=_held_out(config["data"]),
         config=_yaml(config),
         dtype=model["dtype"],
-        head=""
-        if hf_config.get("pooler_hidden_act") == "linear"
-        else _HEAD_BELOW_TANH.format(architecture=architecture),
+        head=head,
         data_licence="of that sample is Apache-2.0" if is_sample else "of the data is CC BY-SA 4.0",
     )
+
+
+def _text(file: str, /, **slots: str) -> str:
+    """One of the texts beside this file, filled in."""
+    return Template(files("jaxvalues.interop").joinpath(file).read_text(encoding="utf-8")).substitute(slots)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _held_out(data: Mapping[str, Any]) -> str:

@@ -11,27 +11,20 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-import jaxvalues
 from jaxvalues.config import Config, parse_config
-from jaxvalues.data.taxonomy import CATEGORIES
-from jaxvalues.data.template import STANCES
 from jaxvalues.errors import ConfigError
 from jaxvalues.interop.model_card import model_card
 from jaxvalues.interop.new_folder import check_new, new_folder
-from jaxvalues.models import hub_name, save_classifier, ungroup
-from jaxvalues.models.stack import hidden_indices
+from jaxvalues.interop.predicting import COPIED, DROPPED, LABELS, OURS, check_task, for_predicting, pooled_layer
+from jaxvalues.models import save_classifier, ungroup
 from jaxvalues.narration import Narrator
 from jaxvalues.network import build_network
 from jaxvalues.run import reopen, restore
 from jaxvalues.training.sharding import single_mesh
-
-OURS = "jaxvalues"  # our key in config.json
-COPIED = ("environment.json", "scores.json")
-DROPPED = ("_name_or_path", "torch_dtype", "auto_map")  # of a base model's config.json: places, and another dtype
+from jaxvalues.tuning.peft_folder import TYPES
 
 
 def export_hf(
@@ -45,15 +38,12 @@ def export_hf(
     target, narrator = Path(target), Narrator(console or Console())
     check_new(target)
     folder, config = reopen(run, overrides)
-    if not folder.task.has_categories:
-        raise ConfigError(
-            f"data.task is {folder.task.name}, and only runs of the task values are exported to hf, with a card and "
-            "thresholds of the value categories"
-        )
-    layer, num_layers = _pooled_layer(config, folder.hf_config())
+    check_task(folder.task, "hf")
+    _check_is_classifier(config)
+    layer, num_layers = pooled_layer(config, folder.hf_config(), "hf")
     system, frozen, trainable = restore(folder, config, single_mesh())
 
-    # The network, without the layers above the one that is pooled.
+    # The network with what a method added merged into its matrices, without the layers above the one that is pooled.
     params = ungroup(system.network.tuning.bind(frozen, trainable).params)
     params["encoder"]["layers"] = {str(i): params["encoder"]["layers"][str(i)] for i in range(layer)}
     config = _without_layers(config, num_layers - layer, layer)
@@ -62,23 +52,11 @@ def export_hf(
     module = build_network(config, hf_config).module
 
     # What else transformers must know, and what it has no place for.
-    decision = folder.decision()
     hf_config |= {
         "hidden_dropout_prob": module.encoder.config.hidden_dropout_prob,
         "attention_probs_dropout_prob": module.encoder.config.attention_probs_dropout_prob,
-        "num_labels": len(CATEGORIES),
-        "id2label": {str(i): name for i, name in enumerate(CATEGORIES)},
-        "label2id": {name: i for i, name in enumerate(CATEGORIES)},
-        "problem_type": "multi_label_classification",
-        OURS: {
-            "version": jaxvalues.__version__,
-            "template": system.template.text,
-            "stances": STANCES,
-            "max_length": config.data.max_length,
-            "thresholds": decision.thresholds.tolist(),
-            "decision": decision.how,
-            "config": _without_places(config),
-        },
+        **LABELS,
+        OURS: for_predicting(config, system, folder.decision()),
     }
     with new_folder(target) as partial:
         folder.tokenizer().save_pretrained(partial)
@@ -91,22 +69,17 @@ def export_hf(
     narrator.say(f"wrote {target}, a model for transformers; its README.md shows how to use it")
 
 
-def _pooled_layer(config: Config, hf_config: dict[str, Any]) -> tuple[int, int]:
-    """The layer whose first token a run classifies, and how many there are; ConfigError where it is not as simple."""
-    num_layers, pooling = build_network(config, hf_config).num_layers, config.formulation.pooling
-    layer = hidden_indices(pooling.layers[:1], num_layers)[0]
-    if pooling.over != "cls":
-        cause = f"over is {pooling.over}"
-    elif len(pooling.layers) > 1:
-        cause = f"layers is {list(pooling.layers)}, several"
-    elif layer == 0:
-        cause = f"layers is {list(pooling.layers)}, the embeddings"
-    else:
-        return layer, num_layers
-    raise ConfigError(
-        f"formulation.pooling.{cause}, but transformers' classifiers see the first token of one layer: only a run "
-        "trained with formulation.pooling.over=cls and one of the layers can be exported to hf"
-    )
+def _check_is_classifier(config: Config) -> None:
+    """Raise ConfigError for a run whose network, with what trained in it, is none of transformers' classifiers."""
+    kind, method = config.formulation.kind, config.tuning.method
+    if config.formulation.asks:
+        hint = f": tuning.method {method} can be exported with --to peft" if method in TYPES else ""
+        raise ConfigError(f"formulation.kind {kind} has no classifier, and --to hf writes classifiers{hint}")
+    if method in ("prompt", "p_tuning", "prefix"):
+        raise ConfigError(
+            f"tuning.method {method} adds vectors to the input or to the layers, for which transformers' classifiers "
+            "have no place: only a run that trained weights can be exported to hf"
+        )
 
 
 def _without_layers(config: Config, dropped: int, kept: int) -> Config:
@@ -120,17 +93,3 @@ def _without_layers(config: Config, dropped: int, kept: int) -> Config:
     if config.model.config is not None:
         tree["model"]["config"]["num_hidden_layers"] = kept
     return parse_config(tree)
-
-
-def _without_places(config: Config) -> dict[str, Any]:
-    """The config as a tree, without the folders and the devices of this machine; names on the hub stay."""
-    tree = config.model_dump(mode="json", exclude={"output", "mesh", "logging", "runtime", "ensemble"})
-    model, formulation = tree["model"], tree["formulation"]
-    del tree["data"]["dir"]
-    for key in ("path", "tokenizer"):
-        model[key] = model[key] and hub_name(model[key])
-    if model["config"] is not None:
-        model["config"] = {key: value for key, value in model["config"].items() if key not in DROPPED}
-    for key in ("template", "descriptions"):
-        formulation[key] = formulation[key] and Path(formulation[key]).name
-    return tree

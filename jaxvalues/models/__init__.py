@@ -16,7 +16,7 @@ from jaxvalues.models.loading import (
     save_model,
 )
 from jaxvalues.models.mlm import MaskedLM, build_masked_lm, init_masked_lm, load_masked_lm, save_masked_lm
-from jaxvalues.models.sequence_classification import load_classifier, save_classifier
+from jaxvalues.models.sequence_classification import head_modules, head_settings, load_classifier, save_classifier
 from jaxvalues.models.t5 import T5, Prefix, Prompt
 from jaxvalues.models.t5_checkpoint import build_t5, init_t5, load_t5, save_t5, settled_config
 from jaxvalues.models.weights import content_hash
@@ -40,6 +40,8 @@ __all__ = [
     "empty_cache",
     "fetch",
     "group",
+    "head_modules",
+    "head_settings",
     "hub_name",
     "init_causal_lm",
     "init_masked_lm",

@@ -24,7 +24,7 @@ import numpy as np
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.classifier import Classifier
-from jaxvalues.models.conversion import Table, dense, to_params, to_tensors
+from jaxvalues.models.conversion import Rule, Table, dense, to_params, to_tensors
 from jaxvalues.models.layout import ungroup
 from jaxvalues.models.loading import ARCHITECTURES, abstract_params, read_config
 from jaxvalues.models.weights import open_tensors, save_tensors
@@ -57,18 +57,24 @@ NAMINGS: dict[str, Naming] = {
 def save_classifier(folder: Path, config: Mapping[str, Any], module: Classifier, params: Any) -> None:
     """Write a classifier over the first token of the last layer: config.json (`config` and the head's settings) and
     model.safetensors. `params` are {"encoder", "head"}; multiple heads become the one matrix that they are."""
-    encoder, naming = module.encoder.config, NAMINGS[config["model_type"]]
-    epsilon = _epsilon(naming, params["encoder"], encoder.num_layers)
-    kernel = np.asarray(params["head"]["kernel"], np.float32)
-    head = {
-        "dense": {"kernel": _scaled_identity(epsilon, encoder.hidden_size), "bias": np.zeros(encoder.hidden_size)},
-        "out": {"kernel": _turn(module, kernel) / epsilon, "bias": params["head"]["bias"]},
-    }
-    tensors = to_tensors({"encoder": params["encoder"], "head": head}, _table(config["model_type"]))
-    save_tensors(folder, tensors)
-    content = {**config, "architectures": [naming.architecture], "dtype": "float32"}
-    content |= _head_settings(config["model_type"], encoder.hidden_size, module.dropout_rate)
+    model_type = config["model_type"]
+    params = {"encoder": params["encoder"], "head": _dense_and_out(model_type, module, params)}
+    save_tensors(folder, to_tensors(params, _table(model_type)))
+    content = {**config, "architectures": [NAMINGS[model_type].architecture], "dtype": "float32"}
+    content |= head_settings(model_type, module)
     (folder / "config.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def head_modules(model_type: str, module: Classifier, params: Any) -> dict[str, dict[str, np.ndarray]]:
+    """The head of a classifier over the first token of the last layer as transformers' modules around the encoder have
+    it: {module: {name of a tensor in it: array}}. `params` are as in `save_classifier`."""
+    naming = NAMINGS[model_type]
+    tensors = to_tensors({"head": _dense_and_out(model_type, module, params)}, Table(_head_rules(naming)))
+    modules = dict.fromkeys((naming.dense.removesuffix(".dense"), naming.classifier.removesuffix(".out_proj")))
+    return {
+        at: {name.removeprefix(f"{at}."): tensor for name, tensor in tensors.items() if name.startswith(f"{at}.")}
+        for at in modules
+    }
 
 
 def load_classifier(folder: Path, module: Classifier) -> dict[str, Any]:
@@ -107,21 +113,38 @@ def _table(model_type: str) -> Table:
         dataclasses.replace(rule, hf=naming.encoder + rule.hf, path=f"encoder/{rule.path}")
         for rule in ARCHITECTURES[model_type].table.rules
     )
-    return Table((*encoder, *dense(naming.dense, "head/dense"), *dense(naming.classifier, "head/out")))
+    return Table((*encoder, *_head_rules(naming)))
 
 
-def _head_settings(model_type: str, size: int, rate: float) -> dict[str, Any]:
+def _head_rules(naming: Naming) -> tuple[Rule, ...]:
+    return *dense(naming.dense, "head/dense"), *dense(naming.classifier, "head/out")
+
+
+def _dense_and_out(model_type: str, module: Classifier, params: Any) -> dict[str, Any]:
+    """Our head as the two layers that transformers has."""
+    encoder = module.encoder.config
+    epsilon = _epsilon(NAMINGS[model_type], params["encoder"], encoder.num_layers)
+    kernel = np.asarray(params["head"]["kernel"], np.float32)
+    return {
+        "dense": {"kernel": _scaled_identity(epsilon, encoder.hidden_size), "bias": np.zeros(encoder.hidden_size)},
+        "out": {"kernel": _turn(module, kernel) / epsilon, "bias": params["head"]["bias"]},
+    }
+
+
+def head_settings(model_type: str, module: Classifier) -> dict[str, Any]:
     """The config's keys of the head, such that its dropout is ours: once, of the vector that the classifier sees.
 
     RoBERTa drops before the dense layer and after it; two independent masks that keep √(1 − rate) each are one that
     keeps 1 − rate. (With multiple heads each category had a mask of its own, which transformers has not.)
     """
+    rate = module.dropout_rate
     match model_type:
         case "bert":
             return {"classifier_dropout": rate}
         case "roberta" | "xlm-roberta":
             return {"classifier_dropout": 1 - math.sqrt(1 - rate)}
         case _:
+            size = module.encoder.config.hidden_size
             plain = {"pooler_hidden_act": "linear", "pooler_hidden_size": size, "pooler_dropout": 0.0}
             return {**plain, "cls_dropout": rate}
 

@@ -10,18 +10,20 @@ import jax
 import numpy as np
 import tiny
 
-from jaxvalues.assembly import System, build_network, find_base, fit_to_tokenizer
+from jaxvalues.assembly import System, find_base, fit_to_tokenizer
 from jaxvalues.config import Config
 from jaxvalues.data.arguments import Split, load_split
 from jaxvalues.data.batches import Slice, collate
-from jaxvalues.data.template import load_template
+from jaxvalues.data.held_out import load_parts
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.official import score
+from jaxvalues.formulations import load_texts
 from jaxvalues.models import ungroup
 from jaxvalues.models.layout import group
-from jaxvalues.provenance import describe_environment
+from jaxvalues.network import build_network
+from jaxvalues.provenance import TEMPLATE, describe_environment
 from jaxvalues.run import restore
-from jaxvalues.run_folder import RunFolder
+from jaxvalues.run_folder import MadeOf, RunFolder
 from jaxvalues.training.sharding import single_mesh
 
 SIZES = {**tiny.ROBERTA, "vocab_size": 2000, "pad_token_id": 1}
@@ -65,10 +67,13 @@ def finish(path: Path, config: Config, seed: int = 0) -> Finished:
     network = build_network(config, hf_config)
     params = drawn(jax.eval_shape(lambda: ungroup(network.init(jax.random.key(0)))), seed)
     _, trainable = network.tuning.init(jax.random.key(0), group(params, network.segments))
-    formulation, random = config.formulation, np.random.default_rng(seed)
-    template = load_template(formulation.template, formulation.descriptions).text
+    trainable |= drawn({name: tree for name, tree in trainable.items() if name not in params}, seed)  # what is added
+    template, random = load_texts(config.formulation).text, np.random.default_rng(seed)
     folder = RunFolder(path)
-    folder.create(config, describe_environment(config, base, {}), hf_config, tiny.tokenizer(), template)
+    parts = load_parts(config.data.model_copy(update={"dir": None}))  # the sample's, wherever a test says it is
+    folder.create(
+        config, MadeOf(describe_environment(config, base, parts), hf_config, tiny.tokenizer(), {TEMPLATE: template})
+    )
     with closing(folder.chosen()) as chosen:
         chosen.save(7, trainable, network.segments, {"best_step": 7})
     decision = Decision(random.integers(10, 90, 20) / 100, "drawn thresholds")
