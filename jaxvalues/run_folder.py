@@ -1,6 +1,6 @@
 """The run folder: all that a run leaves behind, and all that is needed to go on with it or to predict.
 
-config.yaml · environment.json · template.txt · synonyms.tsv · model/config.json · tokenizer/   what it is made of, first
+config.yaml · environment.json · template.txt · synonyms.tsv · model/config.json · tokenizer/ made of; first
 checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/           while it trains
 thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv            what it decides
 scores.json                                                                      last: the run is finished
