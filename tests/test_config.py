@@ -54,20 +54,6 @@ def read(file: Path, *changes: str) -> Config:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_yes_and_no_are_words_and_true_is_not(tmp_path: Path) -> None:
-    path, again = tmp_path / "x.yaml", tmp_path / "again.yaml"
-    path.write_text(
-        "model: {path: x, remat: true}\n"
-        "formulation: {kind: answer, verbalizer: {yes: [Yes, Sure], no: [No], soft: false}}"
-    )
-    config = load_config(path, ["formulation.verbalizer.no=[No, Never]"])
-    assert config.formulation.verbalizer.yes == ("Yes", "Sure")
-    assert config.formulation.verbalizer.no == ("No", "Never")
-    assert config.model.remat is True
-    again.write_text(config.to_yaml())
-    assert load_config(again) == config
-
-
 def test_every_config_file_traces_at_full_size(file: Path) -> None:
     """One training step and one evaluation of every member, with abstract arrays: all fits, nothing is computed."""
     runs = runs_of(read(file, "model.scan=true"))  # which traces one layer instead of 24
@@ -274,3 +260,17 @@ def test_placeholders_of_the_run_folder_are_filled_in() -> None:
 def test_the_lengths_end_with_the_longest_input() -> None:
     assert tiny.config({"data": {"max_length": 40, "buckets": [16, 32, 64]}}).lengths == (16, 32, 40)
     assert tiny.config({"data": {"max_length": 64, "buckets": [16, 64]}}).lengths == (16, 64)
+
+
+def test_yes_and_no_are_words_and_true_is_not(tmp_path: Path) -> None:
+    path, again = tmp_path / "x.yaml", tmp_path / "again.yaml"
+    path.write_text(
+        "model: {path: x, remat: true}\n"
+        "formulation: {kind: answer, verbalizer: {yes: [Yes, Sure], no: [No], soft: false}}"
+    )
+    config = load_config(path, ["formulation.verbalizer.no=[No, Never]"])
+    assert config.formulation.verbalizer.yes == ("Yes", "Sure")
+    assert config.formulation.verbalizer.no == ("No", "Never")
+    assert config.model.remat is True
+    again.write_text(config.to_yaml())
+    assert load_config(again) == config
