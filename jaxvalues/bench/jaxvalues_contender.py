@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -51,7 +52,9 @@ class Jaxvalues:
 
     def describe(self) -> dict[str, Any]:
         devices = jax.devices()
-        scanned = any(first < last for first, last in self.system.segments)
+        segments = self.system.segments  # of each stack, where there are two
+        stacks = segments.values() if isinstance(segments, Mapping) else (segments,)
+        scanned = any(first < last for stack in stacks for first, last in stack)
         return {
             "versions": {name: version(name) for name in ("jaxvalues", "jax", "jaxlib", "flax", "optax")},
             "settings": f"layers {'scanned' if scanned else 'unrolled'}{', gathering' if self.gathers else ''}"

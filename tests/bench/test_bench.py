@@ -72,12 +72,14 @@ def tiny(model: dict = ROBERTA, **sections: dict) -> Config:
 def asking(model: dict = GPT2, **sections: dict) -> Config:
     """Prompt tuning of a language model that answers Yes or No."""
     tree = {
+        "name": "asking",
         "data": {"source": "sample", "max_length": 96, "buckets": [64]},
         "model": {"config": model, "train_tokenizer": {"vocab_size": 1000}},
         "formulation": {"kind": "answer"},
         "tuning": {"method": "prompt", "length": PROMPT},
+        "training": {"batch_size": 8, "eval_batch_size": 8},
     }
-    return tiny(**{**tree, **sections})
+    return parse_config({**tree, **sections})
 
 
 @pytest.fixture(autouse=True)
