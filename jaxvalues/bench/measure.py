@@ -1,4 +1,4 @@
-"""`jaxvalues bench`: train step and inference of a config's model, side by side with torch on the same machine.
+"""`jaxvalues bench`: train step and inference of a config's model, side by side with its peers on the same machine.
 
 For every kind of work and every length: each contender that compiles starts once on an empty cache, alone, and once on
 the one it left; then all take turns, a sample each, so that whatever else the machine does meets all alike. Performance
@@ -62,7 +62,7 @@ class Options:
 def bench(config: Config, options: Options, console: Console, file: Path | None = None) -> dict[str, Any]:
     """Measure, print a table, and write everything to `file` (JSON). Returns what is written.
 
-    Raises UserError when torch is missing, and ConfigError for a config that a peer cannot match.
+    Raises UserError when a peer is not installed, and ConfigError for a config that a peer cannot match.
     """
     config = config.explicit()
     peers = tuple(peer for peer in options.peers or default_peers(config) if peer != "none")

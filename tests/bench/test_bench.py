@@ -13,7 +13,7 @@ from rich.console import Console
 
 from jaxvalues.bench import measure
 from jaxvalues.bench.inputs import apart, positions, random_batch
-from jaxvalues.bench.measure import Options, bench
+from jaxvalues.bench.measure import WORK, Options, bench
 from jaxvalues.bench.peers import check_comparable
 from jaxvalues.bench.report import describe_shape, saving
 from jaxvalues.bench.worker import Task, Worker
@@ -201,12 +201,12 @@ def test_a_contender_that_dies_says_why(tmp_path: Path) -> None:
         worker.first()
 
 
-@pytest.mark.parametrize("model", [GPT2, T5])
-def test_prompt_tuning_beside_peft(model: dict) -> None:
+@pytest.mark.parametrize(("model", "work"), [(GPT2, WORK), (T5, ("train",))], ids=["gpt2", "t5"])
+def test_prompt_tuning_beside_peft(model: dict, work: tuple[str, ...]) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("peft")
     console = Console(record=True, width=120)
-    result = bench(asking(model), Options(lengths=(64,), repeats=1, warmup=0), console)
+    result = bench(asking(model), Options(work=work, lengths=(64,), repeats=1, warmup=0), console)
 
     for case in result["cases"]:
         assert case["shape"] == [8, 64]  # questions of their own, no branches
