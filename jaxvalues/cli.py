@@ -183,7 +183,10 @@ def bench(
     *,
     peer: Annotated[
         list[str] | None,
-        typer.Option(help="torch-eager (default), torch-compile, jaxvalues-gather (DeBERTa), none; repeatable."),
+        typer.Option(
+            help="torch-eager (classify's default), torch-compile, peft (the others' default), jaxvalues-apart (every "
+            "question a row of its own), jaxvalues-gather (DeBERTa), none; repeatable."
+        ),
     ] = None,
     work: Annotated[list[str] | None, typer.Option(help="train, inference (default: both); repeatable.")] = None,
     length: Annotated[
@@ -194,7 +197,7 @@ def bench(
     real: Annotated[bool, typer.Option("--real", help="A batch of the training split, not random tokens.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything measured.")] = None,
 ) -> None:
-    """Measure train step, inference, compiling and memory of a config's model, side by side with torch.
+    """Measure train step, inference, compiling and memory of a config's model, side by side with torch and PEFT.
 
     \b
     Example: jaxvalues bench configs/bench/roberta-base.yaml --length 48 --json bench.json
@@ -206,7 +209,7 @@ def bench(
     from jaxvalues.bench.measure import bench as run_bench
 
     options = Options(
-        peers=tuple(peer or ("torch-eager",)),
+        peers=tuple(peer or ()),
         work=tuple(work or WORK),
         lengths=tuple(length or ()),
         repeats=repeats,

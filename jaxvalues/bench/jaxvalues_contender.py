@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 from jaxvalues.assembly import System, find_base
 from jaxvalues.bench.worker import TOTAL_STEPS, Task, peak_process_bytes
 from jaxvalues.config import parse_config
+from jaxvalues.data.batches import inputs_shape, model_inputs
+from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import UserError
 from jaxvalues.network import count
@@ -41,17 +44,21 @@ class Jaxvalues:
         if self.work == "train":
             self.state = self.system.start(self.trainable)
             del self.trainable  # the state owns it now and gives it away at every step
-            loss = make_loss_hyper(config.loss, self.batch["labels"])
+            loss = make_loss_hyper(config.loss, np.eye(len(CATEGORIES)))  # its numbers change no time
             self.hyper = make_hyper(config.optimizer, TOTAL_STEPS, config.seed, loss=loss)
-        else:
-            self.batch = {name: self.batch[name] for name in ("input_ids", "attention_mask")}
+        # Inference takes a large batch in pieces of eval_batch_size, as training takes it in micro-batches.
+        rows, training = len(self.batch["input_ids"]), config.training
+        self.size = rows // training.accumulation if self.work == "train" else min(rows, training.eval_batch_size)
 
     def describe(self) -> dict[str, Any]:
         devices = jax.devices()
-        scanned = any(first < last for first, last in self.system.segments)
+        segments = self.system.segments  # of each stack, where there are two
+        stacks = segments.values() if isinstance(segments, Mapping) else (segments,)
+        scanned = any(first < last for stack in stacks for first, last in stack)
         return {
             "versions": {name: version(name) for name in ("jaxvalues", "jax", "jaxlib", "flax", "optax")},
-            "settings": f"layers {'scanned' if scanned else 'unrolled'}{', gathering' if self.gathers else ''}",
+            "settings": f"layers {'scanned' if scanned else 'unrolled'}{', gathering' if self.gathers else ''}"
+            + (f", {self.size} rows of {len(self.batch['input_ids'])} at a time" if self._pieces > 1 else ""),
             "device": f"{len(devices)} × {devices[0].device_kind}",
             "platform": devices[0].platform,
             "dtype": np.dtype(self.system.network.dtype).name,
@@ -83,16 +90,27 @@ class Jaxvalues:
         stats = jax.devices()[0].memory_stats()
         return stats["peak_bytes_in_use"] if stats else peak_process_bytes()
 
-    def _step(self) -> jax.Array:
-        system, shape = self.system, self.batch["input_ids"].shape
-        batch = place_batch(self.batch, system.mesh)
-        if self.work == "inference":
-            return system.eval_step(shape, self.trainable, self.frozen, batch)
-        self.state, metrics = system.train_step(shape, self.state, self.frozen, batch, self.hyper)
-        return metrics["loss"]
+    @property
+    def _pieces(self) -> int:
+        return len(self.batch["input_ids"]) // self.size
 
-    def _finish(self, result: jax.Array) -> None:
+    def _step(self) -> list[jax.Array]:
+        system = self.system
+        if self.work == "train":
+            batch = place_batch(self.batch, system.mesh)
+            self.state, metrics = system.train_step(
+                inputs_shape(self.batch), self.state, self.frozen, batch, self.hyper
+            )
+            return [metrics["loss"]]
+        results = []
+        for start in range(0, self.size * self._pieces, self.size):
+            inputs = {name: rows[start : start + self.size] for name, rows in model_inputs(self.batch).items()}
+            placed = place_batch(inputs, system.mesh)
+            results.append(system.eval_step(inputs_shape(inputs), self.trainable, self.frozen, placed))
+        return results
+
+    def _finish(self, results: list[jax.Array]) -> None:
         if self.work == "train":
             jax.block_until_ready(self.state)
-        if not np.isfinite(np.asarray(result)).all():
+        if not all(np.isfinite(np.asarray(result)).all() for result in results):
             raise UserError("the result of a step is not finite, so its time means nothing")

@@ -1,4 +1,4 @@
-"""`jaxvalues bench`: train step and inference of a config's model, side by side with torch on the same machine.
+"""`jaxvalues bench`: train step and inference of a config's model, side by side with its peers on the same machine.
 
 For every kind of work and every length: each contender that compiles starts once on an empty cache, alone, and once on
 the one it left; then all take turns, a sample each, so that whatever else the machine does meets all alike. Performance
@@ -7,13 +7,12 @@ is read as a ratio to the named peer of the same run.
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import math
 import os
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,29 +22,28 @@ import numpy as np
 from rich.console import Console
 
 from jaxvalues.assembly import find_base, find_tokenizer, fit_to_tokenizer
-from jaxvalues.bench.report import render
-from jaxvalues.bench.worker import GATHER, Task, Worker
+from jaxvalues.bench.inputs import apart, encode, positions, random_batch, real_batch
+from jaxvalues.bench.peers import PEERS, check_comparable, check_form, default_peers
+from jaxvalues.bench.report import describe_shape, render
+from jaxvalues.bench.worker import APART, PEFT, UNCOMPILED, Task, Worker
 from jaxvalues.config import Config
 from jaxvalues.data.arguments import load_split
-from jaxvalues.data.batches import Batch, TrainingBatches
-from jaxvalues.data.taxonomy import CATEGORIES
+from jaxvalues.data.batches import Batch, inputs_shape
 from jaxvalues.data.tokenizers import pad_id
-from jaxvalues.errors import ConfigError, UserError
-from jaxvalues.formulations import load_texts
-from jaxvalues.formulations.classify import Classify
+from jaxvalues.errors import ConfigError
+from jaxvalues.formulations import load_texts, make_formulation
 from jaxvalues.provenance import write_json
 
 WORK = ("train", "inference")
-TORCH = ("torch-eager", "torch-compile")
-PEERS = (*TORCH, GATHER, "none")
 SAMPLE_SECONDS = 0.25  # a sample is as many steps as last this long, so that a clock and a launch weigh nothing
+MICRO_BATCHES = (1, 4, 20)  # in how many the rows of questions apart are tried, to be measured in the fastest
 
 
 @dataclass(frozen=True)
 class Options:
     """What `jaxvalues bench` is asked for besides the config."""
 
-    peers: tuple[str, ...] = ("torch-eager",)
+    peers: tuple[str, ...] = ()  # none: the one that the config's kind has
     work: tuple[str, ...] = WORK
     lengths: tuple[int, ...] = ()  # in tokens; none: the config's buckets
     repeats: int = 7  # samples of each contender
@@ -64,9 +62,10 @@ class Options:
 def bench(config: Config, options: Options, console: Console, file: Path | None = None) -> dict[str, Any]:
     """Measure, print a table, and write everything to `file` (JSON). Returns what is written.
 
-    Raises UserError when torch is missing, and ConfigError for a config that a peer cannot match.
+    Raises UserError when a peer is not installed, and ConfigError for a config that a peer cannot match.
     """
-    peers = tuple(peer for peer in options.peers if peer != "none")
+    config = config.explicit()
+    peers = tuple(peer for peer in options.peers or default_peers(config) if peer != "none")
     check_comparable(config, peers)
     with tempfile.TemporaryDirectory(prefix="jaxvalues-bench-") as folder:
         base = find_base(config.model, config.seed)
@@ -75,27 +74,40 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
         template = load_texts(config.formulation)
         tokenizer = find_tokenizer(config, base, split, template)
         tokenizer.save_pretrained(Path(folder) / "tokenizer")
+        hf_config = fit_to_tokenizer(base.hf_config, tokenizer, base.is_random)
+        formulation = make_formulation(
+            config.formulation, tokenizer, template, config.data.max_length, hf_config["model_type"]
+        )
+        if PEFT in peers and formulation.verbalizer.tokens > 1:
+            raise ConfigError(f"--peer {PEFT} answers with words of one token, and the verbalizer has longer ones")
         task = Task(
             work="",
             config=config.model_dump(mode="json"),
-            hf_config=fit_to_tokenizer(base.hf_config, tokenizer, base.is_random),
+            hf_config=hf_config,
             tokenizer=str(Path(folder) / "tokenizer"),
             batch="",
             cache="",
             platform="",
             dtype="",
+            words=formulation.constants,
         )
-        tokens = Classify(tokenizer, template, config.data.max_length).encode(split.arguments, split.labels)
-        batches = TrainingBatches(tokens, config.lengths, config.training.batch_size, config.seed, pad_id(tokenizer))
+        tokens, pad = encode(formulation, split, peers), pad_id(tokenizer)
+        ids = range(hf_config.get("pad_token_id", 0) + 1, hf_config["vocab_size"])
         before, cases = os.getloadavg(), []
         for length, work in itertools.product(options.lengths or config.lengths, options.work):
             rows = config.training.batch_size if work == "train" else config.training.eval_batch_size
-            batch = real_batch(batches, length) if options.real else random_batch(task.hf_config, rows, length)
-            file_of_batch = Path(folder) / f"{work}-{length}.npz"
-            np.savez(file_of_batch, **batch)
-            case = measure(replace(task, work=work, batch=str(file_of_batch)), peers, options, Path(folder))
-            cases.append({"work": work, "shape": list(batch["input_ids"].shape), "contenders": case})
-            console.print(f"{work}, {' × '.join(map(str, cases[-1]['shape']))} tokens: measured.", highlight=False)
+            batch = (
+                real_batch(tokens, config, rows, length, pad)
+                if options.real
+                else random_batch(tokens, rows, length, ids)
+            )
+            batches = {name: apart(batch, pad) if name == APART else batch for name in ("jaxvalues", *peers)}
+            tasks = {name: ways(replace(task, work=work), name, one, Path(folder)) for name, one in batches.items()}
+            case = measure(tasks, options, Path(folder))
+            for name, one in batches.items():
+                case[name]["positions"] = positions(one, config)
+            cases.append({"work": work, "shape": list(inputs_shape(batch)), "contenders": case})
+            console.print(f"{work}, {describe_shape(cases[-1]['shape'])} tokens: measured.", highlight=False)
     result = {
         "config": config.name,
         "model": {key: value for key, value in task.hf_config.items() if not isinstance(value, dict | list)},
@@ -117,17 +129,45 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
     return result
 
 
-def measure(task: Task, peers: Sequence[str], options: Options, folder: Path) -> dict[str, Any]:
+def ways(task: Task, name: str, batch: Batch, folder: Path) -> tuple[Task, ...]:
+    """The task with its batch written to `folder`: one way to do it, or where questions stand apart several, so that
+    these are not held to the batch size that suits branches."""
+    file = folder / f"{name}-{task.work}-{batch['input_ids'].shape[1]}.npz"
+    np.savez(file, **batch)
+    task = replace(task, batch=str(file))
+    if name != APART:
+        return (task,)
+    rows = len(batch["input_ids"])
+    sizes = ({"batch_size": rows, "accumulation": n, "eval_batch_size": rows // n} for n in MICRO_BATCHES)
+    training = task.config["training"]
+    return tuple(replace(task, config={**task.config, "training": {**training, **one}}) for one in sizes)
+
+
+def fastest(name: str, tasks: Sequence[Task], folder: Path) -> Task:
+    """The one of several ways to do a contender's work whose second step is the fastest."""
+    if len(tasks) == 1:
+        return tasks[0]
+
+    def seconds(task: Task) -> float:
+        with Worker(name, replace(task, cache=tempfile.mkdtemp(dir=folder))) as worker:
+            worker.first()
+            return worker.run(1)
+
+    return min(tasks, key=seconds)
+
+
+def measure(ways: Mapping[str, Sequence[Task]], options: Options, folder: Path) -> dict[str, Any]:
     """One case: {contender: what it is, its first steps, all samples and their quartiles in seconds a step}."""
-    results: dict[str, Any] = {name: {} for name in ("jaxvalues", *peers)}
-    tasks = {}
+    results: dict[str, Any] = {name: {} for name in ways}
+    tasks: dict[str, Task] = {}
+    where = {}
     for name, result in results.items():
-        tasks[name] = replace(task, cache=tempfile.mkdtemp(dir=folder))
-        if name != "torch-eager":
+        tasks[name] = replace(fastest(name, ways[name], folder), cache=tempfile.mkdtemp(dir=folder), **where)
+        if name not in UNCOMPILED:
             with Worker(name, tasks[name]) as cold:
                 result |= {"is": cold.describe(), "cold": cold.first()}
         if name == "jaxvalues":  # it says where it runs and how, and the peers follow
-            task = replace(task, platform=result["is"]["platform"], dtype=result["is"]["dtype"])
+            where = {key: result["is"][key] for key in ("platform", "dtype")}
     with ExitStack() as stack:
         workers = {name: stack.enter_context(Worker(name, one)) for name, one in tasks.items()}
         for name, worker in workers.items():
@@ -150,54 +190,11 @@ def measure(task: Task, peers: Sequence[str], options: Options, folder: Path) ->
                 "median_s": median,
                 "peak_bytes": worker.peak_bytes(),
             }
+    ours = results["jaxvalues"]
     for one in results.values():
-        one["times_as_fast_as_jaxvalues"] = results["jaxvalues"]["median_s"] / one["median_s"]
+        one["times_as_fast_as_jaxvalues"] = ours["median_s"] / one["median_s"]
+        one["times_the_memory_of_jaxvalues"] = one["peak_bytes"] / ours["peak_bytes"]
     return results
-
-
-def check_comparable(config: Config, peers: Sequence[str]) -> None:
-    """Raise where torch is a peer, unless it is there and does the same work under this config."""
-    if not set(peers) & set(TORCH):
-        return
-    if importlib.util.find_spec("torch") is None:
-        raise UserError(
-            "the peer needs torch: pip install 'jaxvalues[parity]', or measure jaxvalues alone (--peer none)"
-        )
-    if config.tuning.method != "full":
-        raise ConfigError(
-            f"tuning.method is {config.tuning.method}, but the peer trains everything; use full, or --peer none"
-        )
-    if config.training.accumulation != 1:
-        raise ConfigError("training.accumulation must be 1 for the peer to do the same work; or use --peer none")
-    if config.optimizer.schedule != "cosine" or config.optimizer.layer_decay != 1:
-        raise ConfigError("the peer has a cosine schedule and no layer decay: use those, or --peer none")
-
-
-def check_form(hf_config: dict[str, Any], peers: Sequence[str]) -> None:
-    """Raise where the gathering form of relative attention is a peer, unless the model has such attention."""
-    if GATHER in peers and not hf_config.get("relative_attention"):
-        raise ConfigError(f"--peer {GATHER} lays relative attention out otherwise, and this model has none")
-
-
-def random_batch(hf_config: dict[str, Any], rows: int, length: int) -> Batch:
-    """Random tokens without padding, and random labels."""
-    random = np.random.default_rng(0)
-    first = hf_config.get("pad_token_id", 0) + 1
-    return {
-        "input_ids": random.integers(first, hf_config["vocab_size"], (rows, length), np.int32),
-        "attention_mask": np.ones((rows, length), np.int32),
-        "weights": np.ones(rows, np.float32),
-        "labels": random.integers(0, 2, (rows, len(CATEGORIES))).astype(np.float32),
-    }
-
-
-def real_batch(batches: TrainingBatches, length: int) -> Batch:
-    """The first training batch that is padded to `length`, as a run meets it."""
-    epoch = itertools.islice(batches.starting_at(0), batches.steps_per_epoch)
-    batch = next((batch for batch in epoch if batch["input_ids"].shape[1] == length), None)
-    if batch is None:
-        raise UserError(f"no training batch is padded to {length} tokens, only to {batches.lengths()}")
-    return batch
 
 
 def processor() -> str:

@@ -27,21 +27,25 @@ class Torch:
             raise UserError(f"torch is no peer on {task.platform}, only on cpu and gpu")
         if task.platform == "gpu" and not torch.cuda.is_available():
             raise UserError("jax sees a gpu and this torch does not: install torch with CUDA, or set JAX_PLATFORMS=cpu")
-        self.config, self.work, self.dtype = parse_config(task.config), task.work, task.dtype
+        self.task, self.config, self.work, self.dtype = task, parse_config(task.config), task.work, task.dtype
         self.device = torch.device("cuda" if task.platform == "gpu" else "cpu")
         self.batch = {name: torch.from_numpy(array) for name, array in np.load(task.batch).items()}
         torch.manual_seed(self.config.seed)
         torch.set_float32_matmul_precision("high")  # TF32 on GPU, as is jax's default
-        self.model = make_model(task.hf_config, self.config.model.dropout).to(self.device)
+        self.model = self._make_model().to(self.device)
         self.model.train(self.work == "train")
         if self.work == "train":
             self.optimizer, self.schedule = self._make_optimizer()
         self.call = torch.compile(self.model) if compiled else self.model
 
+    def _make_model(self) -> torch.nn.Module:
+        return make_model(self.task.hf_config, self.config.model.dropout)
+
     def _make_optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
         settings = self.config.optimizer
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]  # biases and layer norms are not
-        others = [p for p in self.model.parameters() if p.ndim <= 1]
+        training = [p for p in self.model.parameters() if p.requires_grad]
+        decayed = [p for p in training if p.ndim > 1]  # biases and layer norms are not
+        others = [p for p in training if p.ndim <= 1]
         optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=settings.learning_rate,
@@ -84,7 +88,10 @@ class Torch:
     def _logits(self) -> torch.Tensor:
         batch = {name: self.batch[name].to(self.device) for name in ("input_ids", "attention_mask")}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
-            return self.call(**batch).logits.float()
+            return self._outputs(batch).float()
+
+    def _outputs(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.call(**batch).logits
 
     def _infer(self) -> torch.Tensor:
         with torch.inference_mode():

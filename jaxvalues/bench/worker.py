@@ -19,6 +19,9 @@ from jaxvalues.errors import UserError
 
 TOTAL_STEPS = 1000  # of the learning-rate schedule
 GATHER = "jaxvalues-gather"  # the contender that is jaxvalues with gathers in its relative attention
+APART = "jaxvalues-apart"  # the contender that is jaxvalues with every question in a row of its own
+PEFT = "peft"
+UNCOMPILED = ("torch-eager", PEFT)  # contenders without a compiler, whose first step is like any other
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,11 @@ class Task:
     config: dict[str, Any]
     hf_config: dict[str, Any]
     tokenizer: str  # folder
-    batch: str  # .npz of one batch: input_ids, attention_mask, weights, labels
+    batch: str  # .npz of one batch: input_ids, attention_mask, weights, labels, and what rows ask, if they do
     cache: str  # folder where a compiler may keep its programs
     platform: str  # of the device: "cpu", "gpu", "" as the library chooses
     dtype: str  # of the computation
+    words: tuple[int, ...] = ()  # tokens of No and Yes
 
 
 class Contender(Protocol):
@@ -128,10 +132,14 @@ def peak_process_bytes() -> int:
 
 def build(name: str, task: Task) -> Contender:
     """The contender of that name. Its library is imported here and nowhere else."""
-    if name in ("jaxvalues", GATHER):
+    if name in ("jaxvalues", APART, GATHER):
         from jaxvalues.bench.jaxvalues_contender import Jaxvalues
 
         return Jaxvalues(task, gathers=name == GATHER)
+    if name == PEFT:
+        from jaxvalues.bench.peft_contender import Peft
+
+        return Peft(task)
     from jaxvalues.bench.torch_contender import Torch
 
     return Torch(task, compiled=name == "torch-compile")

@@ -7,13 +7,18 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from jaxvalues.bench import measure
-from jaxvalues.bench.measure import Options, bench, check_comparable, random_batch
+from jaxvalues.bench.inputs import apart, positions, random_batch
+from jaxvalues.bench.measure import WORK, Options, bench
+from jaxvalues.bench.peers import check_comparable
+from jaxvalues.bench.report import describe_shape, saving
 from jaxvalues.bench.worker import Task, Worker
 from jaxvalues.config import Config, parse_config
+from jaxvalues.data.batches import Tokens
 from jaxvalues.errors import ConfigError, UserError
 
 WIDTH = 64
@@ -38,6 +43,18 @@ DEBERTA = {
     "share_att_key": True,
     "norm_rel_ebd": "layer_norm",
 }
+GPT2 = {"model_type": "gpt2", "n_embd": WIDTH, "n_layer": 2, "n_head": 2, "n_positions": 128, "vocab_size": 1000}
+T5 = {
+    "model_type": "t5",
+    "vocab_size": 1000,
+    "d_model": WIDTH,
+    "d_kv": 32,
+    "d_ff": 2 * WIDTH,
+    "num_layers": 1,
+    "num_heads": 2,
+    "decoder_start_token_id": 0,
+}
+PROMPT = 4  # tokens
 # transformers' classifiers have one dense layer more before their linear one
 POOLER = WIDTH * WIDTH + WIDTH
 
@@ -47,6 +64,19 @@ def tiny(model: dict = ROBERTA, **sections: dict) -> Config:
         "name": "tiny",
         "data": {"source": "sample", "max_length": 16},
         "model": {"config": model, "train_tokenizer": {"vocab_size": 300}},
+        "training": {"batch_size": 8, "eval_batch_size": 8},
+    }
+    return parse_config({**tree, **sections})
+
+
+def asking(model: dict = GPT2, **sections: dict) -> Config:
+    """Prompt tuning of a language model that answers Yes or No."""
+    tree = {
+        "name": "asking",
+        "data": {"source": "sample", "max_length": 96, "buckets": [64]},
+        "model": {"config": model, "train_tokenizer": {"vocab_size": 1000}},
+        "formulation": {"kind": "answer"},
+        "tuning": {"method": "prompt", "length": PROMPT},
         "training": {"batch_size": 8, "eval_batch_size": 8},
     }
     return parse_config({**tree, **sections})
@@ -150,11 +180,13 @@ def test_unknown_options() -> None:
 
 
 def test_random_batches_have_no_padding() -> None:
-    batch = random_batch({"vocab_size": 320, "pad_token_id": 1}, 4, 16)
+    tokens = Tokens((np.arange(3),), np.zeros((1, 20)))
+    batch = random_batch(tokens, 4, 16, range(2, 320))
     assert batch["input_ids"].shape == (4, 16)
     assert batch["input_ids"].min() > 1
     assert batch["input_ids"].max() < 320
     assert batch["attention_mask"].all()
+    assert batch["labels"].shape == (4, 20)
 
 
 def test_a_contender_that_dies_says_why(tmp_path: Path) -> None:
@@ -167,3 +199,151 @@ def test_a_contender_that_dies_says_why(tmp_path: Path) -> None:
     task = Task("inference", tiny().model_dump(mode="json"), {}, "", str(tmp_path / "absent.npz"), "", "tpu", "float32")
     with Worker("jaxvalues", task) as worker, pytest.raises(UserError, match=r"exit code 1: FileNotFoundError.*absent"):
         worker.first()
+
+
+@pytest.mark.parametrize(("model", "work"), [(GPT2, WORK), (T5, ("train",))], ids=["gpt2", "t5"])
+def test_prompt_tuning_beside_peft(model: dict, work: tuple[str, ...]) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("peft")
+    console = Console(record=True, width=120)
+    result = bench(asking(model), Options(work=work, lengths=(64,), repeats=1, warmup=0), console)
+
+    for case in result["cases"]:
+        assert case["shape"] == [8, 64]  # questions of their own, no branches
+        ours, theirs = case["contenders"]["jaxvalues"], case["contenders"]["peft"]
+        assert theirs["is"]["parameters"] == ours["is"]["parameters"]
+        assert "logits where the answer stands" in theirs["is"]["settings"]
+        assert theirs["positions"] == ours["positions"] == {"computed": 8 * (64 + PROMPT), "real": 8 * (64 + PROMPT)}
+        assert "cold" not in theirs
+        assert math.isclose(theirs["times_the_memory_of_jaxvalues"], theirs["peak_bytes"] / ours["peak_bytes"])
+    shown = console.export_text()
+    assert max(len(line) for line in shown.splitlines()) <= 120
+    assert "…" not in shown
+
+
+def test_peft_reads_the_answer_behind_the_last_real_token(tmp_path: Path) -> None:
+    """The logits of right-padded rows are those of the rows alone."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("peft")
+    from jaxvalues.bench.peft_contender import Peft
+
+    ids, mask = np.full((2, 8), 5), np.ones((2, 8), int)
+    ids[1, 5:], mask[1, 5:] = 0, 0
+
+    def logits(rows: slice, length: int) -> np.ndarray:
+        batch = {"input_ids": ids[rows, :length], "attention_mask": mask[rows, :length]}
+        np.savez(tmp_path / "batch.npz", **batch)
+        config = asking().explicit().model_dump(mode="json")
+        task = Task("inference", config, GPT2, "", str(tmp_path / "batch.npz"), "", "cpu", "float32", words=(3, 7))
+        return Peft(task)._infer().numpy()
+
+    torch.manual_seed(0)
+    together = logits(slice(0, 2), 8)
+    assert together.shape == (2, 1)
+    assert np.allclose(together[1:], logits(slice(1, 2), 5), atol=1e-5)
+    assert not np.allclose(together[:1], together[1:], atol=1e-5)
+
+
+def test_branches_beside_questions_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(record=True, width=120)
+    options = Options(peers=("jaxvalues-apart",), lengths=(64,), repeats=1, warmup=0, real=True)
+    monkeypatch.setattr(measure, "MICRO_BATCHES", (4,))
+    result = bench(asking(), options, console)
+
+    for case in result["cases"]:
+        rows, tokens, questions, size = case["shape"]
+        assert (rows, tokens, questions) == (8, 64, 20)
+        ours, theirs = case["contenders"]["jaxvalues"], case["contenders"]["jaxvalues-apart"]
+        assert "40 rows of 160 at a time" in theirs["is"]["settings"]
+        assert "at a time" not in ours["is"]["settings"]
+        assert ours["positions"]["computed"] == 8 * (PROMPT + 64 + 20 * size)
+        # Rows that stand apart repeat prompt and argument twenty times, and every question comes once in both.
+        ours_real, theirs_real = ours["positions"]["real"], theirs["positions"]["real"]
+        arguments = (theirs_real - ours_real) // 19
+        assert theirs_real - ours_real == 19 * arguments
+        assert 8 * (PROMPT + 1) < arguments < 8 * (PROMPT + 64)
+        assert saving(case)["real"] == theirs_real / ours_real > 1
+    shown = console.export_text()
+    assert "Branches" in shown
+    assert max(len(line) for line in shown.splitlines()) <= 120
+    assert "…" not in shown
+
+
+def test_the_fastest_way_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of the micro-batches that are tried, the one that took least."""
+    seconds = {1: 3.0, 4: 1.0, 20: 2.0}
+
+    class Timed:
+        def __init__(self, name: str, task: Task) -> None:
+            self.count = task.config["training"]["accumulation"]
+
+        def __enter__(self) -> Timed:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def first(self) -> None: ...
+
+        def run(self, count: int) -> float:
+            return seconds[self.count]
+
+    monkeypatch.setattr(measure, "Worker", Timed)
+    batch = {"input_ids": np.zeros((160, 9))}
+    task = Task("train", asking().model_dump(mode="json"), GPT2, "", "", "", "", "")
+    ways = measure.ways(task, "jaxvalues-apart", batch, tmp_path)
+    best = measure.fastest("jaxvalues-apart", ways, tmp_path).config["training"]
+    assert (best["batch_size"], best["accumulation"], best["eval_batch_size"]) == (160, 4, 40)
+    (only,) = measure.ways(task, "jaxvalues", batch, tmp_path)
+    assert only.config == task.config
+
+
+def test_questions_apart_are_the_rows_that_branches_stand_for() -> None:
+    batch = {
+        "input_ids": np.array([[11, 12, 13], [21, 0, 0]]),
+        "attention_mask": np.array([[1, 1, 1], [1, 0, 0]]),
+        "question_ids": np.array([[[1, 2], [3, 0]]] * 2),
+        "question_mask": np.array([[[1, 1], [1, 0]]] * 2),
+        "categories": np.array([[4, 7]] * 2),
+        "labels": np.array([[0, 1], [1, 0]], np.float32),
+        "weights": np.array([1, 0], np.float32),
+    }
+    rows = apart(batch, pad_id=0)
+    assert rows["input_ids"].tolist() == [[11, 12, 13, 1, 2], [11, 12, 13, 3, 0], [21, 1, 2, 0, 0], [21, 3, 0, 0, 0]]
+    assert rows["attention_mask"].sum(axis=1).tolist() == [5, 4, 3, 2]
+    assert rows["categories"].tolist() == [[4], [7], [4], [7]]
+    assert rows["labels"].tolist() == [[0], [1], [1], [0]]
+    assert rows["weights"].tolist() == [1, 1, 0, 0]
+    assert "question_ids" not in rows
+    config = asking()
+    assert positions(batch, config) == {"computed": 2 * (PROMPT + 3 + 4), "real": 2 * PROMPT + 4 + 6}
+    assert positions(rows, config) == {"computed": 4 * (PROMPT + 5), "real": 4 * PROMPT + 14}
+
+
+def test_shapes_in_words() -> None:
+    assert describe_shape([8, 48]) == "8 × 48"
+    assert describe_shape([8, 48, 20, 9]) == "8 × (48 + 20 × 9)"
+
+
+@pytest.mark.parametrize(
+    ("peers", "sections", "message"),
+    [
+        (("torch-eager",), {}, "classifier"),
+        (("peft", "jaxvalues-apart"), {}, "name one of them"),
+        (("peft",), {"tuning": {"method": "lora"}}, "tuning.method prompt"),
+        (("peft",), {"formulation": {"kind": "open_answer"}}, "formulation.kind answer"),
+        (("peft",), {"loss": {"kind": "focal"}}, "loss.kind bce"),
+        (("jaxvalues-apart",), {"training": {"batch_size": 8, "accumulation": 2}}, "its own micro-batches"),
+    ],
+)
+def test_questions_that_a_peer_does_not_ask(
+    monkeypatch: pytest.MonkeyPatch, peers: tuple[str, ...], sections: dict, message: str
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    with pytest.raises(ConfigError, match=message):
+        check_comparable(asking(**sections), peers)
+
+
+@pytest.mark.parametrize("config", [tiny(), asking(T5)])
+def test_nothing_branches(config: Config) -> None:
+    with pytest.raises(ConfigError, match="--peer jaxvalues-apart asks questions apart that branch"):
+        bench(config, Options(peers=("jaxvalues-apart",)), Console(quiet=True))

@@ -1,0 +1,69 @@
+"""Whom jaxvalues is measured beside, and which configs they do the same work under."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+from jaxvalues.bench.worker import APART, GATHER, PEFT
+from jaxvalues.config import Config
+from jaxvalues.errors import ConfigError, UserError
+
+TORCH = ("torch-eager", "torch-compile")
+PEERS = (*TORCH, PEFT, APART, GATHER, "none")
+
+
+def default_peers(config: Config) -> tuple[str, ...]:
+    """The named peer of a config's kind: torch for classifiers, PEFT for language models that answer questions."""
+    return (PEFT,) if config.formulation.asks else TORCH[:1]
+
+
+def check_comparable(config: Config, peers: Sequence[str]) -> None:
+    """Raise unless every peer is installed and does the same work under this config."""
+    if PEFT in peers and APART in peers:
+        raise ConfigError(f"--peer {PEFT} is given one question a row and --peer {APART} twenty: name one of them")
+    if APART in peers and config.training.accumulation != 1:
+        raise ConfigError(f"training.accumulation must be 1: --peer {APART} finds its own micro-batches")
+    outside = [peer for peer in peers if peer in (*TORCH, PEFT)]
+    for package in ("torch", *["peft"] * (PEFT in peers)):
+        if outside and importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"the peer needs {package}: pip install 'jaxvalues[parity]', or measure jaxvalues alone (--peer none)"
+            )
+    for peer in outside:
+        if peer == PEFT:
+            _check_prompts(config)
+        elif config.formulation.asks:
+            raise ConfigError(
+                f"formulation.kind is {config.formulation.kind}, but the peer {peer} is a classifier: "
+                f"use --peer {PEFT}, {APART} or none"
+            )
+        elif config.tuning.method != "full":
+            raise ConfigError(
+                f"tuning.method is {config.tuning.method}, but the peer trains everything; use full, or --peer none"
+            )
+    if outside and config.training.accumulation != 1:
+        raise ConfigError("training.accumulation must be 1 for the peer to do the same work; or use --peer none")
+    if outside and (config.optimizer.schedule != "cosine" or config.optimizer.layer_decay != 1):
+        raise ConfigError("the peer has a cosine schedule and no layer decay: use those, or --peer none")
+
+
+def _check_prompts(config: Config) -> None:
+    """Raise for what is not prompt tuning on Yes and No."""
+    form, tuning = config.formulation, config.tuning
+    if form.kind != "answer" or form.verbalizer.soft or len((*form.verbalizer.yes, *form.verbalizer.no)) != 2:
+        raise ConfigError(
+            f"--peer {PEFT} answers with one word for yes and one for no: use formulation.kind answer with such a "
+            "verbalizer, or --peer none"
+        )
+    if tuning.method != "prompt" or (tuning.sides or ("encoder",)) != ("encoder",):
+        raise ConfigError(f"--peer {PEFT} trains a prompt before the input: use tuning.method prompt, or --peer none")
+    if config.loss.kind != "bce" or config.loss.label_smoothing:
+        raise ConfigError(f"--peer {PEFT} minimises binary cross-entropy: use loss.kind bce, or --peer none")
+
+
+def check_form(hf_config: dict[str, Any], peers: Sequence[str]) -> None:
+    """Raise where the gathering form of relative attention is a peer, unless the model has such attention."""
+    if GATHER in peers and not hf_config.get("relative_attention"):
+        raise ConfigError(f"--peer {GATHER} lays relative attention out otherwise, and this model has none")
