@@ -7,12 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
 import yaml
 
 from jaxvalues.assembly import System, fit_to_tokenizer
 from jaxvalues.config import Config, json_schema, load_config, parse_config, runs_of
+from jaxvalues.data.batches import Slice, collate, model_inputs
 from jaxvalues.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -30,6 +32,8 @@ DEBERTA_V3 = {
     **DEBERTA, "model_type": "deberta-v2", "vocab_size": 128100, "position_buckets": 256, "share_att_key": True,
     "norm_rel_ebd": "layer_norm", "pos_att_type": "p2c|c2p",
 }  # fmt: skip
+GPT2 = {"model_type": "gpt2", "vocab_size": 50257, "n_positions": 1024}
+T5 = {"model_type": "t5", "vocab_size": 32128, "d_kv": 64, "decoder_start_token_id": 0, "pad_token_id": 0}
 BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
@@ -39,6 +43,10 @@ HUB = {
     "FacebookAI/roberta-large": {**ROBERTA, **LARGE},
     "microsoft/deberta-large": {**DEBERTA, **LARGE},
     "microsoft/deberta-v3-base": {**DEBERTA_V3, **BASE},
+    "openai-community/gpt2-medium": {**GPT2, "n_embd": 1024, "n_layer": 24, "n_head": 16},
+    "openai-community/gpt2-large": {**GPT2, "n_embd": 1280, "n_layer": 36, "n_head": 20},
+    "google-t5/t5-base": {**T5, "d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
+    "google-t5/t5-large": {**T5, "d_model": 1024, "d_ff": 4096, "num_layers": 24, "num_heads": 16},
 }
 
 
@@ -62,22 +70,20 @@ def trace(config: Config) -> None:
     hf_config = fit_to_tokenizer(hf_config, tokenizer, is_random=config.model.config is not None)
     system = System(config, hf_config, tokenizer, tiny.one_device())
 
-    rows, length = config.training.batch_size, config.data.max_length
-    ids = jax.ShapeDtypeStruct((rows, length), jnp.int32)
-    inputs = {"input_ids": ids, "attention_mask": ids}
-    truth = {
-        "labels": jax.ShapeDtypeStruct((rows, 20), jnp.float32),
-        "weights": jax.ShapeDtypeStruct((rows,), jnp.float32),
-    }
+    rows = config.training.batch_size
+    tokens = system.formulation.encode(tiny.split().arguments[:2], tiny.split().labels[:2])
+    batch = collate(tokens, Slice(config.data.max_length, np.arange(2)), rows, system.pad_id)
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
+    inputs = model_inputs(batch)
     frozen, trainable = system.network.abstract_parts()
     state = system.abstract_state()
     for stage in system.stages(100, tiny.split().labels):
-        after, metrics = jax.eval_shape(stage.step.jitted, state, frozen, inputs | truth, stage.hyper)
+        after, metrics = jax.eval_shape(stage.step.jitted, state, frozen, batch, stage.hyper)
     logits = jax.eval_shape(system.eval_step.jitted, trainable, frozen, inputs)
 
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     assert metrics["loss"].shape == ()
-    assert (logits.shape, logits.dtype) == ((rows, 20), jnp.float32)
+    assert (logits.shape, logits.dtype) == (batch["labels"].shape, jnp.float32)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -190,7 +196,7 @@ WRONG = {
     "override that is no YAML": (MODEL, ["data.report=["], "override `data.report=[`: the value is not valid YAML"),
     "override of the base": (MODEL, ["base=b.yaml"], "belongs in a config file"),
     "wrong type": (MODEL, ["training.epochs=three"], "`training.epochs`: input should be a valid integer"),
-    "wrong choice": (MODEL, ["tuning.method=lorra"], "input should be 'full', 'last_layers', 'head' or 'bitfit', not"),
+    "wrong choice": (MODEL, ["tuning.method=lorra"], "input should be 'full', 'last_layers', 'head', 'bitfit', 'prompt'"),
     "infinite": (MODEL, ["optimizer.learning_rate=.inf"], "`optimizer.learning_rate`: input should be a finite number"),
     "huge seed": (MODEL, ["seed=4294967296"], "`seed`: input should be less than 4294967296"),
     "no model": ("name: a", [], "give model.path"),
