@@ -14,6 +14,7 @@ import yaml
 
 from jaxvalues.assembly import System, fit_to_tokenizer
 from jaxvalues.config import Config, json_schema, load_config, parse_config, runs_of
+from jaxvalues.config.schema import LEARNING_RATES
 from jaxvalues.data.batches import Slice, collate, model_inputs
 from jaxvalues.errors import ConfigError
 
@@ -178,6 +179,7 @@ def test_overrides_are_yaml_values(tmp_path: Path) -> None:
 
 
 MODEL = "model: {path: x}\n"
+ANSWER, LSTM = "formulation.kind=answer", "tuning.reparameterization=lstm"
 WRONG = {
     "misspelt key": (MODEL + "optimizer: {epz: 1}", [], "unknown key `optimizer.epz`; did you mean `eps`?"),
     "misspelt section": (MODEL + "optimiser: {}", [], "`optimiser`; did you mean `optimizer`?"),
@@ -196,7 +198,7 @@ WRONG = {
     "override that is no YAML": (MODEL, ["data.report=["], "override `data.report=[`: the value is not valid YAML"),
     "override of the base": (MODEL, ["base=b.yaml"], "belongs in a config file"),
     "wrong type": (MODEL, ["training.epochs=three"], "`training.epochs`: input should be a valid integer"),
-    "wrong choice": (MODEL, ["tuning.method=lorra"], "input should be 'full', 'last_layers', 'head', 'bitfit', 'prompt'"),
+    "wrong choice": (MODEL, ["tuning.method=lorra"], "'lora', 'ia3' or 'none', not 'lorra'"),
     "infinite": (MODEL, ["optimizer.learning_rate=.inf"], "`optimizer.learning_rate`: input should be a finite number"),
     "huge seed": (MODEL, ["seed=4294967296"], "`seed`: input should be less than 4294967296"),
     "no model": ("name: a", [], "give model.path"),
@@ -210,6 +212,16 @@ WRONG = {
     "held out is reported": (MODEL, ["data.held_out=test"], "data.held_out is `test`, which also trains or is"),
     "held out trains": (MODEL, ["data.held_out=training"], "which also trains or is reported"),
     "held out everything": (MODEL, ["data.held_out=1.0"], "must be a fraction between 0 and 1"),
+    "verbalizer of classify": (MODEL, ["formulation.verbalizer.soft=true"], "`verbalizer` belongs to kind: masked_choice"),
+    "scoring of answer": (MODEL, [ANSWER, "formulation.scoring=generation"], "`scoring` belongs to kind: open_answer"),
+    "head of answer": (MODEL, [ANSWER, "tuning.method=head"], "trains a classifier's head, and answer has none"),
+    "contrastive answer": (MODEL, [ANSWER, "loss.contrastive={}"], "loss.contrastive belongs to formulation.kind"),
+    "negatives of classify": (MODEL, ["data.negatives=1"], "data.negatives draws questions about an argument"),
+    "shots and fraction": (MODEL, ["data.shots=5", "data.fraction=0.5"], "data.shots or data.fraction, not both"),
+    "rank of full tuning": (MODEL, ["tuning.rank=4"], "`rank` belongs to method: lora, not to full"),
+    "lstm of a prefix": (MODEL, ["tuning.method=prefix", LSTM], "reparameterization of prefix is none or mlp, not lstm"),
+    "prompt in cross": (MODEL, ["tuning.method=prompt", "tuning.sides=[cross]"], "`sides: cross` belongs to method"),
+    "text without text": (MODEL, ["tuning.method=prompt", "tuning.init=text"], "`init_text` must be given with"),
     "training is reported": (MODEL, ["data.report=[training]"], "data.report names the training split"),
 }  # fmt: skip
 
@@ -232,6 +244,17 @@ def test_bases_that_lead_in_a_circle_are_found(tmp_path: Path) -> None:
 def test_the_resolved_config_reads_back_as_itself(file: Path, tmp_path: Path) -> None:
     config = read(file)
     assert load_config(write(tmp_path, config=config.to_yaml())) == config
+
+
+@pytest.mark.parametrize("method", LEARNING_RATES)
+def test_every_method_has_a_learning_rate_of_its_own_and_says_whose(method: str) -> None:
+    changes = {"method": method} | ({"layers": 1} if method == "last_layers" else {})
+    one = tiny.config({"tuning": changes, "optimizer": {"learning_rate": None}, "formulation": {"template": None}})
+    rate, source = LEARNING_RATES[method]
+    assert (one.explicit().optimizer.learning_rate, one.explicit().formulation.template) == (rate, "cls")
+    assert source
+    given = tiny.config({"tuning": changes, "optimizer": {"learning_rate": 0.25}})
+    assert given.explicit().optimizer.learning_rate == 0.25
 
 
 def test_the_fingerprint_follows_what_decides_the_numbers() -> None:
