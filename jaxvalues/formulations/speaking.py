@@ -46,8 +46,8 @@ def answer_log_probs(
 ) -> jax.Array:
     """log p [B, K, A] that the answer begins with each of the token sequences `answers`, exactly.
 
-    They are ids [B, K, A, R] and a mask, nonzero on real tokens. Every token is predicted from all before it, so A · (R − 1) tokens are read
-    besides each question.
+    They are ids [B, K, A, R] and a mask, nonzero on real tokens. Every token is predicted from all before it, so
+    A · (R − 1) tokens are read besides each question.
     """
     ids, mask = answers
     if isinstance(module, T5):

@@ -34,7 +34,9 @@ def test_words_are_tokens_as_they_stand_in_a_text() -> None:
     verbalizer = make(yes=("Yes", "not bad at all"), no=("No",))
     assert verbalizer.is_yes.tolist() == [False, True, True]
     rows = [row[row >= 0].tolist() for row in verbalizer.ids]
-    assert rows == [tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in ("No", "Yes", "not bad at all")]
+    assert rows == [
+        tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in ("No", "Yes", "not bad at all")
+    ]
     assert verbalizer.tokens == max(map(len, rows)) > 1
     (after,) = tokenizer(["The answer is Yes"], add_special_tokens=False)["input_ids"]
     assert after[-1:] == rows[1]
