@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from jaxvalues.config import Config, ModelConfig
@@ -208,7 +207,7 @@ class System:
         else:
             params = {**self.network.read(base.folder, place_on(self.mesh)), **self._init_new(rng)}
         if SOFT in self.network.target.new:
-            words = flatten_dict(params, sep="/")[self.network.target.words]
+            words = self.network.output_words(params)
             params[SOFT] = {"embedding": self.formulation.verbalizer.start(words)}
         frozen, trainable = self.network.tuning.init(tuning_rng, params)
         return frozen, jax.device_put(trainable, tree_shardings(trainable, self.mesh))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 
 from jaxvalues.config import Config, ContrastiveConfig, TuningConfig
 from jaxvalues.data.task import TASKS
@@ -62,6 +63,11 @@ class Network(NamedTuple):
     @property
     def num_layers(self) -> int:
         return self.sizes.num_layers
+
+    def output_words(self, params: Params) -> jax.Array:
+        """The vectors [V, E] by which words are scored: those of the input, unless T5 has others (v1.1, Flan)."""
+        flat = flatten_dict(params, sep="/")
+        return flat.get("head/embedding", flat[self.target.words])
 
     def init(self, rng: jax.Array) -> Params:
         """Random parameters; the vectors of a soft verbalizer, which starts from words, are 0."""

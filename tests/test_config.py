@@ -7,13 +7,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
 import yaml
 
 from jaxvalues.assembly import System, fit_to_tokenizer
 from jaxvalues.config import Config, json_schema, load_config, parse_config, runs_of
-from jaxvalues.data.batches import TrainingBatches, model_inputs
+from jaxvalues.config.schema import LEARNING_RATES
+from jaxvalues.data.batches import Slice, collate, model_inputs
 from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError
 
@@ -41,10 +43,12 @@ HUB = {
     "minilm": {**BERT, **MINILM},
     "FacebookAI/roberta-base": {**ROBERTA, **BASE},
     "FacebookAI/roberta-large": {**ROBERTA, **LARGE},
-    "google-t5/t5-large": {**T5, "d_model": 1024, "d_ff": 4096, "num_heads": 16, "num_layers": 24},
-    "openai-community/gpt2-medium": {**GPT2, "n_embd": 1024, "n_layer": 24, "n_head": 16},
     "microsoft/deberta-large": {**DEBERTA, **LARGE},
     "microsoft/deberta-v3-base": {**DEBERTA_V3, **BASE},
+    "openai-community/gpt2-medium": {**GPT2, "n_embd": 1024, "n_layer": 24, "n_head": 16},
+    "openai-community/gpt2-large": {**GPT2, "n_embd": 1280, "n_layer": 36, "n_head": 20},
+    "google-t5/t5-base": {**T5, "d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
+    "google-t5/t5-large": {**T5, "d_model": 1024, "d_ff": 4096, "num_layers": 24, "num_heads": 16},
 }
 
 
@@ -68,15 +72,17 @@ def trace(config: Config) -> None:
     hf_config = fit_to_tokenizer(hf_config, tokenizer, is_random=config.model.config is not None)
     system = System(config, hf_config, tokenizer, tiny.one_device())
 
+    rows = config.training.batch_size
     split = TASKS[config.data.task].labelled(tiny.split())
-    tokens = system.formulation.encode(split.arguments, split.labels)
-    lengths, rows = (config.data.max_length,), config.training.batch_size
-    batch = next(TrainingBatches(tokens, lengths, rows, config.seed, system.pad_id).starting_at(0))
+    tokens = system.formulation.encode(split.arguments[:2], split.labels[:2])
+    batch = collate(tokens, Slice(config.data.max_length, np.arange(2)), rows, system.pad_id)
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
+    inputs = model_inputs(batch)
     frozen, trainable = system.network.abstract_parts()
     state = system.abstract_state()
     for stage in system.stages(100, split.labels):
         after, metrics = jax.eval_shape(stage.step.jitted, state, frozen, batch, stage.hyper)
-    logits = jax.eval_shape(system.eval_step.jitted, trainable, frozen, model_inputs(batch))
+    logits = jax.eval_shape(system.eval_step.jitted, trainable, frozen, inputs)
 
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     assert metrics["loss"].shape == ()
@@ -176,6 +182,7 @@ def test_overrides_are_yaml_values(tmp_path: Path) -> None:
 
 MODEL = "model: {path: x}\n"
 STANCE = "data.task=stance"
+ANSWER, LSTM = "formulation.kind=answer", "tuning.reparameterization=lstm"
 WRONG = {
     "misspelt key": (MODEL + "optimizer: {epz: 1}", [], "unknown key `optimizer.epz`; did you mean `eps`?"),
     "misspelt section": (MODEL + "optimiser: {}", [], "`optimiser`; did you mean `optimizer`?"),
@@ -194,7 +201,7 @@ WRONG = {
     "override that is no YAML": (MODEL, ["data.report=["], "override `data.report=[`: the value is not valid YAML"),
     "override of the base": (MODEL, ["base=b.yaml"], "belongs in a config file"),
     "wrong type": (MODEL, ["training.epochs=three"], "`training.epochs`: input should be a valid integer"),
-    "wrong choice": (MODEL, ["tuning.method=lorra"], "input should be 'full', 'last_layers', 'head' or 'bitfit', not"),
+    "wrong choice": (MODEL, ["tuning.method=lorra"], "'lora', 'ia3' or 'none', not 'lorra'"),
     "infinite": (MODEL, ["optimizer.learning_rate=.inf"], "`optimizer.learning_rate`: input should be a finite number"),
     "huge seed": (MODEL, ["seed=4294967296"], "`seed`: input should be less than 4294967296"),
     "no model": ("name: a", [], "give model.path"),
@@ -215,6 +222,16 @@ WRONG = {
     "negatives of a stance": (
         MODEL, [STANCE, "formulation.kind=answer", "data.negatives=2"], "data.negatives is for the 20 value categories"
     ),
+    "verbalizer of classify": (MODEL, ["formulation.verbalizer.soft=true"], "`verbalizer` belongs to kind: masked"),
+    "scoring of answer": (MODEL, [ANSWER, "formulation.scoring=generation"], "`scoring` belongs to kind: open_answer"),
+    "head of answer": (MODEL, [ANSWER, "tuning.method=head"], "trains a classifier's head, and answer has none"),
+    "contrastive answer": (MODEL, [ANSWER, "loss.contrastive={}"], "loss.contrastive belongs to formulation.kind"),
+    "negatives of classify": (MODEL, ["data.negatives=1"], "data.negatives draws questions about an argument"),
+    "shots and fraction": (MODEL, ["data.shots=5", "data.fraction=0.5"], "data.shots or data.fraction, not both"),
+    "rank of full tuning": (MODEL, ["tuning.rank=4"], "`rank` belongs to method: lora, not to full"),
+    "lstm of a prefix": (MODEL, ["tuning.method=prefix", LSTM], "of prefix is none or mlp, not lstm"),
+    "prompt in cross": (MODEL, ["tuning.method=prompt", "tuning.sides=[cross]"], "`sides: cross` belongs to method"),
+    "text without text": (MODEL, ["tuning.method=prompt", "tuning.init=text"], "`init_text` must be given with"),
     "training is reported": (MODEL, ["data.report=[training]"], "data.report names the training split"),
 }  # fmt: skip
 
@@ -237,6 +254,17 @@ def test_bases_that_lead_in_a_circle_are_found(tmp_path: Path) -> None:
 def test_the_resolved_config_reads_back_as_itself(file: Path, tmp_path: Path) -> None:
     config = read(file)
     assert load_config(write(tmp_path, config=config.to_yaml())) == config
+
+
+@pytest.mark.parametrize("method", LEARNING_RATES)
+def test_every_method_has_a_learning_rate_of_its_own_and_says_whose(method: str) -> None:
+    changes = {"method": method} | ({"layers": 1} if method == "last_layers" else {})
+    one = tiny.config({"tuning": changes, "optimizer": {"learning_rate": None}, "formulation": {"template": None}})
+    rate, source = LEARNING_RATES[method]
+    assert (one.explicit().optimizer.learning_rate, one.explicit().formulation.template) == (rate, "cls")
+    assert source
+    given = tiny.config({"tuning": changes, "optimizer": {"learning_rate": 0.25}})
+    assert given.explicit().optimizer.learning_rate == 0.25
 
 
 def test_the_fingerprint_follows_what_decides_the_numbers() -> None:

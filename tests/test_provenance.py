@@ -13,6 +13,7 @@ import pytest
 from jaxvalues.assembly import Base
 from jaxvalues.config import Config, parse_config
 from jaxvalues.data.arguments import Split, load_split
+from jaxvalues.data.held_out import Parts, load_parts
 from jaxvalues.errors import ConfigError
 from jaxvalues.provenance import check_same_run, checksum, describe_environment, differences, write_json
 
@@ -25,6 +26,11 @@ def config(**changes: Any) -> Config:
 @pytest.fixture
 def split() -> Split:
     return load_split("test", source="sample")
+
+
+def describe(config: Config, parts: Parts) -> dict[str, Any]:
+    """environment.json as it is read back."""
+    return json.loads(json.dumps(describe_environment(config, Base({}, None, "weights"), parts)))
 
 
 def write_run(folder: Path, config: Config, environment: dict[str, Any]) -> None:
@@ -49,13 +55,24 @@ def test_checksum_sees_every_text_and_label(split: Split) -> None:
 
 
 def test_environment_is_json_and_complete(split: Split) -> None:
-    environment = json.loads(json.dumps(describe_environment(config(), Base({}, None, "weights"), {"test": split})))
+    parts = Parts(split.subset(range(9)), split.subset(range(9, 12)), (), whole=replace(split, name="training"))
+    environment = describe(config(), parts)
     assert environment["base"] == "weights"
-    assert environment["data"] == {"test": checksum(split)}
+    assert environment["data"] == {name: checksum(one) for name, one in parts.by_name.items()}
     assert environment["config"] == config().fingerprint()
     assert None not in environment["versions"].values()
     assert len(environment["devices"]) == 8
     assert environment["processes"] == 1
+    assert "trained_on" not in environment
+
+
+@pytest.mark.parametrize("few", [{"shots": 1}, {"fraction": 0.1}])
+def test_a_drawn_part_is_told_by_its_ids(few: dict[str, Any]) -> None:
+    one = config(data={"source": "sample", **few})
+    parts = load_parts(one.data)
+    trained_on = describe(one, parts)["trained_on"]
+    assert trained_on == list(parts.training.ids)
+    assert 1 < len(trained_on) < len(parts.whole) / 2
 
 
 def test_the_same_run_may_move_and_be_laid_out_anew(tmp_path: Path) -> None:

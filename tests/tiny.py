@@ -1,4 +1,4 @@
-"""A tiny RoBERTa with everything around it, small enough that a test compiles it in seconds."""
+"""Tiny networks with everything around them, small enough that a test compiles them in seconds."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from jaxvalues.assembly import Base, System, fit_to_tokenizer
-from jaxvalues.config import Config, parse_config
+from jaxvalues.config import Config, FormulationConfig, parse_config
 from jaxvalues.data.arguments import Split, load_split
-from jaxvalues.data.batches import TrainingBatches, inputs_shape
+from jaxvalues.data.batches import Slice, Tokens, TrainingBatches, collate, inputs_shape
 from jaxvalues.data.template import load_template
 from jaxvalues.data.tokenizers import train_tokenizer
+from jaxvalues.formulations import load_texts, training_texts
 from jaxvalues.models.layout import group
 from jaxvalues.training.losses import make_loss_hyper
 from jaxvalues.training.optimizer import Hyper, make_hyper
@@ -30,6 +31,25 @@ ROBERTA = {
     "intermediate_size": 128,
     "max_position_embeddings": 66,
     "type_vocab_size": 1,
+}
+DEBERTA_V2 = {
+    **ROBERTA,
+    "model_type": "deberta-v2",
+    "type_vocab_size": 0,
+    "relative_attention": True,
+    "pos_att_type": ["c2p", "p2c"],
+    "position_biased_input": False,
+    "position_buckets": 16,
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+}
+GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 160}
+T5 = {"model_type": "t5", "d_model": 64, "d_ff": 128, "d_kv": 16, "num_layers": 2, "num_heads": 4}
+NETWORKS = {  # with room for questions
+    "roberta": {**ROBERTA, "max_position_embeddings": 162},
+    "deberta-v2": {**DEBERTA_V2, "max_position_embeddings": 160},
+    "gpt2": GPT2,
+    "t5": T5,
 }
 SECTIONS: dict[str, dict[str, Any]] = {
     "data": {"source": "sample", "max_length": 40, "buckets": [40]},  # most rows are shorter, some are cut
@@ -52,6 +72,13 @@ def config(*changes: dict[str, Any]) -> Config:
     return parse_config(tree)
 
 
+def asking(kind: str, network: str, *changes: dict[str, Any]) -> Config:
+    """The tiny config of a `kind` that asks one of `NETWORKS`, without dropout; some rows are cut."""
+    model = {"config": NETWORKS[network], "dropout": 0.0}
+    data = {"max_length": 80, "buckets": [80]}
+    return config({"model": model, "data": data, "formulation": {"kind": kind, "template": None}}, *changes)
+
+
 @functools.cache
 def split() -> Split:
     """The training split of the embedded sample."""
@@ -63,6 +90,13 @@ def tokenizer() -> Any:
     """A tokenizer of 2000 tokens, trained on the sample."""
     texts = [text for argument in split().arguments for text in load_template("joined").render(argument)]
     return train_tokenizer(texts, 2000, 64)
+
+
+@functools.cache
+def asking_tokenizer() -> Any:
+    """One that knows the words of questions, and Yes and No as tokens."""
+    form = FormulationConfig(kind="answer")
+    return train_tokenizer(training_texts(form, load_texts(form), split().arguments), 2000, 160)
 
 
 def one_device() -> Mesh:
@@ -80,7 +114,29 @@ def canonical_params(num_layers: int = 2, projected: bool = False) -> Any:
 
 def system(config: Config, mesh: Mesh | None = None) -> System:
     """The config made concrete, on one device unless a mesh is given."""
-    return System(config, fit_to_tokenizer(config.model.config, tokenizer(), True), tokenizer(), mesh or one_device())
+    known = asking_tokenizer() if config.formulation.asks else tokenizer()
+    return System(config, fit_to_tokenizer(config.model.config, known, True), known, mesh or one_device())
+
+
+def parts(system: System, scale: float = 5.0) -> tuple[Any, Any]:
+    """Its initial (frozen, trainable), with matrices `scale` times as large: logits that differ from row to row."""
+    return jax.tree.map(lambda x: scale * x if x.ndim > 1 else x, system.parts(Base({}, None, "random"), 0))
+
+
+def batch(system: System, tokens: Tokens, size: int) -> dict[str, np.ndarray]:
+    """The first rows of `tokens`, padded to `size` and the longest length."""
+    piece = Slice(system.config.lengths[-1], np.arange(min(size, len(tokens))))
+    return collate(tokens, piece, size, system.pad_id)
+
+
+def padded_left(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same rows, with the padding of arguments before them."""
+    shifts = [int((mask == 0).sum()) for mask in batch["attention_mask"]]
+    moved = {
+        name: np.stack([np.roll(row, by) for row, by in zip(batch[name], shifts, strict=True)])
+        for name in ("input_ids", "attention_mask")
+    }
+    return {**batch, **moved}
 
 
 class Run:

@@ -54,7 +54,10 @@ class OpenAnswer:
         *,
         is_causal: bool,
     ) -> OpenAnswer:
-        """Reads the synonyms. Raises ConfigError for a table that is not as it must be."""
+        """Reads the synonyms. Raises ConfigError for a table that is not as it must be.
+
+        An answer is generated behind a row, so with `scoring: generation` a row asks one question.
+        """
         synonyms, tokenize = load_synonyms(config.synonyms), Tokenizer(tokenizer)
         words = [without_longer([word_ids(tokenize, word) for word in synonyms[name]]) for name in CATEGORIES]
         answers = np.full((len(words), max(map(len, words)), max(len(w) for one in words for w in one)), -1, np.int32)
@@ -67,7 +70,7 @@ class OpenAnswer:
             max_length,
             before=[],
             after=[] if is_causal else [tokenizer.eos_token_id],
-            branches=is_causal and template.shares_context,
+            branches=is_causal and template.shares_context and config.scoring == "likelihood",
             reserved=answers.shape[2] - 1 if is_causal else 0,
             answers=answers,
         )

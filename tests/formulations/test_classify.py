@@ -209,8 +209,13 @@ def test_only_a_template_too_long_by_itself_is_cut_at_its_end() -> None:
     assert tokens.truncated == 1
 
 
-def test_a_tokenizer_without_cls_token_is_refused_in_a_sentence() -> None:
+def test_a_tokenizer_without_cls_token_gives_one_segment_without_a_frame() -> None:
     tokenizer = train_tokenizer(["some text"], 300, 64)
     tokenizer.cls_token = None
-    with pytest.raises(ConfigError, match=r"needs a tokenizer with a \[CLS\] and a \[SEP\] token"):
-        Classify(tokenizer, load_template("cls"), 64)
+    (row,) = Classify(tokenizer, load_template("cls"), 256).encode([Argument("A1", "c", IN_FAVOR, "p </s>")]).ids
+    (text,) = load_template("cls").render(Argument("A1", "c", IN_FAVOR, "p </s>"))
+    assert tokenizer.decode(row).strip() == text
+    assert tokenizer.sep_token_id not in row
+    for template, said in ((load_template("joined"), "3 segments"), (load_template("cls", "name"), "2 segments")):
+        with pytest.raises(ConfigError, match=rf"{said}, and this \w+ has no \[CLS\] and \[SEP\] tokens"):
+            Classify(tokenizer, template, 256)

@@ -9,8 +9,10 @@ import pytest
 import tiny
 
 from jaxvalues.config import MeshConfig
+from jaxvalues.data.batches import model_inputs
 from jaxvalues.training.contrastive import affinity_for, contrastive_loss, label_affinity
 from jaxvalues.training.sharding import make_mesh, place_batch
+from jaxvalues.tuning import Bound
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(10, 16)).astype(np.float32)
@@ -115,9 +117,8 @@ def test_the_term_is_weighed_and_both_numbers_are_traced(quick_compiles: None) -
     assert sharp["contrastive"] != pytest.approx(half["contrastive"], rel=1e-4)
     assert len(run.system.train_step) == 1
     piece = run.batches._epoch(0)[0]
-    hidden = run.system._apply(run.state.trainable, {n: batch[n] for n in ("input_ids", "attention_mask")}, None)
-    assert hidden.embedding.shape == (16, 64)
     labels = run.tokens.labels[piece.rows].astype(np.float32)
     run.restart()
-    before = run.system._apply(run.state.trainable, {n: batch[n] for n in ("input_ids", "attention_mask")}, None)
+    before = run.system._apply(Bound(run.state.trainable), model_inputs(batch), None)
+    assert before.embedding.shape == (16, 64)
     np.testing.assert_allclose(half["contrastive"], formula(np.asarray(before.embedding), labels, 0.05), rtol=1e-4)

@@ -64,11 +64,12 @@ class Rig:
     def __init__(self, folder: Path, **training: Any) -> None:
         model = {"config": {"model_type": "roberta"}, "train_tokenizer": {}}
         settings = {"epochs": 2, "batch_size": 8, "log_every": 1, **training}
-        self.config = parse_config({"model": model, "training": settings})
+        self.config = parse_config({"model": model, "training": settings}).explicit()
         self.folder, self.mesh = folder, make_mesh(self.config.mesh)
         rows = tuple(np.full(3, number, np.int32) for number in range(EPOCH * 8))
         self.batches = TrainingBatches(Tokens(rows, np.zeros((len(rows), 20), np.int8)), (8,), 8, 0, 0)
         self.notes, self.pretraining, self.restarts = Notes(), False, []
+        self.screen = Console(file=io.StringIO(), width=300)
 
     def go(
         self,
@@ -95,7 +96,7 @@ class Rig:
         self.step = Step(losses or {}, norms or {})
         loop = Loop(
             config=self.config, batches=self.batches, stages=self.stages(self.step), restart=self.restart,
-            evaluate=evaluate, series=series, segments=(), writer=self.notes, console=Console(file=io.StringIO()),
+            evaluate=evaluate, series=series, segments=(), writer=self.notes, console=self.screen,
         )  # fmt: skip
         try:
             return loop.run(state, {}, memory, self.mesh)
@@ -161,6 +162,19 @@ def test_patience(tmp_path: Path) -> None:
     assert rig.saved("resume")[0] == 6
     rig.go()
     assert rig.step.done == []  # what was over stays over
+
+
+@pytest.mark.parametrize(("warn_after", "warned"), [(2, [4]), (3, [5]), (None, []), (9, [])])
+def test_a_score_that_stands_still_is_said_once(warn_after: int | None, warned: list[int], tmp_path: Path) -> None:
+    rig = Rig(tmp_path, evaluate_every=1, warn_after=warn_after)
+    rig.go(scores={2: 0.5, 6: 0.6})
+    said = [line for line in rig.screen.file.getvalue().splitlines() if "no better held-out score" in line]
+    assert len(said) == len(warned)
+    for line in said:
+        assert f"in {warn_after} evaluations, since step 2: if it never rose, another optimizer.learning_rate" in line
+        assert "(it is 2e-05)" in line
+    before = rig.screen.file.getvalue().split("no better")[0].strip().splitlines()
+    assert not said or before[-1].split()[1] == str(warned[0])
 
 
 @pytest.mark.parametrize("at", [1, 4, 6])

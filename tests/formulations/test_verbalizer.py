@@ -1,0 +1,110 @@
+"""Verbalizers: words as tokens, and what their probabilities say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from kinds import unigram, wordpiece
+from scipy.special import log_softmax, logsumexp
+
+from jaxvalues.config import VerbalizerConfig
+from jaxvalues.errors import ConfigError
+from jaxvalues.formulations.rows import Tokenizer
+from jaxvalues.formulations.verbalizer import (
+    Verbalizer,
+    any_log_prob,
+    token_log_probs,
+    without_longer,
+    word_ids,
+)
+
+
+def make(tokenizer: Any = None, **config: Any) -> Verbalizer:
+    return Verbalizer.make(VerbalizerConfig(**config), Tokenizer(tokenizer or tiny.asking_tokenizer()))
+
+
+def test_words_are_tokens_as_they_stand_in_a_text() -> None:
+    tokenizer = tiny.asking_tokenizer()
+    verbalizer = make(yes=("Yes", "not bad at all"), no=("No",))
+    assert verbalizer.is_yes.tolist() == [False, True, True]
+    rows = [row[row >= 0].tolist() for row in verbalizer.ids]
+    assert rows == [
+        tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in ("No", "Yes", "not bad at all")
+    ]
+    assert verbalizer.tokens == max(map(len, rows)) > 1
+    (after,) = tokenizer(["The answer is Yes"], add_special_tokens=False)["input_ids"]
+    assert after[-1:] == rows[1]
+
+
+def test_a_blank_that_is_a_token_of_its_own_is_no_part_of_a_word(tmp_path: Path) -> None:
+    pieces = unigram(tmp_path)
+    assert word_ids(Tokenizer(pieces), "in") == pieces("in", add_special_tokens=False)["input_ids"]
+    assert word_ids(Tokenizer(wordpiece(tmp_path)), "the") == [wordpiece(tmp_path).vocab["the"]]
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"yes": ("Yes", "No")}, "`No` and `No` are the same tokens"),
+        ({"yes": ("Yes",), "no": ("No", "No")}, "`No` and `No` are the same tokens"),
+        ({"yes": ("",)}, "does not know the word ``"),
+        ({"yes": ("Yes", "not bad at all"), "soft": True}, "words of one token, and `not bad at all` has more"),
+    ],
+)
+def test_words_that_cannot_answer_are_refused(config: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^formulation\.verbalizer: .*({said})"):
+        make(**config)
+
+
+def test_a_word_that_the_tokenizer_does_not_know_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the tokenizer does not know the word `字`"):
+        make(wordpiece(tmp_path), yes=("字",))
+
+
+def test_the_logit_adds_up_the_probabilities_of_each_class() -> None:
+    verbalizer = make(yes=("Yes", "not"), no=("No", "in", "the"))
+    probabilities = np.array([[0.1, 0.2, 0.05, 0.3, 0.15]])
+    expected = np.log(0.45 / 0.35)
+    for normaliser in (0.0, 7.0):  # logits know no normaliser
+        logit = verbalizer.logit(jnp.log(probabilities) + normaliser)
+        np.testing.assert_allclose(logit, [expected], rtol=1e-5)
+
+
+def test_a_soft_verbalizer_starts_at_the_means_of_its_words() -> None:
+    verbalizer = make(yes=("Yes", "not"), no=("No",), soft=True)
+    words = np.random.default_rng(0).standard_normal((2000, 4))
+    (no,), yes = verbalizer.ids[:1, 0], verbalizer.ids[1:, 0]
+    start = verbalizer.start(jnp.asarray(words))
+    np.testing.assert_allclose(start, [words[no], words[yes].mean(axis=0)], atol=1e-6)
+    assert verbalizer.words({"verbalizer": {"embedding": start}}) is start
+    np.testing.assert_allclose(verbalizer.logit(jnp.array([[1.0, 3.5]])), [2.5])
+
+
+def test_the_probability_of_several_tokens_is_the_product_of_theirs() -> None:
+    logits = np.random.default_rng(0).standard_normal((2, 3, 11)).astype(np.float32)
+    ids, mask = np.array([[4, 0, 10], [7, 0, 0]]), np.array([[1, 1, 1], [1, 0, 0]])
+    each = log_softmax(logits, axis=-1)
+    expected = [each[0, 0, 4] + each[0, 1, 0] + each[0, 2, 10], each[1, 0, 7]]
+    np.testing.assert_allclose(token_log_probs(jnp.asarray(logits), ids, mask), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("p", [[0.2, 0.5], [1e-30], [0.5, 0.5], [0.7, 0.7], [1.0]])
+def test_any_of_several_things_has_a_finite_logit_with_a_finite_gradient(p: list[float]) -> None:
+    log_probs = jnp.concatenate([jnp.log(jnp.array(p)), jnp.array([-jnp.inf])])  # the last is not there
+    logit, gradient = jax.value_and_grad(any_log_prob)(log_probs)
+    total = min(sum(p), np.exp(-1e-6))
+    np.testing.assert_allclose(logit, logsumexp(np.log(p)) - np.log1p(-total) if total < 0.9 else logit, rtol=1e-5)
+    assert np.isfinite(logit)
+    assert (logit > 10) == (sum(p) > 0.99)
+    assert np.isfinite(gradient).all()
+
+
+def test_whatever_begins_with_another_is_left_out() -> None:
+    assert without_longer([[1, 2], [3], [1], [1, 2, 4], [3, 1], [2, 1], [3]]) == [[3], [1], [2, 1]]
+    assert without_longer([[1], [1]]) == [[1]]
