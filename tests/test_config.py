@@ -17,7 +17,9 @@ from jaxvalues.config import Config, json_schema, load_config, parse_config, run
 from jaxvalues.config.schema import LEARNING_RATES
 from jaxvalues.data.batches import Slice, collate, model_inputs
 from jaxvalues.data.task import TASKS
+from jaxvalues.data.tokenizers import train_tokenizer
 from jaxvalues.errors import ConfigError
+from jaxvalues.formulations import load_texts, training_texts
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -67,7 +69,10 @@ def test_every_config_file_traces_at_full_size(file: Path) -> None:
 
 def trace(config: Config) -> None:
     """Every shape of a run fits."""
-    tokenizer = tiny.tokenizer()
+    tokenizer, words = tiny.tokenizer(), config.model.train_tokenizer
+    if words is not None:
+        texts = training_texts(config.formulation, load_texts(config.formulation), tiny.split().arguments)
+        tokenizer = train_tokenizer(texts, words.vocab_size, config.data.max_length)
     hf_config = config.model.config or HUB[config.model.path]
     hf_config = fit_to_tokenizer(hf_config, tokenizer, is_random=config.model.config is not None)
     system = System(config, hf_config, tokenizer, tiny.one_device())
