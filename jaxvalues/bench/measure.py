@@ -36,7 +36,9 @@ from jaxvalues.provenance import write_json
 
 WORK = ("train", "inference")
 SAMPLE_SECONDS = 0.25  # a sample is as many steps as last this long, so that a clock and a launch weigh nothing
-MICRO_BATCHES = (1, 4, 20)  # in how many the rows of questions apart are tried, to be measured in the fastest
+MICRO_BATCHES = {"jaxvalues": (1, 4), APART: (1, 4, 20)}
+"""In how many micro-batches branches and questions apart are tried: rows of such different length suit different batch
+sizes, and each is measured in its fastest."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,9 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
                 else random_batch(tokens, rows, length, ids)
             )
             batches = {name: apart(batch, pad) if name == APART else batch for name in ("jaxvalues", *peers)}
-            tasks = {name: ways(replace(task, work=work), name, one, Path(folder)) for name, one in batches.items()}
+            tasks = {name: (write(replace(task, work=work), name, one, folder),) for name, one in batches.items()}
+            if APART in peers:
+                tasks = {name: ways(one, MICRO_BATCHES[name]) for name, (one,) in tasks.items()}
             case = measure(tasks, options, Path(folder))
             for name, one in batches.items():
                 case[name]["positions"] = positions(one, config)
@@ -129,17 +133,19 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
     return result
 
 
-def ways(task: Task, name: str, batch: Batch, folder: Path) -> tuple[Task, ...]:
-    """The task with its batch written to `folder`: one way to do it, or where questions stand apart several, so that
-    these are not held to the batch size that suits branches."""
-    file = folder / f"{name}-{task.work}-{batch['input_ids'].shape[1]}.npz"
+def write(task: Task, name: str, batch: Batch, folder: str) -> Task:
+    """The task of contender `name`, with its batch in `folder` and that batch's size in its config."""
+    file, rows = Path(folder) / f"{name}-{task.work}.npz", len(batch["input_ids"])
     np.savez(file, **batch)
-    task = replace(task, batch=str(file))
-    if name != APART:
-        return (task,)
-    rows = len(batch["input_ids"])
-    sizes = ({"batch_size": rows, "accumulation": n, "eval_batch_size": rows // n} for n in MICRO_BATCHES)
+    training = {**task.config["training"], "batch_size": rows, "eval_batch_size": rows}
+    return replace(task, batch=str(file), config={**task.config, "training": training})
+
+
+def ways(task: Task, micro_batches: Sequence[int]) -> tuple[Task, ...]:
+    """The task in each of these numbers of micro-batches, where its rows divide by them."""
     training = task.config["training"]
+    rows = training["batch_size"]
+    sizes = ({"accumulation": n, "eval_batch_size": rows // n} for n in micro_batches if rows % n == 0)
     return tuple(replace(task, config={**task.config, "training": {**training, **one}}) for one in sizes)
 
 
@@ -156,13 +162,16 @@ def fastest(name: str, tasks: Sequence[Task], folder: Path) -> Task:
     return min(tasks, key=seconds)
 
 
-def measure(ways: Mapping[str, Sequence[Task]], options: Options, folder: Path) -> dict[str, Any]:
-    """One case: {contender: what it is, its first steps, all samples and their quartiles in seconds a step}."""
-    results: dict[str, Any] = {name: {} for name in ways}
+def measure(choices: Mapping[str, Sequence[Task]], options: Options, folder: Path) -> dict[str, Any]:
+    """One case: {contender: what it is, its first steps, all samples and their quartiles in seconds a step}.
+
+    `choices` are the ways in which each contender may do its work; it is measured in the fastest.
+    """
+    results: dict[str, Any] = {name: {} for name in choices}
     tasks: dict[str, Task] = {}
     where = {}
     for name, result in results.items():
-        tasks[name] = replace(fastest(name, ways[name], folder), cache=tempfile.mkdtemp(dir=folder), **where)
+        tasks[name] = replace(fastest(name, choices[name], folder), cache=tempfile.mkdtemp(dir=folder), **where)
         if name not in UNCOMPILED:
             with Worker(name, tasks[name]) as cold:
                 result |= {"is": cold.describe(), "cold": cold.first()}
