@@ -61,8 +61,7 @@ def train(
     # What goes in: arguments, weights, tokenizer.
     parts = load_parts(config.data)
     base = find_base(config.model, config.seed)
-    template = load_texts(config.formulation)
-    tokenizer = find_tokenizer(config, base, parts.whole, template)
+    tokenizer = find_tokenizer(config, base, parts.whole, load_texts(config.formulation))
 
     # The network on its mesh. Nothing is computed yet, so mistakes show up at once.
     mesh = make_mesh(config.mesh)
@@ -72,8 +71,8 @@ def train(
 
     # The run folder: a new one, which may start from what another run trained, or the same run's.
     origin = find_origin(system, narrator)
-    made_of = describe_environment(config, base, parts) | origin.record, system.hf_config, tokenizer, template.text
-    folder = RunFolder.open(config, *made_of)
+    made_of = describe_environment(config, base, parts) | origin.record, system.hf_config, tokenizer
+    folder = RunFolder.open(config, *made_of, system.template.text)
     if folder.is_finished:
         scores = folder.scores()
         narrator.say("this run is already finished: its scores are")
