@@ -62,8 +62,8 @@ def train(
     # What goes in: arguments, weights, tokenizer.
     parts = load_parts(config.data)
     base = find_base(config.model, config.seed)
-    template = load_texts(config.formulation, TASKS[config.data.task])
-    tokenizer = find_tokenizer(config, base, parts.whole, template)
+    texts = load_texts(config.formulation, TASKS[config.data.task])
+    tokenizer = find_tokenizer(config, base, parts.whole, texts)
 
     # The network on its mesh. Nothing is computed yet, so mistakes show up at once.
     mesh = make_mesh(config.mesh)

@@ -21,10 +21,13 @@ from jaxvalues.data.tsv import write_table
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.predictions import read_thresholds
 from jaxvalues.interop import to_hf
+from jaxvalues.interop.from_hf import import_hf
 from jaxvalues.interop.to_hf import export_hf
 from jaxvalues.models import load_model, save_model, ungroup
 
 MULTIPLE = {"formulation": {"heads": "multiple"}}
+WORDS = {"yes": ["good"], "no": ["bad"]}
+GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 66, "vocab_size": 2000}
 SECOND_OF_THREE = {"formulation": {"heads": "multiple", "pooling": {"over": "cls", "layers": [-2]}}}
 
 
@@ -173,6 +176,43 @@ def test_what_transformers_cannot_express_is_refused(pooling: dict[str, Any], ca
     assert "formulation.pooling.over=cls and one of the layers can be exported to hf" in err
     assert err.count("\n") == 1
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"tuning": {"method": "prefix"}},
+            r"tuning\.method prefix adds vectors .* only a run that trained weights can",
+        ),
+        (
+            {"formulation": {"kind": "masked_choice", "template": "masked_choice", "pooling": {}, "verbalizer": WORDS}}
+            | {"tuning": {"method": "lora"}, "data": {"max_length": 60, "buckets": [60]}},
+            r"kind masked_choice has no classifier, .*: tuning\.method lora can be exported with --to peft",
+        ),
+        (
+            {"model": {"config": GPT2}, "formulation": {"pooling": {"over": "last"}}},
+            r"formulation\.kind classify on a gpt2 model pools what .* so it cannot be exported to hf",
+        ),
+    ],
+)
+def test_what_is_no_classifier_of_transformers_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    run = finish(tmp_path / "run", config("bert", change))
+    with pytest.raises(ConfigError, match=message):
+        export_hf(run.path, tmp_path / "hf")
+    assert not (tmp_path / "hf").exists()
+
+
+@pytest.mark.parametrize("method", ["lora", "ia3", "bitfit"])
+def test_what_was_added_is_merged(method: str, tmp_path: Path) -> None:
+    """The weights that are written are those that predict, and an import has them."""
+    run = finish(tmp_path / "run", config("roberta", {"tuning": {"method": method}}))
+    _, params = run.restored()
+    export_hf(run.path, tmp_path / "hf")
+    equal(ungroup(load_model(tmp_path / "hf")[1]), params["encoder"])
+    import_hf(tmp_path / "hf", tmp_path / "back")
+    _, again = finished.Finished(tmp_path / "back", None).restored()
+    equal(again, params)
 
 
 def test_wrong_usage(tmp_path: Path) -> None:

@@ -26,11 +26,11 @@ from jaxvalues.run import restore
 from jaxvalues.run_folder import RunFolder
 from jaxvalues.training.sharding import single_mesh
 
-GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 96, "initializer_range": 0.1}
+GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 160, "initializer_range": 0.1}
 T5 = {"model_type": "t5", "d_model": 64, "d_ff": 96, "d_kv": 24, "num_layers": 2, "num_decoder_layers": 3}
 T5 |= {"num_heads": 4, "feed_forward_proj": "gated-gelu"}
 ROBERTA = {"model_type": "roberta", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-ROBERTA |= {"intermediate_size": 96, "max_position_embeddings": 90, "type_vocab_size": 1, "initializer_range": 0.1}
+ROBERTA |= {"intermediate_size": 96, "max_position_embeddings": 150, "type_vocab_size": 1, "initializer_range": 0.1}
 NETWORKS = {"gpt2": GPT2, "t5": T5, "roberta": ROBERTA}
 METHODS: dict[str, dict[str, Any]] = {
     "prompt": {"length": 4},
@@ -49,7 +49,7 @@ CASES += [("roberta", "lora", "classify"), ("bert", "lora", "classify"), ("deber
 def asking(network: str, method: str, kind: str = "answer", **tuning: Any) -> Config:
     """The config of a tiny run; for classifiers the networks are those of the other exports."""
     sections: dict[str, Any] = {
-        "data": {"max_length": 80, "buckets": [80]},
+        "data": {"max_length": 128, "buckets": [128]},
         "tuning": {"method": method, **METHODS.get(method, {}), **tuning},
         "training": {"eval_batch_size": 4},
     }
@@ -120,7 +120,7 @@ def test_a_run_that_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     pytest.importorskip("torch")
     pytest.importorskip("peft")
     change = {
-        "data": {"fraction": 0.05, "held_out": "validation", "report": ["test"], "max_length": 80, "buckets": [80]}
+        "data": {"fraction": 0.05, "held_out": "validation", "report": ["test"], "max_length": 128, "buckets": [128]}
     }
     change |= {"model": {"tokenizer": None, "train_tokenizer": {"vocab_size": 900}, "config": GPT2}}
     change |= {"training": {"epochs": 1, "batch_size": 8, "eval_batch_size": 16}, "optimizer": {"learning_rate": 0.03}}
