@@ -156,7 +156,9 @@ def measure(task: Task, peers: Sequence[str], options: Options, folder: Path) ->
 
 
 def check_comparable(config: Config, peers: Sequence[str]) -> None:
-    """Raise where torch is a peer, unless it is there and does the same work under this config."""
+    """Raise for a task other than values; and where torch is a peer, unless it is there and does the same work."""
+    if config.data.task != "values":
+        raise ConfigError(f"data.task is {config.data.task}, and bench measures the 20 outputs of the task values")
     if not set(peers) & set(TORCH):
         return
     if importlib.util.find_spec("torch") is None:
