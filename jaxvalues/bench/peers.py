@@ -20,7 +20,9 @@ def default_peers(config: Config) -> tuple[str, ...]:
 
 
 def check_comparable(config: Config, peers: Sequence[str]) -> None:
-    """Raise unless every peer is installed and does the same work under this config."""
+    """Raise unless every peer is installed and does the same work under this config, on the task values."""
+    if config.data.task != "values":
+        raise ConfigError(f"data.task is {config.data.task}, and bench measures the 20 outputs of the task values")
     if PEFT in peers and APART in peers:
         raise ConfigError(f"--peer {PEFT} is given one question a row and --peer {APART} twenty: name one of them")
     if APART in peers and config.training.accumulation != 1:
