@@ -11,6 +11,7 @@ from rich.console import Console
 from jaxvalues.assembly import Base, System
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.batches import Tokens, TrainingBatches
+from jaxvalues.data.held_out import Parts
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.evaluation.report_table import render_scores
@@ -40,9 +41,9 @@ class Narrator:
         if count:
             self.say(f"{split.name}: {count} of {len(split)} arguments are cut to {limit} tokens")
 
-    def start(self, base: Base, system: System, parts: tuple, batches: TrainingBatches, held_out: int) -> None:
+    def start(self, base: Base, system: System, weights: tuple, batches: TrainingBatches, parts: Parts) -> None:
         """What is about to be trained, on what, for how long."""
-        frozen, trainable = parts
+        frozen, trainable = weights
         model, dtype = system.hf_config["model_type"], np.dtype(system.network.dtype).name
         self.say(f"{model}, {system.network.num_layers} layers, {base.folder or 'RANDOM WEIGHTS, nothing pretrained'}")
         self.say(
@@ -54,9 +55,11 @@ class Narrator:
             epochs = f"{_epochs(contrastive.epochs)} of contrastive pretraining, then {epochs},"
         training = batches.tokens.arguments
         self.say(
-            f"{training} training and {held_out} held-out arguments; {epochs} of {batches.steps_per_epoch} "
+            f"{training} training and {len(parts.held_out)} held-out arguments; {epochs} of {batches.steps_per_epoch} "
             f"steps; lengths {', '.join(map(str, batches.lengths()))}"
         )
+        if parts.drawn is not None:
+            self.say(parts.drawn)
         if batches.tokens.asked is not None:
             self.say(_questions(batches.tokens))
         if batches.tokens.hidden is not None:

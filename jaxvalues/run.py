@@ -82,7 +82,7 @@ def train(
     frozen, trainable = system.parts(base, config.seed)
     tokens, held_out_tokens = (system.with_features(frozen, trainable, some) for some in (tokens, held_out_tokens))
     batches = TrainingBatches(tokens, config.lengths, config.training.batch_size, config.seed, system.pad_id)
-    narrator.start(base, system, (frozen, trainable), batches, len(parts.held_out))
+    narrator.start(base, system, (frozen, trainable), batches, parts)
 
     # The state: fresh, or the newest checkpoint's.
     series = Series(folder.resume(), folder.chosen())
