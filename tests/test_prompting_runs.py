@@ -35,7 +35,8 @@ KINDS: dict[str, dict[str, Any]] = {
         "tuning": {"method": "prompt", "length": 5, "sides": ["encoder", "decoder"], "init": "labels"},
     },
     "roberta masked_choice prefix": {
-        "network": "roberta", "kind": "masked_choice", "training": {"epochs": 1, "batch_size": 16}, "data": {"negatives": 0.5, "fraction": 0.05},
+        "network": "roberta", "kind": "masked_choice", "training": {"epochs": 1, "batch_size": 16},
+        "data": {"negatives": 0.5, "fraction": 0.05},
         "tuning": {"method": "prefix", "length": 5},
     },
     "gpt2 classify lora": {
