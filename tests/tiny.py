@@ -140,7 +140,10 @@ def padded_left(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class Run:
-    """A system, its training stream, and a state that goes forward step by step from `canonical_params`."""
+    """A system, its training stream, and a state that goes forward step by step.
+
+    It starts from `canonical_params`, or from `parts` where it asks.
+    """
 
     def __init__(self, config: Config, mesh: Mesh | None = None) -> None:
         self.system = system(config, mesh)
@@ -159,12 +162,15 @@ class Run:
     def restart(self) -> None:
         """Go back to the state before the first step."""
         network = self.system.network
-        params = canonical_params(network.num_layers, network.module.projection_size is not None)
-        params = group(params, self.system.segments)
-        self.frozen, trainable = (
-            jax.device_put(part, tree_shardings(part, self.system.mesh))
-            for part in self.system.network.tuning.init(jax.random.key(0), params)
-        )
+        if self.system.config.formulation.asks:
+            self.frozen, trainable = parts(self.system)
+        else:
+            params = canonical_params(network.num_layers, network.module.projection_size is not None)
+            params = group(params, self.system.segments)
+            self.frozen, trainable = (
+                jax.device_put(part, tree_shardings(part, self.system.mesh))
+                for part in self.system.network.tuning.init(jax.random.key(0), params)
+            )
         self.state: TrainState = self.system.start(trainable)
 
     def step(self, batch: dict[str, np.ndarray], hyper: Hyper | None = None) -> dict[str, float]:
