@@ -15,7 +15,7 @@ from jaxvalues.config import Config, parse_config
 from jaxvalues.data.arguments import Split, load_split
 from jaxvalues.data.held_out import Parts, load_parts
 from jaxvalues.errors import ConfigError
-from jaxvalues.provenance import check_same_run, checksum, describe_environment, differences, write_json
+from jaxvalues.provenance import TEMPLATE, check_same_run, checksum, describe_environment, differences, write_json
 
 
 def config(**changes: Any) -> Config:
@@ -79,7 +79,7 @@ def test_the_same_run_may_move_and_be_laid_out_anew(tmp_path: Path) -> None:
     environment = {"base": "a", "data": {"test": "b"}, "git": "old"}
     write_run(tmp_path, config(), environment)
     moved = config(name="n", output="o", mesh={"fsdp": 2}, logging={"tensorboard": False}, data={"dir": "elsewhere"})
-    check_same_run(tmp_path, moved, {**environment, "git": "new"}, "{premise}")
+    check_same_run(tmp_path, moved, {**environment, "git": "new"}, {TEMPLATE: "{premise}"})
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_another_run_is_refused_naming_what_differs(
     before = {"base": "a", "data": {"test": "b"}}
     write_run(tmp_path, config(), before)
     with pytest.raises(ConfigError) as caught:
-        check_same_run(tmp_path, config(**changes), {**before, **environment}, "{premise}")
+        check_same_run(tmp_path, config(**changes), {**before, **environment}, {TEMPLATE: "{premise}"})
     assert f"holds a run that differs ({said}): give another output=FOLDER" in str(caught.value)
 
 
@@ -107,7 +107,7 @@ def test_another_text_under_the_same_name_is_another_run(tmp_path: Path) -> None
     for change in (lambda: None, (tmp_path / "template.txt").unlink):
         change()
         with pytest.raises(ConfigError, match=r"differs \(other text in template or descriptions\): give another"):
-            check_same_run(tmp_path, config(), environment, "{premise} ")
+            check_same_run(tmp_path, config(), environment, {TEMPLATE: "{premise} "})
 
 
 def test_a_key_that_only_the_old_config_has_is_a_difference() -> None:
