@@ -9,22 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Section(BaseModel):
-    """Base of every section: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
-    )
-
-
-def _check_owners(section: Section, owners: dict[str, tuple[str, ...]], key: str, chosen: str) -> None:
-    """Raise ValueError for a key that was changed and belongs to other choices of `key` than the `chosen` one."""
-    for name, kinds in owners.items():
-        if chosen not in kinds and getattr(section, name) != type(section).model_fields[name].default:
-            raise ValueError(f"`{name}` belongs to {key}: {' or '.join(kinds)}, not to {chosen}")
+from jaxvalues.config.formulation import FormulationConfig
+from jaxvalues.config.section import Section, check_owners
+from jaxvalues.config.tuning import LEARNING_RATES, TuningConfig
 
 
 class DataConfig(Section):
@@ -96,151 +85,6 @@ class ModelConfig(Section):
     """Overrides the checkpoint's hidden and attention dropout."""
 
 
-class PoolingConfig(Section):
-    """How token states become the vector that the heads see."""
-
-    over: Literal["cls", "mean", "last"] = "cls"
-    """First token, mean over real tokens, or the last real token (for causal networks, whose first sees nothing)."""
-    layers: tuple[int, ...] = Field((-1,), min_length=1)
-    """Hidden states to pool, as in HF `hidden_states`: 0 = embeddings, k = after layer k, -1 = last."""
-    combine: Literal["concat", "mean"] = "concat"
-    """How several layers are combined."""
-
-
-class VerbalizerConfig(Section):
-    """The words that answer a question (masked_choice, answer)."""
-
-    yes: tuple[str, ...] = Field(("Yes",), min_length=1)
-    no: tuple[str, ...] = Field(("No",), min_length=1)
-    """Several words of one class add their probabilities up; words of several tokens are scored token by token."""
-    soft: bool = False
-    """Learn a vector for each of the two classes, which starts as the mean of its words (WARP, Hambardzumyan 2021)."""
-    calibrate: bool = False
-    """Subtract what the model answers about an argument without content (Zhao et al. 2021), whenever it predicts."""
-
-
-class FormulationConfig(Section):
-    """How an argument becomes model input, and model output becomes logits [B, C]."""
-
-    kind: Literal["classify", "masked_choice", "answer", "open_answer"] = "classify"
-    """`classify`: one pass, a classifier head. One question for each category: `masked_choice` reads Yes or No at the
-    mask of a masked language model (MBC); `answer` reads what T5 or GPT-2 would answer, Yes or No (BCA); `open_answer`
-    looks for words of the category in what they would say (OA)."""
-    template: str | None = None
-    """Name of a template that comes with jaxvalues (classify: `cls`, `joined`; the others: their own kind's; stance:
-    `stance`, `stance_masked`, `stance_answer`) or path of a text file; null: `cls`, the kind's own, or the stance's."""
-    descriptions: str | None = None
-    """What the 20 categories mean: `name`, `values` (their level 1 values), `definition`, or path of a file. classify
-    appends all of them to its input; the others fill the slot of their template (null: `name`)."""
-    heads: Literal["single", "multiple"] = "single"
-    """classify: one linear layer with 20 outputs, or one classifier (with its own dropout) per category."""
-    pooling: PoolingConfig = PoolingConfig()
-    head_dropout: float = Field(0.1, ge=0, lt=1)
-    verbalizer: VerbalizerConfig = VerbalizerConfig()
-    synonyms: str | None = None
-    """open_answer: path of a table of words for each category; null: those that come with jaxvalues."""
-    scoring: Literal["likelihood", "generation"] = "likelihood"
-    """open_answer predicts by the probability that the answer begins with one of the words, or generates an answer and
-    looks for them. Training always uses the likelihood."""
-    max_new_tokens: int = Field(16, ge=1)
-    """open_answer with generation: longest answer in tokens."""
-
-    @model_validator(mode="after")
-    def _keys_belong_to_kinds(self) -> FormulationConfig:
-        owners = dict.fromkeys(("heads", "pooling", "head_dropout"), ("classify",))
-        owners |= {"verbalizer": ("masked_choice", "answer")}
-        owners |= dict.fromkeys(("synonyms", "scoring", "max_new_tokens"), ("open_answer",))
-        _check_owners(self, owners, "kind", self.kind)
-        return self
-
-    @property
-    def asks(self) -> bool:
-        """Whether it asks one question for each category, which a language model answers in words."""
-        return self.kind != "classify"
-
-    def default_template(self, task: str) -> str:
-        """The name of the template where none is given, of a task and this kind."""
-        if task == "stance":
-            return {"classify": "stance", "masked_choice": "stance_masked", "answer": "stance_answer"}[self.kind]
-        return self.kind if self.asks else "cls"
-
-
-class TuningConfig(Section):
-    """What trains."""
-
-    method: Literal["full", "last_layers", "head", "bitfit", "prompt", "p_tuning", "prefix", "lora", "ia3", "none"] = (
-        "full"
-    )
-    """The whole network; the top `layers` and the heads; the heads alone; all biases and the heads (BitFit); vectors
-    before the input (prompt tuning), the same made by a small network (P-tuning); keys and values before those of every
-    layer (prefix tuning, P-tuning v2); low-rank changes of matrices (LoRA); scales of activations (IA3); nothing
-    (zero-shot)."""
-    layers: int | None = Field(None, ge=1)
-    """For last_layers: how many of the top encoder layers train, besides the heads."""
-    dropout_below: bool = True
-    """Dropout in the frozen layers below those that train; without it their output is the same in every epoch."""
-    reuse_features: bool | Literal["auto"] = "auto"
-    """Compute the output of the frozen layers once and keep it in host memory. auto: whenever it stays the same."""
-    length: int = Field(20, ge=1)
-    """prompt, p_tuning, prefix: how many vectors."""
-    sides: tuple[Literal["encoder", "decoder", "cross"], ...] | None = None
-    """T5: where prompts (encoder, decoder) or prefixes (encoder and decoder self-attention, cross-attention) enter;
-    null: prompts before the encoder's input, prefixes everywhere."""
-    init: Literal["normal", "uniform", "vocabulary", "top_vocabulary", "text", "labels"] = "vocabulary"
-    """prompt, p_tuning: where the vectors start: random, as words drawn from the vocabulary or from its `init_top`
-    first, as the tokens of `init_text`, or as the names of the categories."""
-    init_text: str | None = None
-    init_range: float = Field(0.5, gt=0)
-    """Of random vectors: the standard deviation (normal), or half the width (uniform; Lester et al. 2021: 0.5)."""
-    init_top: int = Field(5000, ge=1)
-    init_from: str | None = None
-    """Start from what another run trained (its folder), or from an adapter that PEFT wrote (its folder)."""
-    reparameterization: Literal["none", "mlp", "lstm"] | None = None
-    """p_tuning: mlp or lstm; prefix: none or mlp; null: mlp for p_tuning, none for prefix."""
-    reparameterization_size: int | None = Field(None, ge=1)
-    """Width of that network; null: the width of the word vectors."""
-    rank: int = Field(8, ge=1)
-    """lora: rank of the change of a matrix."""
-    alpha: float = Field(16.0, gt=0)
-    """lora: the change is scaled by alpha / rank."""
-    targets: tuple[str, ...] | None = Field(None, min_length=1)
-    """lora, ia3: names of the dense layers that change, such as [query, value]; null: PEFT's for the architecture."""
-
-    @model_validator(mode="after")
-    def _keys_belong_to_methods(self) -> TuningConfig:
-        if (self.method == "last_layers") != (self.layers is not None):
-            raise ValueError("`layers` must be given with method: last_layers, and only with it")
-        if self.method not in ("last_layers", "head") and not self.dropout_below:
-            raise ValueError(f"with method: {self.method} no layer is below those that train: leave out dropout_below")
-        if self.reuse_features is True and self.dropout_below:
-            raise ValueError(
-                "reuse_features needs a method that freezes the lower layers (last_layers, head) and "
-                "dropout_below: false; otherwise their output is another one at every step"
-            )
-        prompts, vectors = ("prompt", "p_tuning"), ("prompt", "p_tuning", "prefix")
-        owners = {
-            "length": vectors,
-            "sides": vectors,
-            "rank": ("lora",),
-            "alpha": ("lora",),
-            "targets": ("lora", "ia3"),
-        }
-        owners |= {"init": prompts, "init_text": prompts, "init_top": prompts, "init_range": vectors}
-        owners |= dict.fromkeys(("reparameterization", "reparameterization_size"), ("p_tuning", "prefix"))
-        owners |= {"init_from": (*vectors, "lora", "ia3")}
-        _check_owners(self, owners, "method", self.method)
-        if (self.init == "text") != (self.init_text is not None):
-            raise ValueError("`init_text` must be given with init: text, and only with it")
-        kinds = {"p_tuning": ("mlp", "lstm"), "prefix": ("none", "mlp")}.get(self.method)
-        if self.reparameterization is not None and self.reparameterization not in kinds:
-            raise ValueError(
-                f"reparameterization of {self.method} is {' or '.join(kinds)}, not {self.reparameterization}"
-            )
-        if self.sides is not None and self.method != "prefix" and "cross" in self.sides:
-            raise ValueError("`sides: cross` belongs to method: prefix; a prompt enters the encoder or the decoder")
-        return self
-
-
 class ContrastiveConfig(Section):
     """Contrastive learning over the global batch: arguments that share categories are drawn together."""
 
@@ -286,23 +130,8 @@ class LossConfig(Section):
         balanced = ("class_balanced", "class_balanced_negative_tolerant")
         owners = {"beta": balanced, "gamma": ("focal",), "negative_scale": balanced[1:], "prior_shift": balanced[1:]}
         owners |= dict.fromkeys(("gamma_positive", "gamma_negative", "margin"), ("asymmetric",))
-        _check_owners(self, owners, "kind", self.kind)
+        check_owners(self, owners, "kind", self.kind)
         return self
-
-
-LEARNING_RATES: dict[str, tuple[float, str]] = {
-    "full": (2e-5, "the study, arXiv 2403.09720"),
-    "last_layers": (2e-5, "the study, arXiv 2403.09720"),
-    "head": (1e-3, "jaxvalues' own choice, not searched"),
-    "bitfit": (5e-4, "within the range of Ben Zaken et al. 2022, section 4"),
-    "prompt": (1e-3, "the study, arXiv 2403.09720"),
-    "p_tuning": (1e-3, "the study's for prompts, arXiv 2403.09720"),
-    "prefix": (5e-3, "within the range of P-tuning v2, Liu et al. 2022"),
-    "lora": (5e-4, "RoBERTa-base in Hu et al. 2022, appendix D"),
-    "ia3": (3e-3, "Liu et al. 2022, T-Few"),
-    "none": (1e-3, "of a soft verbalizer or a head, if there is one: jaxvalues' own choice, not searched"),
-}
-"""Each tuning method's default learning rate, and where it is from."""
 
 
 class OptimizerConfig(Section):
