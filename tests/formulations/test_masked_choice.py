@@ -39,7 +39,7 @@ def forward(one: System) -> Any:
 @pytest.mark.parametrize("network", ["roberta", "deberta-v2"])
 def test_logits_are_those_of_the_words_at_the_masks(network: str, several: bool) -> None:
     """Against the softmax over the whole vocabulary, one word and one row at a time."""
-    words = {"yes": ["absolutely"], "no": ["completely"]} if several else {"yes": ["Yes", "not"], "no": ["No"]}
+    words = {"yes": ["True"], "no": ["maybe"]} if several else {"yes": ["Yes", "not"], "no": ["No"]}
     one, bound, batch = system(network, {"formulation": {"verbalizer": words}}, PREFIX)
     verbalizer = one.formulation.verbalizer
     assert (verbalizer.tokens > 1) is several

@@ -164,17 +164,18 @@ def test_patience(tmp_path: Path) -> None:
     assert rig.step.done == []  # what was over stays over
 
 
-@pytest.mark.parametrize(("warn_after", "warned"), [(2, [4]), (3, [5]), (None, []), (9, [])])
+@pytest.mark.parametrize(("warn_after", "warned"), [(2, [4, 8]), (3, [5]), (None, []), (9, [])])
 def test_a_score_that_stands_still_is_said_once(warn_after: int | None, warned: list[int], tmp_path: Path) -> None:
+    """At the steps `warned`; again when it rose in between."""
     rig = Rig(tmp_path, evaluate_every=1, warn_after=warn_after)
     rig.go(scores={2: 0.5, 6: 0.6})
-    said = [line for line in rig.screen.file.getvalue().splitlines() if "no better held-out score" in line]
-    assert len(said) == len(warned)
-    for line in said:
-        assert f"in {warn_after} evaluations, since step 2: if it never rose, another optimizer.learning_rate" in line
-        assert "(it is 2e-05)" in line
-    before = rig.screen.file.getvalue().split("no better")[0].strip().splitlines()
-    assert not said or before[-1].split()[1] == str(warned[0])
+    lines = rig.screen.file.getvalue().splitlines()
+    said = [number for number, line in enumerate(lines) if "no better held-out score" in line]
+    assert [int(lines[number - 1].split()[1]) for number in said] == warned
+    for number, step in zip(said, warned, strict=True):
+        best = 2 if step < 6 else 6
+        assert f"in {warn_after} evaluations, since step {best}: if it never rose" in lines[number]
+        assert "optimizer.learning_rate (it is 2e-05)" in lines[number]
 
 
 @pytest.mark.parametrize("at", [1, 4, 6])
