@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvalues.formulations.verbalizer import token_log_probs
-from jaxvalues.models import T5, Packed, Prefix, Prompt, pack
+from jaxvalues.models import T5, Branches, Packed, Prefix, Prompt, pack
 from jaxvalues.models.masks import last_token
 from jaxvalues.tuning import Bound
 
@@ -26,7 +26,8 @@ def word_logits(module: nn.Module, bound: Bound, batch: Batch, key: jax.Array | 
         return _T5Reader(module, bound, batch, key).first(words)
     if "question_ids" in batch:
         packed = _packed(batch)
-        return _causal(module, bound, packed, key, positions=packed.last, words=words)
+        branches = Branches(*batch["question_ids"].shape[1:])
+        return _causal(module, bound, packed, key, positions=packed.last, branches=branches, words=words)
     positions = last_token(batch["attention_mask"])[:, None]
     return _apply(
         module,

@@ -1,6 +1,6 @@
 """Networks in Flax linen, their checkpoints, and the layout of their parameters."""
 
-from jaxvalues.models.branches import Packed, pack
+from jaxvalues.models.branches import Branches, Packed, pack
 from jaxvalues.models.cache import Cache, empty_cache, repeat_cache
 from jaxvalues.models.causal import CausalLM, build_causal_lm, init_causal_lm, load_causal_lm, save_causal_lm
 from jaxvalues.models.classifier import Classifier, Outputs
@@ -23,6 +23,7 @@ from jaxvalues.models.weights import content_hash
 
 __all__ = [
     "T5",
+    "Branches",
     "Cache",
     "CausalLM",
     "Classifier",

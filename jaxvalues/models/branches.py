@@ -5,19 +5,22 @@
 is one row of T + K * S + K * A * R tokens in which a question sees the argument and itself, an answer the argument, its
 question and itself, and each stands right behind the last real token of what it branches from. Its logits are those of
 [argument | question k | answer a] alone. For an argument of 48 tokens and 20 questions of 12 that is 288 tokens in the
-place of 1200, and a quarter of the FLOPs of GPT-2 small. Questions that read the argument from a cache repeated K times
-(`jaxvalues.models.cache.repeat_cache`) see no masked keys of each other: 4 % fewer FLOPs here, 10 % with questions of
-30. Answers of one token need no place in the row: the logits of their question are theirs.
+place of 1200, and a quarter of the FLOPs of GPT-2 small. Answers of one token need no place in the row: the logits of
+their question are theirs.
+
+Who sees whom is a mask over [W, W], of which little is seen. `branched_attention` computes the scores of a question
+with its argument and with itself alone: with questions of 30 tokens a seventh of them.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvalues.models.attention import attention
 from jaxvalues.models.masks import count_positions, last_token
 
 
@@ -84,6 +87,65 @@ def pack(  # noqa: PLR0917  (ids and their masks, in pairs)
         last,
         jnp.broadcast_to(places, shapes[2]) if answers else None,
     )
+
+
+class Branches(NamedTuple):
+    """How rows end: in `count` K stretches of `size` S tokens that see nothing of each other, the argument before."""
+
+    count: int
+    size: int
+
+
+def branched_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    mask: jax.Array,
+    branches: Branches,
+    dropout_rng: jax.Array | None = None,
+    **options: Any,
+) -> jax.Array:
+    """`attention` of rows that end in `branches`: the same numbers, without the scores of one branch with another.
+
+    `query` [B, F + K * S, N, H], all tokens, or [B, K, N, H], one of each branch (or, of a branch without a real token,
+    the argument's last); `key` and `value` [B, F' + K * S, N, H], `mask` [B, 1, queries, keys]. Both parts of a
+    question's softmax are one softmax. `options` are those of `attention`, but for the bias.
+    """
+    count, size = branches
+    shared = key.shape[1] - count * size
+    each = 1 if query.shape[1] == count else size  # queries of a branch
+    first = query.shape[1] - count * each
+    rngs = (None, None) if dropout_rng is None else jax.random.split(dropout_rng)
+
+    def part(x: jax.Array, start: int, length: int) -> jax.Array:  # [B, K * length, ...] to [B * K, length, ...]
+        return x[:, start:].reshape(-1, length, *x.shape[2:])
+
+    # Each branch as a row of its own, whose keys are the argument's and its own.
+    rows, heads = len(query), key.shape[2:]
+    together = [
+        jnp.concatenate(
+            [
+                jnp.broadcast_to(x[:, None, :shared], (rows, count, shared, *heads)).reshape(-1, shared, *heads),
+                part(x, shared, size),
+            ],
+            axis=1,
+        )
+        for x in (key, value)
+    ]
+    sees = mask[:, 0, first:].reshape(rows, count, each, -1)
+    own = sees[..., shared:].reshape(rows, count, each, count, size)
+    own = jnp.diagonal(own, axis1=1, axis2=3).transpose(0, 3, 1, 2)  # [B, K, each, S], of the branch itself
+    sees = jnp.concatenate([sees[..., :shared], own], axis=-1).reshape(rows * count, 1, each, -1)
+    out = attention(part(query, first, each), *together, mask=sees, dropout_rng=rngs[1], **options)
+    out = out.reshape(rows, count * each, *heads)
+    if not first:
+        return out
+    argument = attention(
+        query[:, :first], key[:, :shared], value[:, :shared],
+        mask=mask[:, :, :first, :shared], dropout_rng=rngs[0], **options,
+    )  # fmt: skip
+    return jnp.concatenate([argument, out], axis=1)
 
 
 def _path(branches: tuple[int, ...], *masks: jax.Array) -> jax.Array:

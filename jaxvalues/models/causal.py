@@ -11,6 +11,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxvalues.errors import UserError
+from jaxvalues.models.branches import Branches
 from jaxvalues.models.cache import Cache
 from jaxvalues.models.conversion import Place, Table, to_tensors
 from jaxvalues.models.loading import ARCHITECTURES, build_model, load_checkpoint, random_params, save_checkpoint
@@ -36,6 +37,7 @@ class CausalLM(nn.Module):
         prompt: jax.Array | None = None,
         prefix: jax.Array | None = None,
         positions: jax.Array | None = None,
+        branches: Branches | None = None,
         words: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
@@ -53,6 +55,7 @@ class CausalLM(nn.Module):
             prompt=prompt,
             prefix=prefix,
             positions=positions,
+            branches=branches,
             deterministic=deterministic,
         )
         return self._logits(hidden, words)

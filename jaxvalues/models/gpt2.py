@@ -26,6 +26,7 @@ from jax import lax
 from jaxvalues.errors import UserError
 from jaxvalues.models.attention import attention
 from jaxvalues.models.bert import BertConfig, Embedding, after_prompt, check_prompt_enters
+from jaxvalues.models.branches import Branches, branched_attention
 from jaxvalues.models.cache import Cache
 from jaxvalues.models.conversion import Rule, Table, norm
 from jaxvalues.models.layout import Segments
@@ -105,11 +106,13 @@ class GPT2Layer(nn.Module):
     """One pre-norm transformer layer: [B, T, D] to the same, and its keys and values [2, B, T, N, H].
 
     `sees` [B, 1, T, S + T] says who sees whom, `before` [2, B or 1, S, N, H] are keys and values of S earlier
-    positions. With `at` [B, K] only the positions it names are computed, [B, K, D], which still attend to all.
+    positions. With `at` [B, K] only the positions it names are computed, [B, K, D], which still attend to all. Where
+    rows end in `branches`, scores between them, which `sees` hides, are not computed.
     """
 
     config: GPT2Config
     dtype: jnp.dtype = jnp.float32
+    branches: Branches | None = None
 
     @nn.compact
     def __call__(
@@ -122,7 +125,7 @@ class GPT2Layer(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         c = self.config
         rngs = (None,) * 3 if rng is None else jax.random.split(rng, 3)
-        a, new = GPT2Attention(c, self.dtype, name="attention")(
+        a, new = GPT2Attention(c, self.dtype, self.branches, name="attention")(
             _layer_norm(c, self.dtype, "attention_norm")(x), sees, rngs[0], before, at
         )
         x = (x if at is None else _take(x, at)) + dropout(a, c.hidden_dropout_prob, rngs[1])
@@ -135,6 +138,7 @@ class GPT2Attention(nn.Module):
 
     config: GPT2Config
     dtype: jnp.dtype = jnp.float32
+    branches: Branches | None = None
 
     @nn.compact
     def __call__(
@@ -157,7 +161,8 @@ class GPT2Attention(nn.Module):
         if at is not None:
             query = _take(query.reshape(x.shape), at).reshape(*at.shape, *heads)
             sees = jnp.take_along_axis(sees, at[:, None, :, None], axis=2)
-        out = attention(
+        attend = attention if self.branches is None else partial(branched_attention, branches=self.branches)
+        out = attend(
             query,
             key,
             value,
@@ -226,6 +231,7 @@ class GPT2(nn.Module):
         prompt: jax.Array | None = None,
         prefix: jax.Array | None = None,
         positions: jax.Array | None = None,
+        branches: Branches | None = None,
         deterministic: bool = True,
         layers: Sequence[int] = (-1,),
         first_only: bool = False,
@@ -238,7 +244,8 @@ class GPT2(nn.Module):
         `attention_mask` is [B, T], nonzero on real tokens, padded left or right, each of which sees those up to itself;
         or [B, T, T], nonzero where token t may look at token s, and then `position_ids` are needed. `position_ids`
         [B, T] default to the count of real tokens, so that padding shifts nothing. (Hugging Face counts from 0 in every
-        row, padding too, unless it generates.)
+        row, padding too, unless it generates.) Where rows end in `branches` that see nothing of each other, saying so
+        saves the scores between them; `positions`, if given, must then name one of each branch.
 
         `prompt` [P, D] or [B, P, D] are vectors before all tokens and padding, in the place of word vectors, `prefix`
         [L, 2, P, N, H] keys and values before those of each layer. Both are seen by every token and take the first
@@ -271,12 +278,17 @@ class GPT2(nn.Module):
             hidden = self._embed(
                 input_ids, attention_mask, position_ids=position_ids, prompt=prompt, past=past, rng=rng
             )
+        if branches is not None and positions is not None and positions.shape[1] != branches.count:
+            raise UserError(
+                f"{positions.shape[1]} positions are asked for, but the rows end in {branches.count} branches"
+            )
         positions = None if positions is None else positions + size
+        layer = self._layer(branches)
 
         def apply(leaves: Any, h: jax.Array, extra: Any, at: jax.Array | None = None) -> jax.Array:
             key, before = extra
             before = None if before is None else before[:, None]
-            return self._layer().apply({"params": leaves}, h, sees, key, before, at)[0]
+            return layer.apply({"params": leaves}, h, sees, key, before, at)[0]
 
         states = run_layers(
             apply,
@@ -345,8 +357,8 @@ class GPT2(nn.Module):
         real = lax.dynamic_update_slice(past, real, (0, cache.length))
         return jnp.where(fits, hidden, jnp.nan), Cache(kv, real, cache.length + size + input_ids.shape[1])
 
-    def _layer(self) -> GPT2Layer:
-        return GPT2Layer(self.config, self.dtype, parent=None)
+    def _layer(self, branches: Branches | None = None) -> GPT2Layer:
+        return GPT2Layer(self.config, self.dtype, branches, parent=None)
 
     def _embed(
         self,
