@@ -13,8 +13,7 @@ import tiny
 import yaml
 
 from jaxvalues.assembly import System, fit_to_tokenizer
-from jaxvalues.config import Config, json_schema, load_config, parse_config, runs_of
-from jaxvalues.config.schema import LEARNING_RATES
+from jaxvalues.config import LEARNING_RATES, Config, json_schema, load_config, parse_config, runs_of
 from jaxvalues.data.batches import Slice, collate, model_inputs
 from jaxvalues.data.task import TASKS
 from jaxvalues.data.tokenizers import train_tokenizer
