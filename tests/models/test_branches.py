@@ -11,7 +11,8 @@ import pytest
 from bert_reference import assert_close
 from gpt2_reference import model, pad
 
-from jaxvalues.models import empty_cache, pack, repeat_cache
+from jaxvalues.errors import UserError
+from jaxvalues.models import Branches, empty_cache, pack, repeat_cache
 
 WORDS = np.random.RandomState(0).randint(0, 70, 60).tolist()
 ARGUMENTS = [WORDS[:10], WORDS[10:14], WORDS[14:21]]
@@ -21,7 +22,9 @@ ALONE, ALONE_MASK = pad([a + b for a, b in PAIRS], "r", T + S)
 LAST = np.array([len(a + b) - 1 for a, b in PAIRS])
 
 
-def test_packed_branches_are_separate_texts():
+@pytest.mark.parametrize("branches", [None, Branches(4, S)], ids=["masked", "apart"])
+def test_packed_branches_are_separate_texts(branches):
+    """Whether scores between branches are hidden by the mask alone, or not computed."""
     module, params = model()
     random = np.random.RandomState(1)
     direction = random.standard_normal((3, 4, 70)).astype(np.float32)
@@ -40,9 +43,8 @@ def test_packed_branches_are_separate_texts():
     def together(arguments, suffixes):
         packed = pack(*arguments, *suffixes)
         assert packed.input_ids.shape == (3, T + 4 * S)
-        return measured(
-            packed.input_ids, packed.attention_mask, position_ids=packed.position_ids, positions=packed.last
-        )
+        where = {"position_ids": packed.position_ids, "positions": packed.last, "branches": branches}
+        return measured(packed.input_ids, packed.attention_mask, **where)
 
     theirs, expected = jax.jit(measured)(ALONE, ALONE_MASK, positions=LAST[:, None])
     assert np.abs(theirs[:, 0] - theirs[:, 1]).max() > 0.1
@@ -50,6 +52,27 @@ def test_packed_branches_are_separate_texts():
         ours, grads = together(pad(ARGUMENTS, sides, T), pad(SUFFIXES, sides, S))
         assert_close(ours, theirs)
         jax.tree.map(lambda a, b: assert_close(a, b, 1e-4, floor=1e-5), grads, expected)
+
+
+def test_every_token_of_branches_is_computed_where_no_positions_are_named():
+    module, params = model()
+    packed = pack(*pad(ARGUMENTS, "rl", T), *pad(SUFFIXES, "rl", S))
+    real = np.asarray(packed.attention_mask).any(axis=1)  # somebody sees them
+
+    def logits(branches):
+        given = packed.input_ids, packed.attention_mask
+        whole = module.apply({"params": params}, *given, position_ids=packed.position_ids, branches=branches)
+        return np.asarray(whole)[real]
+
+    assert_close(logits(Branches(4, S)), logits(None))
+
+
+def test_positions_must_be_one_of_each_branch():
+    module, params = model()
+    packed = pack(*pad(ARGUMENTS, "r", T), *pad(SUFFIXES, "r", S))
+    where = {"position_ids": packed.position_ids, "positions": packed.last[:, :2], "branches": Branches(4, S)}
+    with pytest.raises(UserError, match="2 positions are asked for, but the rows end in 4 branches"):
+        module.apply({"params": params}, packed.input_ids, packed.attention_mask, **where)
 
 
 def test_branches_from_a_repeated_cache_are_separate_texts():
