@@ -5,20 +5,16 @@ The study's BCA template (arXiv 2403.09720): logit = log p(Yes) − log p(No) as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from jaxvalues.config import FormulationConfig
-from jaxvalues.data.arguments import Argument
-from jaxvalues.data.batches import Tokens
 from jaxvalues.data.questions import QuestionTemplate
-from jaxvalues.formulations.asking import Asking, Pairs
+from jaxvalues.formulations.asking import Asking, Asks
 from jaxvalues.formulations.rows import Tokenizer
 from jaxvalues.formulations.speaking import answer_log_probs, word_logits
 from jaxvalues.formulations.verbalizer import Verbalizer
@@ -30,10 +26,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Asks):
     """Rows to logits [B, K]: all 20 questions of an argument branch from it on a causal network, else one a row."""
 
-    asking: Asking
     verbalizer: Verbalizer
 
     @classmethod
@@ -47,26 +42,13 @@ class Answer:
         is_causal: bool,
     ) -> Answer:
         verbalizer = Verbalizer.make(config.verbalizer, Tokenizer(tokenizer))
-        asking = Asking(
-            tokenizer,
-            template,
-            max_length,
-            before=[],
-            after=[] if is_causal else [tokenizer.eos_token_id],
-            branches=is_causal and template.shares_context,
-            reserved=verbalizer.tokens - 1 if is_causal else 0,
-        )
+        tokens = verbalizer.tokens
+        asking = Asking.to_continue(tokenizer, template, max_length, is_causal=is_causal, tokens=tokens)
         return cls(asking, verbalizer)
 
     @property
     def constants(self) -> tuple[int, ...]:
         return tuple(self.verbalizer.ids.ravel().tolist())
-
-    def encode(
-        self, arguments: Sequence[Argument], labels: np.ndarray | None = None, pairs: Pairs | None = None
-    ) -> Tokens:
-        """See `Asking.encode`."""
-        return self.asking.encode(arguments, labels, pairs)
 
     def forward(
         self, module: nn.Module, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None = None

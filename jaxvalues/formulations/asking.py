@@ -105,6 +105,31 @@ class Asking:
         """How many questions there are about an argument."""
         return len(self.template.labels)
 
+    @classmethod
+    def to_continue(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        template: QuestionTemplate,
+        max_length: int,
+        *,
+        is_causal: bool,
+        tokens: int,
+        branches: bool = True,
+        answers: np.ndarray | None = None,
+    ) -> Asking:
+        """Rows that a language model continues, with answers of at most so many `tokens`: a causal network reads all
+        but the last of them behind a row, and its questions branch where they may; T5's decoder reads them."""
+        return cls(
+            tokenizer,
+            template,
+            max_length,
+            before=[],
+            after=[] if is_causal else [tokenizer.eos_token_id],
+            branches=is_causal and branches and template.shares_context,
+            reserved=tokens - 1 if is_causal else 0,
+            answers=answers,
+        )
+
     @cached_property
     def _tokenize(self) -> Tokenizer:
         return Tokenizer(self.tokenizer)
@@ -141,6 +166,19 @@ class Asking:
         for text in rest:
             row += [self.tokenizer.mask_token_id] * self.masks + ids[text]
         return row
+
+
+@dataclass(frozen=True)
+class Asks:
+    """What is common to the kinds that ask: their rows are those of `asking`."""
+
+    asking: Asking
+
+    def encode(
+        self, arguments: Sequence[Argument], labels: np.ndarray | None = None, pairs: Pairs | None = None
+    ) -> Tokens:
+        """See `Asking.encode`."""
+        return self.asking.encode(arguments, labels, pairs)
 
 
 _NOBODY = Argument("", "", STANCES[0], "")  # questions that branch are the same for every argument

@@ -6,7 +6,6 @@ by side, Σ_j log p(token j at mask j), as Schick & Schütze (2021, section 3) r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,11 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvalues.config import FormulationConfig
-from jaxvalues.data.arguments import Argument
-from jaxvalues.data.batches import Tokens
 from jaxvalues.data.questions import QuestionTemplate
 from jaxvalues.errors import ConfigError
-from jaxvalues.formulations.asking import Asking, Pairs
+from jaxvalues.formulations.asking import Asking, Asks
 from jaxvalues.formulations.rows import Tokenizer
 from jaxvalues.formulations.verbalizer import Verbalizer, token_log_probs
 from jaxvalues.models import MaskedLM, Outputs
@@ -30,10 +27,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MaskedChoice:
+class MaskedChoice(Asks):
     """Rows [CLS] text with masks [SEP], one for each argument and category, to logits [B, 1]."""
 
-    asking: Asking
     verbalizer: Verbalizer
 
     @classmethod
@@ -64,12 +60,6 @@ class MaskedChoice:
     @property
     def constants(self) -> tuple[int, ...]:
         return (*self.verbalizer.ids.ravel().tolist(), self.asking.tokenizer.mask_token_id)
-
-    def encode(
-        self, arguments: Sequence[Argument], labels: np.ndarray | None = None, pairs: Pairs | None = None
-    ) -> Tokens:
-        """See `Asking.encode`."""
-        return self.asking.encode(arguments, labels, pairs)
 
     def forward(
         self, module: MaskedLM, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None = None

@@ -7,7 +7,6 @@ log P − log(1 − P).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,12 +17,10 @@ import numpy as np
 from flax import linen as nn
 
 from jaxvalues.config import FormulationConfig
-from jaxvalues.data.arguments import Argument
-from jaxvalues.data.batches import Tokens
 from jaxvalues.data.questions import QuestionTemplate
 from jaxvalues.data.synonyms import SynonymMatcher, load_synonyms
 from jaxvalues.data.taxonomy import CATEGORIES
-from jaxvalues.formulations.asking import Asking, Pairs
+from jaxvalues.formulations.asking import Asking, Asks
 from jaxvalues.formulations.rows import Tokenizer, padded
 from jaxvalues.formulations.speaking import answer_log_probs
 from jaxvalues.formulations.verbalizer import any_log_prob, without_longer, word_ids
@@ -38,10 +35,9 @@ CERTAIN = 20.0
 
 
 @dataclass(frozen=True)
-class OpenAnswer:
+class OpenAnswer(Asks):
     """Rows, one for each argument and category, to logits [B, 1]."""
 
-    asking: Asking
     synonyms: dict[str, tuple[str, ...]]
 
     @classmethod
@@ -64,14 +60,13 @@ class OpenAnswer:
         for table, one in zip(answers, words, strict=True):
             ids = padded(one)
             table[: ids.shape[0], : ids.shape[1]] = ids
-        asking = Asking(
+        asking = Asking.to_continue(
             tokenizer,
             template,
             max_length,
-            before=[],
-            after=[] if is_causal else [tokenizer.eos_token_id],
-            branches=is_causal and template.shares_context and config.scoring == "likelihood",
-            reserved=answers.shape[2] - 1 if is_causal else 0,
+            is_causal=is_causal,
+            tokens=answers.shape[2],
+            branches=config.scoring == "likelihood",
             answers=answers,
         )
         return cls(asking, synonyms)
@@ -79,12 +74,6 @@ class OpenAnswer:
     @property
     def constants(self) -> tuple[int, ...]:
         return (self.asking.tokenizer.eos_token_id,)
-
-    def encode(
-        self, arguments: Sequence[Argument], labels: np.ndarray | None = None, pairs: Pairs | None = None
-    ) -> Tokens:
-        """See `Asking.encode`."""
-        return self.asking.encode(arguments, labels, pairs)
 
     def forward(
         self, module: nn.Module, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None = None
