@@ -80,7 +80,8 @@ class Narrator:
             shapes = {what: len(step) for what, step in steps.items() if step is not None}
             parts = ", ".join(f"{number} {what}" for what, number in shapes.items())
             self.say(f"compiled {sum(shapes.values())} programs, one for each batch shape: {parts}")
-        self.say(f"parameters of step {step}; {decision.how}: {decision.span}")
+        trained = f"parameters of step {step}" if count(system.network.abstract_parts()[1]) else "nothing was trained"
+        self.say(f"{trained}; {decision.how}: {decision.span}")
 
     def scores(self, scores: dict[str, TaskScores], is_random: bool, folder: Path) -> None:
         """The table, and where everything is; the two main figures when brief."""

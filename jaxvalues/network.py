@@ -186,10 +186,10 @@ def check_length(config: Config, sizes: Sizes) -> None:
     behind = form.max_new_tokens if form.kind == "open_answer" and form.scoring == "generation" else 0
     length = config.data.max_length
     if before + length + behind > sizes.max_tokens:
-        parts = [f"tuning.length {before}"] * (before > 0) + [f"data.max_length {length}"]
-        parts += [f"formulation.max_new_tokens {behind}"] * (behind > 0)
-        made_of = " + ".join(parts) + (f" = {before + length + behind}" if len(parts) > 1 else "")
-        raise ConfigError(f"{made_of} tokens, but the model reads at most {sizes.max_tokens} tokens")
+        parts = {"tuning.length": before, "data.max_length": length, "formulation.max_new_tokens": behind}
+        made_of = " + ".join(f"{key} {tokens}" for key, tokens in parts.items() if tokens)
+        made_of = f"{made_of} = {sum(parts.values())}" if before or behind else f"data.max_length is {length}"
+        raise ConfigError(f"{made_of}, but the model reads at most {sizes.max_tokens} tokens")
 
 
 def _read_whole(load: Callable[..., tuple[Any, Params]], options: dict[str, Any], folder: Path, place: Place) -> Params:

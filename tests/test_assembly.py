@@ -43,5 +43,5 @@ def test_pooling_a_layer_that_is_not_there_names_the_key() -> None:
 
 
 def test_inputs_longer_than_the_model_reads_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data\.max_length 65 tokens, but the model reads at most 64 tokens"):
+    with pytest.raises(ConfigError, match=r"data\.max_length is 65, but the model reads at most 64 tokens"):
         build_network(config({"data": {"max_length": 65}}), HF)

@@ -216,7 +216,7 @@ def test_few_shots_are_drawn_said_and_recorded(lab: Lab) -> None:
         ("t5 answer prompt", {"formulation": {"kind": "classify"}, "data": {"negatives": None}}, "not for encoder-dec"),
         (
             "gpt2 answer prompt", {"data": {"max_length": 160, "buckets": [160]}},
-            "tuning.length 5 + data.max_length 160 = 165 tokens, but the model reads at most 160 tokens",
+            "tuning.length 5 + data.max_length 160 = 165, but the model reads at most 160 tokens",
         ),
         ("gpt2 answer prompt", {"tuning": {"sides": ["decoder"]}}, "a gpt2 model has no decoder, only encoder"),
         ("gpt2 classify lora", {"formulation": {"pooling": {"over": "cls"}}}, "sees only itself: use last, or mean"),

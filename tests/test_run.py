@@ -262,7 +262,7 @@ def test_another_run_in_the_folder_is_refused(lab: Lab, trained: Path) -> None:
         (["mesh.fsdp=3"], "does not divide the 8 devices"),
         (["training.batch_size=12"], "training.batch_size: 12 rows at a time cannot be split evenly over 8 devices"),
         (["training.eval_batch_size=12"], "training.eval_batch_size: 12 rows"),
-        (["data.max_length=128"], "data.max_length 128 tokens, but the model reads at most"),
+        (["data.max_length=128"], "data.max_length is 128, but the model reads at most"),
         (["data.train=exam"], "data.train: there is no split `exam`"),
         (["tuning.method=last_layers", "tuning.layers=3"], "tuning.layers is 3, but the model has only 2 layers"),
         (["formulation.template=none"], "none"),

@@ -142,7 +142,7 @@ def test_the_folder_of_the_ensemble(watched: Watched, lab: Lab) -> None:
         {"name": "small-seed1", "folders": RUNS[2:]},
     ]
     overrides = [*ENSEMBLE, f"output={folder}", "model.dtype=float32"]
-    assert load_config(folder / "config.yaml") == load_config(lab.folder / "small.yaml", overrides)
+    assert load_config(folder / "config.yaml") == load_config(lab.folder / "small.yaml", overrides).explicit()
     whole = load_split("training", source="sample")
     assert read_predictions(folder / "probabilities-held_out.tsv").ids == whole.ids
     assert "mean of 2 systems (4 runs), one threshold tuned on 230 held-out arguments" in watched.finished[1]

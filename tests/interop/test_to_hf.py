@@ -182,7 +182,7 @@ def test_what_transformers_cannot_express_is_refused(pooling: dict[str, Any], ca
     ("change", "message"),
     [
         (
-            {"tuning": {"method": "prefix"}},
+            {"tuning": {"method": "prefix", "length": 2}},
             r"tuning\.method prefix adds vectors .* only a run that trained weights can",
         ),
         (

@@ -21,7 +21,7 @@ from jaxvalues.evaluation.official import score
 from jaxvalues.models import ungroup
 from jaxvalues.narration import Narrator
 from jaxvalues.run import predict, train
-from jaxvalues.run_folder import RunFolder
+from jaxvalues.run_folder import MadeOf, RunFolder
 from jaxvalues.starting import find_origin
 from jaxvalues.tuning.peft_folder import save_adapter
 from jaxvalues.tuning.peft_format import PeftTarget, to_peft
@@ -50,7 +50,7 @@ def finish(config: Config) -> dict[str, Any]:
     system, folder, random = tiny.system(config), RunFolder(config.folder), np.random.default_rng(0)
     shapes = system.network.abstract_parts()[1]
     trainable = jax.tree.map(lambda x: random.standard_normal(x.shape).astype(np.float32), shapes)
-    folder.create(config, {"base": "drawn"}, system.hf_config, tiny.tokenizer(), system.template.text)
+    folder.create(config, MadeOf({"base": "drawn"}, system.hf_config, tiny.tokenizer(), system.texts))
     with closing(folder.chosen()) as chosen:
         chosen.save(3, trainable, system.segments, {"best_step": 3})
     ones = np.ones((2, 20), int)
