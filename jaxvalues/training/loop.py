@@ -161,10 +161,12 @@ class Loop:
         shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
         self.console.print(f"step {step:>5}  held-out {shown}{'  (best)' if better else ''}", highlight=False)
         if memory.stale == self.config.training.warn_after:
+            config = self.config
+            keys = f"optimizer.learning_rate (it is {config.optimizer.learning_rate:g})"
+            keys += " or tuning.init" * (config.tuning.method in ("prompt", "p_tuning"))
             self.console.print(
                 f"no better held-out score in {memory.stale} evaluations, since step {memory.best_step}: if it never "
-                f"rose, another optimizer.learning_rate (it is {self.config.optimizer.learning_rate:g}) or tuning.init "
-                "may help",
+                f"rose, another {keys} may help",
                 highlight=False,
             )
 
