@@ -14,14 +14,15 @@ with its argument and with itself alone: with questions of 30 tokens a seventh o
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvalues.models.attention import attention
+from jaxvalues.models.attention import MASKED, attention
 from jaxvalues.models.masks import count_positions, last_token
+from jaxvalues.models.ops import dropout
 
 
 class Packed(NamedTuple):
@@ -103,49 +104,66 @@ def branched_attention(
     *,
     mask: jax.Array,
     branches: Branches,
+    scale: float | None = None,
+    dropout_rate: float = 0.0,
     dropout_rng: jax.Array | None = None,
-    **options: Any,
 ) -> jax.Array:
     """`attention` of rows that end in `branches`: the same numbers, without the scores of one branch with another.
 
     `query` [B, F + K * S, N, H], all tokens, or [B, K, N, H], one of each branch (or, of a branch without a real token,
-    the argument's last); `key` and `value` [B, F' + K * S, N, H], `mask` [B, 1, queries, keys]. Both parts of a
-    question's softmax are one softmax. `options` are those of `attention`, but for the bias.
+    the argument's last); `key` and `value` [B, F' + K * S, N, H], `mask` [B, 1, queries, keys]. A question's scores
+    with its argument and with itself are two products and one softmax, and the argument's keys are not repeated:
+    forwards and back a third of the time, or less, of rows that hold both.
     """
     count, size = branches
-    shared = key.shape[1] - count * size
     each = 1 if query.shape[1] == count else size  # queries of a branch
-    first = query.shape[1] - count * each
+    first, shared = query.shape[1] - count * each, key.shape[1] - count * size
     rngs = (None, None) if dropout_rng is None else jax.random.split(dropout_rng)
 
-    def part(x: jax.Array, start: int, length: int) -> jax.Array:  # [B, K * length, ...] to [B * K, length, ...]
-        return x[:, start:].reshape(-1, length, *x.shape[2:])
-
-    # Each branch as a row of its own, whose keys are the argument's and its own.
-    rows, heads = len(query), key.shape[2:]
-    together = [
-        jnp.concatenate(
-            [
-                jnp.broadcast_to(x[:, None, :shared], (rows, count, shared, *heads)).reshape(-1, shared, *heads),
-                part(x, shared, size),
-            ],
-            axis=1,
-        )
-        for x in (key, value)
-    ]
-    sees = mask[:, 0, first:].reshape(rows, count, each, -1)
-    own = sees[..., shared:].reshape(rows, count, each, count, size)
-    own = jnp.diagonal(own, axis1=1, axis2=3).transpose(0, 3, 1, 2)  # [B, K, each, S], of the branch itself
-    sees = jnp.concatenate([sees[..., :shared], own], axis=-1).reshape(rows * count, 1, each, -1)
-    out = attention(part(query, first, each), *together, mask=sees, dropout_rng=rngs[1], **options)
-    out = out.reshape(rows, count * each, *heads)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    asked = query[:, first:] * scale
+    of_argument = jnp.matmul(
+        _by_head(asked), _by_head(key[:, :shared]).swapaxes(-1, -2), preferred_element_type=jnp.float32
+    )  # [B, N, K * each, F']
+    own = jnp.matmul(
+        _by_branch(asked, count),
+        _by_branch(key[:, shared:], count).swapaxes(-1, -2),
+        preferred_element_type=jnp.float32,
+    )  # [B, N, K, each, S]
+    scores = jnp.concatenate([of_argument.reshape(*own.shape[:-1], shared), own], axis=-1)
+    scores = jnp.where(_seen(mask[:, 0, first:], branches, shared)[:, None], scores, MASKED)
+    weights = dropout(jax.nn.softmax(scores, axis=-1), dropout_rate, rngs[1]).astype(value.dtype)
+    flat = weights[..., :shared].reshape(of_argument.shape)
+    out = jnp.matmul(flat, _by_head(value[:, :shared])).reshape(*own.shape[:-1], -1)
+    out += jnp.matmul(weights[..., shared:], _by_branch(value[:, shared:], count))
+    out = out.reshape(*flat.shape[:-1], -1).swapaxes(1, 2)  # [B, K * each, N, H]
     if not first:
         return out
     argument = attention(
         query[:, :first], key[:, :shared], value[:, :shared],
-        mask=mask[:, :, :first, :shared], dropout_rng=rngs[0], **options,
+        mask=mask[:, :, :first, :shared], scale=scale, dropout_rate=dropout_rate, dropout_rng=rngs[0],
     )  # fmt: skip
     return jnp.concatenate([argument, out], axis=1)
+
+
+def _by_head(x: jax.Array) -> jax.Array:
+    """[B, T, N, H] to [B, N, T, H]."""
+    return x.swapaxes(1, 2)
+
+
+def _by_branch(x: jax.Array, count: int) -> jax.Array:
+    """[B, K * S, N, H] to [B, N, K, S, H]."""
+    return x.reshape(len(x), count, -1, *x.shape[2:]).transpose(0, 3, 1, 2, 4)
+
+
+def _seen(mask: jax.Array, branches: Branches, shared: int) -> jax.Array:
+    """What each query of a branch sees of the argument and of the branch itself, [B, K, each, F' + S], of a `mask`
+    [B, K * each, F' + K * S]."""
+    count, size = branches
+    mask = mask.reshape(len(mask), count, -1, mask.shape[-1])
+    own = mask[..., shared:].reshape(*mask.shape[:-1], count, size)
+    own = jnp.diagonal(own, axis1=1, axis2=3).transpose(0, 3, 1, 2)
+    return jnp.concatenate([mask[..., :shared], own], axis=-1)
 
 
 def _path(branches: tuple[int, ...], *masks: jax.Array) -> jax.Array:
