@@ -31,6 +31,7 @@ from jaxvalues.provenance import SYNONYMS, TEMPLATE
 from jaxvalues.training.compilation import Compiled, Executables, Programs
 from jaxvalues.training.loop import Stage
 from jaxvalues.training.losses import make_loss_hyper
+from jaxvalues.training.memory import give_back_freed_memory
 from jaxvalues.training.optimizer import AdamW, make_hyper
 from jaxvalues.training.sharding import (
     check_batch_size,
@@ -210,6 +211,8 @@ class System:
             words = self.network.output_words(params)
             params[SOFT] = {"embedding": self.formulation.verbalizer.start(words)}
         frozen, trainable = self.network.tuning.init(tuning_rng, params)
+        jax.block_until_ready((frozen, trainable))
+        give_back_freed_memory()
         return frozen, jax.device_put(trainable, tree_shardings(trainable, self.mesh))
 
     def abstract_state(self) -> TrainState:

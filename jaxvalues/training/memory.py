@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from typing import Any
 
 # glibc's mallopt parameters (malloc.h)
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
@@ -17,12 +18,28 @@ def keep_freed_memory() -> bool:
     step of RoBERTa-base 16 × 128 that was 610,000 page faults and a sixth of its time. The price is that a process does
     not shrink. Works best when called first, before threads have memory pools of their own.
     """
+    mallopt = _glibc("mallopt")
+    settings = ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1))
+    return mallopt is not None and all(mallopt(parameter, value) for parameter, value in settings)
+
+
+def give_back_freed_memory() -> bool:
+    """Give all that is free back to the system, once: what drawing or reading weights took and steps will not need.
+
+    True where that was possible.
+    """
+    trim = _glibc("malloc_trim")
+    if trim is None:
+        return False
+    trim(0)
+    return True
+
+
+def _glibc(name: str) -> Any:
+    """A function of glibc, None where there is no glibc."""
     if not sys.platform.startswith("linux"):
-        return False
+        return None
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # not glibc
-        return False
-    return all(
-        mallopt(parameter, value) for parameter, value in ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1))
-    )
+        return getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError):
+        return None

@@ -25,6 +25,27 @@ print(faults() - before)
 """
 
 
+SHRINKS = """
+import numpy as np
+from jaxvalues.training.memory import give_back_freed_memory, keep_freed_memory
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+keep_freed_memory()
+np.ones(2**25)  # 256 MiB, mapped, written and freed
+before = resident()
+assert give_back_freed_memory()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
+def test_what_is_kept_can_be_given_back() -> None:
+    given = subprocess.run([sys.executable, "-c", SHRINKS], capture_output=True, text=True, check=True).stdout
+    assert int(given) > 200 * 2**20
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
 def test_a_second_large_block_costs_no_page_faults() -> None:
     faults = {
