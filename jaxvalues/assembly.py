@@ -153,7 +153,7 @@ class System:
             jitted["pretrain"] = train_step("pretraining")
         if self.network.reuses_features:
             jitted["features"] = jax.jit(self._features, out_shardings=whole)
-        if self._generates:
+        if config.formulation.generates:
             jitted["generate"] = jax.jit(self._generate, out_shardings=whole)
         return {name: Executables(name, function, announce) for name, function in jitted.items()} | self._initial()
 
@@ -283,7 +283,7 @@ class System:
 
     def predict(self, frozen: Params, trainable: Params, tokens: Tokens) -> np.ndarray:
         """The logits [n, C] that decide, by likelihood or by generation as the config says."""
-        return (self.generated_logits if self._generates else self.logits)(frozen, trainable, tokens)
+        return (self.generated_logits if self.config.formulation.generates else self.logits)(frozen, trainable, tokens)
 
     @property
     def texts(self) -> dict[str, str]:
@@ -299,11 +299,6 @@ class System:
         if self.config.formulation.kind != "open_answer":
             return ""
         return f"; answers scored by {self.config.formulation.scoring}"
-
-    @property
-    def _generates(self) -> bool:
-        form = self.config.formulation
-        return form.kind == "open_answer" and form.scoring == "generation"
 
     def _row_logits(
         self, frozen: Params, trainable: Params, tokens: Tokens, stop: Callable[[], bool] = lambda: False

@@ -71,6 +71,11 @@ class FormulationConfig(Section):
         """Whether it asks one question for each category, which a language model answers in words."""
         return self.kind != "classify"
 
+    @property
+    def generates(self) -> bool:
+        """Whether it predicts from answers that the model generates."""
+        return self.kind == "open_answer" and self.scoring == "generation"
+
     def default_template(self, task: str) -> str:
         """The name of the template where none is given, of a task and this kind."""
         if task == "stance":

@@ -66,7 +66,7 @@ class OpenAnswer(Asks):
             max_length,
             is_causal=is_causal,
             tokens=answers.shape[2],
-            branches=config.scoring == "likelihood",
+            branches=not config.generates,
             answers=answers,
         )
         return cls(asking, synonyms)

@@ -12,7 +12,7 @@ from jax import lax
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.attention import Extend, KeysValues, preceded_by
-from jaxvalues.models.bert import Embedding
+from jaxvalues.models.bert import Embedding, pad_left
 from jaxvalues.models.layout import Segments, segment_key
 from jaxvalues.models.ops import activation, dropout
 from jaxvalues.models.stack import init_layers, layer_keys, run_layers
@@ -273,4 +273,4 @@ class T5Stack(nn.Module):
 
 def extend_mask(real: jax.Array, length: int) -> jax.Array:
     """A mask [B, T], nonzero on real tokens, as booleans [B, length], True for what stands before them."""
-    return jnp.pad(real != 0, ((0, 0), (length - real.shape[1], 0)), constant_values=True)
+    return pad_left(real != 0, length - real.shape[1], True)
