@@ -86,6 +86,25 @@ class T5Attention(nn.Module):
         )
         return self.output(out.reshape(*x.shape[:2], -1))
 
+    def ask(
+        self, x: jax.Array, hidden: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None
+    ) -> jax.Array:
+        """The same numbers as from x [B, T, D] to the `keys_values` of `hidden` [B, S, D], which are never made.
+
+        q · (h W) is (W q) · h, and a weighted sum of h W is the sum of h, times W. So the queries of all heads attend
+        to `hidden` itself: T · N · S · D multiplications in the place of S · D · N · H, less while T is below H.
+        """
+        kernels = (dense.variables["params"]["kernel"].astype(self.dtype) for dense in (self.key, self.value))
+        key, value = (kernel.reshape(-1, self.num_heads, self.head_size) for kernel in kernels)
+        query = jnp.einsum("btnh,dnh->btnd", self._heads(self.query(x)), key)
+        shared = hidden[:, :, None]  # one "head" for the queries of all
+        out = attention(
+            query.reshape(len(x), -1, 1, self.width), shared, shared,
+            mask=mask, scale=1.0, dropout_rate=self.dropout_rate, dropout_rng=rng,
+        )  # fmt: skip
+        out = jnp.einsum("btnd,dnh->btnh", out.reshape(query.shape), value)
+        return self.output(out.reshape(*x.shape[:2], -1))
+
     def _heads(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:2], self.num_heads, self.head_size)
 

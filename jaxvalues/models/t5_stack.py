@@ -101,10 +101,24 @@ class T5Layer(nn.Module):
         memory = memory if extend is None else extend(memory)
         x += dropout(self.attention(y, memory, mask, bias, rngs[0]), rate, rngs[1])
         if self.is_decoder:
-            cross = cross if isinstance(cross, tuple) else self.cross_memory(cross, cross_prefix)
-            y = self.cross_attention(self.cross_attention_norm(x), cross, cross_mask, None, rngs[2])
-            x += dropout(y, rate, rngs[3])
+            y = self.cross_attention_norm(x)
+            x += dropout(self._cross(y, cross, cross_prefix, cross_mask, rngs[2]), rate, rngs[3])
         return x + dropout(self.mlp(self.mlp_norm(x), rngs[4]), rate, rngs[5]), memory
+
+    def _cross(
+        self,
+        y: jax.Array,
+        cross: KeysValues | jax.Array,
+        prefix: jax.Array | None,
+        mask: jax.Array | None,
+        rng: jax.Array | None,
+    ) -> jax.Array:
+        # A prefix is keys and values, which are then needed; an answer of one token is read from a single query.
+        single = y.shape[1] == 1 and prefix is None and not isinstance(cross, tuple)
+        if single and not self.is_initializing():
+            return self.cross_attention.ask(y, cross, mask, rng)
+        memory = cross if isinstance(cross, tuple) else self.cross_memory(cross, prefix)
+        return self.cross_attention(y, memory, mask, None, rng)
 
     def cross_memory(self, hidden: jax.Array, prefix: jax.Array | None = None) -> KeysValues:
         """The keys and values of cross-attention to `hidden` [B, S, D], after those of `prefix` [2, P, N, H]."""

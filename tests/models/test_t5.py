@@ -82,6 +82,8 @@ def test_live_torch(kind, change):
     config = CONFIGS[kind] | {"vocab_size": 90, **change}
     weights, inputs = tensors(config, seed=2), batch(config, seed=3)
     compare(results(config, weights, inputs, scan=True, remat=True), torch_results(config, weights, inputs))
+    first = inputs | {name: inputs[name][:, :1] for name in ("decoder_input_ids", "decoder_attention_mask", "labels")}
+    compare(results(config, weights, first, scan=False), torch_results(config, weights, first))
 
 
 @pytest.mark.parametrize(("buckets", "reach"), [(32, 128), (10, 12), (4, 3), (33, 100), (64, 256), (7, 30)])
@@ -288,6 +290,38 @@ def test_many_questions_share_one_encoding():
     encoded = f"[{','.join(map(str, (*ids.shape, 64)))}]"  # what has one row per input, not per question
     products = [line for line in str(jax.make_jaxpr(shared)(params)).splitlines() if "dot_general" in line]
     assert sum(f"f32{encoded} = dot_general" in line for line in products) >= 2 * 2  # keys and values of two layers
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_single_token_is_read_without_the_encoders_keys(scan):
+    """The first of many tokens and a token alone have the same logits, gradients and dropout."""
+    config, inputs = CONFIGS["t5"], batch(CONFIGS["t5"])
+    module, params = model(config, scan=scan)
+    ids, mask, decoder_ids, _ = (inputs[name] for name in INPUTS)
+    drops = {"deterministic": False, "rngs": {"dropout": jax.random.key(1)}}
+
+    def first(params, hidden, tokens, **options):
+        given = decoder_ids[:, :tokens], hidden, mask
+        return module.apply({"params": params}, *given, method="decode", **options)[:, 0]
+
+    def value(tokens, params, hidden):
+        return jnp.sin(first(params, hidden, tokens)).sum()
+
+    hidden = module.apply({"params": params}, ids, mask, method="encode")
+    one, many = (jax.jit(functools.partial(first, tokens=n))(params, hidden) for n in (1, 3))
+    assert_close(one, many)
+    of_one, of_many = (jax.jit(jax.grad(functools.partial(value, n), (0, 1)))(params, hidden) for n in (1, 3))
+    jax.tree.map(assert_close, of_one[1], of_many[1])
+    jax.tree.map(assert_close, of_one[0]["decoder"], of_many[0]["decoder"])
+
+    none = Prefix(cross=jnp.zeros((2, 2, 0, 4, 16)))  # no prefix, but it asks for keys and values
+    dropped = jax.jit(lambda **more: first(params, hidden, 1, **more, **drops))
+    assert_close(dropped(), dropped(cross_prefix=none.cross))
+
+    program = str(jax.make_jaxpr(functools.partial(first, tokens=1))(params, hidden))
+    made = f"f32[{','.join(map(str, hidden.shape))}] = dot_general"
+    assert made in str(jax.make_jaxpr(functools.partial(first, tokens=3))(params, hidden))
+    assert made not in program
 
 
 @pytest.mark.parametrize("kind", KINDS)  # a tied output matrix, whose logits are scaled, and one of its own
