@@ -23,6 +23,7 @@ from jaxvalues.errors import UserError
 from jaxvalues.models.attention import attention, preceded_by
 from jaxvalues.models.conversion import Rule, Table, dense, norm
 from jaxvalues.models.layout import Segments
+from jaxvalues.models.norm import LayerNorm
 from jaxvalues.models.ops import activation, dot_rows, dropout
 from jaxvalues.models.stack import hidden_indices, init_layers, layer_keys, run_layers
 
@@ -158,7 +159,7 @@ class BertEmbeddings(nn.Module):
             x += position.take(c.pad_token_id + (past + jnp.cumsum(real, axis=1)) * real, axis=0)
         else:
             x += position[past : past + size + tokens]
-        x = nn.LayerNorm(c.layer_norm_eps, dtype=self.dtype, use_fast_variance=False, name="norm")(x)
+        x = LayerNorm(c.layer_norm_eps, dtype=self.dtype, name="norm")(x)
         return dropout(x, c.hidden_dropout_prob, rng)
 
     def _table(self, name: str, rows: int, zero_row: int | None = None) -> jax.Array:
@@ -219,8 +220,8 @@ class BertLayer(nn.Module):
         m = BertMLP(c, self.dtype, name="mlp")(x)
         return self._norm("mlp_norm")(x + dropout(m, c.hidden_dropout_prob, rngs[2]))
 
-    def _norm(self, name: str) -> nn.LayerNorm:
-        return nn.LayerNorm(self.config.layer_norm_eps, dtype=self.dtype, use_fast_variance=False, name=name)
+    def _norm(self, name: str) -> LayerNorm:
+        return LayerNorm(self.config.layer_norm_eps, dtype=self.dtype, name=name)
 
 
 def take_only(x: jax.Array, position: int | None) -> jax.Array:

@@ -41,6 +41,7 @@ from jaxvalues.models.bert import (
 from jaxvalues.models.conversion import Rule, Table, dense, norm, transpose
 from jaxvalues.models.deberta_attention import DebertaAttention, relative_window
 from jaxvalues.models.layout import Segments
+from jaxvalues.models.norm import LayerNorm
 from jaxvalues.models.ops import activation, dropout
 from jaxvalues.models.stack import hidden_indices, init_layers, layer_keys, run_layers
 
@@ -193,8 +194,8 @@ class DebertaEmbeddings(nn.Module):
         return Embedding((rows, width or self.config.word_size), init, name=name)()
 
 
-def _layer_norm(config: DebertaConfig, dtype: jnp.dtype, **where: Any) -> nn.LayerNorm:
-    return nn.LayerNorm(config.layer_norm_eps, dtype=dtype, use_fast_variance=False, **where)
+def _layer_norm(config: DebertaConfig, dtype: jnp.dtype, **where: Any) -> LayerNorm:
+    return LayerNorm(config.layer_norm_eps, dtype=dtype, **where)
 
 
 class DebertaLayer(nn.Module):

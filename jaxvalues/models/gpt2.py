@@ -31,6 +31,7 @@ from jaxvalues.models.cache import Cache
 from jaxvalues.models.conversion import Rule, Table, norm
 from jaxvalues.models.layout import Segments
 from jaxvalues.models.masks import count_positions, visible
+from jaxvalues.models.norm import LayerNorm
 from jaxvalues.models.ops import activation, dropout
 from jaxvalues.models.stack import hidden_indices, init_layers, layer_keys, run_layers
 
@@ -197,8 +198,8 @@ def _residual_std(config: GPT2Config) -> float:
     return config.initializer_range / (2 * config.num_layers) ** 0.5
 
 
-def _layer_norm(config: GPT2Config, dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
-    return nn.LayerNorm(config.layer_norm_eps, dtype=dtype, use_fast_variance=False, name=name)
+def _layer_norm(config: GPT2Config, dtype: jnp.dtype, name: str | None = None) -> LayerNorm:
+    return LayerNorm(config.layer_norm_eps, dtype=dtype, name=name)
 
 
 def _take(x: jax.Array, at: jax.Array) -> jax.Array:

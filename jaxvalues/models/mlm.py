@@ -20,6 +20,7 @@ from jaxvalues.errors import UserError
 from jaxvalues.models.bert import ROBERTA_LIKE
 from jaxvalues.models.conversion import Place, Rule, Table, dense, norm, to_tensors
 from jaxvalues.models.loading import ARCHITECTURES, build_model, load_checkpoint, random_params, save_checkpoint
+from jaxvalues.models.norm import LayerNorm
 from jaxvalues.models.ops import activation, word_logits
 
 Rules = tuple[Rule, ...]
@@ -85,7 +86,7 @@ class MaskedLMHead(nn.Module):
         init = nn.initializers.normal(c.initializer_range)
         x = nn.Dense(embeddings.shape[1], dtype=self.dtype, kernel_init=init, name="dense")(hidden)
         x = activation("gelu" if c.model_type in ROBERTA_LIKE else c.hidden_act)(x)
-        x = nn.LayerNorm(c.layer_norm_eps, dtype=self.dtype, use_fast_variance=False, name="norm")(x)
+        x = LayerNorm(c.layer_norm_eps, dtype=self.dtype, name="norm")(x)
         bias = self.param("bias", nn.initializers.zeros, (len(embeddings),))
         return word_logits(x, embeddings, words, bias)
 

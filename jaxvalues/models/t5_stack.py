@@ -14,6 +14,7 @@ from jaxvalues.errors import UserError
 from jaxvalues.models.attention import Extend, KeysValues, preceded_by
 from jaxvalues.models.bert import Embedding, pad_left
 from jaxvalues.models.layout import Segments, segment_key
+from jaxvalues.models.norm import RMSNorm
 from jaxvalues.models.ops import activation, dropout
 from jaxvalues.models.stack import init_layers, layer_keys, run_layers
 from jaxvalues.models.t5_attention import (
@@ -37,8 +38,8 @@ class Cache(NamedTuple):
     index: jax.Array  # how many places are filled
 
 
-def _norm(config: T5Config, dtype: jnp.dtype) -> nn.RMSNorm:
-    return nn.RMSNorm(config.layer_norm_epsilon, dtype=dtype)
+def _norm(config: T5Config, dtype: jnp.dtype) -> RMSNorm:
+    return RMSNorm(config.layer_norm_epsilon, dtype=dtype)
 
 
 class T5MLP(nn.Module):
