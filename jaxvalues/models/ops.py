@@ -92,34 +92,35 @@ def dropout(x: jax.Array, rate: float, rng: jax.Array | None) -> jax.Array:
         raise UserError(f"a dropout rate must lie in [0, 1), got {rate}")
     threshold = min(max(round(rate * 2**_BITS), 1), 2**_BITS - 1)
     draw = _kept_on_cpu if jax.default_backend() == "cpu" else _kept
-    return jnp.where(draw(rng, threshold, x.shape), x / (1.0 - threshold / 2**_BITS), 0).astype(x.dtype)
+    # No draw is shared by two rows, which may lie on two devices.
+    rows, size = (x.shape[0], math.prod(x.shape[1:])) if x.ndim > 1 else (1, x.size)
+    kept = draw(rng, threshold, rows, size).reshape(x.shape)
+    return jnp.where(kept, x / (1.0 - threshold / 2**_BITS), 0).astype(x.dtype)
 
 
-def _kept(rng: jax.Array, threshold: int, shape: tuple[int, ...]) -> jax.Array:
-    """Booleans, False with probability threshold / 2**10. Two of them share one draw of 32 bits."""
-    size = math.prod(shape)
-    words = jax.random.bits(rng, ((size + 1) // 2,), jnp.uint32)
-    bits = lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:size].reshape(shape)
+def _kept(rng: jax.Array, threshold: int, rows: int, size: int) -> jax.Array:
+    """Booleans [rows, size], False with probability threshold / 2**10. Two of them share one draw of 32 bits."""
+    words = jax.random.bits(rng, (rows, -(-size // 2)), jnp.uint32)
+    bits = lax.bitcast_convert_type(words, jnp.uint16).reshape(rows, -1)[:, :size]
     return bits >= threshold << 16 - _BITS
 
 
-@partial(jax.jit, static_argnums=(1, 2))
-def _kept_on_cpu(rng: jax.Array, threshold: int, shape: tuple[int, ...]) -> jax.Array:
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _kept_on_cpu(rng: jax.Array, threshold: int, rows: int, size: int) -> jax.Array:
     """The same for XLA on CPU, which draws bits slowly and keeps all it has drawn for the backward pass.
 
     Bit k of each number that is compared with the threshold lies in word k, 32 numbers side by side; below the lowest
     bit that the threshold has there is nothing to compare. At a rate of 0.1 that is 9 bits an entry, and what is kept
     is one. The loop keeps XLA from doing all of it again for every entry.
     """
-    size = math.prod(shape)
     digits = np.array([bool(threshold >> k & 1) for k in range(_BITS)])
     digits = digits[np.argmax(digits) :]
-    words = jax.random.bits(rng, (len(digits), -(-size // 32)), jnp.uint32)
+    words = jax.random.bits(rng, (len(digits), rows, -(-size // 32)), jnp.uint32)
 
     def compare(below: jax.Array, digit: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         word, one = digit
         return jnp.where(one, ~word | below, ~word & below), None
 
     below, _ = lax.scan(compare, jnp.zeros_like(words[0]), (words, digits))
-    each = below[:, None] >> np.arange(32, dtype=np.uint32) & 1
-    return (each == 0).reshape(-1)[:size].reshape(shape)
+    each = below[..., None] >> np.arange(32, dtype=np.uint32) & 1
+    return (each == 0).reshape(rows, -1)[:, :size]

@@ -61,6 +61,17 @@ def test_a_backward_pass_keeps_what_an_activation_reads_and_one_bit_of_dropout(n
     assert held(0.1) - held(0.0) < 2 * len(kernels) / 8
 
 
+@pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
+def test_devices_draw_for_their_own_rows(backend):
+    mesh = jax.make_mesh((8,), ("data",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    drop = jax.jit(lambda x, key: ops.dropout(x, 0.1, key), in_shardings=(rows, None), out_shardings=rows)
+    x, key = jnp.ones((16, 7, 3)), jax.random.key(0)  # 21 entries a row: no whole number of words
+    text = drop.lower(x, key).compile().as_text()
+    assert not [name for name in ("all-gather", "all-reduce", "collective-permute", "all-to-all") if name in text]
+    np.testing.assert_array_equal(drop(x, key), ops.dropout(x, 0.1, key))
+
+
 def test_dropout_is_off_without_rng_or_rate():
     x = jnp.arange(4.0)
     assert ops.dropout(x, 0.5, None) is x
