@@ -111,7 +111,7 @@ def _kept_on_cpu(rng: jax.Array, threshold: int, rows: int, size: int) -> jax.Ar
 
     Bit k of each number that is compared with the threshold lies in word k, 32 numbers side by side; below the lowest
     bit that the threshold has there is nothing to compare. At a rate of 0.1 that is 9 bits an entry, and what is kept
-    is one. The loop keeps XLA from doing all of it again for every entry.
+    is one. The loop keeps XLA from doing all of it again for every entry, jit from tracing it for every layer.
     """
     digits = np.array([bool(threshold >> k & 1) for k in range(_BITS)])
     digits = digits[np.argmax(digits) :]

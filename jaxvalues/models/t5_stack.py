@@ -114,12 +114,12 @@ class T5Layer(nn.Module):
         mask: jax.Array | None,
         rng: jax.Array | None,
     ) -> jax.Array:
-        # A prefix is keys and values, which are then needed; an answer of one token is read from a single query.
-        single = y.shape[1] == 1 and prefix is None and not isinstance(cross, tuple)
-        if single and not self.is_initializing():
-            return self.cross_attention.ask(y, cross, mask, rng)
-        memory = cross if isinstance(cross, tuple) else self.cross_memory(cross, prefix)
-        return self.cross_attention(y, memory, mask, None, rng)
+        if not isinstance(cross, tuple):
+            # A prefix is keys and values, which are then needed; an answer of one token is read from a single query.
+            if y.shape[1] == 1 and prefix is None and not self.is_initializing():
+                return self.cross_attention.ask(y, cross, mask, rng)
+            cross = self.cross_memory(cross, prefix)
+        return self.cross_attention(y, cross, mask, None, rng)
 
     def cross_memory(self, hidden: jax.Array, prefix: jax.Array | None = None) -> KeysValues:
         """The keys and values of cross-attention to `hidden` [B, S, D], after those of `prefix` [2, P, N, H]."""
