@@ -17,7 +17,7 @@ _PUBLIC = {
     "load_config": "jaxvalues.config",
     "load_model": "jaxvalues.models",
     "load_split": "jaxvalues.data.arguments",
-    "predict": "jaxvalues.run",
+    "predict": "jaxvalues.run.train",
     "score": "jaxvalues.evaluation.official",
     "score_files": "jaxvalues.evaluation.scoring",
     "train": "jaxvalues.ensemble",

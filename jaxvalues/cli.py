@@ -131,7 +131,7 @@ def predict(
     \b
     Example: jaxvalues predict runs/minilm-seed0 --split test
     """
-    from jaxvalues.run import predict as run_predict
+    from jaxvalues.run.train import predict as run_predict
 
     run_predict(run, split=split, file=input, out=out, overrides=tuple(overrides or ()), console=console())
 
@@ -171,7 +171,7 @@ def show(config: ConfigFile, overrides: Overrides = None) -> None:
     from jaxvalues.config import load_config
 
     loaded = load_config(config, overrides or ())
-    from jaxvalues.show import show as run_show
+    from jaxvalues.run.show import show as run_show
 
     run_show(loaded, console())
 

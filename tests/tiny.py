@@ -9,14 +9,14 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from jaxvalues.assembly import Base, System, fit_to_tokenizer
 from jaxvalues.config import Config, FormulationConfig, parse_config
 from jaxvalues.data.arguments import Split, load_split
 from jaxvalues.data.batches import Slice, Tokens, TrainingBatches, collate, inputs_shape
-from jaxvalues.data.template import load_template
 from jaxvalues.data.tokenizers import train_tokenizer
 from jaxvalues.formulations import load_texts, training_texts
-from jaxvalues.models.layout import group
+from jaxvalues.models.layers.layout import group
+from jaxvalues.run.system import Base, System, fit_to_tokenizer
+from jaxvalues.templates.template import load_template
 from jaxvalues.training.losses import make_loss_hyper
 from jaxvalues.training.optimizer import Hyper, make_hyper
 from jaxvalues.training.sharding import AXES, place_batch, tree_shardings
@@ -72,7 +72,7 @@ def config(*changes: dict[str, Any]) -> Config:
     return parse_config(tree)
 
 
-def asking(kind: str, network: str, *changes: dict[str, Any]) -> Config:
+def question_config(kind: str, network: str, *changes: dict[str, Any]) -> Config:
     """The tiny config of a `kind` that asks one of `NETWORKS`, without dropout; some rows are cut."""
     model = {"config": NETWORKS[network], "dropout": 0.0}
     data = {"max_length": 80, "buckets": [80]}
@@ -114,7 +114,7 @@ def canonical_params(num_layers: int = 2, projected: bool = False) -> Any:
 
 def system(config: Config, mesh: Mesh | None = None) -> System:
     """The config made concrete, on one device unless a mesh is given."""
-    known = asking_tokenizer() if config.formulation.asks else tokenizer()
+    known = asking_tokenizer() if config.formulation.asks_questions else tokenizer()
     return System(config, fit_to_tokenizer(config.model.config, known, True), known, mesh or one_device())
 
 
@@ -162,7 +162,7 @@ class Run:
     def restart(self) -> None:
         """Go back to the state before the first step."""
         network = self.system.network
-        if self.system.config.formulation.asks:
+        if self.system.config.formulation.asks_questions:
             self.frozen, trainable = parts(self.system)
         else:
             params = canonical_params(network.num_layers, network.module.projection_size is not None)

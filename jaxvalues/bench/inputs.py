@@ -23,7 +23,9 @@ def encode(formulation: Formulation, split: Split, peers: Sequence[str]) -> Toke
     Raises ConfigError where questions are to be compared with their branches and have none.
     """
     if PEFT in peers:
-        formulation = dataclasses.replace(formulation, asking=dataclasses.replace(formulation.asking, branches=False))
+        formulation = dataclasses.replace(
+            formulation, question_rows=dataclasses.replace(formulation.question_rows, branches=False)
+        )
         numbers = np.arange(len(split.arguments))  # the categories take turns
         return formulation.encode(split.arguments, split.labels, (numbers, numbers % len(CATEGORIES)))
     tokens = formulation.encode(split.arguments, split.labels)

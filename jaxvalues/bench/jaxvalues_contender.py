@@ -11,14 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvalues.assembly import System, find_base
 from jaxvalues.bench.worker import TOTAL_STEPS, Task, peak_process_bytes
 from jaxvalues.config import parse_config
 from jaxvalues.data.batches import inputs_shape, model_inputs
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import UserError
-from jaxvalues.network import count
+from jaxvalues.run.network import count
+from jaxvalues.run.system import System, find_base
 from jaxvalues.training.compilation import enable_cache
 from jaxvalues.training.losses import make_loss_hyper
 from jaxvalues.training.memory import keep_freed_memory

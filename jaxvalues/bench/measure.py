@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jaxvalues.assembly import find_base, find_tokenizer, fit_to_tokenizer
 from jaxvalues.bench.inputs import apart, encode, positions, random_batch, real_batch
 from jaxvalues.bench.peers import PEERS, check_comparable, check_form, default_peers
 from jaxvalues.bench.report import describe_shape, render
@@ -32,7 +31,8 @@ from jaxvalues.data.batches import Batch, inputs_shape
 from jaxvalues.data.tokenizers import pad_id
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import load_texts, make_formulation
-from jaxvalues.provenance import write_json
+from jaxvalues.run.provenance import write_json
+from jaxvalues.run.system import find_base, find_tokenizer, fit_to_tokenizer
 
 WORK = ("train", "inference")
 SAMPLE_SECONDS = 0.25  # a sample is as many steps as last this long, so that a clock and a launch weigh nothing

@@ -16,7 +16,7 @@ PEERS = (*TORCH, PEFT, APART, GATHER, "none")
 
 def default_peers(config: Config) -> tuple[str, ...]:
     """The named peer of a config's kind: torch for classifiers, PEFT for language models that answer questions."""
-    return (PEFT,) if config.formulation.asks else TORCH[:1]
+    return (PEFT,) if config.formulation.asks_questions else TORCH[:1]
 
 
 def check_comparable(config: Config, peers: Sequence[str]) -> None:
@@ -36,7 +36,7 @@ def check_comparable(config: Config, peers: Sequence[str]) -> None:
     for peer in outside:
         if peer == PEFT:
             _check_prompts(config)
-        elif config.formulation.asks:
+        elif config.formulation.asks_questions:
             raise ConfigError(
                 f"formulation.kind is {config.formulation.kind}, but the peer {peer} is a classifier: "
                 f"use --peer {PEFT}, {APART} or none"

@@ -33,7 +33,7 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
 
 
 def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
-    """Validate a nested dict, with the members of its ensemble; `where` names its origin in error messages."""
+    """Validate a nested dict, with the members of its ensemble; `where` names its warm_start in error messages."""
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:

@@ -67,7 +67,7 @@ class FormulationConfig(Section):
         return self
 
     @property
-    def asks(self) -> bool:
+    def asks_questions(self) -> bool:
         """Whether it asks one question for each category, which a language model answers in words."""
         return self.kind != "classify"
 
@@ -80,4 +80,4 @@ class FormulationConfig(Section):
         """The name of the template where none is given, of a task and this kind."""
         if task == "stance":
             return {"classify": "stance", "masked_choice": "stance_masked", "answer": "stance_answer"}[self.kind]
-        return self.kind if self.asks else "cls"
+        return self.kind if self.asks_questions else "cls"

@@ -313,7 +313,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _kinds_fit_methods(self) -> Config:
         kind, data = self.formulation.kind, self.data
-        if self.formulation.asks:
+        if self.formulation.asks_questions:
             if self.loss.contrastive is not None or not self.tuning.dropout_below:
                 what = "loss.contrastive" if self.loss.contrastive is not None else "tuning.dropout_below: false"
                 raise ValueError(f"{what} belongs to formulation.kind: classify, not to {kind}")

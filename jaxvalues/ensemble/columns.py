@@ -22,8 +22,8 @@ from jaxvalues.data.held_out import HELD_OUT, Parts, load_parts
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.combine import mean
 from jaxvalues.evaluation.predictions import Predictions, read_predictions
-from jaxvalues.provenance import checksum
-from jaxvalues.run_folder import RunFolder
+from jaxvalues.run.folder import RunFolder
+from jaxvalues.run.provenance import checksum
 
 
 class Run(NamedTuple):

@@ -26,9 +26,9 @@ from jaxvalues.evaluation.combine import Stack, cross_fit, fit_stack, mean
 from jaxvalues.evaluation.decision import Decision, choose
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.evaluation.report_table import render_members
-from jaxvalues.narration import Narrator
-from jaxvalues.provenance import checksum, describe_process, write_json
-from jaxvalues.run_folder import RunFolder
+from jaxvalues.run.console import RunConsole
+from jaxvalues.run.folder import RunFolder
+from jaxvalues.run.provenance import checksum, describe_process, write_json
 from jaxvalues.training.processes import is_main
 
 Method = Literal["mean", "stack"]
@@ -58,9 +58,9 @@ def combine_runs(
     if twice := next((place for place in places if places.count(place) > 1), None):
         raise ConfigError(f"{twice} is given twice")
     columns = read_columns(runs, dir)
-    narrator = Narrator(console or Console())
+    run_console = RunConsole(console or Console())
     combination = combine(columns, method, columns[0].runs[0].config.decision)
-    return write(combination, Path(out), narrator)
+    return write(combination, Path(out), run_console)
 
 
 def check_folder(folder: Path) -> None:
@@ -111,7 +111,9 @@ def combine(columns: list[Column], method: Method, decision: DecisionConfig) -> 
     return Combination(columns, method, stack, held_out, {HELD_OUT: probabilities, **reported}, decided)
 
 
-def write(combination: Combination, path: Path, narrator: Narrator, config: Config | None = None) -> dict[str, Scores]:
+def write(
+    combination: Combination, path: Path, run_console: RunConsole, config: Config | None = None
+) -> dict[str, Scores]:
     """Write an ensemble's folder, with the config it was trained from if there is one, and say what came out."""
     folder, columns = RunFolder(path), combination.columns
     runs = [run for column in columns for run in column.runs]
@@ -139,18 +141,18 @@ def write(combination: Combination, path: Path, narrator: Narrator, config: Conf
     sizes = {column.name: len(column.held_out.ids) for column in columns}
     if set(sizes.values()) != {len(combination.held_out)}:
         there = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        narrator.say(
+        run_console.print(
             f"the systems hold out different arguments ({there}): decisions are tuned on the "
             f"{len(combination.held_out)} that all of them hold out"
         )
     for split, result in results.items():
         if result is None:
-            narrator.unscored(split)
-    narrator.say(f"{decision.how}: {decision.span}\n")
+            run_console.unscored(split)
+    run_console.print(f"{decision.how}: {decision.span}\n")
     f1 = {name: one.official_f1 for name, one in {HELD_OUT: held_out, **scores}.items()}
-    render_members(_members(runs), f1, narrator.console)
-    narrator.console.print()
-    narrator.scores(scores, any(run.config.model.config is not None for run in runs), path)
+    render_members(_members(runs), f1, run_console.console)
+    run_console.console.print()
+    run_console.scores(scores, any(run.config.model.config is not None for run in runs), path)
     return scores
 
 

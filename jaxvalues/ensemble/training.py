@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from jaxvalues.assembly import build_system, find_base, find_tokenizer, settle
 from jaxvalues.config import Config, EnsembleConfig, load_config, runs_of
 from jaxvalues.data.held_out import load_parts
 from jaxvalues.data.task import TASKS
@@ -24,10 +23,11 @@ from jaxvalues.ensemble.combination import check_folder, combine, write
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.formulations import load_texts
-from jaxvalues.narration import Narrator
-from jaxvalues.provenance import differences
-from jaxvalues.run import start_process
-from jaxvalues.run import train as train_run
+from jaxvalues.run.console import RunConsole
+from jaxvalues.run.provenance import differences
+from jaxvalues.run.system import build_system, find_base, find_tokenizer, resolve
+from jaxvalues.run.train import start_process
+from jaxvalues.run.train import train as train_run
 from jaxvalues.training.compilation import Programs
 from jaxvalues.training.processes import meet
 from jaxvalues.training.sharding import make_mesh
@@ -43,23 +43,23 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
     """
     if not config.is_ensemble:
         return train_run(config, console)
-    narrator, programs = start_process(config, console), Programs()
+    run_console, programs = start_process(config, console), Programs()
     runs = runs_of(config)
     check_folder(config.folder)
-    check_runs(runs, narrator, programs)
-    brief = Narrator(narrator.console, brief=True)
+    check_runs(runs, run_console, programs)
+    brief = RunConsole(run_console.console, brief=True)
     for number, one in enumerate(runs, start=1):
-        narrator.say(f"\nrun {number} of {len(runs)}: {one.folder.name}")
-        train_run(one, programs=programs, narrator=brief)
+        run_console.print(f"\nrun {number} of {len(runs)}: {one.folder.name}")
+        train_run(one, programs=programs, run_console=brief)
         gc.collect()  # whatever still holds on to its arrays must not outlive it
-    narrator.say(f"\ncompiled {len(programs)} programs for {len(runs)} runs")
+    run_console.print(f"\ncompiled {len(programs)} programs for {len(runs)} runs")
     meet("the runs of an ensemble are written")
     method = (config.ensemble or EnsembleConfig()).method
     combination = combine(read_columns([one.folder for one in runs]), method, config.decision)
-    return write(combination, config.folder, narrator, settle(config))
+    return write(combination, config.folder, run_console, resolve(config))
 
 
-def check_runs(runs: Sequence[Config], narrator: Narrator, programs: Programs) -> None:
+def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Programs) -> None:
     """Find whatever is wrong with any of the runs, and with their combination, before the first one is trained.
 
     Loads data and tokenizers, reads the configs of the models, builds every member's network, and computes nothing.
@@ -68,7 +68,7 @@ def check_runs(runs: Sequence[Config], narrator: Narrator, programs: Programs) -
     systems: dict[str, list[tuple[str, Config]]] = {}
     held_out: dict[str, list[str]] = {}
     checked = set()
-    for one in map(settle, runs):
+    for one in map(resolve, runs):
         systems.setdefault(system_key(one, one.model.path), []).append((one.folder.name, one))
         parts = load(one.data)
         held_out.setdefault(system_name(one), []).extend(parts.held_out.ids)
@@ -84,7 +84,7 @@ def check_runs(runs: Sequence[Config], narrator: Narrator, programs: Programs) -
             template = load_texts(one.formulation, TASKS[one.data.task])
             tokenizer = find_tokenizer(one, base, parts.whole, template)
             mesh = make_mesh(one.mesh)
-            build_system(one, base, tokenizer, mesh, announce=narrator.compiled, programs=programs)
+            build_system(one, base, tokenizer, mesh, announce=run_console.compiled, programs=programs)
     for system in systems.values():
         check_different_folds(system)
     check_same_data((one.name, load(one.data)) for one in runs)

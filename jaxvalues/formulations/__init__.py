@@ -11,16 +11,16 @@ import numpy as np
 from jaxvalues.config import FormulationConfig
 from jaxvalues.data.arguments import Argument
 from jaxvalues.data.batches import Tokens
-from jaxvalues.data.questions import QuestionTemplate, load_question_template
-from jaxvalues.data.synonyms import load_synonyms
 from jaxvalues.data.task import VALUES, Task
-from jaxvalues.data.template import Template, load_template
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations.answer import Answer
 from jaxvalues.formulations.classify import Classify
 from jaxvalues.formulations.masked_choice import MaskedChoice
 from jaxvalues.formulations.open_answer import OpenAnswer
 from jaxvalues.models import Outputs
+from jaxvalues.templates.questions import QuestionTemplate, load_question_template
+from jaxvalues.templates.synonyms import load_synonyms
+from jaxvalues.templates.template import Template, load_template
 from jaxvalues.tuning import Bound
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Formulation(Protocol):
 def load_texts(config: FormulationConfig, task: Task = VALUES) -> Template | QuestionTemplate:
     """The template of a config, with its descriptions, checked. Raises ConfigError."""
     name = config.template or config.default_template(task.name)
-    if not config.asks:
+    if not config.asks_questions:
         return load_template(name, config.descriptions, task)
     return load_question_template(name, config.descriptions, masked=config.kind == "masked_choice", task=task)
 

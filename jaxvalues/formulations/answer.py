@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvalues.config import FormulationConfig
-from jaxvalues.data.questions import QuestionTemplate
-from jaxvalues.formulations.asking import Asking, Asks
+from jaxvalues.formulations.lm_scoring import answer_log_probs, word_logits
+from jaxvalues.formulations.question_rows import QuestionFormulation, QuestionRows
 from jaxvalues.formulations.rows import Tokenizer
-from jaxvalues.formulations.speaking import answer_log_probs, word_logits
 from jaxvalues.formulations.verbalizer import Verbalizer
 from jaxvalues.models import Outputs
+from jaxvalues.templates.questions import QuestionTemplate
 from jaxvalues.tuning import Bound
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Answer(Asks):
+class Answer(QuestionFormulation):
     """Rows to logits [B, K]: all 20 questions of an argument branch from it on a causal network, else one a row."""
 
     verbalizer: Verbalizer
@@ -43,8 +43,8 @@ class Answer(Asks):
     ) -> Answer:
         verbalizer = Verbalizer.make(config.verbalizer, Tokenizer(tokenizer))
         tokens = verbalizer.tokens
-        asking = Asking.to_continue(tokenizer, template, max_length, is_causal=is_causal, tokens=tokens)
-        return cls(asking, verbalizer)
+        rows = QuestionRows.for_language_model(tokenizer, template, max_length, is_causal=is_causal, tokens=tokens)
+        return cls(rows, verbalizer)
 
     @property
     def constants(self) -> tuple[int, ...]:

@@ -14,10 +14,10 @@ import numpy as np
 
 from jaxvalues.data.arguments import STANCES, Argument
 from jaxvalues.data.batches import Tokens
-from jaxvalues.data.template import Template
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations.rows import Row, Tokenizer, arrays, check_readable, fitting_rows
 from jaxvalues.models import Classifier, Outputs
+from jaxvalues.templates.template import Template
 from jaxvalues.tuning import Bound
 
 if TYPE_CHECKING:

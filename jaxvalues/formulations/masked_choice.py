@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvalues.config import FormulationConfig
-from jaxvalues.data.questions import QuestionTemplate
 from jaxvalues.errors import ConfigError
-from jaxvalues.formulations.asking import Asking, Asks
+from jaxvalues.formulations.question_rows import QuestionFormulation, QuestionRows
 from jaxvalues.formulations.rows import Tokenizer
 from jaxvalues.formulations.verbalizer import Verbalizer, token_log_probs
 from jaxvalues.models import MaskedLM, Outputs
+from jaxvalues.templates.questions import QuestionTemplate
 from jaxvalues.tuning import Bound
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MaskedChoice(Asks):
+class MaskedChoice(QuestionFormulation):
     """Rows [CLS] text with masks [SEP], one for each argument and category, to logits [B, 1]."""
 
     verbalizer: Verbalizer
@@ -55,11 +55,11 @@ class MaskedChoice(Asks):
                 f"formulation.verbalizer: words that fill masks must all have as many tokens, and they have {said}"
             )
         before, after = [tokenizer.cls_token_id], [tokenizer.sep_token_id]
-        return cls(Asking(tokenizer, template, max_length, before, after, verbalizer.tokens), verbalizer)
+        return cls(QuestionRows(tokenizer, template, max_length, before, after, verbalizer.tokens), verbalizer)
 
     @property
     def constants(self) -> tuple[int, ...]:
-        return (*self.verbalizer.ids.ravel().tolist(), self.asking.tokenizer.mask_token_id)
+        return (*self.verbalizer.ids.ravel().tolist(), self.question_rows.tokenizer.mask_token_id)
 
     def forward(
         self, module: MaskedLM, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None = None
@@ -68,7 +68,7 @@ class MaskedChoice(Asks):
         several = self.verbalizer.tokens > 1
         words = None if several else self.verbalizer.words(bound.params)
         # No text of an argument can hold a mask, so the first is the template's.
-        first = jnp.argmax(batch["input_ids"] == self.asking.tokenizer.mask_token_id, axis=1)
+        first = jnp.argmax(batch["input_ids"] == self.question_rows.tokenizer.mask_token_id, axis=1)
         logits = module.apply(
             {"params": bound.params},
             batch["input_ids"],

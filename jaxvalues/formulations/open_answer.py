@@ -17,14 +17,14 @@ import numpy as np
 from flax import linen as nn
 
 from jaxvalues.config import FormulationConfig
-from jaxvalues.data.questions import QuestionTemplate
-from jaxvalues.data.synonyms import SynonymMatcher, load_synonyms
 from jaxvalues.data.taxonomy import CATEGORIES
-from jaxvalues.formulations.asking import Asking, Asks
+from jaxvalues.formulations.lm_scoring import answer_log_probs
+from jaxvalues.formulations.question_rows import QuestionFormulation, QuestionRows
 from jaxvalues.formulations.rows import Tokenizer, padded
-from jaxvalues.formulations.speaking import answer_log_probs
 from jaxvalues.formulations.verbalizer import any_log_prob, without_longer, word_ids
 from jaxvalues.models import Outputs
+from jaxvalues.templates.questions import QuestionTemplate
+from jaxvalues.templates.synonyms import SynonymMatcher, load_synonyms
 from jaxvalues.tuning import Bound
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ CERTAIN = 20.0
 
 
 @dataclass(frozen=True)
-class OpenAnswer(Asks):
+class OpenAnswer(QuestionFormulation):
     """Rows, one for each argument and category, to logits [B, 1]."""
 
     synonyms: dict[str, tuple[str, ...]]
@@ -60,7 +60,7 @@ class OpenAnswer(Asks):
         for table, one in zip(answers, words, strict=True):
             ids = padded(one)
             table[: ids.shape[0], : ids.shape[1]] = ids
-        asking = Asking.to_continue(
+        question_rows = QuestionRows.for_language_model(
             tokenizer,
             template,
             max_length,
@@ -69,11 +69,11 @@ class OpenAnswer(Asks):
             branches=not config.generates,
             answers=answers,
         )
-        return cls(asking, synonyms)
+        return cls(question_rows, synonyms)
 
     @property
     def constants(self) -> tuple[int, ...]:
-        return (self.asking.tokenizer.eos_token_id,)
+        return (self.question_rows.tokenizer.eos_token_id,)
 
     def forward(
         self, module: nn.Module, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None = None
@@ -87,7 +87,7 @@ class OpenAnswer(Asks):
     def match(self, answers: np.ndarray, categories: np.ndarray) -> np.ndarray:
         """Logits [B, 1] by generation: token ids of `answers` [B, M], each to a question about one of `categories`
         [B, 1]. Only the answer is looked at, never the question."""
-        texts = self.asking.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        texts = self.question_rows.tokenizer.batch_decode(answers, skip_special_tokens=True)
         found = np.stack([self._matcher.match(text) for text in texts])
         return np.where(np.take_along_axis(found, categories, axis=1), CERTAIN, -CERTAIN).astype(np.float32)
 

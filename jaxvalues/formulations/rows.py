@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxvalues.data.arguments import Argument
-from jaxvalues.data.shortening import shortened_rows
 from jaxvalues.errors import UserError
+from jaxvalues.templates.truncation import truncated_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,13 +60,13 @@ def check_readable(arguments: Iterable[Argument]) -> None:
 def fitting_rows(
     arguments: Sequence[Argument], rows_of: Callable[[Sequence[Argument]], list[Row]], max_length: int
 ) -> tuple[list[Row], list[int]]:
-    """The rows of arguments, those that are too long with a shortened premise; and the indices of these.
+    """The rows of arguments, those that are too long with a truncated premise; and the indices of these.
 
     A row that is too long whatever is cut comes as it is.
     """
     rows = rows_of(arguments)
     long = [i for i, row in enumerate(rows) if len(row) > max_length]
-    shorter = shortened_rows([arguments[i] for i in long], rows_of, max_length)
+    shorter = truncated_rows([arguments[i] for i in long], rows_of, max_length)
     for i, row in zip(long, shorter, strict=True):
         rows[i] = row
     return rows, long

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxvalues.models import T5, Prefix, Prompt, empty_cache
-from jaxvalues.models.masks import last_token
+from jaxvalues.models.layers.masks import last_token
 from jaxvalues.tuning import Bound
 
 Step = Callable[

@@ -20,10 +20,10 @@ from jaxvalues.evaluation.decision import Decision
 from jaxvalues.interop.new_folder import check_new, new_folder
 from jaxvalues.interop.predicting import COPIED, OURS
 from jaxvalues.models import content_hash, load_classifier, read_config
-from jaxvalues.narration import Narrator
-from jaxvalues.network import build_network
-from jaxvalues.provenance import TEMPLATE, write_json
-from jaxvalues.run_folder import MadeOf, RunFolder
+from jaxvalues.run.console import RunConsole
+from jaxvalues.run.folder import RunFolder, RunRecord
+from jaxvalues.run.network import build_network
+from jaxvalues.run.provenance import TEMPLATE, write_json
 
 
 def import_hf(source: str | Path, out: str | Path, *, console: Console | None = None) -> None:
@@ -33,7 +33,7 @@ def import_hf(source: str | Path, out: str | Path, *, console: Console | None = 
     work is spread over devices) is back at its default; where weights are needed, model.path names `source`.
     Raises UserError with a sentence for a folder that is not as jaxvalues wrote it.
     """
-    source, out, narrator = Path(source).resolve(), Path(out), Narrator(console or Console())
+    source, out, run_console = Path(source).resolve(), Path(out), RunConsole(console or Console())
     check_new(out)
     hf_config = read_config(source)
     ours, decision = _read_ours(source, hf_config)
@@ -54,12 +54,12 @@ def import_hf(source: str | Path, out: str | Path, *, console: Console | None = 
 
     with new_folder(out) as partial:
         folder = RunFolder(partial)
-        folder.create(config, MadeOf(environment, hf_config, load_tokenizer(source), {TEMPLATE: ours["template"]}))
+        folder.create(config, RunRecord(environment, hf_config, load_tokenizer(source), {TEMPLATE: ours["template"]}))
         folder.write_decision(decision)
         with closing(folder.chosen()) as chosen:
             chosen.save(scores["step"], trainable, network.segments, {"best_step": scores["step"]})
         write_json(partial / "scores.json", scores)
-    narrator.scores(RunFolder(out).scores(), config.model.config is not None, out)
+    run_console.scores(RunFolder(out).scores(), config.model.config is not None, out)
 
 
 def _read_ours(source: Path, hf_config: dict[str, Any]) -> tuple[dict[str, Any], Decision]:

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import jaxvalues
-from jaxvalues.assembly import System
 from jaxvalues.config import Config
 from jaxvalues.data.task import Task
 from jaxvalues.data.taxonomy import CATEGORIES
-from jaxvalues.data.template import STANCES
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.models import hub_name
-from jaxvalues.models.stack import hidden_indices
-from jaxvalues.network import build_network
+from jaxvalues.models.layers.stack import hidden_indices
+from jaxvalues.run.network import build_network
+from jaxvalues.run.system import System
+from jaxvalues.templates.template import STANCES
 
 OURS = "jaxvalues"  # our key in the config.json of a network, and the name of our file beside an adapter
 COPIED = ("environment.json", "scores.json")

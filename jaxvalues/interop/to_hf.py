@@ -20,9 +20,9 @@ from jaxvalues.interop.model_card import model_card
 from jaxvalues.interop.new_folder import check_new, new_folder
 from jaxvalues.interop.predicting import COPIED, DROPPED, LABELS, OURS, check_task, for_predicting, pooled_layer
 from jaxvalues.models import save_classifier, ungroup
-from jaxvalues.narration import Narrator
-from jaxvalues.network import build_network
-from jaxvalues.run import reopen, restore
+from jaxvalues.run.console import RunConsole
+from jaxvalues.run.network import build_network
+from jaxvalues.run.train import reopen, restore
 from jaxvalues.training.sharding import single_mesh
 from jaxvalues.tuning.peft_folder import TYPES
 
@@ -35,7 +35,7 @@ def export_hf(
     `overrides` change where things are: `model.path=…` of a run with frozen weights. Raises ConfigError that names the
     setting where transformers has no such network, UserError for what is not as it must be; nothing is left then.
     """
-    target, narrator = Path(target), Narrator(console or Console())
+    target, run_console = Path(target), RunConsole(console or Console())
     check_new(target)
     folder, config = reopen(run, overrides)
     check_task(folder.task, "hf")
@@ -65,14 +65,14 @@ def export_hf(
             shutil.copyfile(folder.path / name, partial / name)
         (partial / "README.md").write_text(model_card(partial), encoding="utf-8")
     if layer < num_layers:
-        narrator.say(f"hidden state {layer} is pooled, so the {num_layers - layer} layers above it are left out")
-    narrator.say(f"wrote {target}, a model for transformers; its README.md shows how to use it")
+        run_console.print(f"hidden state {layer} is pooled, so the {num_layers - layer} layers above it are left out")
+    run_console.print(f"wrote {target}, a model for transformers; its README.md shows how to use it")
 
 
 def _check_is_classifier(config: Config) -> None:
     """Raise ConfigError for a run whose network, with what trained in it, is none of transformers' classifiers."""
     kind, method = config.formulation.kind, config.tuning.method
-    if config.formulation.asks:
+    if config.formulation.asks_questions:
         hint = f": tuning.method {method} can be exported with --to peft" if method in TYPES else ""
         raise ConfigError(f"formulation.kind {kind} has no classifier, and --to hf writes classifiers{hint}")
     if method in ("prompt", "p_tuning", "prefix"):

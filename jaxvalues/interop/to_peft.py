@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from jaxvalues.assembly import System
 from jaxvalues.config import Config
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import ConfigError
@@ -34,10 +33,11 @@ from jaxvalues.models import (
     save_t5,
     ungroup,
 )
-from jaxvalues.models.sequence_classification import NAMINGS
-from jaxvalues.narration import Narrator
-from jaxvalues.provenance import write_json
-from jaxvalues.run import reopen, restore
+from jaxvalues.models.checkpoints.sequence_classification import NAMINGS
+from jaxvalues.run.console import RunConsole
+from jaxvalues.run.provenance import write_json
+from jaxvalues.run.system import System
+from jaxvalues.run.train import reopen, restore
 from jaxvalues.training.sharding import single_mesh
 from jaxvalues.tuning import Params
 from jaxvalues.tuning.peft_folder import TYPES, save_adapter
@@ -61,7 +61,7 @@ def export_peft(
     `overrides` change where things are: `model.path=…`. Raises ConfigError that names the setting where PEFT has no
     such adapter, UserError for what is not as it must be; nothing is left then.
     """
-    target, narrator = Path(target), Narrator(console or Console())
+    target, run_console = Path(target), RunConsole(console or Console())
     check_new(target)
     folder, config = reopen(run, overrides)
     hf_config = {key: value for key, value in folder.hf_config().items() if key not in DROPPED}
@@ -110,17 +110,17 @@ def export_peft(
             shutil.copyfile(folder.path / name, partial / name)
         (partial / "README.md").write_text(adapter_card(partial), encoding="utf-8")
     if is_random:
-        narrator.say(f"the base model has random weights that are nowhere else, so {target / BASE} holds them")
+        run_console.print(f"the base model has random weights that are nowhere else, so {target / BASE} holds them")
     else:
-        narrator.say(f"the adapter belongs to the base model {base}, which is not copied")
-    narrator.say(f"wrote {target}, an adapter for PEFT; its README.md shows how to use it")
+        run_console.print(f"the adapter belongs to the base model {base}, which is not copied")
+    run_console.print(f"wrote {target}, an adapter for PEFT; its README.md shows how to use it")
 
 
 def _check_is_adapter(config: Config, hf_config: dict[str, Any]) -> None:
     """Raise ConfigError for a run that is no adapter of one of transformers' models, whatever its weights are."""
     method = config.tuning.method
     if method not in TYPES:
-        hint = "" if config.formulation.asks else "; --to hf writes whole classifiers"
+        hint = "" if config.formulation.asks_questions else "; --to hf writes whole classifiers"
         raise ConfigError(f"tuning.method {method} has no form in PEFT, only {', '.join(TYPES)}{hint}")
     if config.formulation.verbalizer.soft:
         raise ConfigError(
@@ -155,13 +155,13 @@ def _base_name(config: Config) -> str:
 
 def _questions(config: Config, system: System) -> dict[str, Any]:
     """Questions as texts and ids to put together, and the words that answer them where each is one token."""
-    asking, template = system.formulation.asking, system.template
+    question_rows, template = system.formulation.question_rows, system.template
     content = {
         "context": template.before,
         "question": template.after,
         "descriptions": template.descriptions,
-        "begin": asking.before,
-        "end": asking.after,
+        "begin": question_rows.before,
+        "end": question_rows.after,
     }
     if system.hf_config["model_type"] in SEQ2SEQ:
         content["decoder_start_token_id"] = system.network.module.config.decoder_start_token_id

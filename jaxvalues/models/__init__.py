@@ -1,10 +1,18 @@
 """Networks in Flax linen, their checkpoints, and the layout of their parameters."""
 
-from jaxvalues.models.branches import Branches, Packed, pack
-from jaxvalues.models.cache import Cache, empty_cache, repeat_cache
-from jaxvalues.models.causal import CausalLM, build_causal_lm, init_causal_lm, load_causal_lm, save_causal_lm
-from jaxvalues.models.classifier import Classifier, Outputs
-from jaxvalues.models.layout import group, segments_for, ungroup
+from jaxvalues.models.checkpoints.sequence_classification import (
+    head_modules,
+    head_settings,
+    load_classifier,
+    save_classifier,
+)
+from jaxvalues.models.checkpoints.weights import content_hash
+from jaxvalues.models.heads.causal_lm import CausalLM, build_causal_lm, init_causal_lm, load_causal_lm, save_causal_lm
+from jaxvalues.models.heads.classifier import Classifier, Outputs
+from jaxvalues.models.heads.masked_lm import MaskedLM, build_masked_lm, init_masked_lm, load_masked_lm, save_masked_lm
+from jaxvalues.models.layers.branches import Branches, Packed, pack
+from jaxvalues.models.layers.cache import Cache, empty_cache, repeat_cache
+from jaxvalues.models.layers.layout import group, segments_for, ungroup
 from jaxvalues.models.loading import (
     abstract_model,
     build_model,
@@ -15,11 +23,8 @@ from jaxvalues.models.loading import (
     read_config,
     save_model,
 )
-from jaxvalues.models.mlm import MaskedLM, build_masked_lm, init_masked_lm, load_masked_lm, save_masked_lm
-from jaxvalues.models.sequence_classification import head_modules, head_settings, load_classifier, save_classifier
-from jaxvalues.models.t5 import T5, Prefix, Prompt
-from jaxvalues.models.t5_checkpoint import build_t5, init_t5, load_t5, save_t5, settled_config
-from jaxvalues.models.weights import content_hash
+from jaxvalues.models.t5.checkpoint import build_t5, checkpoint_config, init_t5, load_t5, save_t5
+from jaxvalues.models.t5.model import T5, Prefix, Prompt
 
 __all__ = [
     "T5",
@@ -37,6 +42,7 @@ __all__ = [
     "build_masked_lm",
     "build_model",
     "build_t5",
+    "checkpoint_config",
     "content_hash",
     "empty_cache",
     "fetch",
@@ -62,6 +68,5 @@ __all__ = [
     "save_model",
     "save_t5",
     "segments_for",
-    "settled_config",
     "ungroup",
 ]

@@ -15,10 +15,12 @@ import numpy as np
 from flax import linen as nn
 
 from jaxvalues.errors import UserError
-from jaxvalues.models import bert, deberta, gpt2
-from jaxvalues.models.conversion import Place, Table, to_params, to_tensors
-from jaxvalues.models.layout import segments_for
-from jaxvalues.models.weights import LazyTensor, open_tensors, save_tensors
+from jaxvalues.models.bert import encoder as bert
+from jaxvalues.models.checkpoints.conversion import Place, Table, to_params, to_tensors
+from jaxvalues.models.checkpoints.weights import LazyTensor, open_tensors, save_tensors
+from jaxvalues.models.deberta import encoder as deberta
+from jaxvalues.models.gpt2 import decoder as gpt2
+from jaxvalues.models.layers.layout import segments_for
 
 
 class Architecture(NamedTuple):

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from jaxvalues.errors import UserError
-from jaxvalues.models.layout import Grouping, group, ungroup
+from jaxvalues.models.layers.layout import Grouping, group, ungroup
 from jaxvalues.training.sharding import tree_shardings
 
 

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from jaxvalues.config import Config
 from jaxvalues.data.batches import TrainingBatches, inputs_shape
 from jaxvalues.errors import UserError
-from jaxvalues.models.layout import Grouping
+from jaxvalues.models.layers.layout import Grouping
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.compilation import Executables
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics

@@ -14,7 +14,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxvalues.config import OptimizerConfig
-from jaxvalues.models.layout import layer_range
+from jaxvalues.models.layers.layout import layer_range
 from jaxvalues.training.losses import LossHyper
 
 UNDECAYED = ("bias", "scale")  # leaf names of biases and layer norms

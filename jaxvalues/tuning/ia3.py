@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxvalues.tuning.method import Added, Bound, Params
+from jaxvalues.tuning.method import AdditiveMethod, Bound, Params
 from jaxvalues.tuning.targets import BERT_LIKE, default_targets, target_layers
 
 # PEFT's (TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING), which has none for xlm-roberta: roberta's. Its
@@ -30,7 +30,7 @@ INPUT_SCALED: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class IA3(Added):
+class IA3(AdditiveMethod):
     """What the dense layers called `targets` (None: `DEFAULTS`) give is scaled, or what the layers in `INPUT_SCALED`
     take: as much as scaling the columns of a kernel and its bias, or the kernel's rows.
 

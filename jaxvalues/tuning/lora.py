@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxvalues.models.layout import layer_range
-from jaxvalues.tuning.method import Added, Bound, Params
+from jaxvalues.models.layers.layout import layer_range
+from jaxvalues.tuning.method import AdditiveMethod, Bound, Params
 from jaxvalues.tuning.networks import uniform_fan_in
 from jaxvalues.tuning.targets import BERT_LIKE, default_targets, is_stacked, target_layers
 
@@ -24,7 +24,7 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class LoRA(Added):
+class LoRA(AdditiveMethod):
     """W + (alpha / rank) a b for each matrix W [in, out] of the dense layers called `targets` (None: `DEFAULTS`).
 
     {"lora": {path of the layer: {"a": [in, rank], "b": [rank, out]}}}, with a leading axis in a stacked segment:

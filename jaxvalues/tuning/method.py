@@ -74,14 +74,14 @@ class Tuning(Protocol):
         ...
 
 
-def part(params: Params, keys: Collection[str]) -> tuple[Params, Params]:
+def split_params(params: Params, keys: Collection[str]) -> tuple[Params, Params]:
     """(what lies under other top-level keys, what lies under `keys`)."""
     inside = {key: tree for key, tree in params.items() if key in keys}
     return {key: tree for key, tree in params.items() if key not in inside}, inside
 
 
 @dataclass(frozen=True)
-class Added(ABC):
+class AdditiveMethod(ABC):
     """A method that leaves the network's own weights as they are and trains what it adds, under a `key` of its own.
 
     It says what it adds (`start`) and how that enters (`enter`).
@@ -102,9 +102,9 @@ class Added(ABC):
         return 0
 
     def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
-        frozen, new = part(params, self.target.new)
+        frozen, new = split_params(params, self.target.new)
         return frozen, {**new, self.key: self.start(rng, frozen)}
 
     def bind(self, frozen: Params, trainable: Params) -> Bound:
-        new, added = part(trainable, (self.key,))
+        new, added = split_params(trainable, (self.key,))
         return self.enter({**frozen, **new}, added[self.key])

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxvalues.models.t5 import Prefix
-from jaxvalues.tuning.method import Added, Bound, Params, Stack
+from jaxvalues.models.t5.model import Prefix
+from jaxvalues.tuning.method import AdditiveMethod, Bound, Params, Stack
 from jaxvalues.tuning.networks import MLP
 
 
 @dataclass(frozen=True)
-class PrefixTuning(Added):
+class PrefixTuning(AdditiveMethod):
     """Keys and values of each of `sides`, the stacks of attention layers that have a prefix, trained themselves or,
     with a `size`, made from [P, E] by PEFT's `PrefixEncoder` (two linear layers with tanh between them).
 

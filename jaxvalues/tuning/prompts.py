@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 import jax
 from flax.traverse_util import flatten_dict
 
-from jaxvalues.models.t5 import Prompt
+from jaxvalues.models.t5.model import Prompt
 from jaxvalues.tuning.initial import Initial
-from jaxvalues.tuning.method import Added, Bound, Params, Target
+from jaxvalues.tuning.method import AdditiveMethod, Bound, Params, Target
 from jaxvalues.tuning.networks import MLP, BiLSTM
 
 
 @dataclass(frozen=True)
-class PromptTuning(Added):
+class PromptTuning(AdditiveMethod):
     """{"prompt": {side: [P, E]}}: sides · P · E parameters, besides what is new."""
 
     key: ClassVar[str] = "prompt"
@@ -36,7 +36,7 @@ class PromptTuning(Added):
 
 
 @dataclass(frozen=True)
-class PTuning(Added):
+class PTuning(AdditiveMethod):
     """PEFT's `PromptEncoder`: {"p_tuning": {side: {"embedding": [P, E], "lstm": ..., "mlp": ...}}}.
 
     The prompt is mlp(embedding), three linear layers with ReLU between them, or with `recurrent`

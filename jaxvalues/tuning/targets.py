@@ -9,7 +9,7 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from jaxvalues.errors import ConfigError
-from jaxvalues.models.layout import layer_range
+from jaxvalues.models.layers.layout import layer_range
 
 BERT_LIKE = ("bert", "roberta", "xlm-roberta")
 

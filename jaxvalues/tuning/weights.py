@@ -10,8 +10,8 @@ import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxvalues.errors import ConfigError
-from jaxvalues.models.layout import layer_range
-from jaxvalues.tuning.method import Bound, Params, Target, part
+from jaxvalues.models.layers.layout import layer_range
+from jaxvalues.tuning.method import Bound, Params, Target, split_params
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Head:
         return num_layers
 
     def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
-        return part(params, self.target.new)
+        return split_params(params, self.target.new)
 
     def bind(self, frozen: Params, trainable: Params) -> Bound:
         return _join(frozen, trainable)
@@ -82,7 +82,7 @@ class BitFit:
         return 0
 
     def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
-        known, _ = part(params, self.target.new)
+        known, _ = split_params(params, self.target.new)
         if not any(path.endswith("/bias") for path in flatten_dict(known, sep="/")):
             raise ConfigError(f"tuning.method: bitfit trains biases, and this {self.target.model_type} model has none")
         return _part(params, self.target, lambda path: path.endswith("/bias"))
@@ -101,7 +101,7 @@ class Nothing:
         return 0
 
     def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
-        return part(params, self.target.new)
+        return split_params(params, self.target.new)
 
     def bind(self, frozen: Params, trainable: Params) -> Bound:
         return _join(frozen, trainable)

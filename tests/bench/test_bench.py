@@ -69,10 +69,10 @@ def tiny(model: dict = ROBERTA, **sections: dict) -> Config:
     return parse_config({**tree, **sections})
 
 
-def asking(model: dict = GPT2, **sections: dict) -> Config:
+def question_config(model: dict = GPT2, **sections: dict) -> Config:
     """Prompt tuning of a language model that answers Yes or No."""
     tree = {
-        "name": "asking",
+        "name": "questions",
         "data": {"source": "sample", "max_length": 96, "buckets": [64]},
         "model": {"config": model, "train_tokenizer": {"vocab_size": 1000}},
         "formulation": {"kind": "answer"},
@@ -206,7 +206,7 @@ def test_prompt_tuning_beside_peft(model: dict, work: tuple[str, ...]) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("peft")
     console = Console(record=True, width=120)
-    result = bench(asking(model), Options(work=work, lengths=(64,), repeats=1, warmup=0), console)
+    result = bench(question_config(model), Options(work=work, lengths=(64,), repeats=1, warmup=0), console)
 
     for case in result["cases"]:
         assert case["shape"] == [8, 64]  # questions of their own, no branches
@@ -233,7 +233,7 @@ def test_peft_reads_the_answer_behind_the_last_real_token(tmp_path: Path) -> Non
     def logits(rows: slice, length: int) -> np.ndarray:
         batch = {"input_ids": ids[rows, :length], "attention_mask": mask[rows, :length]}
         np.savez(tmp_path / "batch.npz", **batch)
-        config = asking().explicit().model_dump(mode="json")
+        config = question_config().explicit().model_dump(mode="json")
         task = Task("inference", config, GPT2, "", str(tmp_path / "batch.npz"), "", "cpu", "float32", words=(3, 7))
         return Peft(task)._infer().numpy()
 
@@ -248,7 +248,7 @@ def test_branches_beside_questions_apart(monkeypatch: pytest.MonkeyPatch) -> Non
     console = Console(record=True, width=120)
     options = Options(peers=("jaxvalues-apart",), lengths=(64,), repeats=1, warmup=0, real=True)
     monkeypatch.setattr(measure, "MICRO_BATCHES", {"jaxvalues": (1,), "jaxvalues-apart": (4,)})
-    result = bench(asking(), options, console)
+    result = bench(question_config(), options, console)
 
     for case in result["cases"]:
         rows, tokens, questions, size = case["shape"]
@@ -288,7 +288,7 @@ def test_the_fastest_way_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: 
             return seconds[self.count]
 
     monkeypatch.setattr(measure, "Worker", Timed)
-    task = Task("train", asking().model_dump(mode="json"), GPT2, "", "", "", "", "")
+    task = Task("train", question_config().model_dump(mode="json"), GPT2, "", "", "", "", "")
     task = measure.write(task, "jaxvalues-apart", {"input_ids": np.zeros((160, 9))}, str(tmp_path))
     assert np.load(task.batch)["input_ids"].shape == (160, 9)
     ways = measure.ways(task, (1, 3, 4, 20))
@@ -314,7 +314,7 @@ def test_questions_apart_are_the_rows_that_branches_stand_for() -> None:
     assert rows["labels"].tolist() == [[0], [1], [1], [0]]
     assert rows["weights"].tolist() == [1, 1, 0, 0]
     assert "question_ids" not in rows
-    config = asking()
+    config = question_config()
     assert positions(batch, config) == {"computed": 2 * (PROMPT + 3 + 4), "real": 2 * PROMPT + 4 + 6}
     assert positions(rows, config) == {"computed": 4 * (PROMPT + 5), "real": 4 * PROMPT + 14}
 
@@ -340,10 +340,10 @@ def test_questions_that_a_peer_does_not_ask(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     with pytest.raises(ConfigError, match=message):
-        check_comparable(asking(**sections), peers)
+        check_comparable(question_config(**sections), peers)
 
 
-@pytest.mark.parametrize("config", [tiny(), asking(T5)])
+@pytest.mark.parametrize("config", [tiny(), question_config(T5)])
 def test_nothing_branches(config: Config) -> None:
     with pytest.raises(ConfigError, match="--peer jaxvalues-apart asks questions apart that branch"):
         bench(config, Options(peers=("jaxvalues-apart",)), Console(quiet=True))

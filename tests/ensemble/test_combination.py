@@ -21,7 +21,7 @@ from jaxvalues.evaluation.combine import cross_fit, fit_stack
 from jaxvalues.evaluation.official import score
 from jaxvalues.evaluation.predictions import read_predictions, read_thresholds
 from jaxvalues.evaluation.thresholds import decide, tune_global, tune_per_category
-from jaxvalues.run_folder import RunFolder
+from jaxvalues.run.folder import RunFolder
 
 WHOLE = load_split("training", source="sample")
 TEST = load_split("test", source="sample")

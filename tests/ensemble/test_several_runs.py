@@ -16,13 +16,13 @@ from jax.experimental.compilation_cache import compilation_cache
 from made_up import config_of, finish
 from runs import SMALL, command, metrics
 
-from jaxvalues import run
 from jaxvalues.config import load_config, runs_of
 from jaxvalues.data.arguments import load_split
 from jaxvalues.ensemble import training
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.predictions import read_predictions
-from jaxvalues.run_folder import RunFolder
+from jaxvalues.run import train as run
+from jaxvalues.run.folder import RunFolder
 from jaxvalues.training import loop
 
 COMPILED = "/jax/core/compile/backend_compile_duration"

@@ -13,9 +13,9 @@ import tiny
 from flax.traverse_util import flatten_dict
 from jax.nn import log_softmax
 
-from jaxvalues.assembly import NO_CONTENT, System
 from jaxvalues.errors import ConfigError
 from jaxvalues.models import T5, Prefix, Prompt
+from jaxvalues.run.system import CONTENT_FREE, System
 from jaxvalues.tuning import Bound
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -41,7 +41,7 @@ class Case(NamedTuple):
 
 
 def case(network: str, *changes: dict[str, Any], rows: int = 4) -> Case:
-    system = tiny.system(tiny.asking("answer", network, *changes))
+    system = tiny.system(tiny.question_config("answer", network, *changes))
     tokens = system.formulation.encode(tiny.split().arguments[:4])
     return Case(system, *tiny.parts(system), tiny.batch(system, tokens, rows))
 
@@ -180,7 +180,7 @@ def test_calibration_takes_off_what_is_said_about_nothing() -> None:
     system = plain.system
     tokens = system.formulation.encode(tiny.split().arguments[:3])
     logits = system.logits(plain.frozen, {}, tokens)
-    nothing = system.logits(plain.frozen, {}, system.formulation.encode(NO_CONTENT))
+    nothing = system.logits(plain.frozen, {}, system.formulation.encode(CONTENT_FREE))
     assert nothing.shape == (2, 20)
     assert np.abs(nothing).max() > 1e-2
     np.testing.assert_allclose(
@@ -215,7 +215,7 @@ def test_what_is_compiled_is_told_by_the_words() -> None:
     ("classify", "t5", "classify is not for encoder-decoders such as t5: use answer"),
 ])  # fmt: skip
 def test_kinds_that_a_network_cannot_answer_are_refused(kind: str, network: str, said: str) -> None:
-    config = tiny.asking(kind, network)
+    config = tiny.question_config(kind, network)
     with pytest.raises(ConfigError) as error:
         tiny.system(config)
     assert said in str(error.value)

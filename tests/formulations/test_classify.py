@@ -15,10 +15,10 @@ import tiny
 from kinds import KINDS
 
 from jaxvalues.data.arguments import AGAINST, IN_FAVOR, Argument
-from jaxvalues.data.template import load_template
 from jaxvalues.data.tokenizers import load_tokenizer, train_tokenizer
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.formulations.classify import Classify
+from jaxvalues.templates.template import load_template
 
 CLS, PAD, SEP = 0, 1, 2
 HOSTILE = [

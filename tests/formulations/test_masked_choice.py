@@ -11,11 +11,11 @@ import pytest
 import tiny
 from jax.nn import log_softmax
 
-from jaxvalues.assembly import System
 from jaxvalues.config import FormulationConfig
-from jaxvalues.data.questions import load_question_template
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations.masked_choice import MaskedChoice
+from jaxvalues.run.system import System
+from jaxvalues.templates.questions import load_question_template
 from jaxvalues.tuning import Bound
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -26,7 +26,7 @@ PREFIX = {"tuning": {"method": "prefix", "length": 3, "init_range": 1.0}}
 
 def system(network: str, *changes: dict[str, Any]) -> tuple[System, Bound, dict[str, np.ndarray]]:
     """A system, its weights, and the first questions about the first argument."""
-    one = tiny.system(tiny.asking("masked_choice", network, *changes))
+    one = tiny.system(tiny.question_config("masked_choice", network, *changes))
     tokens = one.formulation.encode(tiny.split().arguments[:1])
     return one, one.network.tuning.bind(*tiny.parts(one)), tiny.batch(one, tokens, 4)
 

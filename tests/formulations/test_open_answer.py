@@ -12,10 +12,10 @@ import pytest
 import tiny
 from jax.nn import log_softmax
 
-from jaxvalues.assembly import System
-from jaxvalues.data.synonyms import load_synonyms
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.formulations.open_answer import CERTAIN
+from jaxvalues.run.system import System
+from jaxvalues.templates.synonyms import load_synonyms
 from jaxvalues.tuning import Bound
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -37,7 +37,7 @@ def synonyms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def system(network: str, synonyms: Path | None = None, **form: Any) -> tuple[System, Bound]:
     options = {"synonyms": None if synonyms is None else str(synonyms), **form}
-    one = tiny.system(tiny.asking("open_answer", network, {"formulation": options}, NONE))
+    one = tiny.system(tiny.question_config("open_answer", network, {"formulation": options}, NONE))
     return one, Bound(tiny.parts(one)[0])
 
 
@@ -135,7 +135,7 @@ def test_a_row_that_generates_asks_one_question(tmp_path: Path) -> None:
 
 def test_the_words_of_a_category_are_its_synonyms_each_once(synonyms: Path) -> None:
     one, _ = system("t5", synonyms)
-    answers, tokenizer = one.formulation.asking.answers, tiny.asking_tokenizer()
+    answers, tokenizer = one.formulation.question_rows.answers, tiny.asking_tokenizer()
     for number, table in enumerate(answers):
         said = [tokenizer.decode(row[row >= 0]).strip() for row in table if (row >= 0).any()]
         assert said == list(load_synonyms(synonyms)[CATEGORIES[number]])

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import tiny
 
-from jaxvalues.assembly import System, find_base, fit_to_tokenizer
 from jaxvalues.config import Config
 from jaxvalues.data.arguments import Split, load_split
 from jaxvalues.data.batches import Slice, collate
@@ -19,11 +18,12 @@ from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.official import score
 from jaxvalues.formulations import load_texts
 from jaxvalues.models import ungroup
-from jaxvalues.models.layout import group
-from jaxvalues.network import build_network
-from jaxvalues.provenance import TEMPLATE, describe_environment
-from jaxvalues.run import restore
-from jaxvalues.run_folder import MadeOf, RunFolder
+from jaxvalues.models.layers.layout import group
+from jaxvalues.run.folder import RunFolder, RunRecord
+from jaxvalues.run.network import build_network
+from jaxvalues.run.provenance import TEMPLATE, describe_environment
+from jaxvalues.run.system import System, find_base, fit_to_tokenizer
+from jaxvalues.run.train import restore
 from jaxvalues.training.sharding import single_mesh
 
 SIZES = {**tiny.ROBERTA, "vocab_size": 2000, "pad_token_id": 1}
@@ -72,7 +72,7 @@ def finish(path: Path, config: Config, seed: int = 0) -> Finished:
     folder = RunFolder(path)
     parts = load_parts(config.data.model_copy(update={"dir": None}))  # the sample's, wherever a test says it is
     folder.create(
-        config, MadeOf(describe_environment(config, base, parts), hf_config, tiny.tokenizer(), {TEMPLATE: template})
+        config, RunRecord(describe_environment(config, base, parts), hf_config, tiny.tokenizer(), {TEMPLATE: template})
     )
     with closing(folder.chosen()) as chosen:
         chosen.save(7, trainable, network.segments, {"best_step": 7})

@@ -16,14 +16,14 @@ from runs import command
 from safetensors.numpy import load_file, save_file
 
 from jaxvalues.config import Config
-from jaxvalues.data.descriptions import HEADER
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tsv import write_table
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.interop.from_hf import import_hf
 from jaxvalues.interop.to_hf import export_hf
 from jaxvalues.models import abstract_model, save_model
-from jaxvalues.run_folder import RunFolder
+from jaxvalues.run.folder import RunFolder
+from jaxvalues.templates.descriptions import HEADER
 
 PLACES = ("logging", "runtime")  # sections that an export leaves out
 

@@ -15,7 +15,6 @@ from finished import NETWORKS, config, equal, finish
 from runs import command
 from transformers import AutoConfig, AutoTokenizer
 
-from jaxvalues.data.descriptions import HEADER
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tsv import write_table
 from jaxvalues.errors import ConfigError, UserError
@@ -24,6 +23,7 @@ from jaxvalues.interop import to_hf
 from jaxvalues.interop.from_hf import import_hf
 from jaxvalues.interop.to_hf import export_hf
 from jaxvalues.models import load_model, save_model, ungroup
+from jaxvalues.templates.descriptions import HEADER
 
 MULTIPLE = {"formulation": {"heads": "multiple"}}
 WORDS = {"yes": ["good"], "no": ["bad"]}

@@ -22,8 +22,8 @@ from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.predictions import read_predictions
 from jaxvalues.interop.to_peft import export_peft
 from jaxvalues.models import init_causal_lm, save_causal_lm
-from jaxvalues.run import restore
-from jaxvalues.run_folder import RunFolder
+from jaxvalues.run.folder import RunFolder
+from jaxvalues.run.train import restore
 from jaxvalues.training.sharding import single_mesh
 
 GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 160, "initializer_range": 0.1}
@@ -46,7 +46,7 @@ CASES += [("roberta", "lora", "masked_choice"), ("roberta", "ia3", "masked_choic
 CASES += [("roberta", "lora", "classify"), ("bert", "lora", "classify"), ("deberta-v2", "ia3", "classify")]
 
 
-def asking(network: str, method: str, kind: str = "answer", **tuning: Any) -> Config:
+def question_config(network: str, method: str, kind: str = "answer", **tuning: Any) -> Config:
     """The config of a tiny run; for classifiers the networks are those of the other exports."""
     sections: dict[str, Any] = {
         "data": {"max_length": 128, "buckets": [128]},
@@ -83,7 +83,7 @@ def test_peft_gives_the_same_answers(
 ) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("peft")
-    run = finish(tmp_path / "run", asking(network, method, kind))
+    run = finish(tmp_path / "run", question_config(network, method, kind))
     export_peft(run.path, tmp_path / "adapter", console=Console(quiet=True))
     folder = RunFolder(run.path)
     system, frozen, trainable = restore(folder, folder.config(), single_mesh())
@@ -125,7 +125,7 @@ def test_a_run_that_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     change |= {"model": {"tokenizer": None, "train_tokenizer": {"vocab_size": 900}, "config": GPT2}}
     change |= {"training": {"epochs": 1, "batch_size": 8, "eval_batch_size": 16}, "optimizer": {"learning_rate": 0.03}}
     text = {"formulation": {"template": None, "verbalizer": {}}, "runtime": {"compilation_cache": None}}
-    settings = asking("gpt2", "prompt").model_dump()
+    settings = question_config("gpt2", "prompt").model_dump()
     for section, keys in (change | text).items():
         settings[section] |= keys
     jaxvalues.train(parse_config(settings | {"output": str(tmp_path / "run")}), Console(quiet=True))
@@ -151,7 +151,7 @@ def test_a_run_that_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_pretrained_base_model_is_named(tmp_path: Path) -> None:
     save_causal_lm(tmp_path / "my-gpt2", {**GPT2, "vocab_size": 2000}, init_causal_lm({**GPT2, "vocab_size": 2000})[1])
     tiny.tokenizer().save_pretrained(tmp_path / "my-gpt2")
-    settings = asking("gpt2", "lora").model_dump()
+    settings = question_config("gpt2", "lora").model_dump()
     settings["model"] |= {"path": str(tmp_path / "my-gpt2"), "config": None}
     run = finish(tmp_path / "run", parse_config(settings))
     export_peft(run.path, tmp_path / "adapter", console=Console(quiet=True))
@@ -173,14 +173,14 @@ def test_a_pretrained_base_model_is_named(tmp_path: Path) -> None:
 )
 def test_what_peft_has_not_is_refused(settings: tuple[str, str, str, dict], message: str, tmp_path: Path) -> None:
     network, method, kind, tuning = settings
-    run = finish(tmp_path / "run", asking(network, method, kind, **tuning))
+    run = finish(tmp_path / "run", question_config(network, method, kind, **tuning))
     with pytest.raises(ConfigError, match=message):
         export_peft(run.path, tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()
 
 
 def test_a_soft_verbalizer_is_refused(tmp_path: Path) -> None:
-    settings = asking("gpt2", "lora").model_dump()
+    settings = question_config("gpt2", "lora").model_dump()
     settings["formulation"]["verbalizer"] |= {"yes": ["good"], "soft": True}
     run = finish(tmp_path / "run", parse_config(settings))
     with pytest.raises(ConfigError, match=r"formulation.verbalizer.soft learned vectors in the place of answer words"):
@@ -188,7 +188,7 @@ def test_a_soft_verbalizer_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_classifier_of_a_lower_layer_is_refused(tmp_path: Path) -> None:
-    settings = asking("roberta", "lora", "classify").model_dump()
+    settings = question_config("roberta", "lora", "classify").model_dump()
     settings["formulation"]["pooling"]["layers"] = [-2]
     run = finish(tmp_path / "run", parse_config(settings))
     with pytest.raises(ConfigError, match=r"formulation.pooling.layers is \[-2\], but .* the last of 3 layers"):

@@ -9,8 +9,9 @@ import numpy as np
 from bert_reference import CONFIGS as BERTS
 from bert_reference import batch as bert_batch
 
-from jaxvalues.models import abstract_model, build_masked_lm, mlm
-from jaxvalues.models.conversion import to_tensors
+from jaxvalues.models import abstract_model, build_masked_lm
+from jaxvalues.models.checkpoints.conversion import to_tensors
+from jaxvalues.models.heads import masked_lm as mlm
 from jaxvalues.models.loading import ARCHITECTURES, abstract_params
 
 SIZES = {

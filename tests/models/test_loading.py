@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxvalues.errors import UserError
 from jaxvalues.models import abstract_model, content_hash, fetch, init_model, load_model, save_model, ungroup
-from jaxvalues.models.weights import open_tensors, save_tensors
+from jaxvalues.models.checkpoints.weights import open_tensors, save_tensors
 
 CONFIG = CONFIGS["bert"]
 

@@ -13,10 +13,10 @@ import pytest
 import tiny
 from flax.traverse_util import flatten_dict
 
-from jaxvalues.assembly import System
 from jaxvalues.config import MeshConfig
 from jaxvalues.errors import UserError
-from jaxvalues.models.layout import group, segments_for, ungroup
+from jaxvalues.models.layers.layout import group, segments_for, ungroup
+from jaxvalues.run.system import System
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.sharding import make_mesh, tree_shardings
 from jaxvalues.training.step import TrainState

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxvalues.assembly import Base
 from jaxvalues.data.batches import Tokens
 from jaxvalues.errors import ConfigError
+from jaxvalues.run.system import Base
 from jaxvalues.training.step import TrainState
 
 DEBERTA = {

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from jaxvalues.config import LossConfig, OptimizerConfig
-from jaxvalues.models.layout import group, ungroup
+from jaxvalues.models.layers.layout import group, ungroup
 from jaxvalues.training.losses import make_loss_hyper
 from jaxvalues.training.optimizer import AdamW, decay_mask, learning_rate_at, make_hyper
 

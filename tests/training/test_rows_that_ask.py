@@ -26,7 +26,9 @@ def make(network: str, *changes: dict[str, Any], mesh: Any = None) -> tiny.Run:
     """Prompt tuning on 8 rows a step: arguments with 20 branches on GPT-2, drawn pairs on T5."""
     model = {"config": LAYER[network], "dropout": 0.0}
     plain = {"optimizer": {"clip_norm": None, "eps": 1e-3}, "training": {"batch_size": 8}}
-    run = tiny.Run(tiny.asking("answer", network, {"tuning": TUNING[network], "model": model}, plain, *changes), mesh)
+    run = tiny.Run(
+        tiny.question_config("answer", network, {"tuning": TUNING[network], "model": model}, plain, *changes), mesh
+    )
     if network == "t5":
         pairs = sample_pairs(tiny.split().labels, 1.0, 0)
         tokens = run.system.formulation.encode(tiny.split().arguments, tiny.split().labels, pairs)

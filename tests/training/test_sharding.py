@@ -10,10 +10,10 @@ import pytest
 import tiny
 from jax.sharding import PartitionSpec as P
 
-from jaxvalues.assembly import Base, System
 from jaxvalues.config import MeshConfig
 from jaxvalues.data.batches import inputs_shape
 from jaxvalues.errors import ConfigError
+from jaxvalues.run.system import Base, System
 from jaxvalues.training.sharding import check_batch_size, make_mesh, partition, place_batch, place_on
 
 MESHES = {

@@ -11,7 +11,7 @@ import tiny
 from flax.traverse_util import flatten_dict
 
 from jaxvalues.data.batches import epoch_plan
-from jaxvalues.models.layout import ungroup
+from jaxvalues.models.layers.layout import ungroup
 
 STEPS = 3
 LAST = {"tuning": {"method": "last_layers", "layers": 1}}

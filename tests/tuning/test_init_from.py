@@ -19,10 +19,10 @@ from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.official import score
 from jaxvalues.models import ungroup
-from jaxvalues.narration import Narrator
-from jaxvalues.run import predict, train
-from jaxvalues.run_folder import MadeOf, RunFolder
-from jaxvalues.starting import find_origin
+from jaxvalues.run.console import RunConsole
+from jaxvalues.run.folder import RunFolder, RunRecord
+from jaxvalues.run.train import predict, train
+from jaxvalues.run.warm_start import find_warm_start
 from jaxvalues.tuning.peft_folder import save_adapter
 from jaxvalues.tuning.peft_format import PeftTarget, to_peft
 
@@ -50,7 +50,7 @@ def finish(config: Config) -> dict[str, Any]:
     system, folder, random = tiny.system(config), RunFolder(config.folder), np.random.default_rng(0)
     shapes = system.network.abstract_parts()[1]
     trainable = jax.tree.map(lambda x: random.standard_normal(x.shape).astype(np.float32), shapes)
-    folder.create(config, MadeOf({"base": "drawn"}, system.hf_config, tiny.tokenizer(), system.texts))
+    folder.create(config, RunRecord({"base": "drawn"}, system.hf_config, tiny.tokenizer(), system.texts))
     with closing(folder.chosen()) as chosen:
         chosen.save(3, trainable, system.segments, {"best_step": 3})
     ones = np.ones((2, 20), int)
@@ -61,8 +61,8 @@ def finish(config: Config) -> dict[str, Any]:
 
 def start(config: Config) -> tuple[dict[str, Any], str]:
     """What a new run of a config takes in the place of initial values, unrolled, and the hash of where it is from."""
-    origin = find_origin(tiny.system(config), Narrator(QUIET))
-    return ungroup(jax.device_get(origin.trainable)), origin.identity
+    warm_start = find_warm_start(tiny.system(config), RunConsole(QUIET))
+    return ungroup(jax.device_get(warm_start.trainable)), warm_start.identity
 
 
 def equal(ours: Any, theirs: Any) -> None:

@@ -27,7 +27,7 @@ from jaxvalues.models import (
     save_model,
     save_t5,
 )
-from jaxvalues.models.t5 import Prefix, Prompt
+from jaxvalues.models.t5.model import Prefix, Prompt
 from jaxvalues.tuning.ia3 import INPUT_SCALED
 from jaxvalues.tuning.peft_folder import CONFIG, WEIGHTS, read_adapter_config, save_adapter
 from jaxvalues.tuning.peft_format import PeftTarget, from_peft, to_peft

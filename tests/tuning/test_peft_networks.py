@@ -10,7 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from tuned import CONFIGS, KEY, KINDS, D, H, L, N, build, method, moved
 
-from jaxvalues.models.conversion import to_params
+from jaxvalues.models.checkpoints.conversion import to_params
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")

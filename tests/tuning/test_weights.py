@@ -9,7 +9,7 @@ from tuned import KEY, KINDS, NEW, NEW_SIZE, D, F, L, build, count, method
 
 from jaxvalues.config import TuningConfig
 from jaxvalues.errors import ConfigError
-from jaxvalues.models.layout import layer_range
+from jaxvalues.models.layers.layout import layer_range
 
 LAYERS = 5
 LAYER = 4 * (D * D + D) + (D * F + F) + (F * D + D) + 4 * D  # attention, feed-forward, two norms

@@ -1,0 +1,183 @@
+"""Reading and writing checkpoints with one table per architecture: Hugging Face name <-> path, in both directions.
+
+A table is strict. Every tensor of the checkpoint is used once or is listed as ignorable, every leaf of the parameter
+tree is filled, every shape is checked, and all that does not fit is reported at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxvalues.errors import UserError
+from jaxvalues.models.layers.layout import LAYERS, parse_key, ungroup
+
+Place = Callable[[str, np.ndarray], jax.Array]  # (path, array) -> the array on its devices
+
+
+def identity(x: np.ndarray) -> np.ndarray:
+    """The transform of a tensor that both sides hold alike."""
+    return x
+
+
+def transpose(x: np.ndarray) -> np.ndarray:
+    """The transform of a matrix that torch holds as [out, in] and Flax as [in, out]."""
+    return x.T
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One line of a table: `hf` and `path` are templates in which {i} stands for the number of a layer."""
+
+    hf: str
+    path: str
+    read: Callable[[np.ndarray], np.ndarray] = identity  # what the file holds -> what the tree holds
+    write: Callable[[np.ndarray], np.ndarray] = identity  # and back
+
+
+def dense(hf: str, path: str) -> tuple[Rule, Rule]:
+    """The rules of a torch Linear and a Flax Dense."""
+    return Rule(f"{hf}.weight", f"{path}/kernel", transpose, transpose), Rule(f"{hf}.bias", f"{path}/bias")
+
+
+def norm(hf: str, path: str) -> tuple[Rule, Rule]:
+    """The rules of a layer norm."""
+    return Rule(f"{hf}.weight", f"{path}/scale"), Rule(f"{hf}.bias", f"{path}/bias")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """How an architecture's checkpoints are named.
+
+    `prefixes` are those a checkpoint may put before every name (the one under which most names are found is taken);
+    `ignorable` are patterns of tensors left aside, matched against the whole name with and without the prefix;
+    `aliases` are (pattern, replacement) pairs that bring older names to those of the rules.
+    """
+
+    rules: tuple[Rule, ...]
+    prefixes: tuple[str, ...] = ("",)
+    ignorable: tuple[str, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+
+    def under(self, key: str) -> Table:
+        """The table of a network that holds this one's parameters under `key`, and nothing else from a checkpoint."""
+        return dataclasses.replace(
+            self, rules=tuple(dataclasses.replace(rule, path=f"{key}/{rule.path}") for rule in self.rules)
+        )
+
+    def bind(self, path: str) -> tuple[str, Rule]:
+        """The Hugging Face name (without prefix) and the rule of a canonical path such as "layers/3/mlp/up/bias"."""
+        for rule in self.rules:
+            match = re.fullmatch(re.escape(rule.path).replace(r"\{i\}", r"(\d+)"), path)
+            if match:
+                return rule.hf.replace("{i}", match[1]) if match.groups() else rule.hf, rule
+        raise KeyError(f"no rule for the parameter {path}")
+
+
+def to_params(
+    tensors: Mapping[str, Any], table: Table, abstract_params: Any, *, place: Place | None = None, source: str = ""
+) -> dict[str, Any]:
+    """Read a checkpoint into a parameter tree of the shapes of `abstract_params`, whichever way its layers are grouped.
+
+    `tensors` maps names to arrays, or to anything with a `shape` that numpy can read (so they can be lazy: one leaf is
+    in memory at a time besides those already placed). Every leaf is float32. `place` puts a leaf on its devices
+    (default: the default device), so that sharded parameters are born sharded. Raises one `UserError` that lists every
+    missing, unexpected or misshapen tensor; `source` names the checkpoint in it.
+    """
+    place = place or (lambda _, array: jnp.asarray(array))
+    names = _original_names(tensors, table)
+    leaves = flatten_dict(abstract_params, sep="/")
+    bound = {path: [table.bind(each) for each in _canonical_paths(path)] for path in leaves}
+    if problems := _problems(tensors, names, table, leaves, bound):
+        raise UserError(f"the checkpoint {source or 'given'} does not fit the model, tensors {problems}")
+
+    def read(path: str) -> np.ndarray:
+        parts = [rule.read(np.asarray(tensors[names[name]], dtype=np.float32)) for name, rule in bound[path]]
+        return np.stack(parts) if _is_stacked(path) else parts[0]
+
+    return unflatten_dict({path: place(path, read(path)) for path in leaves}, sep="/")
+
+
+def to_tensors(params: Any, table: Table, *, prefix: str = "") -> dict[str, np.ndarray]:
+    """The checkpoint of a parameter tree: float32 arrays under Hugging Face's names, each after `prefix`."""
+    tensors = {}
+    for path, leaf in flatten_dict(ungroup(params), sep="/").items():
+        name, rule = table.bind(path)
+        tensors[prefix + name] = np.ascontiguousarray(rule.write(np.asarray(leaf, dtype=np.float32)))
+    return tensors
+
+
+def _original_names(tensors: Mapping[str, Any], table: Table) -> dict[str, str]:
+    """{name as in the rules: name in the checkpoint}, with the checkpoint's prefix found and its old names renamed."""
+    patterns = [re.compile(re.escape(rule.hf).replace(r"\{i\}", r"\d+")) for rule in table.rules]
+
+    def strip(prefix: str) -> dict[str, str]:
+        names = {}
+        for original in tensors:
+            name = original.removeprefix(prefix)
+            for old, new in table.aliases:
+                name = re.sub(old, new, name)
+            names[name] = original
+        return names
+
+    candidates = [strip(prefix) for prefix in table.prefixes]
+    return max(candidates, key=lambda names: sum(any(p.fullmatch(name) for p in patterns) for name in names))
+
+
+def _problems(
+    tensors: Mapping[str, Any],
+    names: dict[str, str],
+    table: Table,
+    leaves: dict[str, Any],
+    bound: dict[str, list[tuple[str, Rule]]],
+) -> str:
+    """Everything in which a checkpoint and a parameter tree differ, or the empty string."""
+    missing, misshapen, used = [], [], set()
+    for path, leaf in leaves.items():
+        expected = tuple(leaf.shape[1:] if _is_stacked(path) else leaf.shape)
+        for name, rule in bound[path]:
+            used.add(name)
+            if name not in names:
+                missing.append(name)
+                continue
+            # The transform of an array without memory gives the shape without reading the tensor.
+            found = rule.read(np.broadcast_to(np.float32(0), tuple(tensors[names[name]].shape))).shape
+            if found != expected:
+                misshapen.append(f"{names[name]} (read as {list(found)}, expected {list(expected)})")
+    ignorable = re.compile("|".join(table.ignorable) or r"(?!)")
+    ours = {original: name for name, original in names.items()}  # lacks a tensor whose new name another one has too
+    unexpected = [
+        original
+        for original in tensors
+        if ours.get(original) not in used
+        and not ignorable.fullmatch(original)
+        and not ignorable.fullmatch(ours.get(original, original))
+    ]
+    problems = {"missing": missing, "not expected": unexpected, "of another shape": misshapen}
+    return "; ".join(f"{kind}: {', '.join(found)}" for kind, found in problems.items() if found)
+
+
+def _canonical_paths(path: str) -> list[str]:
+    """The unrolled paths that a leaf stands for: one, or one per layer of a stacked segment."""
+    parts = path.split("/")
+    at = _segment_at(parts)
+    if at is None:
+        return [path]
+    first, last = parse_key(parts[at])
+    return ["/".join([*parts[:at], str(i), *parts[at + 1 :]]) for i in range(first, last + 1)]
+
+
+def _is_stacked(path: str) -> bool:
+    return len(_canonical_paths(path)) > 1
+
+
+def _segment_at(parts: list[str]) -> int | None:
+    """The position of the segment key in a path, or None where the leaf belongs to no layer."""
+    return parts.index(LAYERS) + 1 if LAYERS in parts else None

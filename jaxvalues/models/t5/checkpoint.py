@@ -1,0 +1,152 @@
+"""T5 from and to Hugging Face's checkpoints, and with random weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxvalues.errors import UserError
+from jaxvalues.models.checkpoints.conversion import Place, Rule, Table, to_tensors, transpose
+from jaxvalues.models.checkpoints.weights import open_tensors
+from jaxvalues.models.layers.layout import segments_for
+from jaxvalues.models.loading import (
+    compute_dtype,
+    is_scanned,
+    load_checkpoint,
+    random_params,
+    read_config,
+    save_checkpoint,
+)
+from jaxvalues.models.t5.model import T5, T5Config
+
+HEAD = "lm_head.weight"
+WORDS = "shared.weight"
+_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # of the words, in old files
+
+
+def build_t5(
+    config: Mapping[str, Any],
+    *,
+    dtype: str = "float32",
+    scan: bool | str = "auto",
+    remat: bool = False,
+    dropout: float | None = None,
+) -> T5:
+    """The T5 that the contents of a config.json describe, without parameters.
+
+    The options are those of `build_model`; `dropout` replaces the config's rate.
+    """
+    if config.get("model_type") != "t5":
+        raise UserError(f"model_type {config.get('model_type')!r} is not supported here, only 't5'")
+    network = T5Config.from_hf(config)
+    if dropout is not None:
+        network = dataclasses.replace(network, dropout_rate=dropout)
+    segments = (segments_for(layers, is_scanned(scan)) for layers in (network.num_layers, network.num_decoder_layers))
+    return T5(network, *segments, dtype=compute_dtype(dtype), remat=remat)
+
+
+def init_t5(config: Mapping[str, Any], rng: jax.Array | int = 0, **options: Any) -> tuple[T5, dict[str, Any]]:
+    """A T5 with random weights, `(module, params)`, drawn as Hugging Face draws them; see `init_model`."""
+    module = build_t5(config, **options)
+    return module, random_params(module, rng)
+
+
+def load_t5(
+    path_or_name: str | Path, *, revision: str | None = None, place: Place | None = None, **options: Any
+) -> tuple[T5, dict[str, Any]]:
+    """A pretrained T5, `(module, params)`; see `load_model`.
+
+    Whether it has an output matrix of its own is seen in the file: transformers 5 writes `tie_word_embeddings` = true
+    whatever the model is.
+    """
+
+    def make(config: dict[str, Any], tensors: Mapping[str, Any]) -> tuple[T5, Table]:
+        for copy in _COPIES:
+            if not _holds_words(tensors, copy):
+                raise UserError(f"{copy} of {path_or_name} differs from {WORDS}: only shared embeddings are supported")
+        module = build_t5({**config, "tie_word_embeddings": _is_tied(config, tensors)}, **options)
+        return module, t5_table(module.config, tensors)
+
+    return load_checkpoint(path_or_name, make, revision, place)
+
+
+def checkpoint_config(folder: str | Path) -> dict[str, Any]:
+    """The contents of a checkpoint folder's config.json, of any architecture, as its weights are: for a T5 they decide
+    whether the output matrix is tied."""
+    config = read_config(folder)
+    if config.get("model_type") == "t5":
+        config["tie_word_embeddings"] = _is_tied(config, open_tensors(Path(folder)))
+    return config
+
+
+def save_t5(folder: str | Path, config: Mapping[str, Any], params: Any) -> None:
+    """Write a T5 as the Hugging Face checkpoint that T5ForConditionalGeneration reads.
+
+    Its config.json says what `params` are, tied or not, whatever `config` does.
+    """
+    content = {**config, "tie_word_embeddings": "head" not in params}
+    network = T5Config.from_hf(content)
+    content["scale_decoder_outputs"] = network.scale_decoder_outputs
+    save_checkpoint(folder, content, t5_tensors(network, params))
+
+
+def t5_tensors(config: T5Config, params: Any) -> dict[str, np.ndarray]:
+    """The checkpoint of a T5's parameters, {name: array}, named as transformers names it."""
+    return to_tensors(params, t5_table(config))
+
+
+def t5_table(config: T5Config, names: Iterable[str] = (WORDS,)) -> Table:
+    """The conversion table of a T5 whose checkpoint holds tensors of these `names`."""
+    head = () if config.tie_word_embeddings else (Rule(HEAD, "head/embedding"),)
+    copies = (*_COPIES, *((HEAD,) if config.tie_word_embeddings else ()))
+    # Cross-attention knows no distances, but old files hold a table for it.
+    unused = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+    return Table(
+        (Rule(_words(names), "embeddings/word/embedding"), *head, *_side("encoder", config), *_side("decoder", config)),
+        ignorable=tuple(name.replace(".", r"\.") for name in (*copies, unused)),
+    )
+
+
+def _side(side: str, config: T5Config) -> Iterable[Rule]:
+    """The rules of the encoder or the decoder."""
+    block, layer = f"{side}.block.{{i}}.layer", f"{side}/layers/{{i}}"
+    parts = ["attention", "mlp"] if side == "encoder" else ["attention", "cross_attention", "mlp"]
+    feed_forward = {"wi_0": "gate", "wi_1": "up"} if config.is_gated else {"wi": "up"}
+    inside = {
+        "attention": ("SelfAttention", {"q": "query", "k": "key", "v": "value", "o": "output"}),
+        "cross_attention": ("EncDecAttention", {"q": "query", "k": "key", "v": "value", "o": "output"}),
+        "mlp": ("DenseReluDense", {**feed_forward, "wo": "down"}),
+    }
+    for number, part in enumerate(parts):
+        module, matrices = inside[part]
+        for theirs, ours in matrices.items():
+            hf = f"{block}.{number}.{module}.{theirs}.weight"
+            yield Rule(hf, f"{layer}/{part}/{ours}/kernel", transpose, transpose)
+        yield Rule(f"{block}.{number}.layer_norm.weight", f"{layer}/{part}_norm/scale")
+    first = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+    yield Rule(first, f"{side}/relative_bias/embedding")
+    yield Rule(f"{side}.final_layer_norm.weight", f"{side}/norm/scale")
+
+
+def _is_tied(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's output matrix is its word embeddings: it has no other, or only a copy of them."""
+    if HEAD not in tensors:
+        return True
+    return config.get("tie_word_embeddings") is not False and _holds_words(tensors, HEAD)
+
+
+def _words(names: Iterable[str]) -> str:
+    """The name of the word embeddings; some files hold them only under that of a copy."""
+    names = set(names)
+    return next((name for name in (WORDS, *_COPIES) if name in names), WORDS)
+
+
+def _holds_words(tensors: Mapping[str, Any], name: str) -> bool:
+    """Whether a checkpoint holds nothing but its word embeddings under `name`."""
+    words = _words(tensors)
+    return name not in tensors or name == words or np.array_equal(tensors[words], tensors[name])

@@ -1,0 +1,289 @@
+"""T5 (Raffel et al., 2020), its version 1.1 (Shazeer, 2020, gated feed-forward) and Flan-T5 (Chung et al., 2022).
+
+An encoder and a decoder, pre-norm, with relative positions alone. Parameters, for layer i in segment form:
+
+    embeddings/word/embedding                                        shared by both sides
+    {encoder,decoder}/relative_bias/embedding                        a bias per bucket of distances and head
+    {encoder,decoder}/layers/{i}/attention/{query,key,value,output}/kernel, .../attention_norm/scale
+    decoder/layers/{i}/cross_attention/..., decoder/layers/{i}/cross_attention_norm/scale
+    {encoder,decoder}/layers/{i}/mlp/{up,down}/kernel, .../mlp/gate/kernel where gated, .../mlp_norm/scale
+    {encoder,decoder}/norm/scale
+    head/embedding                                                   the output matrix [V, D], unless it is the words'
+
+Two hooks let in what no token stands for. A *prompt* [P, D] is embeddings before position 0, which count as positions;
+a *prefix* [L, 2, P, N, H] is keys and values of each layer. Those of self-attention stand before position 0 too, and
+have the bias of that distance, as past keys and values have in Hugging Face; cross-attention knows no distances.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxvalues.errors import UserError
+from jaxvalues.models.bert.encoder import Embedding
+from jaxvalues.models.layers.layout import Segments
+from jaxvalues.models.layers.ops import activation, word_logits
+from jaxvalues.models.t5.stack import Cache, T5Stack, extend_mask
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+    """The sizes and rates of a T5; names and defaults are Hugging Face's."""
+
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_layers: int
+    num_heads: int
+    num_decoder_layers: int
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    dropout_rate: float = 0.1
+    layer_norm_epsilon: float = 1e-6
+    initializer_factor: float = 1.0
+    feed_forward_proj: str = "relu"
+    tie_word_embeddings: bool = True  # the output matrix is the word embeddings
+    scale_decoder_outputs: bool = True  # logits are scaled by d_model ** -0.5
+    pad_token_id: int = 0
+    decoder_start_token_id: int = 0  # what the decoder reads first
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any]) -> T5Config:
+        """Read the contents of a config.json; raises `UserError` for what is missing or not supported.
+
+        Logits are scaled where the output matrix is tied, unless `scale_decoder_outputs` (written by transformers 5)
+        says otherwise. What a file says of tying cannot be relied on: see `load_t5`.
+        """
+        given = {key: value for key, value in config.items() if value is not None}
+        defaults = {
+            "num_decoder_layers": given.get("num_layers", dataclasses.MISSING),
+            "scale_decoder_outputs": given.get("tie_word_embeddings", True),
+            "decoder_start_token_id": given.get("pad_token_id", 0),
+        }
+        fields = {field.name: {**defaults, **given}.get(field.name, field.default) for field in dataclasses.fields(cls)}
+        missing = [name for name, value in fields.items() if value in (dataclasses.MISSING, None)]
+        if missing:
+            raise UserError(f"config.json of the t5 model lacks {', '.join(missing)}")
+        for key, supported in {"is_encoder_decoder": True, "is_decoder": False}.items():
+            if given.get(key, supported) != supported:
+                raise UserError(f"{key} = {given[key]!r} is not supported for t5 models, only {supported!r}")
+        c = cls(**fields)
+        *gated, _ = c.feed_forward_proj.split("-")
+        if gated not in ([], ["gated"]):
+            raise UserError(f"feed_forward_proj = {c.feed_forward_proj!r} is not supported, only ACT or gated-ACT")
+        activation(c.act)
+        buckets, farthest = c.relative_attention_num_buckets, c.relative_attention_max_distance
+        if not 4 <= buckets < 2 * farthest:
+            raise UserError(
+                f"relative_attention_num_buckets {buckets} in config.json must lie between 4 and twice "
+                f"relative_attention_max_distance {farthest}"
+            )
+        return c
+
+    @property
+    def is_gated(self) -> bool:
+        return self.feed_forward_proj.startswith("gated-")
+
+    @property
+    def act(self) -> str:
+        """The activation; "gated-gelu" has always meant the approximate one."""
+        name = self.feed_forward_proj.split("-")[-1]
+        return "gelu_new" if self.feed_forward_proj == "gated-gelu" else name
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest input T: relative positions set no limit."""
+        return sys.maxsize
+
+
+class Prompt(NamedTuple):
+    """Extra embeddings [P, D] before position 0 of each side; None for none."""
+
+    encoder: jax.Array | None = None
+    decoder: jax.Array | None = None
+
+
+class Prefix(NamedTuple):
+    """Extra keys and values [L, 2, P, N, H] of each layer's self-attention in the encoder and in the decoder, and of
+    its cross-attention; None for none."""
+
+    encoder: jax.Array | None = None
+    decoder: jax.Array | None = None
+    cross: jax.Array | None = None
+
+
+class T5(nn.Module):
+    """Tokens in, logits over the vocabulary out; `encode` and `decode` apart, so that an input which is asked many
+    things is encoded once (`jax.vmap` over the decoder's inputs alone makes cross-attention's keys once, too).
+
+    Fields: `segments` and `decoder_segments` (how the layers of each side are grouped, see `models.layers.layout`),
+    `dtype` (of the computation; parameters and the residual stream are float32), `remat` (recompute activations in the
+    backward pass). Unless a method is told `deterministic`, it needs a "dropout" rng.
+    """
+
+    config: T5Config
+    segments: Segments
+    decoder_segments: Segments
+    dtype: jnp.dtype = jnp.float32
+    remat: bool = False
+
+    def setup(self) -> None:
+        c = self.config
+        init = nn.initializers.normal(c.initializer_factor)
+        self.embeddings = T5Embeddings((c.vocab_size, c.d_model), init)
+        self.encoder = T5Stack(c, self.segments, False, self.dtype, self.remat)
+        self.decoder = T5Stack(c, self.decoder_segments, True, self.dtype, self.remat)
+        if not c.tie_word_embeddings:
+            self.head = Embedding((c.vocab_size, c.d_model), init)
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array,
+        decoder_input_ids: jax.Array | None = None,
+        decoder_attention_mask: jax.Array | None = None,
+        *,
+        positions: jax.Array | None = None,
+        words: jax.Array | None = None,
+        prompt: Prompt | None = None,
+        prefix: Prefix | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """`decode` of `encode`; without `decoder_input_ids` the logits [B, 1, V] of the first token to say."""
+        prompt, prefix = prompt or Prompt(), prefix or Prefix()
+        if decoder_input_ids is None:
+            decoder_input_ids = jnp.full((len(input_ids), 1), self.config.decoder_start_token_id)
+        hidden = self.encode(
+            input_ids, attention_mask, prompt=prompt.encoder, prefix=prefix.encoder, deterministic=deterministic
+        )
+        return self.decode(
+            decoder_input_ids,
+            hidden,
+            attention_mask,
+            decoder_attention_mask,
+            positions=positions,
+            words=words,
+            prompt=prompt.decoder,
+            prefix=prefix.decoder,
+            cross_prefix=prefix.cross,
+            deterministic=deterministic,
+        )
+
+    def encode(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array,
+        *,
+        prompt: jax.Array | None = None,
+        prefix: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """The encoder's output [B, P + S, D] for `input_ids` [B, S] after a prompt of P; `attention_mask` [B, S] is
+        nonzero on real tokens."""
+        x = self._embed(input_ids, prompt)
+        real = extend_mask(attention_mask, x.shape[1])
+        return self.encoder(x, real, prefix=prefix, deterministic=deterministic)
+
+    def decode(
+        self,
+        decoder_input_ids: jax.Array,
+        hidden: jax.Array,
+        attention_mask: jax.Array,
+        decoder_attention_mask: jax.Array | None = None,
+        *,
+        positions: jax.Array | None = None,
+        words: jax.Array | None = None,
+        prompt: jax.Array | None = None,
+        prefix: jax.Array | None = None,
+        cross_prefix: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """Logits, float32, of what follows each of `decoder_input_ids` [B, T], [B, T, V], or those at `positions`
+        [B, K] alone, [B, K, V]: a vocabulary is large. Of `words` alone, ids [A] or vectors [A, D] in the place of the
+        output matrix's rows, they are [B, K, A] (see `jaxvalues.models.layers.ops.word_logits`).
+
+        `hidden` is what `encode` gave and `attention_mask` what it was given. `decoder_attention_mask` [B, T] is
+        nonzero on real tokens, all of them where it is None.
+        """
+        x = self._embed(decoder_input_ids, prompt)
+        tokens = decoder_input_ids.shape[1]
+        if decoder_attention_mask is None:
+            decoder_attention_mask = jnp.ones_like(decoder_input_ids)
+        x = self.decoder(
+            x,
+            extend_mask(decoder_attention_mask, x.shape[1]),
+            hidden,
+            extend_mask(attention_mask, hidden.shape[1]),
+            prefix=prefix,
+            cross_prefix=cross_prefix,
+            deterministic=deterministic,
+        )[:, -tokens:]
+        if positions is not None:
+            x = jnp.take_along_axis(x, positions[..., None], axis=1)
+        return self._logits(x, words)
+
+    def init_cache(
+        self,
+        hidden: jax.Array,
+        attention_mask: jax.Array,
+        length: int,
+        *,
+        prompt: jax.Array | None = None,
+        prefix: jax.Array | None = None,
+        cross_prefix: jax.Array | None = None,
+    ) -> Cache:
+        """The cache for decoding `length` tokens with `decode_step`; the arguments are those of `decode`."""
+        extra = 0 if prompt is None else len(prompt)
+        real = extend_mask(attention_mask, hidden.shape[1])
+        cache = self.decoder.init_cache(hidden, real, extra + length, prefix=prefix, cross_prefix=cross_prefix)
+        if extra:
+            x = self._embed(jnp.zeros((len(hidden), 0), jnp.int32), prompt)
+            _, cache = self.decoder.step(x, jnp.ones(x.shape[:2], bool), cache)
+        return cache
+
+    def decode_step(
+        self, decoder_input_ids: jax.Array, cache: Cache, decoder_attention_mask: jax.Array | None = None
+    ) -> tuple[jax.Array, Cache]:
+        """The logits [B, T, V] of what follows each of the next T tokens, and the cache that knows these tokens.
+
+        Pure and of fixed shapes, so a loop of steps compiles once. Beyond the cache's length logits are NaN.
+        """
+        if decoder_attention_mask is None:
+            decoder_attention_mask = jnp.ones_like(decoder_input_ids)
+        x, cache = self.decoder.step(self._embed(decoder_input_ids), decoder_attention_mask != 0, cache)
+        return self._logits(x), cache
+
+    def _embed(self, ids: jax.Array, prompt: jax.Array | None = None) -> jax.Array:
+        # An id outside the vocabulary gives NaN rather than some other word's vector.
+        x = self.embeddings().take(ids, axis=0, mode="fill")
+        if prompt is None:
+            return x
+        if prompt.ndim != 2 or prompt.shape[1] != x.shape[2]:
+            raise UserError(f"the prompt has the shape {list(prompt.shape)}, expected [P, {x.shape[2]}]")
+        return jnp.concatenate([jnp.broadcast_to(prompt, (len(x), *prompt.shape)), x], axis=1)
+
+    def _logits(self, x: jax.Array, words: jax.Array | None = None) -> jax.Array:
+        c = self.config
+        logits = word_logits(x, self.embeddings() if c.tie_word_embeddings else self.head(), words)
+        return logits * c.d_model**-0.5 if c.scale_decoder_outputs else logits
+
+
+class T5Embeddings(nn.Module):
+    """The word embeddings [V, D], where every network has them."""
+
+    shape: tuple[int, int]
+    init_fn: Any
+
+    def setup(self) -> None:
+        self.word = Embedding(self.shape, self.init_fn)
+
+    def __call__(self) -> jax.Array:
+        return self.word()

@@ -1,0 +1,117 @@
+"""What a run says on the screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from jaxvalues.data.arguments import Split
+from jaxvalues.data.batches import Tokens, TrainingBatches
+from jaxvalues.data.held_out import Parts
+from jaxvalues.evaluation.decision import Decision
+from jaxvalues.evaluation.measures import TaskScores
+from jaxvalues.evaluation.report_table import in_words, render_scores
+from jaxvalues.run.network import count
+from jaxvalues.run.system import Base, System
+from jaxvalues.training.compilation import Compiled
+
+
+class RunConsole:
+    """Prints the few lines by which a person follows a run; `brief`, fewer of them, where it is one of several."""
+
+    def __init__(self, console: Console, brief: bool = False) -> None:
+        self.console, self.brief = console, brief
+
+    def print(self, text: str) -> None:
+        """One line, as it is."""
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def process(self, cache: Path | None) -> None:
+        devices = jax.devices()
+        kept = f"compiled programs are kept in {cache}" if cache else "compiled programs are not kept"
+        self.print(f"{len(devices)} × {devices[0].device_kind} ({devices[0].platform}), jax {jax.__version__}; {kept}")
+
+    def compiled(self, one: Compiled) -> None:
+        self.print(f"  {one}")
+
+    def truncated(self, split: Split, count: int, limit: int) -> None:
+        if count:
+            self.print(f"{split.name}: {count} of {len(split)} arguments are cut to {limit} tokens")
+
+    def start(self, base: Base, system: System, weights: tuple, batches: TrainingBatches, parts: Parts) -> None:
+        """What is about to be trained, on what, for how long."""
+        frozen, trainable = weights
+        model, dtype = system.hf_config["model_type"], np.dtype(system.network.dtype).name
+        self.print(
+            f"{model}, {system.network.num_layers} layers, {base.folder or 'RANDOM WEIGHTS, nothing pretrained'}"
+        )
+        self.print(
+            f"{count(trainable):,} parameters train, {count(frozen):,} are frozen; computed in {dtype}; mesh "
+            + " × ".join(f"{axis} {size}" for axis, size in system.mesh.shape.items())
+        )
+        contrastive, epochs = system.config.loss.contrastive, _epochs(system.config.training.epochs)
+        if contrastive is not None and contrastive.use == "pretraining":
+            epochs = f"{_epochs(contrastive.epochs)} of contrastive pretraining, then {epochs},"
+        sizes = f"{len(parts.training)} training and {len(parts.held_out)} held-out arguments"
+        self.print(
+            f"{sizes}; {epochs} of {batches.steps_per_epoch} steps; lengths {', '.join(map(str, batches.lengths()))}"
+        )
+        if parts.drawn is not None:
+            self.print(parts.drawn)
+        if batches.tokens.asked is not None:
+            self.print(_questions(batches.tokens))
+        if batches.tokens.hidden is not None:
+            size = sum(one.nbytes for one in batches.tokens.hidden) / 2**20
+            self.print(
+                f"the output of the {system.network.boundary} frozen layers is computed and "
+                f"kept: {size:,.0f} MiB of host memory for the training arguments"
+            )
+
+    def unscored(self, split: Split) -> None:
+        self.print(f"{split.name}: the labels are absent, so it is predicted and not scored")
+
+    def end(self, system: System, step: int, decision: Decision) -> None:
+        """What it took, and how it decides."""
+        if not self.brief:  # several runs share their programs
+            steps = {"to train": system.train_step, "to evaluate": system.eval_step}
+            steps |= {"to pretrain": system.pretrain_step, "for features": system.feature_step}
+            steps |= {"to generate": system.generate_step}
+            shapes = {what: len(step) for what, step in steps.items() if step is not None}
+            parts = ", ".join(f"{number} {what}" for what, number in shapes.items())
+            self.print(f"compiled {sum(shapes.values())} programs, one for each batch shape: {parts}")
+        trained = f"parameters of step {step}" if count(system.network.abstract_parts()[1]) else "nothing was trained"
+        self.print(f"{trained}; {decision.how}: {decision.span}")
+
+    def scores(self, scores: dict[str, TaskScores], is_random: bool, folder: Path) -> None:
+        """The table, and where everything is; the two main figures when brief."""
+        if self.brief:
+            for split, one in scores.items():
+                figures = (f"{in_words(name)} {value:.3f}" for name, value in one.headline.items())
+                self.print(f"{split}: {', '.join(figures)}")
+            return
+        if scores:
+            render_scores(scores, self.console)
+        if is_random:
+            self.print("The model started from random weights: these scores show that it runs, not what it can do.")
+        self.print(f"Run folder: {folder}")
+
+
+def _questions(tokens: Tokens) -> str:
+    """How many questions a row asks, and what it saves that they branch from one argument."""
+    asked = tokens.asked
+    rows, each = asked.categories.shape
+    if asked.questions is None or each == 1:
+        return f"{rows} questions, one a row"
+    lengths = (asked.questions >= 0).sum(axis=1)[asked.categories].sum(axis=1)
+    together, apart = (tokens.lengths + lengths).sum(), (tokens.lengths * each + lengths).sum()
+    return (
+        f"{each} questions branch from every argument: {together:,} tokens an epoch in the place of {apart:,}, "
+        f"{apart / together:.1f} times fewer"
+    )
+
+
+def _epochs(number: int) -> str:
+    return "1 epoch" if number == 1 else f"{number} epochs"

@@ -1,0 +1,189 @@
+"""The run folder: all that a run leaves behind, and all that is needed to go on with it or to predict.
+
+config.yaml · environment.json · template.txt · synonyms.tsv · model/config.json · tokenizer/ made of; first
+checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/           while it trains
+thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv            what it decides
+scores.json                                                                      last: the run is finished
+
+Among the <split>s is `held_out`, the part where thresholds and the best step were chosen.
+The folder of an ensemble holds what is decided, the scores, environment.json, and ensemble.json: its runs, and how they
+are combined.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+
+from jaxvalues.config import Config, load_config
+from jaxvalues.data.arguments import Split
+from jaxvalues.data.task import TASKS, VALUES, Task
+from jaxvalues.data.tokenizers import load_tokenizer
+from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.evaluation.decision import Decision
+from jaxvalues.evaluation.measures import TaskScores, measure_of
+from jaxvalues.evaluation.predictions import Predictions, read_thresholds, write_thresholds
+from jaxvalues.evaluation.thresholds import decide
+from jaxvalues.run.provenance import SYNONYMS, TEMPLATE, check_same_run, write_json
+from jaxvalues.training.checkpoints import Checkpoints
+from jaxvalues.training.processes import is_main
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedTokenizerBase
+
+    from jaxvalues.run.system import System
+    from jaxvalues.tuning import Params
+
+
+class RunRecord(NamedTuple):
+    """What a run is made of besides its config: versions and checksums, the network's config, the tokenizer, and the
+    texts that it reads, {file name: content}: the template with its descriptions, synonyms."""
+
+    environment: dict[str, Any]
+    hf_config: dict[str, Any]
+    tokenizer: PreTrainedTokenizerBase
+    texts: dict[str, str]
+
+
+class RunFolder:
+    """A run folder. Only the first of several processes writes its files; checkpoints are written by all together.
+
+    What it decides and scores are the labels of `task`.
+    """
+
+    def __init__(self, path: str | Path, task: Task = VALUES) -> None:
+        self.path, self.task = Path(path), task
+
+    @classmethod
+    def open(cls, config: Config, made_of: RunRecord) -> RunFolder:
+        """Make the folder of a config, or check that the one there belongs to the same run (ConfigError if not)."""
+        folder = cls(config.folder, TASKS[config.data.task])
+        if folder.is_ensemble:
+            raise ConfigError(f"{folder.path} holds an ensemble: give another output=FOLDER, or remove it")
+        if (folder.path / "config.yaml").exists():
+            check_same_run(folder.path, config, made_of.environment, made_of.texts)
+        elif is_main():
+            folder.create(config, made_of)
+        return folder
+
+    def create(self, config: Config, made_of: RunRecord) -> None:
+        """Make the folder and write what the run is made of."""
+        try:
+            (self.path / "model").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"output: the run folder {self.path} cannot be made ({error.strerror})") from None
+        made_of.tokenizer.save_pretrained(self.path / "tokenizer")
+        for name, text in made_of.texts.items():
+            (self.path / name).write_text(text + "\n", encoding="utf-8")
+        write_json(self.path / "model/config.json", made_of.hf_config)
+        write_json(self.path / "environment.json", made_of.environment)
+        self.write_config(config)  # last: a folder with a config is complete
+
+    def write_config(self, config: Config) -> None:
+        unfinished = self.path / "config.yaml.tmp"
+        unfinished.write_text(config.to_yaml(), encoding="utf-8")
+        os.replace(unfinished, self.path / "config.yaml")
+
+    @classmethod
+    def finished(cls, path: str | Path) -> RunFolder:
+        """The folder of a finished run. Raises UserError if it holds none, or an ensemble."""
+        folder = cls(path)
+        if folder.is_ensemble:
+            raise UserError(f"{folder.path} holds an ensemble, not one run; ensemble.json there names its runs")
+        if not folder.is_finished:
+            raise UserError(f"{folder.path} holds no finished run (no scores.json); `jaxvalues train` finishes it")
+        return cls(path, TASKS[folder.config().data.task])
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.path / "scores.json").is_file()
+
+    @property
+    def is_ensemble(self) -> bool:
+        return (self.path / "ensemble.json").is_file()
+
+    def config(self, overrides: Iterable[str] = ()) -> Config:
+        return load_config(self.path / "config.yaml", tuple(overrides))
+
+    def with_texts(self, config: Config) -> Config:
+        """The config, with the texts the run was trained with in place of those that bear their names by now."""
+        texts = {"template": str(self.path / TEMPLATE), "descriptions": None}
+        if (self.path / SYNONYMS).is_file():
+            texts["synonyms"] = str(self.path / SYNONYMS)
+        return config.model_copy(update={"formulation": config.formulation.model_copy(update=texts)})
+
+    def environment(self) -> dict[str, Any]:
+        return json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+
+    def hf_config(self) -> dict[str, Any]:
+        return json.loads((self.path / "model/config.json").read_text(encoding="utf-8"))
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self.path / "tokenizer")
+
+    def resume(self) -> Checkpoints:
+        """The checkpoints to go on from."""
+        return Checkpoints(self.path / "checkpoints/resume")
+
+    def chosen(self) -> Checkpoints:
+        """The checkpoint whose parameters predict."""
+        return Checkpoints(self.path / "checkpoints/chosen")
+
+    def restore_chosen(self, system: System) -> tuple[Params, int]:
+        """The trainable parameters that predict, on the system's mesh, and the step they are of."""
+        _, abstract = system.network.abstract_parts()
+        if not jax.tree.leaves(abstract):  # nothing trains
+            return abstract, 0
+        with closing(self.chosen()) as chosen:
+            trainable, memory = chosen.restore(abstract, system.segments, system.mesh)
+        return trainable, memory["best_step"]
+
+    def decision(self) -> Decision:
+        return Decision(*read_thresholds(self.path, self.task.labels))
+
+    def write_decision(self, decision: Decision) -> None:
+        if is_main():
+            write_thresholds(self.path, decision.thresholds, decision.how, self.task.labels)
+
+    def write_predictions(self, split: Split, probabilities: np.ndarray, decision: Decision) -> TaskScores | None:
+        """Write both prediction files of a split; its scores if it has labels."""
+        predictions = Predictions(split.ids, probabilities, self.task.labels)
+        decisions = decide(probabilities, decision.thresholds)
+        if is_main():
+            predictions.write_probabilities(self.path / f"probabilities-{split.name}.tsv")
+            predictions.write_run(self.path / f"predictions-{split.name}.tsv", decisions)
+        return None if split.labels is None else measure_of(self.task).score(split.labels, decisions)
+
+    def write_scores(
+        self, step: int | None, decision: Decision, held_out: TaskScores, splits: dict[str, TaskScores]
+    ) -> None:
+        """Write scores.json, which makes the run a finished one; an ensemble has no step."""
+        if is_main():
+            write_json(
+                self.path / "scores.json",
+                {
+                    "step": step,
+                    "decision": decision.how,
+                    "held_out": held_out.to_json(),
+                    "splits": {name: scores.to_json() for name, scores in splits.items()},
+                },
+            )
+
+    def scores(self) -> dict[str, TaskScores]:
+        """The scores of the reported splits of a finished run."""
+        read = measure_of(self.task).from_json
+        return {name: read(scores) for name, scores in self._read_scores()["splits"].items()}
+
+    def held_out_scores(self) -> TaskScores:
+        """The scores of a finished run on the held-out part, where its decision was tuned."""
+        return measure_of(self.task).from_json(self._read_scores()["held_out"])
+
+    def _read_scores(self) -> dict[str, Any]:
+        return json.loads((self.path / "scores.json").read_text(encoding="utf-8"))

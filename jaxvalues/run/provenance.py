@@ -1,0 +1,126 @@
+"""What a run was made of: versions, devices, git, checksums; and whether a folder holds the same run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from jaxvalues.config import Config, load_config
+from jaxvalues.data.arguments import Split
+from jaxvalues.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jaxvalues.data.held_out import Parts
+    from jaxvalues.run.system import Base
+
+PACKAGES = ("jaxvalues", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "tokenizers", "numpy")
+
+TEMPLATE, SYNONYMS = "template.txt", "synonyms.tsv"
+"""In a run folder: the text of its template, descriptions included; the words that open answers are searched for."""
+
+
+def describe_environment(config: Config, base: Base, parts: Parts) -> dict[str, Any]:
+    """Contents of a run's environment.json; where it trains on a drawn part of the arguments, their ids among them."""
+    drawn = {} if config.data.shots is config.data.fraction is None else {"trained_on": list(parts.training.ids)}
+    return describe_process() | {
+        "config": config.fingerprint(),
+        "base": base.identity,
+        "data": {name: checksum(split) for name, split in parts.by_name.items()},
+        **drawn,
+    }
+
+
+def describe_process() -> dict[str, Any]:
+    """Where something is computed, and by which source."""
+    return {
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
+        "processes": jax.process_count(),
+        "git": _git_commit(),
+    }
+
+
+def checksum(split: Split) -> str:
+    """SHA-256 over a split's texts and labels, wherever it was read from."""
+    digest = hashlib.sha256()
+    for argument in split.arguments:
+        fields = (argument.id, argument.conclusion, argument.stance, argument.premise)
+        digest.update("\t".join(fields).encode() + b"\n")
+    if split.labels is not None:
+        digest.update(split.labels.tobytes())
+    return digest.hexdigest()
+
+
+def check_same_run(folder: Path, config: Config, environment: dict[str, Any], texts: Mapping[str, str]) -> None:
+    """Raise ConfigError, saying what differs, unless `folder` holds a run of this config, weights, data and `texts`.
+
+    Texts, {file name: content}, can differ under the same name in the config: they may be a user's files.
+    """
+    changed = differences(load_config(folder / "config.yaml"), config)
+    before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    said = [f"{key} {old} → {new}" for key, (old, new) in changed.items()]
+    said += [
+        f"other {name}" for what, name in (("base", "weights"), ("data", "data")) if before[what] != environment[what]
+    ]
+    if "init_from" in environment and environment["init_from"] != before.get("init_from"):
+        said.append("other content of tuning.init_from")  # which only a run without checkpoints looks at again
+    for name, text in texts.items():
+        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text + "\n":
+            said.append("other text in template or descriptions" if name == TEMPLATE else "other synonyms")
+    if said:
+        raise ConfigError(
+            f"{folder} holds a run that differs ({'; '.join(said)}): give another output=FOLDER, or remove it"
+        )
+
+
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """The keys that decide the numbers and differ: {dotted key: (old value, new value)}; None where one is absent."""
+    before, after = _flat(old.decisive()), _flat(new.decisive())
+    keys = [*after, *(key for key in before if key not in after)]
+    return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that the file is either whole or not there."""
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the source that runs, with `+` when it was changed since; None outside a checkout."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,176 @@
+"""What a run starts from where `tuning.init_from` says so: what another run trained, or an adapter that PEFT wrote.
+
+Vectors are taken as they enter the network, however they were parameterised: a run of method prompt can start from one
+of p_tuning, and prefixes from reparameterised ones. Everything else must be the same on both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from flax.traverse_util import flatten_dict
+
+from jaxvalues.config import Config
+from jaxvalues.errors import ConfigError
+from jaxvalues.models import group, ungroup
+from jaxvalues.models.t5.model import Prefix, Prompt
+from jaxvalues.run.console import RunConsole
+from jaxvalues.run.folder import RunFolder
+from jaxvalues.run.network import build_network
+from jaxvalues.run.system import System
+from jaxvalues.training.sharding import replicated, tree_shardings
+from jaxvalues.tuning import Params
+from jaxvalues.tuning.peft_folder import CONFIG, WEIGHTS
+from jaxvalues.tuning.peft_format import PeftTarget, from_peft
+
+
+class WarmStart(NamedTuple):
+    """What takes the place of initial values, on the mesh, and where it is from; nothing where nothing is named.
+
+    `identity` is the hash of the files it was read from.
+    """
+
+    trainable: Params | None = None
+    identity: str | None = None
+
+    @property
+    def record(self) -> dict[str, str]:
+        """Its place in environment.json."""
+        return {} if self.identity is None else {"init_from": self.identity}
+
+    def replace(self, frozen: Params, trainable: Params) -> tuple[Params, Params]:
+        """The initial parts of a system, with what comes from here."""
+        return frozen, {**trainable, **(self.trainable or {})}
+
+
+class _Trained(NamedTuple):
+    """What a source holds, unrolled: the part of its method, what else trained, and the settings that must agree."""
+
+    method: str
+    added: Params
+    new: Params
+    settings: dict[str, Any]
+
+
+def find_warm_start(system: System, run_console: RunConsole) -> WarmStart:
+    """Read what `tuning.init_from` names; nothing for a run that is under way or finished, which needs it no more.
+
+    Raises ConfigError, naming both, where it does not fit what the system trains, UserError where it cannot be read.
+    """
+    tuning = system.config.tuning
+    if tuning.init_from is None or _is_under_way(RunFolder(system.config.folder)):
+        return WarmStart()
+    source, abstract = Path(tuning.init_from).expanduser(), system.network.abstract_parts()[1]
+    if (source / CONFIG).is_file():
+        trained, files = _read_adapter(source, system), [source / CONFIG, source / WEIGHTS]
+    elif (source / "config.yaml").is_file():
+        trained, files = _read_run(source, system)
+    else:
+        raise ConfigError(
+            f"tuning.init_from: {source} is neither the folder of a run (config.yaml) nor that of an adapter that PEFT "
+            f"wrote ({CONFIG})"
+        )
+    shapes = jax.eval_shape(ungroup, abstract)
+    _check_fits(source, system.config, trained, shapes[tuning.method])
+
+    new = {key: tree for key, tree in trained.new.items() if key in shapes and _same_shapes(tree, shapes[key])}
+    taken = group({tuning.method: trained.added, **new}, system.segments)
+    run_console.print(f"{' and '.join(taken)} start from {source}")
+    return WarmStart(jax.device_put(taken, tree_shardings(taken, system.mesh)), _hash(source, files))
+
+
+def _is_under_way(folder: RunFolder) -> bool:
+    """Whether a run is finished, or has a checkpoint to go on from."""
+    if folder.is_finished or not (folder.path / "checkpoints/resume").is_dir():
+        return folder.is_finished
+    with closing(folder.resume()) as resume:
+        return resume.latest() is not None
+
+
+def _read_adapter(source: Path, system: System) -> _Trained:
+    adapter = from_peft(source, PeftTarget(system.hf_config))
+    settings = {"rank": adapter.rank, "alpha": adapter.alpha} if adapter.method == "lora" else {}
+    return _Trained(adapter.method, adapter.trainable[adapter.method], {}, settings)
+
+
+def _read_run(source: Path, system: System) -> tuple[_Trained, list[Path]]:
+    """What a finished run trained, as arrays on the host, and the files of that checkpoint."""
+    folder = RunFolder.finished(source)
+    config, wanted = folder.config(), system.config.tuning
+    method = config.tuning.method
+    if method not in (wanted.method, *_GIVES_VECTORS_OF.get(wanted.method, ())):
+        _refuse_method(source, method, system.config)
+    network = build_network(config, folder.hf_config())
+    with closing(folder.chosen()) as chosen:
+        trainable, _ = chosen.restore(network.abstract_parts()[1], network.segments, system.mesh)
+    trainable = jax.jit(lambda tree: tree, out_shardings=replicated(system.mesh))(trainable)
+    added = trainable[method]
+    if _is_vectors(system.config):
+        bound = network.tuning.bind({}, trainable)
+        added, method = _by_side(bound.prompt if wanted.method == "prompt" else bound.prefix), wanted.method
+    new = {key: tree for key, tree in trainable.items() if key in network.target.new}
+    settings = {"rank": config.tuning.rank, "alpha": config.tuning.alpha} if method == "lora" else {}
+    files = sorted(path for path in (folder.path / "checkpoints/chosen").rglob("*") if path.is_file())
+    return _Trained(method, *ungroup(jax.device_get((added, new))), settings), files
+
+
+_GIVES_VECTORS_OF = {"prompt": ("p_tuning",)}
+
+
+def _is_vectors(config: Config) -> bool:
+    """Whether the vectors of a prompt or a prefix train themselves."""
+    tuning = config.tuning
+    return tuning.method == "prompt" or (tuning.method == "prefix" and tuning.reparameterization != "mlp")
+
+
+def _by_side(bound: Any) -> Params:
+    """What enters a network, under the names of the places where it enters."""
+    if isinstance(bound, Prompt | Prefix):
+        return {side: vectors for side, vectors in bound._asdict().items() if vectors is not None}
+    return {"encoder": bound}
+
+
+def _check_fits(source: Path, config: Config, trained: _Trained, shapes: Params) -> None:
+    """Raise ConfigError unless a run of this config trains what the source holds."""
+    tuning = config.tuning
+    if trained.method != tuning.method:
+        _refuse_method(source, trained.method, config)
+    for key, there in trained.settings.items():
+        here = getattr(tuning, key)
+        if here != there:
+            raise ConfigError(f"tuning.init_from: {source} was trained with {key} {there}, and tuning.{key} is {here}")
+    found, wanted = (_flat(tree) for tree in (trained.added, shapes))
+    misfits = [path for path in sorted(found.keys() | wanted.keys()) if found.get(path) != wanted.get(path)]
+    if misfits:
+        first = misfits[0]
+        there, here = (list(tree[first]) if first in tree else "absent" for tree in (found, wanted))
+        more = f", and {len(misfits) - 1} more do not match" if len(misfits) > 1 else ""
+        raise ConfigError(
+            f"tuning.init_from: {tuning.method}/{first} is {there} in {source} and {here} in this config{more}"
+        )
+
+
+def _refuse_method(source: Path, method: str, config: Config) -> None:
+    raise ConfigError(f"tuning.init_from: {source} holds {method}, and tuning.method is {config.tuning.method}")
+
+
+def _flat(tree: Params) -> dict[str, tuple[int, ...]]:
+    return {path: tuple(leaf.shape) for path, leaf in flatten_dict(tree, sep="/").items()}
+
+
+def _same_shapes(one: Params, other: Params) -> bool:
+    return _flat(one) == _flat(other)
+
+
+def _hash(source: Path, files: Iterable[Path]) -> str:
+    """The sha256 of some files of a folder, the same wherever the folder lies."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(str(file.relative_to(source)).encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

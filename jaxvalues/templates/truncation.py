@@ -1,0 +1,91 @@
+"""Arguments that are too long for a model, truncated by as little as possible and where it costs least.
+
+The premise loses its end, word by word; the conclusion loses its own only when no premise is left. The rest of a
+template stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from jaxvalues.data.arguments import Argument
+
+LONGEST_WORD = 40
+"""What is longer between two spaces is no word: a script that writes none, an address, or noise."""
+
+_WORD = re.compile(r"\S+")
+_CHARACTER = re.compile("[\U0001f1e6-\U0001f1ff]{2}|.", re.DOTALL)  # two regional indicators are one flag
+
+Encode = Callable[[Sequence[Argument]], list[list[int]]]
+
+
+def truncated_rows(arguments: Sequence[Argument], encode: Encode, max_length: int) -> list[list[int]]:
+    """The token rows of arguments that do not fit, each with as many of its words as fit in `max_length` tokens.
+
+    `encode` gives the row of whole arguments, so a row is always that of a text. One that is too long without any word
+    of the argument is returned as it is. Halves the words in question, of all rows at once: for n words, a row is
+    encoded log2(n) times, but no more than twice its length in all.
+    """
+    steps = [Truncations(argument) for argument in arguments]
+    rows = encode([step[0] for step in steps])
+    fits, too_long = [0] * len(steps), [len(step) for step in steps]
+    while undecided := [i for i in range(len(steps)) if too_long[i] - fits[i] > 1]:
+        middles = [(fits[i] + too_long[i]) // 2 for i in undecided]
+        tried = encode([steps[i][middle] for i, middle in zip(undecided, middles, strict=True)])
+        for i, middle, row in zip(undecided, middles, tried, strict=True):
+            if len(row) <= max_length:
+                fits[i], rows[i] = middle, row
+            else:
+                too_long[i] = middle
+    return rows
+
+
+class Truncations:
+    """An argument truncated to any degree: the first has no text, then the conclusion grows, then the premise."""
+
+    def __init__(self, argument: Argument) -> None:
+        self.argument = argument
+        self.conclusions, self.premises = possible_ends(argument.conclusion), possible_ends(argument.premise)
+
+    def __len__(self) -> int:
+        return len(self.conclusions) + len(self.premises) - 1
+
+    def __getitem__(self, step: int) -> Argument:
+        beyond = step - len(self.conclusions) + 1
+        if beyond < 0:
+            return replace(self.argument, conclusion=self.argument.conclusion[: self.conclusions[step]], premise="")
+        return replace(self.argument, premise=self.argument.premise[: self.premises[beyond]])
+
+
+def possible_ends(text: str) -> list[int]:
+    """The indices at which a text may be cut, increasing: 0 and the end of every word.
+
+    Inside what is longer than a word, also between any two characters as readers see them: never between a letter and
+    its accents or inside an emoji (roughly the extended grapheme clusters of Unicode Standard Annex 29).
+    """
+    ends = [0]
+    for word in _WORD.finditer(text):
+        start, end = word.span()
+        if end - start > LONGEST_WORD:
+            ends += _between_characters(text, start, end)
+        ends.append(end)
+    return ends
+
+
+def _between_characters(text: str, start: int, end: int) -> list[int]:
+    _, *starts = (match.start() for match in _CHARACTER.finditer(text, start, end))
+    return [index for index in starts if not _continues(text[index]) and text[index - 1] != "\u200d"]
+
+
+def _continues(character: str) -> bool:
+    """Whether a character belongs to the one before it."""
+    return (
+        unicodedata.category(character).startswith("M")  # accents, vowel signs, variation selectors
+        or character in "\u200c\u200d"  # zero-width joiners
+        or "\u1160" <= character <= "\u11ff"  # vowels and finals of a Korean syllable
+        or "\U0001f3fb" <= character <= "\U0001f3ff"  # skin tones
+        or "\U000e0020" <= character <= "\U000e007f"  # tags, which spell flags of regions
+    )

@@ -1,0 +1,308 @@
+"""The schema, how a file becomes a config, and that every config file that comes with jaxvalues works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+import yaml
+
+from jaxvalues.config import LEARNING_RATES, Config, json_schema, load_config, parse_config, runs_of
+from jaxvalues.data.batches import Slice, collate, model_inputs
+from jaxvalues.data.task import TASKS
+from jaxvalues.data.tokenizers import train_tokenizer
+from jaxvalues.errors import ConfigError
+from jaxvalues.formulations import load_texts, training_texts
+from jaxvalues.run.system import System, fit_to_tokenizer
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+
+# The config.json of what `model.path` names: nothing is downloaded.
+BERT = {"model_type": "bert", "max_position_embeddings": 512, "type_vocab_size": 2, "vocab_size": 30522}
+ROBERTA = {"model_type": "roberta", "max_position_embeddings": 514, "type_vocab_size": 1, "vocab_size": 50265}
+DEBERTA = {
+    "model_type": "deberta", "max_position_embeddings": 512, "type_vocab_size": 0, "vocab_size": 50265,
+    "relative_attention": True, "max_relative_positions": -1, "position_biased_input": False,
+    "pos_att_type": ["c2p", "p2c"], "pad_token_id": 0, "layer_norm_eps": 1e-7,
+}  # fmt: skip
+DEBERTA_V3 = {
+    **DEBERTA, "model_type": "deberta-v2", "vocab_size": 128100, "position_buckets": 256, "share_att_key": True,
+    "norm_rel_ebd": "layer_norm", "pos_att_type": "p2c|c2p",
+}  # fmt: skip
+GPT2 = {"model_type": "gpt2", "vocab_size": 50257, "n_positions": 1024}
+T5 = {"model_type": "t5", "vocab_size": 32128, "d_kv": 64, "decoder_start_token_id": 0, "pad_token_id": 0}
+BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+HUB = {
+    "minilm": {**BERT, **MINILM},
+    "FacebookAI/roberta-base": {**ROBERTA, **BASE},
+    "FacebookAI/roberta-large": {**ROBERTA, **LARGE},
+    "microsoft/deberta-large": {**DEBERTA, **LARGE},
+    "microsoft/deberta-v3-base": {**DEBERTA_V3, **BASE},
+    "openai-community/gpt2-medium": {**GPT2, "n_embd": 1024, "n_layer": 24, "n_head": 16},
+    "openai-community/gpt2-large": {**GPT2, "n_embd": 1280, "n_layer": 36, "n_head": 20},
+    "google-t5/t5-base": {**T5, "d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
+    "google-t5/t5-large": {**T5, "d_model": 1024, "d_ff": 4096, "num_layers": 24, "num_heads": 16},
+}
+
+
+def read(file: Path, *changes: str) -> Config:
+    """A config file as its header says to use it."""
+    return load_config(file, [*changes, "model.path=minilm"] if file.stem == "minilm" else changes)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_config_file_traces_at_full_size(file: Path) -> None:
+    """One training step and one evaluation of every member, with abstract arrays: all fits, nothing is computed."""
+    runs = runs_of(read(file, "model.scan=true"))  # which traces one layer instead of 24
+    for config in {run.name: run for run in runs}.values():
+        trace(config)
+
+
+def trace(config: Config) -> None:
+    """Every shape of a run fits."""
+    tokenizer, words = tiny.tokenizer(), config.model.train_tokenizer
+    if words is not None:
+        texts = training_texts(config.formulation, load_texts(config.formulation), tiny.split().arguments)
+        tokenizer = train_tokenizer(texts, words.vocab_size, config.data.max_length)
+    hf_config = config.model.config or HUB[config.model.path]
+    hf_config = fit_to_tokenizer(hf_config, tokenizer, is_random=config.model.config is not None)
+    system = System(config, hf_config, tokenizer, tiny.one_device())
+
+    rows = config.training.batch_size
+    split = TASKS[config.data.task].labelled(tiny.split())
+    tokens = system.formulation.encode(split.arguments[:2], split.labels[:2])
+    batch = collate(tokens, Slice(config.data.max_length, np.arange(2)), rows, system.pad_id)
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
+    inputs = model_inputs(batch)
+    frozen, trainable = system.network.abstract_parts()
+    state = system.abstract_state()
+    for stage in system.stages(100, split.labels):
+        after, metrics = jax.eval_shape(stage.step.jitted, state, frozen, batch, stage.hyper)
+    logits = jax.eval_shape(system.eval_step.jitted, trainable, frozen, inputs)
+
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert metrics["loss"].shape == ()
+    assert (logits.shape, logits.dtype) == (batch["labels"].shape, jnp.float32)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_config_file_opens_with_its_own_command(file: Path) -> None:
+    first = file.read_text(encoding="utf-8").splitlines()[0]
+    _, program, command, named, *_ = first.split()
+    assert (program, named) == ("jaxvalues", str(file.relative_to(CONFIGS.parent)))
+    assert command in ("train", "bench", "compare")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_json_schema_accepts_every_config_file(file: Path) -> None:
+    schema = json_schema()
+    tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert accepts(schema, tree, schema)
+    assert not accepts(schema, {**tree, "optimiser": {}}, schema)
+    assert not accepts(schema, {**tree, "optimizer": {"learning_rat": 1.0}}, schema)
+    assert not accepts(schema, {**tree, "training": {"epochs": "three"}}, schema)
+
+
+def accepts(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
+    """Whether a JSON Schema, of the keywords that ours uses, allows a value."""
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
+    if "anyOf" in schema:
+        return any(accepts(one, value, root) for one in schema["anyOf"])
+    if "enum" in schema or "const" in schema:
+        return value in schema.get("enum", [schema.get("const")])
+    match schema.get("type"):
+        case "object":
+            known = schema.get("properties", {})
+            rest = schema.get("additionalProperties", True)
+            return isinstance(value, dict) and all(
+                accepts(known[key], item, root) if key in known else rest is True for key, item in value.items()
+            )
+        case "array":
+            return isinstance(value, list) and all(accepts(schema["items"], item, root) for item in value)
+        case kind:
+            kinds = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None)}
+            return isinstance(value, kinds[kind]) and (kind == "boolean" or not isinstance(value, bool))
+
+
+def write(folder: Path, **files: str) -> Path:
+    """Write YAML files by stem; the path of the first."""
+    for stem, text in files.items():
+        (folder / f"{stem}.yaml").write_text(text, encoding="utf-8")
+    return folder / f"{next(iter(files))}.yaml"
+
+
+def test_a_chain_of_bases_merges_section_by_section(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        child="base: parent.yaml\noptimizer: {learning_rate: 3e-5}\nmodel: {config: null, path: weights}",
+        parent="base: grand.yaml\nname: parent\noptimizer: {schedule: linear, learning_rate: 1e-3}",
+        grand="model: {tokenizer: t, config: {model_type: bert, layer_norm_eps: 1e-5}}\ntraining: {epochs: 7}",
+    )
+    config = load_config(file)
+    assert (config.optimizer.learning_rate, config.optimizer.schedule, config.training.epochs) == (3e-5, "linear", 7)
+    assert (config.model.path, config.model.config, config.model.tokenizer) == ("weights", None, "t")
+    assert config.name == "parent"
+    assert load_config(tmp_path / "grand.yaml").name == "grand"
+    # 1e-5 is a number, also where the schema does not say so
+    assert load_config(tmp_path / "grand.yaml").model.config == {"model_type": "bert", "layer_norm_eps": 1e-5}
+
+
+def test_merge_keys_of_yaml_work(tmp_path: Path) -> None:
+    text = "model: &m {path: x, scan: true}\nname: a\n"
+    assert load_config(write(tmp_path, a=text)).model.scan is True
+    text = "model:\n  <<: {path: x, scan: true}\n  scan: false\n"
+    assert load_config(write(tmp_path, a=text)).model.scan is False
+
+
+def test_overrides_are_yaml_values(tmp_path: Path) -> None:
+    file = write(tmp_path, a="model: {path: x}\ndata: {report: [test]}\noptimizer: {warmup: 0.2}")
+    changes = [
+        "optimizer.learning_rate=1e-4",
+        "optimizer.clip_norm=null",
+        "data.report=[validation, test-nyt]",
+        "data.held_out=1e-1",
+        "model.config={model_type: bert}",
+        "model.train_tokenizer.vocab_size=500",
+        "model.path=null",
+        "logging.tensorboard=false",
+        "name=b=c",
+    ]
+    config = load_config(file, changes)
+    assert (config.optimizer.learning_rate, config.optimizer.clip_norm, config.optimizer.warmup) == (1e-4, None, 0.2)
+    assert (config.data.report, config.data.held_out) == (("validation", "test-nyt"), 0.1)
+    assert (config.model.config, config.model.train_tokenizer.vocab_size) == ({"model_type": "bert"}, 500)
+    assert (config.logging.tensorboard, config.name) == (False, "b=c")
+    assert load_config(file).data.report == ("test",)  # the file's own tree was not changed
+
+
+MODEL = "model: {path: x}\n"
+STANCE = "data.task=stance"
+ANSWER, LSTM = "formulation.kind=answer", "tuning.reparameterization=lstm"
+WRONG = {
+    "misspelt key": (MODEL + "optimizer: {epz: 1}", [], "unknown key `optimizer.epz`; did you mean `eps`?"),
+    "misspelt section": (MODEL + "optimiser: {}", [], "`optimiser`; did you mean `optimizer`?"),
+    "misspelt deep key": (MODEL, ["model.train_tokenizer.vocabsize=9"], "vocabsize`; did you mean `vocab_size`?"),
+    "key like nothing": (MODEL, ["mesh.zzz=1"], "known keys here: data, fsdp, tensor"),
+    "key twice": ("model:\n  path: x\n  path: y\n", [], "key `path` is given twice, again in line 3"),
+    "section twice": (MODEL + MODEL, [], "key `model` is given twice, again in line 2"),
+    "empty section": (MODEL + "data:\n", [], "`data`: input should be a valid dictionary"),
+    "not a mapping": ("- 1", [], "a config is a mapping of sections, not list"),
+    "not YAML": ("a: [", [], "not valid YAML"),
+    "python in YAML": ("a: !!python/object:os.system {}", [], "not valid YAML"),
+    "base that is a list": ("base: [a]", [], "`base:` must name one config file"),
+    "base that is not there": ("base: nowhere.yaml", [], "nowhere.yaml: no such config file"),
+    "base that is itself": ("base: a.yaml", [], "leads back to the file itself"),
+    "override without value": (MODEL, ["seed"], "must read key=value"),
+    "override that is no YAML": (MODEL, ["data.report=["], "override `data.report=[`: the value is not valid YAML"),
+    "override of the base": (MODEL, ["base=b.yaml"], "belongs in a config file"),
+    "wrong type": (MODEL, ["training.epochs=three"], "`training.epochs`: input should be a valid integer"),
+    "wrong choice": (MODEL, ["tuning.method=lorra"], "'lora', 'ia3' or 'none', not 'lorra'"),
+    "infinite": (MODEL, ["optimizer.learning_rate=.inf"], "`optimizer.learning_rate`: input should be a finite number"),
+    "huge seed": (MODEL, ["seed=4294967296"], "`seed`: input should be less than 4294967296"),
+    "no model": ("name: a", [], "give model.path"),
+    "two models": (MODEL, ["model.config={}"], "give model.path"),
+    "no tokenizer": ("model: {config: {model_type: bert}}", [], "needs model.tokenizer or model.train_tokenizer"),
+    "last_layers of how many": (MODEL, ["tuning.method=last_layers"], "tuning: `layers` must be given"),
+    "layers of full tuning": (MODEL, ["tuning.layers=2"], "tuning: `layers` must be given with method: last_layers"),
+    "batch not divisible": (MODEL, ["training.accumulation=3"], "batch_size 8 is not divisible by accumulation 3"),
+    "two free axes": (MODEL, ["mesh.fsdp=-1"], "mesh sizes must be positive, at most one of them -1"),
+    "buckets out of order": (MODEL, ["data.buckets=[64, 32]"], "must be increasing positive lengths, not [64, 32]"),
+    "held out is reported": (MODEL, ["data.held_out=test"], "data.held_out is `test`, which also trains or is"),
+    "held out trains": (MODEL, ["data.held_out=training"], "which also trains or is reported"),
+    "held out everything": (MODEL, ["data.held_out=1.0"], "must be a fraction between 0 and 1"),
+    "a stance and descriptions": (MODEL, [STANCE, "formulation.descriptions=name"], "formulation.descriptions is for"),
+    "an open stance": (MODEL, [STANCE, "formulation.kind=open_answer"], "formulation.kind: open_answer is for the 20"),
+    "a threshold per stance": (MODEL, [STANCE, "decision.threshold=tuned_per_category"], "tuned_per_category is for"),
+    "folds of a stance": (MODEL, [STANCE, "data.folds=5"], "an ensemble (ensemble, data.folds) is for the 20 value"),
+    "negatives of a stance": (
+        MODEL, [STANCE, "formulation.kind=answer", "data.negatives=2"], "data.negatives is for the 20 value categories"
+    ),
+    "verbalizer of classify": (MODEL, ["formulation.verbalizer.soft=true"], "`verbalizer` belongs to kind: masked"),
+    "scoring of answer": (MODEL, [ANSWER, "formulation.scoring=generation"], "`scoring` belongs to kind: open_answer"),
+    "head of answer": (MODEL, [ANSWER, "tuning.method=head"], "trains a classifier's head, and answer has none"),
+    "contrastive answer": (MODEL, [ANSWER, "loss.contrastive={}"], "loss.contrastive belongs to formulation.kind"),
+    "negatives of classify": (MODEL, ["data.negatives=1"], "data.negatives draws questions about an argument"),
+    "shots and fraction": (MODEL, ["data.shots=5", "data.fraction=0.5"], "data.shots or data.fraction, not both"),
+    "rank of full tuning": (MODEL, ["tuning.rank=4"], "`rank` belongs to method: lora, not to full"),
+    "lstm of a prefix": (MODEL, ["tuning.method=prefix", LSTM], "of prefix is none or mlp, not lstm"),
+    "prompt in cross": (MODEL, ["tuning.method=prompt", "tuning.sides=[cross]"], "`sides: cross` belongs to method"),
+    "text without text": (MODEL, ["tuning.method=prompt", "tuning.init=text"], "`init_text` must be given with"),
+    "training is reported": (MODEL, ["data.report=[training]"], "data.report names the training split"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_said_in_a_sentence(case: str, tmp_path: Path) -> None:
+    text, overrides, said = WRONG[case]
+    with pytest.raises(ConfigError) as error:
+        load_config(write(tmp_path, a=text), overrides)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_bases_that_lead_in_a_circle_are_found(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="leads back to the file itself"):
+        load_config(write(tmp_path, a="base: b.yaml", b="base: c.yaml", c="base: a.yaml"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_resolved_config_reads_back_as_itself(file: Path, tmp_path: Path) -> None:
+    config = read(file)
+    assert load_config(write(tmp_path, config=config.to_yaml())) == config
+
+
+@pytest.mark.parametrize("method", LEARNING_RATES)
+def test_every_method_has_a_learning_rate_of_its_own_and_says_whose(method: str) -> None:
+    changes = {"method": method} | ({"layers": 1} if method == "last_layers" else {})
+    one = tiny.config({"tuning": changes, "optimizer": {"learning_rate": None}, "formulation": {"template": None}})
+    rate, source = LEARNING_RATES[method]
+    assert (one.explicit().optimizer.learning_rate, one.explicit().formulation.template) == (rate, "cls")
+    assert source
+    given = tiny.config({"tuning": changes, "optimizer": {"learning_rate": 0.25}})
+    assert given.explicit().optimizer.learning_rate == 0.25
+
+
+def test_the_fingerprint_follows_what_decides_the_numbers() -> None:
+    config = tiny.config()
+    same = [
+        {"mesh": {"fsdp": 2}},
+        {"model": {"scan": True}},
+        {"data": {"dir": "x"}},
+        {"logging": {"tensorboard": True}},
+    ]
+    other = [{"optimizer": {"learning_rate": 2e-3}}, {"model": {"dropout": 0.2}}, {"data": {"held_out_seed": 1}}]
+    assert {tiny.config(change).fingerprint() for change in same} == {config.fingerprint()}
+    assert len({tiny.config(change).fingerprint() for change in other} | {config.fingerprint()}) == 1 + len(other)
+
+
+def test_placeholders_of_the_run_folder_are_filled_in() -> None:
+    tree = {"model": {"path": "x"}, "output": "out/{name}/{seed}", "name": "a", "seed": 3}
+    assert parse_config(tree).folder == Path("out/a/3")
+
+
+def test_the_lengths_end_with_the_longest_input() -> None:
+    assert tiny.config({"data": {"max_length": 40, "buckets": [16, 32, 64]}}).lengths == (16, 32, 40)
+    assert tiny.config({"data": {"max_length": 64, "buckets": [16, 64]}}).lengths == (16, 64)
+
+
+def test_yes_and_no_are_words_and_true_is_not(tmp_path: Path) -> None:
+    path, again = tmp_path / "x.yaml", tmp_path / "again.yaml"
+    path.write_text(
+        "model: {path: x, remat: true}\n"
+        "formulation: {kind: answer, verbalizer: {yes: [Yes, Sure], no: [No], soft: false}}"
+    )
+    config = load_config(path, ["formulation.verbalizer.no=[No, Never]"])
+    assert config.formulation.verbalizer.yes == ("Yes", "Sure")
+    assert config.formulation.verbalizer.no == ("No", "Never")
+    assert config.model.remat is True
+    again.write_text(config.to_yaml())
+    assert load_config(again) == config

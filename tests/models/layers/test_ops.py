@@ -1,0 +1,144 @@
+"""Dropout, activations and attention on their own."""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvalues.errors import UserError
+from jaxvalues.models.layers import ops
+from jaxvalues.models.layers.attention import attention
+
+
+@pytest.fixture(params=["cpu", "gpu"])
+def backend(request, monkeypatch):
+    """Each way to draw, whatever this machine has."""
+    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
+
+
+@pytest.mark.parametrize("shape", [(40, 50, 20), (201, 33)])  # an odd size too
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(shape, rate, backend):
+    x = jnp.ones(shape)
+    y = np.asarray(ops.dropout(x, rate, jax.random.key(0)))
+    n = y.size
+    assert np.unique(y).size == 2
+    assert abs((y == 0).mean() - rate) < 4 * (rate * (1 - rate) / n) ** 0.5 + 2**-11
+    assert y.max() == pytest.approx(1 / (1 - rate), rel=5e-3)
+    assert y.max() == pytest.approx(1 / (1 - round(rate * 1024) / 1024))
+    for apart in (1, 2, 31, 32):  # entries of one draw, or side by side in two
+        ones = (y.ravel()[:-apart] == 0), (y.ravel()[apart:] == 0)
+        assert abs(np.corrcoef(*ones)[0, 1]) < 4 / n**0.5, apart
+    assert not np.array_equal(y, ops.dropout(x, rate, jax.random.key(1)))
+
+
+@pytest.mark.parametrize("threshold", [1, 102, 512, 700, 1023])
+def test_every_rate_has_its_number_of_bits(threshold, backend):
+    shape = 257, 1021
+    dropped = np.asarray(ops.dropout(jnp.ones(shape), threshold / 1024, jax.random.key(3))) == 0
+    p = threshold / 1024
+    assert abs(dropped.mean() - p) < 4 * (p * (1 - p) / dropped.size) ** 0.5
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="how XLA on CPU lays out memory")
+@pytest.mark.parametrize("name", ["gelu", "gelu_new", "silu"])
+def test_a_backward_pass_keeps_what_an_activation_reads_and_one_bit_of_dropout(name):
+    x, kernels = jnp.ones((1024, 512)), jnp.ones((8, 512, 512))
+
+    def loss(x, key, rate):
+        for kernel, one in zip(kernels, jax.random.split(key, len(kernels)), strict=True):
+            x = ops.dropout(ops.activation(name)(x @ kernel), rate, one)
+        return x.sum()
+
+    def held(rate):  # bytes for each entry of x
+        compiled = jax.jit(jax.grad(loss), static_argnums=2).lower(x, jax.random.key(0), rate).compile()
+        return compiled.memory_analysis().temp_size_in_bytes / x.size
+
+    assert held(0.0) < 4 * (len(kernels) + 1)
+    assert held(0.1) - held(0.0) < 2 * len(kernels) / 8
+
+
+@pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
+def test_devices_draw_for_their_own_rows(backend):
+    mesh = jax.make_mesh((8,), ("data",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    drop = jax.jit(lambda x, key: ops.dropout(x, 0.1, key), in_shardings=(rows, None), out_shardings=rows)
+    x, key = jnp.ones((16, 7, 3)), jax.random.key(0)  # 21 entries a row: no whole number of words
+    text = drop.lower(x, key).compile().as_text()
+    assert not [name for name in ("all-gather", "all-reduce", "collective-permute", "all-to-all") if name in text]
+    np.testing.assert_array_equal(drop(x, key), ops.dropout(x, 0.1, key))
+
+
+def test_dropout_is_off_without_rng_or_rate():
+    x = jnp.arange(4.0)
+    assert ops.dropout(x, 0.5, None) is x
+    assert ops.dropout(x, 0.0, jax.random.key(0)) is x
+    assert ops.dropout(x.astype(jnp.bfloat16), 0.5, jax.random.key(0)).dtype == jnp.bfloat16
+    least = ops.dropout(jnp.ones(100), 1e-9, jax.random.key(0))  # next to nothing is not nothing
+    assert least.min() >= 0
+    assert least.max() == pytest.approx(1024 / 1023)
+    with pytest.raises(UserError, match=r"a dropout rate must lie in \[0, 1\), got 1.5"):
+        ops.dropout(x, 1.5, jax.random.key(0))
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 5), (2, 3, 5)])
+def test_dot_rows_is_a_product_over_the_last_axis(shape):
+    x, kernel = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate((shape, (5, 4))))
+
+    def measured(dot_general):
+        def loss(x, kernel):
+            y = dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+            return jnp.sin(y).sum(), y
+
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(x, kernel)
+
+    chex.assert_trees_all_close(measured(ops.dot_rows), measured(jax.lax.dot_general), rtol=1e-5)
+
+
+def test_activations_are_torch_s():
+    pytest.importorskip("torch")
+    import torch
+    from transformers.activations import ACT2FN
+
+    x = np.linspace(-6, 6, 241, dtype=np.float32)
+    for name in ops.ACTIVATIONS:
+        theirs = ACT2FN[name](torch.tensor(x)).numpy()
+        np.testing.assert_allclose(ops.activation(name)(x), theirs, rtol=0, atol=2e-6, err_msg=name)
+
+
+def test_gelu_and_its_gradient():
+    x = jnp.linspace(-5, 5, 101)
+    np.testing.assert_allclose(ops.gelu(x), jax.nn.gelu(x, approximate=False), atol=1e-6)
+    slope = jax.vmap(jax.grad(lambda v: jax.nn.gelu(v, approximate=False)))(x)
+    np.testing.assert_allclose(jax.vmap(jax.grad(ops.gelu))(x), slope, atol=1e-6)
+
+
+def qkv(queries=5, keys=7):
+    a, b, c = jax.random.split(jax.random.key(0), 3)
+    return (jax.random.normal(key, (2, n, 4, 8)) for key, n in ((a, queries), (b, keys), (c, keys)))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "tpu"])  # both ways of computing it, on the device at hand
+def test_attention_follows_its_equation(monkeypatch, backend):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    q, k, v = qkv()
+    mask = np.arange(7)[None, None, None, :] < np.array([4, 0])[:, None, None, None]  # the second row sees nothing
+    bias = jax.random.normal(jax.random.key(3), (1, 4, 5, 7))
+    out = np.asarray(attention(q, k, v, mask=mask, bias=bias, scale=0.3))
+    scores = np.einsum("tnh,snh->nts", q[0], k[0]) * 0.3 + bias[0]
+    weights = np.exp(scores[..., :4])
+    weights /= weights.sum(-1, keepdims=True)
+    np.testing.assert_allclose(out[0], np.einsum("nts,snh->tnh", weights, v[0, :4]), atol=1e-5)
+    assert np.isfinite(out[1]).all()
+
+
+def test_attention_drops_probabilities():
+    q, k, v = qkv(200, 100)
+    rate, v = 0.25, jnp.ones_like(v)
+    out = attention(q, k, v, dropout_rate=rate, dropout_rng=jax.random.key(1))  # the sum of the kept, scaled weights
+    assert float(out.mean()) == pytest.approx(1.0, abs=0.01)
+    assert float(out[..., 0].std()) > 0.05
+    np.testing.assert_allclose(attention(q, k, v, dropout_rate=rate), 1.0, atol=1e-5)

@@ -1,0 +1,124 @@
+"""What a run was made of, and when a folder holds another run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxvalues.config import Config, parse_config
+from jaxvalues.data.arguments import Split, load_split
+from jaxvalues.data.held_out import Parts, load_parts
+from jaxvalues.errors import ConfigError
+from jaxvalues.run.provenance import TEMPLATE, check_same_run, checksum, describe_environment, differences, write_json
+from jaxvalues.run.system import Base
+
+
+def config(**changes: Any) -> Config:
+    model = {"config": {"model_type": "roberta", "hidden_size": 64}, "train_tokenizer": {"vocab_size": 500}}
+    return parse_config({"model": model, **changes})
+
+
+@pytest.fixture
+def split() -> Split:
+    return load_split("test", source="sample")
+
+
+def describe(config: Config, parts: Parts) -> dict[str, Any]:
+    """environment.json as it is read back."""
+    return json.loads(json.dumps(describe_environment(config, Base({}, None, "weights"), parts)))
+
+
+def write_run(folder: Path, config: Config, environment: dict[str, Any]) -> None:
+    (folder / "config.yaml").write_text(config.to_yaml())
+    (folder / "template.txt").write_text("{premise}\n")
+    write_json(folder / "environment.json", environment)
+
+
+def test_checksum_sees_every_text_and_label(split: Split) -> None:
+    last = replace(split.arguments[-1], premise=split.arguments[-1].premise + " ")
+    labels = split.labels.copy()
+    labels[-1, -1] ^= 1
+    others = [
+        split.subset(range(len(split) - 1)),
+        split.subset(reversed(range(len(split)))),
+        Split(split.name, (*split.arguments[:-1], last), split.labels),
+        Split(split.name, split.arguments, labels),
+        Split(split.name, split.arguments),
+    ]
+    assert len({checksum(one) for one in (split, *others)}) == 6
+    assert checksum(Split("another name", split.arguments, np.array(split.labels))) == checksum(split)
+
+
+def test_environment_is_json_and_complete(split: Split) -> None:
+    parts = Parts(split.subset(range(9)), split.subset(range(9, 12)), (), whole=replace(split, name="training"))
+    environment = describe(config(), parts)
+    assert environment["base"] == "weights"
+    assert environment["data"] == {name: checksum(one) for name, one in parts.by_name.items()}
+    assert environment["config"] == config().fingerprint()
+    assert None not in environment["versions"].values()
+    assert len(environment["devices"]) == 8
+    assert environment["processes"] == 1
+    assert "trained_on" not in environment
+
+
+@pytest.mark.parametrize("few", [{"shots": 1}, {"fraction": 0.1}])
+def test_a_drawn_part_is_told_by_its_ids(few: dict[str, Any]) -> None:
+    one = config(data={"source": "sample", **few})
+    parts = load_parts(one.data)
+    trained_on = describe(one, parts)["trained_on"]
+    assert trained_on == list(parts.training.ids)
+    assert 1 < len(trained_on) < len(parts.whole) / 2
+
+
+def test_the_same_run_may_move_and_be_laid_out_anew(tmp_path: Path) -> None:
+    environment = {"base": "a", "data": {"test": "b"}, "git": "old"}
+    write_run(tmp_path, config(), environment)
+    moved = config(name="n", output="o", mesh={"fsdp": 2}, logging={"tensorboard": False}, data={"dir": "elsewhere"})
+    check_same_run(tmp_path, moved, {**environment, "git": "new"}, {TEMPLATE: "{premise}"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "environment", "said"),
+    [
+        ({"seed": 1}, {}, "seed 0 → 1"),
+        ({"optimizer": {"b1": 0.8}, "seed": 2}, {}, "seed 0 → 2; optimizer.b1 0.9 → 0.8"),
+        ({}, {"base": "x"}, "other weights"),
+        ({}, {"data": {"test": "x"}}, "other data"),
+    ],
+)
+def test_another_run_is_refused_naming_what_differs(
+    changes: dict[str, Any], environment: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    before = {"base": "a", "data": {"test": "b"}}
+    write_run(tmp_path, config(), before)
+    with pytest.raises(ConfigError) as caught:
+        check_same_run(tmp_path, config(**changes), {**before, **environment}, {TEMPLATE: "{premise}"})
+    assert f"holds a run that differs ({said}): give another output=FOLDER" in str(caught.value)
+
+
+def test_another_text_under_the_same_name_is_another_run(tmp_path: Path) -> None:
+    environment = {"base": "a", "data": {"test": "b"}}
+    write_run(tmp_path, config(), environment)
+    for change in (lambda: None, (tmp_path / "template.txt").unlink):
+        change()
+        with pytest.raises(ConfigError, match=r"differs \(other text in template or descriptions\): give another"):
+            check_same_run(tmp_path, config(), environment, {TEMPLATE: "{premise} "})
+
+
+def test_a_key_that_only_the_old_config_has_is_a_difference() -> None:
+    wider = parse_config({"model": {**config().model.model_dump(), "config": {"model_type": "roberta"}}})
+    assert differences(config(), wider) == {"model.config.hidden_size": (64, None)}
+    assert differences(wider, config()) == {"model.config.hidden_size": (None, 64)}
+    assert differences(config(), config()) == {}
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"é": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"a": object()})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"é": 1}

@@ -1,0 +1,389 @@
+"""`train` and `predict` in this process, on eight simulated devices: what a config changes, and what it must not."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from rich.console import Console
+from runs import SMALL, command, metrics, results, run
+
+from jaxvalues.config import load_config
+from jaxvalues.data.arguments import load_split
+from jaxvalues.data.task import STANCE
+from jaxvalues.data.taxonomy import CATEGORIES
+from jaxvalues.data.tokenizers import train_tokenizer
+from jaxvalues.data.tsv import ARGUMENT_HEADER, write_table
+from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.evaluation.predictions import read_predictions, read_thresholds
+from jaxvalues.models.loading import init_model, save_model
+from jaxvalues.run import train as run_module
+
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+
+
+class Lab(NamedTuple):
+    """Trains variants of the small config, each in a folder of its own."""
+
+    folder: Path
+
+    def train(self, name: str, *overrides: str) -> tuple[Path, str]:
+        """(run folder, what was printed)."""
+        config = load_config(self.folder / "small.yaml", [f"output={self.folder / name}", *overrides])
+        screen = Console(file=io.StringIO(), width=120)
+        run_module.train(config, screen)
+        return self.folder / name, screen.file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "small.yaml").write_text(f"{SMALL}runtime: {{compilation_cache: {folder / 'xla'}}}\n")
+    compilation_cache.reset_cache()  # an earlier test may have compiled without it
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield Lab(folder)
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def trained(lab: Lab) -> Path:
+    """The small config as it stands."""
+    return lab.train("trained")[0]
+
+
+@pytest.fixture(scope="module")
+def base(lab: Lab) -> Path:
+    """A checkpoint folder of a small RoBERTa, with its tokenizer."""
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+    config = {"model_type": "roberta", "vocab_size": 500, "max_position_embeddings": 66, "type_vocab_size": 1, **sizes}
+    folder = lab.folder / "base"
+    folder.mkdir()
+    texts = [argument.premise for argument in load_split("training", source="sample").arguments]
+    train_tokenizer(texts, 500, 64).save_pretrained(folder)
+    save_model(folder, config, init_model(config)[1])
+    return folder
+
+
+def probabilities(folder: Path) -> np.ndarray:
+    return read_predictions(folder / "probabilities-test.tsv").probabilities
+
+
+def test_the_chosen_step_is_the_best_one(trained: Path) -> None:
+    held_out = {line["step"]: line["official_f1"] for line in metrics(trained) if line["kind"] == "held_out"}
+    scores = json.loads((trained / "scores.json").read_text())
+    assert scores["step"] == max(held_out, key=held_out.get)
+    assert scores["held_out"]["official_f1"] == pytest.approx(max(held_out.values()))
+
+
+def test_another_seed_is_another_run(lab: Lab, trained: Path) -> None:
+    other, _ = lab.train("seed", "seed=1", "training.epochs=1")
+    assert np.abs(probabilities(other) - probabilities(trained)).max() > 1e-3
+
+
+def test_predict_writes_what_training_wrote(trained: Path, tmp_path: Path) -> None:
+    scored = run_module.predict(trained, split="test", out=tmp_path / "new")
+    for name in ("predictions-test.tsv", "probabilities-test.tsv"):
+        assert (tmp_path / "new" / name).read_bytes() == (trained / name).read_bytes()
+    assert (
+        json.loads(json.dumps(scored.to_json())) == json.loads((trained / "scores.json").read_text())["splits"]["test"]
+    )
+    assert np.array_equal(read_thresholds(tmp_path / "new")[0], read_thresholds(trained)[0])
+
+
+def test_predict_on_another_mesh(trained: Path, tmp_path: Path) -> None:
+    run_module.predict(trained, split="test", out=tmp_path, overrides=("mesh.fsdp=2", "mesh.tensor=2"))
+    np.testing.assert_allclose(probabilities(tmp_path), probabilities(trained), atol=1e-5)
+
+
+def test_predict_a_file_without_labels(trained: Path, tmp_path: Path) -> None:
+    arguments = load_split("test", source="sample").arguments[:5]
+    rows = [(one.id, one.conclusion, one.stance, one.premise) for one in arguments]
+    write_table(tmp_path / "mine.tsv", ARGUMENT_HEADER, rows)
+    assert run_module.predict(trained, file=tmp_path / "mine.tsv", out=tmp_path) is None
+    mine = read_predictions(tmp_path / "probabilities-mine.tsv")
+    assert mine.ids == tuple(one.id for one in arguments)
+    np.testing.assert_allclose(mine.probabilities, probabilities(trained)[:5], atol=1e-6)
+    assert set((tmp_path / "predictions-mine.tsv").read_text().split("\n")[1].split("\t")[1:]) <= {"0", "1"}
+
+
+def test_predict_a_file_of_hostile_texts(trained: Path, tmp_path: Path) -> None:
+    long = "word " * 10_000
+    texts = ["😀", "مرحبا \u202eabc", "\u0301", "字" * 500, "\x07\x1b[0m \x85", "zero\u200bwidth", "</s> <mask> [SEP]"]
+    pairs = [(long, "p"), ("c", long), *((text, text) for text in texts)]
+    rows = [(f"A{i}", conclusion, "against", premise) for i, (conclusion, premise) in enumerate(pairs)]
+    write_table(tmp_path / "hostile.tsv", ARGUMENT_HEADER, rows)
+    run_module.predict(trained, file=tmp_path / "hostile.tsv", out=tmp_path)
+    predicted = read_predictions(tmp_path / "probabilities-hostile.tsv")
+    assert predicted.ids == tuple(row[0] for row in rows)
+    assert np.isfinite(predicted.probabilities).all()
+    assert len(np.unique(predicted.probabilities.round(6), axis=0)) == len(rows)
+    write_table(tmp_path / "empty.tsv", ARGUMENT_HEADER, [*rows, ("A9", "\u200b", "against", "p")])
+    with pytest.raises(UserError, match=r"empty\.tsv, line 11: the conclusion of A9 holds invisible characters only"):
+        run_module.predict(trained, file=tmp_path / "empty.tsv", out=tmp_path)
+
+
+def test_a_run_predicts_with_the_texts_it_was_trained_with(lab: Lab, tmp_path: Path) -> None:
+    template, descriptions = tmp_path / "mine.txt", tmp_path / "mine.tsv"
+    template.write_text("{premise}\r\n", encoding="utf-8")
+    descriptions.write_text("Category\tDescription\n" + "".join(f"{name}\ta.\n" for name in CATEGORIES))
+    overrides = (f"formulation.template={template}", f"formulation.descriptions={descriptions}", "training.epochs=1")
+    folder, printed = lab.train("described", *overrides)
+    assert "training: 230 of 230 arguments are cut to 48 tokens" in printed
+    assert (folder / "template.txt").read_text() == "{premise} {sep} " + "; ".join("a" * 20) + "\n"
+
+    before = results(folder)
+    for file, text in ((template, "{premise} {stance}"), (descriptions, descriptions.read_text().replace("a.", "b"))):
+        original = file.read_text()
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=r"differs \(other text in template or descriptions\): give another"):
+            lab.train("described", *overrides)
+        file.write_text(original)
+    lab.train("described", *overrides)
+    assert results(folder) == before
+
+    template.unlink()
+    descriptions.unlink()
+    run_module.predict(folder, split="test", out=tmp_path)
+    assert (tmp_path / "probabilities-test.tsv").read_bytes() == before["probabilities-test.tsv"]
+
+
+def test_descriptions_that_do_not_fit_stop_a_run_before_it_starts(lab: Lab) -> None:
+    with pytest.raises(ConfigError, match=r"the descriptions take \d+ tokens, .* and data\.max_length 48 leaves none"):
+        lab.train("refused", "formulation.descriptions=definition")
+    assert not (lab.folder / "refused").exists()
+
+
+def test_predict_refuses(lab: Lab, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="either a split or a file"):
+        run_module.predict(trained)
+    with pytest.raises(ConfigError, match=r"formulation\.template cannot be changed"):
+        run_module.predict(trained, split="test", overrides=("formulation.template=joined",))
+    with pytest.raises(ConfigError, match="there is no split `exam`"):
+        run_module.predict(trained, split="exam")
+    with pytest.raises(ConfigError, match="give --out"):
+        run_module.predict(trained, file=tmp_path / "test.tsv")
+    with pytest.raises(ConfigError, match="eval_batch_size: 12 rows"):
+        run_module.predict(trained, split="test", overrides=("training.eval_batch_size=12",))
+    with pytest.raises(UserError, match="holds no finished run"):
+        run_module.predict(lab.folder, split="test")
+
+
+def test_scan_layers_held_out_fraction_and_thresholds_per_category(lab: Lab, tmp_path: Path) -> None:
+    overrides = ("model.scan=true", "data.held_out=0.2", "decision.threshold=tuned_per_category", "training.epochs=1")
+    folder, _ = lab.train("scan", *overrides)
+    run_module.predict(folder, split="test", out=tmp_path)
+    assert (tmp_path / "probabilities-test.tsv").read_bytes() == (folder / "probabilities-test.tsv").read_bytes()
+    assert len(set(read_thresholds(folder)[0])) > 1
+    scores = json.loads((folder / "scores.json").read_text())
+    held_out = int(scores["decision"].split()[-3])
+    assert 0.1 < held_out / len(load_split("training", source="sample")) < 0.3
+
+    unrolled = run_module.predict(folder, split="test", out=tmp_path, overrides=("model.scan=false",))
+    np.testing.assert_allclose(probabilities(tmp_path), probabilities(folder), atol=1e-5)
+    assert unrolled is not None
+
+
+def test_bfloat16_accumulation_keep_last_and_a_fixed_threshold(lab: Lab) -> None:
+    folder, _ = lab.train(
+        "bfloat16", "model.dtype=bfloat16", "training.accumulation=2", "training.keep=last",
+        "decision.threshold=fixed", "decision.value=0.3", "training.epochs=1",
+    )  # fmt: skip
+    lines = metrics(folder)
+    assert all(np.isfinite(line["loss"]) for line in lines)
+    assert json.loads((folder / "scores.json").read_text())["step"] == max(line["step"] for line in lines)
+    assert set(read_thresholds(folder)[0]) == {0.3}
+    decided = read_predictions(folder / "predictions-test.tsv").probabilities
+    assert np.array_equal(decided, probabilities(folder) >= np.float32(0.3))
+
+
+def test_patience_stops_early(lab: Lab) -> None:
+    folder, _ = lab.train(
+        "patience", "optimizer.learning_rate=1e-12", "training.patience=2", "training.evaluate_every=2"
+    )
+    assert [line["step"] for line in metrics(folder) if line["kind"] == "held_out"] == [0, 2, 4]
+    assert max(line["step"] for line in metrics(folder)) == 4
+    assert json.loads((folder / "scores.json").read_text())["step"] == 0
+
+
+def test_last_layers_needs_the_weights_it_started_from(lab: Lab, base: Path, tmp_path: Path) -> None:
+    overrides = [f"model.path={base}", "model.config=null", "model.train_tokenizer=null", "training.epochs=1"]
+    folder, printed = lab.train("last", *overrides, "tuning.method=last_layers", "tuning.layers=1")
+    assert str(base) in printed
+    run_module.predict(folder, split="test", out=tmp_path)
+    assert (tmp_path / "probabilities-test.tsv").read_bytes() == (folder / "probabilities-test.tsv").read_bytes()
+
+    moved = lab.folder / "moved"
+    shutil.copytree(base, moved)
+    run_module.predict(folder, split="test", out=tmp_path, overrides=(f"model.path={moved}",))
+    weights = (moved / "model.safetensors").read_bytes()
+    (moved / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    with pytest.raises(UserError, match=f"{moved} holds other weights"):
+        run_module.predict(folder, split="test", out=tmp_path, overrides=(f"model.path={moved}",))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(lab: Lab) -> None:
+    overrides = ("optimizer.learning_rate=1e30", "optimizer.clip_norm=null", "training.checkpoint_every=1")
+    with pytest.raises(UserError, match=r"the loss at step \d+ is nan.*optimizer\.learning_rate"):
+        lab.train("diverged", *overrides, "training.evaluate_every=epoch")
+    newest = ocp.CheckpointManager((lab.folder / "diverged/checkpoints/resume").absolute())
+    state = newest.restore(newest.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state["trainable"]))
+    with pytest.raises(UserError, match=r"the held-out loss after step \d+ is (nan|inf)"):
+        lab.train("diverged-held-out", *overrides, "training.evaluate_every=1")
+
+
+def test_another_run_in_the_folder_is_refused(lab: Lab, trained: Path) -> None:
+    before = results(trained)
+    with pytest.raises(
+        ConfigError, match=r"seed 0 → 3; optimizer\.b1 0\.9 → 0\.8; other weights\): give another output"
+    ):
+        lab.train("trained", "seed=3", "optimizer.b1=0.8")
+    with pytest.raises(ConfigError, match=r"model\.config\.hidden_act None → relu"):
+        lab.train("trained", "model.config.hidden_act=relu")
+    assert results(trained) == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["mesh.data=3"], "needs 3 devices and there are 8"),
+        (["mesh.fsdp=3"], "does not divide the 8 devices"),
+        (["training.batch_size=12"], "training.batch_size: 12 rows at a time cannot be split evenly over 8 devices"),
+        (["training.eval_batch_size=12"], "training.eval_batch_size: 12 rows"),
+        (["data.max_length=128"], "data.max_length is 128, but the model reads at most"),
+        (["data.train=exam"], "data.train: there is no split `exam`"),
+        (["tuning.method=last_layers", "tuning.layers=3"], "tuning.layers is 3, but the model has only 2 layers"),
+        (["formulation.template=none"], "none"),
+    ],
+)
+def test_a_config_that_cannot_run_is_refused_before_anything_is_written(
+    overrides: list[str], sentence: str, lab: Lab
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        lab.train("refused", *overrides)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (lab.folder / "refused").exists()
+
+
+def test_absent_labels(lab: Lab) -> None:
+    folder = lab.folder / "data"
+    folder.mkdir()
+    for split in ("training", "validation", "test"):
+        sample = load_split(split, source="sample")
+        rows = [(one.id, one.conclusion, one.stance, one.premise) for one in sample.arguments]
+        write_table(folder / f"arguments-{split}.tsv", ARGUMENT_HEADER, rows)
+        if split != "test":
+            labels = zip(sample.ids, sample.labels.tolist(), strict=True)
+            write_table(
+                folder / f"labels-{split}.tsv", ("Argument ID", *CATEGORIES), [(id, *row) for id, row in labels]
+            )
+    run_folder, printed = lab.train("unlabelled", f"data.dir={folder}", "training.epochs=1")
+    assert "test: the labels are absent, so it is predicted and not scored" in printed
+    assert json.loads((run_folder / "scores.json").read_text())["splits"] == {}
+    assert len(probabilities(run_folder)) == len(load_split("test", source="sample"))
+    with pytest.raises(ConfigError, match=r"data\.held_out: the labels of test are absent"):
+        lab.train("untunable", f"data.dir={folder}", "data.held_out=test", "data.report=[validation]")
+
+
+def test_a_run_folder_that_cannot_be_made(lab: Lab) -> None:
+    with pytest.raises(UserError, match=r"the run folder .* cannot be made"):
+        lab.train("small.yaml/run")
+
+
+def test_the_command_line_predicts(trained: Path, tmp_path: Path) -> None:
+    code, out, err = run("predict", trained, "--split", "test", "--out", tmp_path)
+    assert code == 0, err
+    assert "official F1" in out
+    np.testing.assert_allclose(probabilities(tmp_path), probabilities(trained), atol=1e-5)
+
+
+def test_the_score_command_agrees_with_training(trained: Path) -> None:
+    truth = files("jaxvalues.data") / "sample/labels-test.tsv"
+    expected = json.loads((trained / "scores.json").read_text())["splits"]["test"]
+    for name in ("predictions-test.tsv", "probabilities-test.tsv"):
+        code, out, _ = command("score", "--truth", truth, "--run", trained / name, "--json")
+        assert code == 0
+        assert json.loads(out) == expected
+
+
+def test_a_diverging_run_exits_with_one_sentence(lab: Lab) -> None:
+    overrides = ("optimizer.learning_rate=1e30", "optimizer.clip_norm=null", f"output={lab.folder / 'diverged-too'}")
+    code, _, err = command("train", lab.folder / "small.yaml", *overrides)
+    assert code == 1
+    assert err.startswith("jaxvalues: the loss at step")
+    assert err.count("\n") == 1
+
+
+T5 = {"model_type": "t5", "d_model": 64, "d_kv": 32, "d_ff": 128, "num_heads": 2, "num_layers": 2}
+GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 80}
+PROMPT = "tuning={method: prompt, length: 4}"
+STANCES = {
+    "classified": (),
+    "at the mask": ("formulation={kind: masked_choice}", PROMPT),
+    "answered by gpt2": ("formulation={kind: answer}", PROMPT, f"model.config={json.dumps(GPT2)}"),
+    "answered by t5": (
+        "formulation={kind: answer, verbalizer: {calibrate: true}}",
+        PROMPT,
+        f"model.config={json.dumps(T5)}",
+    ),
+}
+
+
+def train_stance(lab: Lab, case: str) -> tuple[Path, str]:
+    """A short run of the stance; done once."""
+    return lab.train(f"stance {case}", "data.task=stance", "training.epochs=1", *STANCES[case])
+
+
+@pytest.mark.parametrize("case", STANCES)
+def test_a_stance_is_learnt_and_scored_by_its_accuracy(case: str, lab: Lab) -> None:
+    folder, printed = train_stance(lab, case)
+    assert "accuracy" in printed
+    predicted = read_predictions(folder / "predictions-test.tsv", STANCE.labels)
+    split = STANCE.labelled(load_split("test", source="sample"))
+    assert predicted.ids == split.ids
+    scores = json.loads((folder / "scores.json").read_text())
+    test = scores["splits"]["test"]
+    assert test["accuracy"] == pytest.approx((predicted.probabilities == split.labels).mean())
+    assert test["majority_accuracy"] == pytest.approx(np.bincount(split.labels[:, 0]).max() / len(split))
+    assert len(np.unique(read_predictions(folder / "probabilities-test.tsv", STANCE.labels).probabilities)) > 1
+
+    held_out = {line["step"]: line["accuracy"] for line in metrics(folder) if line["kind"] == "held_out"}
+    assert scores["step"] == max(held_out, key=held_out.get)
+    assert scores["held_out"]["accuracy"] == pytest.approx(held_out[scores["step"]])
+
+
+def test_a_run_of_the_stance_predicts_what_it_wrote(lab: Lab, tmp_path: Path) -> None:
+    folder, _ = train_stance(lab, "classified")
+    scored = run_module.predict(folder, split="test", out=tmp_path)
+    for name in ("predictions-test.tsv", "probabilities-test.tsv"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+    assert scored.to_json() == json.loads((folder / "scores.json").read_text())["splits"]["test"]
+    with pytest.raises(ConfigError, match=r"data\.task"):
+        run_module.predict(folder, split="test", out=tmp_path, overrides=("data.task=values",))
+
+
+def test_what_is_for_values_refuses_a_run_of_the_stance(lab: Lab, tmp_path: Path) -> None:
+    folder, _ = train_stance(lab, "classified")
+    truth = files("jaxvalues.data") / "sample/labels-test.tsv"
+    refused = {
+        ("export", folder, tmp_path / "hf", "--to", "hf"): (2, "only runs of the task values"),
+        ("ensemble", folder, tmp_path, "--out", tmp_path / "both"): (2, "only runs of the task values"),
+        ("score", "--truth", truth, "--run", folder / "predictions-test.tsv"): (1, "the header has 2 columns"),
+    }
+    for words, (expected, said) in refused.items():
+        code, _, err = command(*words)
+        assert (code, err.count("\n")) == (expected, 1)
+        assert said in err
