@@ -1,9 +1,9 @@
 """Question templates: text files that ask a language model, category by category, whether an argument draws on it.
 
-A question template is a template (`templates.template`) with slots of an argument, `{premise}`, `{conclusion}`
-and `{stance}`, and of a category: `{description}`, what it means, and `{category}`, its name. `{mask}` is where a masked
-language model answers. Those of jaxvalues are the study's (arXiv 2403.09720): `masked_choice` (MBC), `answer` (BCA) and
-`open_answer` (OA); `stance_masked` and `stance_answer` ask, once an argument, for its stance.
+A question template has the slots of an argument, `{premise}`, `{conclusion}` and `{stance}` (see `templates.template`),
+and of a category: `{description}`, what it means, and `{category}`, its name. `{mask}` is where a masked language model
+answers. Those of jaxvalues are the study's (arXiv 2403.09720): `masked_choice` (MBC), `answer` (BCA) and `open_answer`
+(OA); `stance_masked` and `stance_answer` ask once an argument, for its stance.
 
 A file may hold its own descriptions: below the template, a line `Category<TAB>Description` and a row for each category.
 So one file is all that a run needs to remember, and `QuestionTemplate.text` is what stands in it.
