@@ -16,7 +16,7 @@ _PUBLIC = {
     "import_hf": "jaxvalues.interop.from_hf",
     "load_config": "jaxvalues.config",
     "load_model": "jaxvalues.models",
-    "load_split": "jaxvalues.data.arguments",
+    "load_split": "jaxvalues.data.loading",
     "predict": "jaxvalues.run.train",
     "score": "jaxvalues.evaluation.official",
     "score_files": "jaxvalues.evaluation.scoring",

@@ -12,7 +12,7 @@ import pytest
 from runs import ROOT, command, environment
 
 from jaxvalues.cli import app
-from jaxvalues.data.arguments import load_split
+from jaxvalues.data.loading import load_split
 from jaxvalues.evaluation.predictions import Predictions
 
 QUICKSTART = ROOT / "configs/quickstart.yaml"

@@ -10,8 +10,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from jaxvalues.config import Config, FormulationConfig, parse_config
-from jaxvalues.data.arguments import Split, load_split
+from jaxvalues.data.arguments import Split
 from jaxvalues.data.batches import Slice, Tokens, TrainingBatches, collate, inputs_shape
+from jaxvalues.data.loading import load_split
 from jaxvalues.data.tokenizers import train_tokenizer
 from jaxvalues.formulations import load_texts, training_texts
 from jaxvalues.models.layers.layout import group

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvalues.bench.worker import TOTAL_STEPS, Task, peak_process_bytes
+from jaxvalues.bench.task import TOTAL_STEPS, Task, peak_process_bytes
 from jaxvalues.config import parse_config
 from jaxvalues.data.batches import inputs_shape, model_inputs
 from jaxvalues.data.taxonomy import CATEGORIES

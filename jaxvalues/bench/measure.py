@@ -24,10 +24,11 @@ from rich.console import Console
 from jaxvalues.bench.inputs import apart, encode, positions, random_batch, real_batch
 from jaxvalues.bench.peers import PEERS, check_comparable, check_form, default_peers
 from jaxvalues.bench.report import describe_shape, render
-from jaxvalues.bench.worker import APART, PEFT, UNCOMPILED, Task, Worker
+from jaxvalues.bench.task import APART, PEFT, UNCOMPILED, Task
+from jaxvalues.bench.worker import Worker
 from jaxvalues.config import Config
-from jaxvalues.data.arguments import load_split
 from jaxvalues.data.batches import Batch, inputs_shape
+from jaxvalues.data.loading import load_split
 from jaxvalues.data.tokenizers import pad_id
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import load_texts, make_formulation

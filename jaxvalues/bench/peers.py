@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-from jaxvalues.bench.worker import APART, GATHER, PEFT
+from jaxvalues.bench.task import APART, GATHER, PEFT
 from jaxvalues.config import Config
 from jaxvalues.errors import ConfigError, UserError
 

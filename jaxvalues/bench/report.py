@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jaxvalues.bench.worker import APART
+from jaxvalues.bench.task import APART
 
 
 def render(result: dict[str, Any], console: Console) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxvalues.data.arguments import Split, load_split, sample_folder
+from jaxvalues.data.arguments import Split
 from jaxvalues.data.folder import check_folder, split_files
+from jaxvalues.data.loading import load_split, sample_folder
 from jaxvalues.data.taxonomy import CATEGORIES, SOURCES
 from jaxvalues.data.touche23_value_eval.release import matches_release
 

@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxvalues.config import Config
-from jaxvalues.data.arguments import SPLITS, Split, load_split
+from jaxvalues.data.arguments import SPLITS, Split
 from jaxvalues.data.batches import Tokens, TrainingBatches
 from jaxvalues.data.held_out import HELD_OUT, check_split, load_parts
+from jaxvalues.data.loading import load_split
 from jaxvalues.data.subset import sample_pairs
 from jaxvalues.data.task import TASKS
 from jaxvalues.data.tsv import read_arguments

@@ -17,7 +17,7 @@ from made_up import config_of, finish
 from runs import SMALL, command, metrics
 
 from jaxvalues.config import load_config, runs_of
-from jaxvalues.data.arguments import load_split
+from jaxvalues.data.loading import load_split
 from jaxvalues.ensemble import training
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.predictions import read_predictions

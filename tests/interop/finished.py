@@ -11,9 +11,10 @@ import numpy as np
 import tiny
 
 from jaxvalues.config import Config
-from jaxvalues.data.arguments import Split, load_split
+from jaxvalues.data.arguments import Split
 from jaxvalues.data.batches import Slice, collate
 from jaxvalues.data.held_out import load_parts
+from jaxvalues.data.loading import load_split
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.official import score
 from jaxvalues.formulations import load_texts

@@ -17,7 +17,8 @@ from runs import command
 
 import jaxvalues
 from jaxvalues.config import Config, parse_config
-from jaxvalues.data.arguments import Argument, load_split
+from jaxvalues.data.arguments import Argument
+from jaxvalues.data.loading import load_split
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.predictions import read_predictions
 from jaxvalues.interop.to_peft import export_peft

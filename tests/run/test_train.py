@@ -19,7 +19,7 @@ from rich.console import Console
 from runs import SMALL, command, metrics, results, run
 
 from jaxvalues.config import load_config
-from jaxvalues.data.arguments import load_split
+from jaxvalues.data.loading import load_split
 from jaxvalues.data.task import STANCE
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tokenizers import train_tokenizer
