@@ -17,7 +17,7 @@ _PUBLIC = {
     "load_config": "jaxvalues.config",
     "load_model": "jaxvalues.models",
     "load_split": "jaxvalues.data.loading",
-    "predict": "jaxvalues.run.train",
+    "predict": "jaxvalues.run.predict",
     "score": "jaxvalues.evaluation.official",
     "score_files": "jaxvalues.evaluation.scoring",
     "train": "jaxvalues.ensemble",

@@ -32,8 +32,8 @@ from jaxvalues.data.loading import load_split
 from jaxvalues.data.tokenizers import pad_id
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import load_texts, make_formulation
+from jaxvalues.run.base import find_base, find_tokenizer, fit_to_tokenizer
 from jaxvalues.run.provenance import write_json
-from jaxvalues.run.system import find_base, find_tokenizer, fit_to_tokenizer
 
 WORK = ("train", "inference")
 SAMPLE_SECONDS = 0.25  # a sample is as many steps as last this long, so that a clock and a launch weigh nothing

@@ -23,10 +23,12 @@ from jaxvalues.ensemble.combination import check_folder, combine, write
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.formulations import load_texts
+from jaxvalues.run.base import find_base, find_tokenizer
 from jaxvalues.run.console import RunConsole
+from jaxvalues.run.process import start_process
 from jaxvalues.run.provenance import differences
-from jaxvalues.run.system import build_system, find_base, find_tokenizer, resolve
-from jaxvalues.run.train import start_process
+from jaxvalues.run.resolve import resolve
+from jaxvalues.run.system import build_system
 from jaxvalues.run.train import train as train_run
 from jaxvalues.training.compilation import Programs
 from jaxvalues.training.processes import meet
@@ -55,8 +57,8 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
     run_console.print(f"\ncompiled {len(programs)} programs for {len(runs)} runs")
     meet("the runs of an ensemble are written")
     method = (config.ensemble or EnsembleConfig()).method
-    combination = combine(read_columns([one.folder for one in runs]), method, config.decision)
-    return write(combination, config.folder, run_console, resolve(config))
+    combination = combine(read_columns([one.folder for one in runs]), method)
+    return write(combination, config.folder, run_console, config.decision, resolve(config))
 
 
 def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Programs) -> None:

@@ -22,7 +22,7 @@ from jaxvalues.interop.predicting import COPIED, DROPPED, LABELS, OURS, check_ta
 from jaxvalues.models import save_classifier, ungroup
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.network import build_network
-from jaxvalues.run.train import reopen, restore
+from jaxvalues.run.predict import reopen, restore
 from jaxvalues.training.sharding import single_mesh
 from jaxvalues.tuning.peft_folder import TYPES
 
@@ -41,10 +41,10 @@ def export_hf(
     check_task(folder.task, "hf")
     _check_is_classifier(config)
     layer, num_layers = pooled_layer(config, folder.hf_config(), "hf")
-    system, frozen, trainable = restore(folder, config, single_mesh())
+    system, weights = restore(folder, config, single_mesh())
 
     # The network with what a method added merged into its matrices, without the layers above the one that is pooled.
-    params = ungroup(system.network.tuning.bind(frozen, trainable).params)
+    params = ungroup(system.network.tuning.bind(*weights).params)
     params["encoder"]["layers"] = {str(i): params["encoder"]["layers"][str(i)] for i in range(layer)}
     config = _without_layers(config, num_layers - layer, layer)
     hf_config = {key: value for key, value in folder.hf_config().items() if key not in DROPPED}

@@ -35,9 +35,9 @@ from jaxvalues.models import (
 )
 from jaxvalues.models.checkpoints.sequence_classification import NAMINGS
 from jaxvalues.run.console import RunConsole
+from jaxvalues.run.predict import reopen, restore
 from jaxvalues.run.provenance import write_json
 from jaxvalues.run.system import System
-from jaxvalues.run.train import reopen, restore
 from jaxvalues.training.sharding import single_mesh
 from jaxvalues.tuning import Params
 from jaxvalues.tuning.peft_folder import TYPES, save_adapter
@@ -67,18 +67,18 @@ def export_peft(
     hf_config = {key: value for key, value in folder.hf_config().items() if key not in DROPPED}
     check_task(folder.task, "peft")
     _check_is_adapter(config, hf_config)
-    system, frozen, trainable = restore(folder, config, single_mesh())
+    system, weights = restore(folder, config, single_mesh())
 
     # The adapter: vectors as they enter, matrices as they trained, a head as transformers' modules.
     task, base, kind = _task(config, hf_config["model_type"]), _base_name(folder.config()), config.formulation.kind
-    bound = system.network.tuning.bind(frozen, trainable)
+    bound = system.network.tuning.bind(*weights)
     modules = None
     if kind == "classify":
         modules = head_modules(hf_config["model_type"], system.network.module, ungroup(bound.params))
     content, tensors = to_peft(
         config.tuning,
         PeftTarget(hf_config, task.task_type, base),
-        trainable,
+        weights.trainable,
         prompt=bound.prompt,
         prefix=bound.prefix,
         modules=modules,
@@ -105,7 +105,7 @@ def export_peft(
         write_json(partial / f"{OURS}.json", ours)
         if is_random:
             ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-            _save_base(partial / BASE, config, ends | hf_config | ours["model"], system.network.module, frozen)
+            _save_base(partial / BASE, config, ends | hf_config | ours["model"], system.network.module, weights.frozen)
         for name in COPIED:
             shutil.copyfile(folder.path / name, partial / name)
         (partial / "README.md").write_text(adapter_card(partial), encoding="utf-8")

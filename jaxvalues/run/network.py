@@ -30,6 +30,7 @@ from jaxvalues.models import (
 from jaxvalues.models.checkpoints.conversion import Place
 from jaxvalues.models.layers.layout import Grouping
 from jaxvalues.models.layers.stack import hidden_indices
+from jaxvalues.run.resolve import resolve_dtype
 from jaxvalues.tuning import Params, Stack, Target, Tuning, make_tuning
 
 SOFT = "verbalizer"  # the key of a soft verbalizer's vectors
@@ -213,13 +214,6 @@ def _reuses_features(tuning: TuningConfig, boundary: int, lowest_pooled: int) ->
         )
     possible = boundary > 0 and not tuning.dropout_below and lowest_pooled >= boundary
     return possible and tuning.reuse_features is not False
-
-
-def resolve_dtype(dtype: str) -> str:
-    """`auto` is bfloat16 on accelerators and float32 on CPU, where bfloat16 is no faster."""
-    if dtype != "auto":
-        return dtype
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 def count(tree: Any) -> int:

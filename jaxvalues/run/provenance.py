@@ -20,7 +20,7 @@ from jaxvalues.errors import ConfigError
 
 if TYPE_CHECKING:
     from jaxvalues.data.held_out import Parts
-    from jaxvalues.run.system import Base
+    from jaxvalues.run.base import Base
 
 PACKAGES = ("jaxvalues", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "tokenizers", "numpy")
 

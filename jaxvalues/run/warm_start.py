@@ -22,7 +22,7 @@ from jaxvalues.models.t5.model import Prefix, Prompt
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.network import build_network
-from jaxvalues.run.system import System
+from jaxvalues.run.system import System, Weights
 from jaxvalues.training.sharding import replicated, tree_shardings
 from jaxvalues.tuning import Params
 from jaxvalues.tuning.peft_folder import CONFIG, WEIGHTS
@@ -43,9 +43,9 @@ class WarmStart(NamedTuple):
         """Its place in environment.json."""
         return {} if self.identity is None else {"init_from": self.identity}
 
-    def replace(self, frozen: Params, trainable: Params) -> tuple[Params, Params]:
-        """The initial parts of a system, with what comes from here."""
-        return frozen, {**trainable, **(self.trainable or {})}
+    def replace(self, weights: Weights) -> Weights:
+        """The initial weights, with those of the source in place of theirs."""
+        return weights._replace(trainable={**weights.trainable, **(self.trainable or {})})
 
 
 class _Trained(NamedTuple):

@@ -18,7 +18,9 @@ from jaxvalues.data.task import TASKS
 from jaxvalues.data.tokenizers import train_tokenizer
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import load_texts, training_texts
-from jaxvalues.run.system import System, fit_to_tokenizer
+from jaxvalues.run.base import fit_to_tokenizer
+from jaxvalues.run.state import training_stages
+from jaxvalues.run.system import System
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -84,7 +86,7 @@ def trace(config: Config) -> None:
     inputs = model_inputs(batch)
     frozen, trainable = system.network.abstract_parts()
     state = system.abstract_state()
-    for stage in system.stages(100, split.labels):
+    for stage in training_stages(system, 100, split.labels):
         after, metrics = jax.eval_shape(stage.step.jitted, state, frozen, batch, stage.hyper)
     logits = jax.eval_shape(system.eval_step.jitted, trainable, frozen, inputs)
 
