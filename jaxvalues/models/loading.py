@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,31 +15,10 @@ import numpy as np
 from flax import linen as nn
 
 from jaxvalues.errors import UserError
-from jaxvalues.models.bert import encoder as bert
+from jaxvalues.models.architectures import ARCHITECTURES, architecture_of
 from jaxvalues.models.checkpoints.conversion import Place, Table, to_params, to_tensors
 from jaxvalues.models.checkpoints.weights import LazyTensor, open_tensors, save_tensors
-from jaxvalues.models.deberta import encoder as deberta
-from jaxvalues.models.gpt2 import decoder as gpt2
 from jaxvalues.models.layers.layout import segments_for
-
-
-class Architecture(NamedTuple):
-    """What a file of `jaxvalues.models` gives: the config class, the module and the conversion table."""
-
-    config: Any
-    module: type[nn.Module]
-    table: Table
-
-
-BERT = Architecture(bert.BertConfig, bert.BertEncoder, bert.TABLE)
-ARCHITECTURES: dict[str, Architecture] = {
-    "bert": BERT,
-    "roberta": BERT,
-    "xlm-roberta": BERT,
-    "deberta": Architecture(deberta.DebertaConfig, deberta.DebertaEncoder, deberta.TABLE_V1),
-    "deberta-v2": Architecture(deberta.DebertaConfig, deberta.DebertaEncoder, deberta.TABLE_V2),
-    "gpt2": Architecture(gpt2.GPT2Config, gpt2.GPT2, gpt2.TABLE),
-}
 
 _DOWNLOADED = ["config.json", "*.safetensors", "*.safetensors.index.json", "*.txt", "*.model", "tokenizer*.json"]
 _DOWNLOADED += ["special_tokens_map.json", "added_tokens.json", "vocab.json"]
@@ -119,12 +98,7 @@ def build_model(
     `boundary` cuts the stack below that layer, so that what trains can be chosen by path. `stop_gradient_below`,
     `dropout_below` and `remat` are the module's. The dropouts replace the config's.
     """
-    model_type = config.get("model_type")
-    if model_type not in ARCHITECTURES:
-        raise UserError(
-            f"model_type {model_type!r} is not supported, expected one of {', '.join(sorted(ARCHITECTURES))}"
-        )
-    architecture = ARCHITECTURES[model_type]
+    architecture = architecture_of(config)
     network = architecture.config.from_hf(config)
     rates = {"hidden_dropout_prob": hidden_dropout, "attention_probs_dropout_prob": attention_dropout}
     network = dataclasses.replace(network, **{key: rate for key, rate in rates.items() if rate is not None})

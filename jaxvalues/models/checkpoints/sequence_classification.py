@@ -23,11 +23,12 @@ import jax
 import numpy as np
 
 from jaxvalues.errors import UserError
+from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import Rule, Table, dense, to_params, to_tensors
 from jaxvalues.models.checkpoints.weights import open_tensors, save_tensors
 from jaxvalues.models.heads.classifier import Classifier
 from jaxvalues.models.layers.layout import ungroup
-from jaxvalues.models.loading import ARCHITECTURES, abstract_params, read_config
+from jaxvalues.models.loading import abstract_params, read_config
 
 TANH_IS_IDENTITY = 2.0**-12  # within ± this, in float32
 

@@ -11,11 +11,12 @@ from flax import linen as nn
 from jax import lax
 
 from jaxvalues.errors import UserError
+from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import Place, Table, to_tensors
 from jaxvalues.models.layers.branches import Branches
 from jaxvalues.models.layers.cache import Cache
 from jaxvalues.models.layers.ops import word_logits
-from jaxvalues.models.loading import ARCHITECTURES, build_model, load_checkpoint, random_params, save_checkpoint
+from jaxvalues.models.loading import build_model, load_checkpoint, random_params, save_checkpoint
 
 # What transformers puts before the names of a network inside a language model.
 _PREFIXES = {"gpt2": "transformer."}

@@ -17,11 +17,12 @@ from flax import linen as nn
 from jax import lax
 
 from jaxvalues.errors import UserError
-from jaxvalues.models.bert.encoder import ROBERTA_LIKE
+from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import Place, Rule, Table, dense, norm, to_tensors
 from jaxvalues.models.layers.norm import LayerNorm
 from jaxvalues.models.layers.ops import activation, word_logits
-from jaxvalues.models.loading import ARCHITECTURES, build_model, load_checkpoint, random_params, save_checkpoint
+from jaxvalues.models.loading import build_model, load_checkpoint, random_params, save_checkpoint
+from jaxvalues.models.model_types import ROBERTA
 
 Rules = tuple[Rule, ...]
 
@@ -85,7 +86,7 @@ class MaskedLMHead(nn.Module):
         c = self.config
         init = nn.initializers.normal(c.initializer_range)
         x = nn.Dense(embeddings.shape[1], dtype=self.dtype, kernel_init=init, name="dense")(hidden)
-        x = activation("gelu" if c.model_type in ROBERTA_LIKE else c.hidden_act)(x)
+        x = activation("gelu" if c.model_type in ROBERTA else c.hidden_act)(x)
         x = LayerNorm(c.layer_norm_eps, dtype=self.dtype, name="norm")(x)
         bias = self.param("bias", nn.initializers.zeros, (len(embeddings),))
         return word_logits(x, embeddings, words, bias)

@@ -32,7 +32,7 @@ def empty_cache(network: Any, rows: int, slots: int, *, prefix: jax.Array | None
     c = network.config
     if slots > c.max_tokens:
         raise UserError(f"a cache of {slots} slots was asked for, but this {c.model_type} model reads {c.max_tokens}")
-    heads = (c.num_attention_heads, c.hidden_size // c.num_attention_heads)
+    heads = (c.num_attention_heads, c.head_size)
     cache = Cache(
         jnp.zeros((c.num_layers, 2, rows, slots, *heads), network.dtype), jnp.zeros((rows, slots), bool), jnp.int32(0)
     )

@@ -22,7 +22,8 @@ from jaxvalues.models.loading import (
     read_config,
     save_checkpoint,
 )
-from jaxvalues.models.t5.model import T5, T5Config
+from jaxvalues.models.t5.config import T5Config
+from jaxvalues.models.t5.model import T5
 
 HEAD = "lm_head.weight"
 WORDS = "shared.weight"

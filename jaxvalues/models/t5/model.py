@@ -17,9 +17,6 @@ have the bias of that distance, as past keys and values have in Hugging Face; cr
 
 from __future__ import annotations
 
-import dataclasses
-import sys
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -27,81 +24,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvalues.errors import UserError
-from jaxvalues.models.bert.encoder import Embedding
+from jaxvalues.models.layers.embedding import Embedding, after_prompt
 from jaxvalues.models.layers.layout import Segments
-from jaxvalues.models.layers.ops import activation, word_logits
-from jaxvalues.models.t5.stack import Cache, T5Stack, extend_mask
-
-
-@dataclasses.dataclass(frozen=True)
-class T5Config:
-    """The sizes and rates of a T5; names and defaults are Hugging Face's."""
-
-    vocab_size: int
-    d_model: int
-    d_kv: int
-    d_ff: int
-    num_layers: int
-    num_heads: int
-    num_decoder_layers: int
-    relative_attention_num_buckets: int = 32
-    relative_attention_max_distance: int = 128
-    dropout_rate: float = 0.1
-    layer_norm_epsilon: float = 1e-6
-    initializer_factor: float = 1.0
-    feed_forward_proj: str = "relu"
-    tie_word_embeddings: bool = True  # the output matrix is the word embeddings
-    scale_decoder_outputs: bool = True  # logits are scaled by d_model ** -0.5
-    pad_token_id: int = 0
-    decoder_start_token_id: int = 0  # what the decoder reads first
-
-    @classmethod
-    def from_hf(cls, config: Mapping[str, Any]) -> T5Config:
-        """Read the contents of a config.json; raises `UserError` for what is missing or not supported.
-
-        Logits are scaled where the output matrix is tied, unless `scale_decoder_outputs` (written by transformers 5)
-        says otherwise. What a file says of tying cannot be relied on: see `load_t5`.
-        """
-        given = {key: value for key, value in config.items() if value is not None}
-        defaults = {
-            "num_decoder_layers": given.get("num_layers", dataclasses.MISSING),
-            "scale_decoder_outputs": given.get("tie_word_embeddings", True),
-            "decoder_start_token_id": given.get("pad_token_id", 0),
-        }
-        fields = {field.name: {**defaults, **given}.get(field.name, field.default) for field in dataclasses.fields(cls)}
-        missing = [name for name, value in fields.items() if value in (dataclasses.MISSING, None)]
-        if missing:
-            raise UserError(f"config.json of the t5 model lacks {', '.join(missing)}")
-        for key, supported in {"is_encoder_decoder": True, "is_decoder": False}.items():
-            if given.get(key, supported) != supported:
-                raise UserError(f"{key} = {given[key]!r} is not supported for t5 models, only {supported!r}")
-        c = cls(**fields)
-        *gated, _ = c.feed_forward_proj.split("-")
-        if gated not in ([], ["gated"]):
-            raise UserError(f"feed_forward_proj = {c.feed_forward_proj!r} is not supported, only ACT or gated-ACT")
-        activation(c.act)
-        buckets, farthest = c.relative_attention_num_buckets, c.relative_attention_max_distance
-        if not 4 <= buckets < 2 * farthest:
-            raise UserError(
-                f"relative_attention_num_buckets {buckets} in config.json must lie between 4 and twice "
-                f"relative_attention_max_distance {farthest}"
-            )
-        return c
-
-    @property
-    def is_gated(self) -> bool:
-        return self.feed_forward_proj.startswith("gated-")
-
-    @property
-    def act(self) -> str:
-        """The activation; "gated-gelu" has always meant the approximate one."""
-        name = self.feed_forward_proj.split("-")[-1]
-        return "gelu_new" if self.feed_forward_proj == "gated-gelu" else name
-
-    @property
-    def max_tokens(self) -> int:
-        """The longest input T: relative positions set no limit."""
-        return sys.maxsize
+from jaxvalues.models.layers.ops import word_logits
+from jaxvalues.models.t5.config import T5Config
+from jaxvalues.models.t5.stack import T5Cache, T5Stack, extend_mask
 
 
 class Prompt(NamedTuple):
@@ -239,7 +166,7 @@ class T5(nn.Module):
         prompt: jax.Array | None = None,
         prefix: jax.Array | None = None,
         cross_prefix: jax.Array | None = None,
-    ) -> Cache:
+    ) -> T5Cache:
         """The cache for decoding `length` tokens with `decode_step`; the arguments are those of `decode`."""
         extra = 0 if prompt is None else len(prompt)
         real = extend_mask(attention_mask, hidden.shape[1])
@@ -250,8 +177,8 @@ class T5(nn.Module):
         return cache
 
     def decode_step(
-        self, decoder_input_ids: jax.Array, cache: Cache, decoder_attention_mask: jax.Array | None = None
-    ) -> tuple[jax.Array, Cache]:
+        self, decoder_input_ids: jax.Array, cache: T5Cache, decoder_attention_mask: jax.Array | None = None
+    ) -> tuple[jax.Array, T5Cache]:
         """The logits [B, T, V] of what follows each of the next T tokens, and the cache that knows these tokens.
 
         Pure and of fixed shapes, so a loop of steps compiles once. Beyond the cache's length logits are NaN.
@@ -268,7 +195,7 @@ class T5(nn.Module):
             return x
         if prompt.ndim != 2 or prompt.shape[1] != x.shape[2]:
             raise UserError(f"the prompt has the shape {list(prompt.shape)}, expected [P, {x.shape[2]}]")
-        return jnp.concatenate([jnp.broadcast_to(prompt, (len(x), *prompt.shape)), x], axis=1)
+        return after_prompt(prompt, x)
 
     def _logits(self, x: jax.Array, words: jax.Array | None = None) -> jax.Array:
         c = self.config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,10 @@ from flax import linen as nn
 from jax import lax
 
 from jaxvalues.errors import UserError
-from jaxvalues.models.bert.encoder import Embedding, pad_left
 from jaxvalues.models.layers.attention import Extend, KeysValues, preceded_by
+from jaxvalues.models.layers.embedding import Embedding
 from jaxvalues.models.layers.layout import Segments, segment_key
+from jaxvalues.models.layers.masks import pad_left
 from jaxvalues.models.layers.norm import RMSNorm
 from jaxvalues.models.layers.ops import activation, dropout
 from jaxvalues.models.layers.stack import init_layers, layer_keys, run_layers
@@ -23,12 +24,10 @@ from jaxvalues.models.t5.attention import (
     distance_buckets,
     written_to,
 )
-
-if TYPE_CHECKING:
-    from jaxvalues.models.t5.model import T5Config
+from jaxvalues.models.t5.config import T5Config
 
 
-class Cache(NamedTuple):
+class T5Cache(NamedTuple):
     """What incremental decoding remembers of S places: a pytree of fixed shapes."""
 
     memory: KeysValues  # of self-attention, each [L, B, S, N, H]
@@ -207,7 +206,7 @@ class T5Stack(nn.Module):
         *,
         prefix: jax.Array | None = None,
         cross_prefix: jax.Array | None = None,
-    ) -> Cache:
+    ) -> T5Cache:
         """A decoder's cache with room for `length` tokens behind the prefix."""
         c, rows, layer = self.config, len(hidden), self._layer
         none = jnp.zeros((self._num_layers, 2, 0, c.num_heads, c.d_kv))
@@ -228,7 +227,7 @@ class T5Stack(nn.Module):
             )(leaves, cross_prefix[first : last + 1])
 
         cross = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(of_segment(*each) for each in self.segments))
-        return Cache(
+        return T5Cache(
             (place(prefix[:, 0]), place(prefix[:, 1])),
             jnp.ones((rows, start + length), bool),
             cross,
@@ -236,7 +235,7 @@ class T5Stack(nn.Module):
             jnp.int32(start),
         )
 
-    def step(self, x: jax.Array, real: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+    def step(self, x: jax.Array, real: jax.Array, cache: T5Cache) -> tuple[jax.Array, T5Cache]:
         """The last hidden states [B, T, D] of the next T embeddings x, and the cache that knows them."""
         tokens, places = x.shape[1], cache.real.shape[1]
         known = lax.dynamic_update_slice_in_dim(cache.real, real, cache.index, 1)

@@ -16,7 +16,8 @@ from make_golden import GOLDEN, STRIDE
 
 from jaxvalues.errors import UserError
 from jaxvalues.models import Classifier, abstract_model, build_model, init_model, load_model, ungroup
-from jaxvalues.models.bert.encoder import TABLE, BertConfig
+from jaxvalues.models.bert.checkpoint import TABLE
+from jaxvalues.models.bert.config import BertConfig
 from jaxvalues.models.checkpoints.conversion import to_params, to_tensors
 
 KINDS = sorted(CONFIGS)

@@ -17,11 +17,11 @@ from make_golden import GOLDEN, STRIDE
 
 from jaxvalues.errors import UserError
 from jaxvalues.models import Classifier, abstract_model, init_model, load_model, save_model, ungroup
+from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import to_params, to_tensors
 from jaxvalues.models.deberta.attention import log_buckets, relative_window
-from jaxvalues.models.deberta.encoder import DebertaConfig
+from jaxvalues.models.deberta.config import DebertaConfig
 from jaxvalues.models.layers.attention import shift
-from jaxvalues.models.loading import ARCHITECTURES
 
 KINDS = sorted(CONFIGS)
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")

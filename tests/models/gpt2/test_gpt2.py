@@ -13,7 +13,8 @@ from make_golden import GOLDEN, STRIDE
 from jaxvalues.errors import UserError
 from jaxvalues.models import Classifier, build_model, empty_cache, group, init_causal_lm, init_model
 from jaxvalues.models.checkpoints.conversion import to_tensors
-from jaxvalues.models.gpt2.decoder import TABLE, GPT2Config
+from jaxvalues.models.gpt2.checkpoint import TABLE
+from jaxvalues.models.gpt2.config import GPT2Config
 
 INPUTS = batch()
 TOKENS = INPUTS["input_ids"], INPUTS["attention_mask"]

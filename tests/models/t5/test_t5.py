@@ -18,7 +18,8 @@ from jaxvalues.models.checkpoints.conversion import to_params
 from jaxvalues.models.loading import abstract_params
 from jaxvalues.models.t5.attention import distance_bias, distance_buckets
 from jaxvalues.models.t5.checkpoint import t5_table, t5_tensors
-from jaxvalues.models.t5.model import Prefix, Prompt, T5Config
+from jaxvalues.models.t5.config import T5Config
+from jaxvalues.models.t5.model import Prefix, Prompt
 
 KINDS = sorted(CONFIGS)
 INPUTS = ("input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask")
