@@ -1,10 +1,9 @@
 """Disentangled attention (He et al., 2021, "DeBERTa", eq. 4), without gathers over [B, N, T, T].
 
-The score of query i and key j adds to q_i·k_j what the distance i - j says of them: q_i·K(i - j), "c2p", and
-k_j·Q(i - j), "p2c", where K and Q are projections of a table of relative embeddings that all layers share. A score
-that depends on the distance alone needs one product per distance, [B, N, T, 2T], of which row i is then moved by i
-(Transformer-XL's relative shift: reshape and slice), where Hugging Face gathers T of them for each row. A gather is as
-slow on TPU as it is in the backward pass anywhere.
+The score of query i and key j is q_i·k_j plus two terms for their distance: q_i·K(i - j), "c2p", and k_j·Q(i - j),
+"p2c". K and Q are projections of a table of relative embeddings that all layers share. Here each query has one product
+per distance, [B, N, T, 2T], and row i is then shifted by i (Transformer-XL's relative shift: reshape and slice).
+Hugging Face gathers T of them for each row, which is slow on TPU, and in the backward pass everywhere.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ FORMS = ("shift", "gather")
 def log_buckets(distance: np.ndarray, buckets: int, max_positions: int) -> np.ndarray:
     """DeBERTa-v2's buckets of signed distances: exact up to buckets / 2, logarithmic from there to `max_positions`."""
     mid = buckets // 2
-    # In float32 as in the original, so that no distance falls into the bucket beside its own.
+    # In float32 as in the original, so that rounding puts every distance into the same bucket.
     far = np.maximum(np.abs(distance), mid).astype(np.float32) / np.float32(mid)
     steps = np.log(far) / np.log(np.float32((max_positions - 1) / mid)) * np.float32(mid - 1)
     return np.where(np.abs(distance) <= mid, distance, np.sign(distance) * (np.ceil(steps) + mid)).astype(np.int64)
 
 
 def relative_window(tokens: int, buckets: int, max_positions: int) -> tuple[slice, np.ndarray]:
-    """Which rows of the table of relative embeddings an input of T `tokens` needs, known before anything runs.
+    """The rows of the table of relative embeddings that an input of T `tokens` needs, known before anything runs.
 
-    The rows are a slice of the table, and `columns` [2T + 1] says which of them stands for each distance from -T to T
-    (distances further than the table reaches share its ends; without `buckets`, 0 or less, each distance has a row).
+    Returns a slice of the table, and `columns` [2T + 1], the row in it of each distance from -T to T. Distances beyond
+    the table share its ends. Without `buckets` (0 or less) each distance has its own row.
     """
     distance, span = np.arange(-tokens, tokens + 1), max_positions
     if buckets > 0:
@@ -55,8 +54,8 @@ def content_to_position(
     """c2p: the products of query i with the row of the distance i - j, [B, N, Q, T] float32.
 
     `query` [B, Q, N, H] is of all T tokens, or of the one at the position `position`; `rows` [R, N, H] and `columns`
-    [2T + 1] are those of `relative_window`, projected. `form` "gather" is the one that "shift" replaces, kept to
-    compare with.
+    [2T + 1] are those of `relative_window`, projected. `form` "gather" is Hugging Face's, kept for
+    comparison with "shift".
     """
     tokens = len(columns) // 2
     chex.assert_shape(query, (None, tokens if position is None else 1, *rows.shape[1:]))
@@ -72,7 +71,7 @@ def position_to_content(
 ) -> jax.Array:
     """p2c: the products of key j [B, T, N, H] with the row of the distance i - j, [B, N, Q, T] float32.
 
-    As `content_to_position`; i is `position`, and Q is 1, where that is given.
+    As `content_to_position`; with a `position`, i is that one and Q is 1.
     """
     tokens = len(columns) // 2
     chex.assert_shape(key, (None, tokens, *rows.shape[1:]))

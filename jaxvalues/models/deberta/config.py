@@ -22,12 +22,12 @@ class DebertaConfig(TransformerConfig):
     type_vocab_size: int = 0
     layer_norm_eps: float = 1e-7
     pad_token_id: int = 0
-    embedding_size: int | None = None  # width of the word vectors, hidden_size where None
+    embedding_size: int | None = None  # width of the word vectors; None: hidden_size
     position_biased_input: bool = True  # absolute positions are added to the embeddings
     relative_attention: bool = False
     pos_att_type: tuple[str, ...] = ()
     max_relative_positions: int = -1  # below 1: max_position_embeddings
-    position_buckets: int = -1  # logarithmic buckets of distances; without any where below 1
+    position_buckets: int = -1  # logarithmic buckets of distances; none if below 1
     share_att_key: bool = False  # relative embeddings go through the projections of the words
     norm_rel_ebd: str = "none"
     conv_kernel_size: int = 0

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import jax
 
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, name_list
 from jaxvalues.models.layers.ops import activation
 
 
@@ -110,7 +110,7 @@ def read_fields(cls: type, config: Mapping[str, Any], model_type: str | None) ->
     fields = {field.name: given.get(field.name, field.default) for field in dataclasses.fields(cls)}
     missing = [name for name, value in fields.items() if value is dataclasses.MISSING]
     if missing:
-        raise UserError(f"config.json of the {model_type} model lacks {', '.join(missing)}")
+        raise UserError(f"config.json of the {model_type} model lacks {name_list(missing)}")
     return fields
 
 

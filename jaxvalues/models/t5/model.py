@@ -8,11 +8,11 @@ An encoder and a decoder, pre-norm, with relative positions alone. Parameters, f
     decoder/layers/{i}/cross_attention/..., decoder/layers/{i}/cross_attention_norm/scale
     {encoder,decoder}/layers/{i}/mlp/{up,down}/kernel, .../mlp/gate/kernel where gated, .../mlp_norm/scale
     {encoder,decoder}/norm/scale
-    head/embedding                                                   the output matrix [V, D], unless it is the words'
+    head/embedding                                                   the output matrix [V, D], unless it is tied
 
-Two hooks let in what no token stands for. A *prompt* [P, D] is embeddings before position 0, which count as positions;
-a *prefix* [L, 2, P, N, H] is keys and values of each layer. Those of self-attention stand before position 0 too, and
-have the bias of that distance, as past keys and values have in Hugging Face; cross-attention knows no distances.
+Two hooks add vectors that belong to no token. A *prompt* [P, D] is embeddings before the tokens, which take positions.
+A *prefix* [L, 2, P, N, H] is keys and values of each layer. Those of self-attention take positions before the tokens
+too, with the bias of that distance, like past keys and values in Hugging Face. Cross-attention has no distances.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from jaxvalues.models.t5.stack import T5Cache, T5Stack, extend_mask
 
 
 class Prompt(NamedTuple):
-    """Extra embeddings [P, D] before position 0 of each side; None for none."""
+    """Extra embeddings [P, D] before the tokens of the encoder and of the decoder; None for none."""
 
     encoder: jax.Array | None = None
     decoder: jax.Array | None = None
 
 
 class Prefix(NamedTuple):
-    """Extra keys and values [L, 2, P, N, H] of each layer's self-attention in the encoder and in the decoder, and of
-    its cross-attention; None for none."""
+    """Extra keys and values [L, 2, P, N, H] of self-attention in the encoder and in the decoder, and of
+    cross-attention; None for none."""
 
     encoder: jax.Array | None = None
     decoder: jax.Array | None = None
@@ -48,12 +48,14 @@ class Prefix(NamedTuple):
 
 
 class T5(nn.Module):
-    """Tokens in, logits over the vocabulary out; `encode` and `decode` apart, so that an input which is asked many
-    things is encoded once (`jax.vmap` over the decoder's inputs alone makes cross-attention's keys once, too).
+    """Tokens to logits over the vocabulary.
 
-    Fields: `segments` and `decoder_segments` (how the layers of each side are grouped, see `models.layers.layout`),
-    `dtype` (of the computation; parameters and the residual stream are float32), `remat` (recompute activations in the
-    backward pass). Unless a method is told `deterministic`, it needs a "dropout" rng.
+    `encode` and `decode` are separate, so that an input with many questions is encoded once. (`jax.vmap` over the
+    decoder's inputs alone makes the keys of cross-attention once, too.)
+
+    Fields: `segments` and `decoder_segments`, how the layers of each side are grouped (see `layers.layout`); `dtype` of
+    the computation (parameters and the residual stream are float32); `remat`, whether activations are recomputed in the
+    backward pass. Unless `deterministic`, a method needs a "dropout" rng.
     """
 
     config: T5Config
@@ -84,7 +86,7 @@ class T5(nn.Module):
         prefix: Prefix | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
-        """`decode` of `encode`; without `decoder_input_ids` the logits [B, 1, V] of the first token to say."""
+        """`encode`, then `decode`; without `decoder_input_ids` the logits [B, 1, V] of the first output token."""
         prompt, prefix = prompt or Prompt(), prefix or Prefix()
         if decoder_input_ids is None:
             decoder_input_ids = jnp.full((len(input_ids), 1), self.config.decoder_start_token_id)
@@ -133,12 +135,12 @@ class T5(nn.Module):
         cross_prefix: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
-        """Logits, float32, of what follows each of `decoder_input_ids` [B, T], [B, T, V], or those at `positions`
-        [B, K] alone, [B, K, V]: a vocabulary is large. Of `words` alone, ids [A] or vectors [A, D] in the place of the
-        output matrix's rows, they are [B, K, A] (see `jaxvalues.models.layers.ops.word_logits`).
+        """Logits [B, T, V], float32, of the word after each of `decoder_input_ids` [B, T], or [B, K, V] after those at
+        `positions` [B, K].
 
-        `hidden` is what `encode` gave and `attention_mask` what it was given. `decoder_attention_mask` [B, T] is
-        nonzero on real tokens, all of them where it is None.
+        A vocabulary is large. With `words`, ids [A] or vectors [A, D] in the place of the output matrix's rows, only
+        their logits are computed, [B, K, A] (see `models.layers.ops.word_logits`). `hidden` is the output of `encode`
+        and `attention_mask` its argument. `decoder_attention_mask` [B, T] is nonzero on real tokens; None means all.
         """
         x = self._embed(decoder_input_ids, prompt)
         tokens = decoder_input_ids.shape[1]
@@ -179,9 +181,9 @@ class T5(nn.Module):
     def decode_step(
         self, decoder_input_ids: jax.Array, cache: T5Cache, decoder_attention_mask: jax.Array | None = None
     ) -> tuple[jax.Array, T5Cache]:
-        """The logits [B, T, V] of what follows each of the next T tokens, and the cache that knows these tokens.
+        """The logits [B, T, V] of the word after each of the next T tokens, and the cache with these tokens in it.
 
-        Pure and of fixed shapes, so a loop of steps compiles once. Beyond the cache's length logits are NaN.
+        All shapes are fixed, so a loop of steps compiles once. Beyond the cache's length logits are NaN.
         """
         if decoder_attention_mask is None:
             decoder_attention_mask = jnp.ones_like(decoder_input_ids)
@@ -204,7 +206,7 @@ class T5(nn.Module):
 
 
 class T5Embeddings(nn.Module):
-    """The word embeddings [V, D], where every network has them."""
+    """The word embeddings [V, D], under the same path as in every network."""
 
     shape: tuple[int, int]
     init_fn: Any
