@@ -223,7 +223,7 @@ WRONG = {
     "held out everything": (MODEL, ["data.held_out=1.0"], "must be a fraction between 0 and 1"),
     "a stance and descriptions": (MODEL, [STANCE, "formulation.descriptions=name"], "formulation.descriptions needs"),
     "an open stance": (MODEL, [STANCE, "formulation.kind=open_answer"], "kind: open_answer needs the 20"),
-    "a threshold per stance": (MODEL, [STANCE, "decision.threshold=tuned_per_category"], "tuned_per_category needs the"),
+    "a threshold per stance": (MODEL, [STANCE, "decision.threshold=tuned_per_category"], "tuned_per_category needs"),
     "folds of a stance": (MODEL, [STANCE, "data.folds=5"], "an ensemble (ensemble, data.folds) needs the 20 value"),
     "negatives of a stance": (
         MODEL, [STANCE, "formulation.kind=answer", "data.negatives=2"], "data.negatives needs the 20 value categories"
