@@ -36,6 +36,14 @@ class Format(StrEnum):
     peft = "peft"
 
 
+class Table(StrEnum):
+    """How predictions of a user's file are written."""
+
+    wide = "wide"
+    long = "long"
+    json = "json"
+
+
 class Method(StrEnum):
     """How systems are combined."""
 
@@ -120,20 +128,35 @@ def predict(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Where it runs, e.g. data.dir=FOLDER mesh.fsdp=2.")
     ] = None,
+    *,
     split: Annotated[str | None, typer.Option(help="A split of the run's data, e.g. test.")] = None,
     input: Annotated[
-        Path | None, typer.Option(metavar="FILE.tsv", help="Arguments of your own, in the format of arguments-*.tsv.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Arguments of your own: CSV or TSV with a column Premise; Conclusion, Stance if known."
+        ),
     ] = None,
+    format: Annotated[
+        Table,
+        typer.Option(help="Of --input: a row per argument, a row per argument and value, or JSON. Your columns stay."),
+    ] = Table.wide,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write (default: RUN).")] = None,
 ) -> None:
-    """Predict a split or a file of arguments with a finished run; scores it if there are labels.
+    """Predict a split, or a file of your own arguments, with a finished run; scores it if there are labels.
 
     \b
     Example: jaxvalues predict runs/minilm-seed0 --split test
+             jaxvalues predict runs/minilm-seed0 --input my-arguments.csv --out found
     """
-    from jaxvalues.run.train import predict as run_predict
+    file = None
+    if input is not None and split is None:
+        from jaxvalues.data.user_file import read_user_file
 
-    run_predict(run, split=split, file=input, out=out, overrides=tuple(overrides or ()), console=console())
+        file = read_user_file(input)  # before JAX is imported: what is wrong with it shows at once
+    from jaxvalues.run.predict import predict as run_predict
+
+    where = {"out": out, "overrides": tuple(overrides or ()), "console": console()}
+    run_predict(run, split=split, file=file or input, format=format.value, **where)
 
 
 @app.command()

@@ -118,6 +118,21 @@ def test_predict_a_file_without_labels(trained: Path, tmp_path: Path) -> None:
     assert set((tmp_path / "predictions-mine.tsv").read_text().split("\n")[1].split("\t")[1:]) <= {"0", "1"}
 
 
+@pytest.mark.parametrize("format", ["wide", "long", "json"])
+def test_predict_a_file_that_holds_premises_alone(trained: Path, tmp_path: Path, format: str) -> None:
+    (tmp_path / "mine.csv").write_text("note,premise\nfirst,They pollute\nsecond,They kill\n", encoding="utf-8")
+    screen = Console(file=io.StringIO(), width=120)
+    run_module.predict(trained, file=tmp_path / "mine.csv", format=format, out=tmp_path / "out", console=screen)
+    printed, mine = screen.file.getvalue(), read_predictions(tmp_path / "out/probabilities-mine.tsv")
+    assert mine.ids == ("1", "2")
+    assert "The file has no conclusion: it is left empty." in printed
+    assert "started from random weights: these predictions show that it runs" in printed
+    written = tmp_path / f"out/values-mine.{'json' if format == 'json' else 'csv'}"
+    assert f"  {written}\n" in printed
+    assert f"{mine.probabilities[1, 19]:.6f}"[:7] in written.read_text(encoding="utf-8")
+    assert "second" in written.read_text(encoding="utf-8")
+
+
 def test_predict_a_file_of_hostile_texts(trained: Path, tmp_path: Path) -> None:
     long = "word " * 10_000
     texts = ["😀", "مرحبا \u202eabc", "\u0301", "字" * 500, "\x07\x1b[0m \x85", "zero\u200bwidth", "</s> <mask> [SEP]"]
@@ -129,8 +144,8 @@ def test_predict_a_file_of_hostile_texts(trained: Path, tmp_path: Path) -> None:
     assert predicted.ids == tuple(row[0] for row in rows)
     assert np.isfinite(predicted.probabilities).all()
     assert len(np.unique(predicted.probabilities.round(6), axis=0)) == len(rows)
-    write_table(tmp_path / "empty.tsv", ARGUMENT_HEADER, [*rows, ("A9", "\u200b", "against", "p")])
-    with pytest.raises(UserError, match=r"empty\.tsv, line 11: the conclusion of A9 holds invisible characters only"):
+    write_table(tmp_path / "empty.tsv", ARGUMENT_HEADER, [*rows, ("A9", "c", "against", "\u200b")])
+    with pytest.raises(UserError, match=r"empty\.tsv, line 11: the premise holds invisible characters only"):
         run_module.predict(trained, file=tmp_path / "empty.tsv", out=tmp_path)
 
 
@@ -172,6 +187,7 @@ def test_predict_refuses(lab: Lab, trained: Path, tmp_path: Path) -> None:
         run_module.predict(trained, split="test", overrides=("formulation.template=joined",))
     with pytest.raises(ConfigError, match="there is no split `exam`"):
         run_module.predict(trained, split="exam")
+    (tmp_path / "test.tsv").write_text("premise\np\n")
     with pytest.raises(ConfigError, match="give --out"):
         run_module.predict(trained, file=tmp_path / "test.tsv")
     with pytest.raises(ConfigError, match="eval_batch_size: 12 rows"):
