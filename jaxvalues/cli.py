@@ -16,11 +16,9 @@ from jaxvalues.errors import ConfigError, UserError
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    help="Detect human values behind arguments: fine-tune, predict, score and compare, from config files.",
 )
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="Config file (YAML).")]
@@ -56,7 +54,24 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=int(os.environ.get("COLUMNS", "120")))
 
 
-@app.command()
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"jaxvalues {version('jaxvalues')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Detect human values behind arguments: fine-tune, predict, score and compare, from config files."""
+
+
+@app.command(short_help="Fetch the data set, or check a folder, and say what is there.")
 def data(
     config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="Config whose data is meant.")] = None,
     overrides: Overrides = None,
@@ -83,7 +98,7 @@ def data(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(short_help="Train, from config to scores; resumes what was stopped.")
 def train(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train one run, from config to scores; goes on where it was if the run folder holds it.
 
@@ -100,7 +115,7 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
     run(loaded, console())
 
 
-@app.command()
+@app.command(short_help="Combine finished runs.")
 def ensemble(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs, or of ensembles.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
@@ -122,7 +137,7 @@ def ensemble(
     combine_runs(runs, out, method=method.value, dir=dir, console=console())
 
 
-@app.command()
+@app.command(short_help="Predict a split, or arguments of your own, with a finished run.")
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     overrides: Annotated[
@@ -159,7 +174,7 @@ def predict(
     run_predict(run, split=split, file=file or input, format=format.value, **where)
 
 
-@app.command()
+@app.command(short_help="Score a run file with the official score.")
 def score(
     truth: Annotated[Path, typer.Option(metavar="LABELS.tsv", help="Labels file.")],
     run: Annotated[Path, typer.Option(metavar="PREDICTIONS.tsv", help="Run file, or probabilities.")],
@@ -184,7 +199,7 @@ def score(
         screen.print(note, highlight=False)
 
 
-@app.command()
+@app.command(short_help="Say what a config trains, on what, and what it takes.")
 def show(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print the resolved config, parameter counts, and estimates of work and memory; compiles nothing.
 
@@ -199,7 +214,7 @@ def show(config: ConfigFile, overrides: Overrides = None) -> None:
     run_show(loaded, console())
 
 
-@app.command()
+@app.command(short_help="Measure speed and memory, side by side with other libraries.")
 def bench(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -242,7 +257,7 @@ def bench(
     run_bench(loaded, options, console(), json_file)
 
 
-@app.command()
+@app.command(short_help="Write a finished run for transformers or PEFT.")
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     target: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write, new or empty.")],
@@ -271,7 +286,7 @@ def export(
     export_run(run, target, overrides=tuple(overrides or ()), console=console())
 
 
-@app.command("import")
+@app.command("import", short_help="Make an exported run a run folder again.")
 def import_(
     source: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `jaxvalues export --to hf` wrote.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Run folder to make, new or empty.")],
@@ -287,7 +302,7 @@ def import_(
     import_hf(source, out, console=console())
 
 
-@app.command()
+@app.command(short_help="Print the JSON Schema of config files.")
 def schema() -> None:
     """Print the JSON Schema of config files, for completion and checks in editors.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
@@ -47,7 +48,14 @@ def test_help_names_every_command() -> None:
     ("words", "sentence"),
     [
         (["train", QUICKSTART, "trainin.epochs=1"], "unknown key `trainin`; did you mean `training`?"),
-        (["train", QUICKSTART, "optimizer.learning_rat=1"], "did you mean `learning_rate`?"),
+        (["train", QUICKSTART, "optimizer.learning_rat=1"], "did you mean `optimizer.learning_rate`?"),
+        (["train", QUICKSTART, "training.epoch=1"], "unknown key `training.epoch`; did you mean `training.epochs`?"),
+        (["train", QUICKSTART, "epoch=1"], "unknown key `epoch`; did you mean `training.epochs`?"),
+        (
+            ["train", QUICKSTART, "mesh.zzz=1"],
+            "unknown key `mesh.zzz`; known keys here: mesh.data, mesh.fsdp, mesh.tensor",
+        ),
+        (["train", QUICKSTART, "data.zzz=1"], "data.task, data.source, data.dir and 13 more"),
         (["train", QUICKSTART, "epochs"], "override `epochs` must read key=value"),
         (["train", QUICKSTART, "training.epochs=[1"], "not valid YAML"),
         (["train", QUICKSTART, "training.epochs=none"], "training.epochs"),
@@ -70,6 +78,14 @@ def test_wrong_usage(words: list[str], sentence: str, tmp_path: Path, monkeypatc
     assert sentence in err
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_version_and_completion() -> None:
+    code, out, err = command("--version")
+    assert (code, out, err) == (0, f"jaxvalues {version('jaxvalues')}\n", "")
+    code, out, _ = command("--show-completion", "bash")
+    assert code == 0
+    assert "_JAXVALUES_COMPLETE=complete_bash" in out
 
 
 @pytest.mark.parametrize(
