@@ -7,12 +7,15 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from jaxvalues.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from jaxvalues.config import Config
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -99,8 +102,15 @@ def data(
 
 
 @app.command(short_help="Train, from config to scores; resumes what was stopped.")
-def train(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Train one run, from config to scores; goes on where it was if the run folder holds it.
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all that can be checked, weights included; write nothing.")
+    ] = False,
+) -> None:
+    """Train one run, from config to scores; resumes where it was if the run folder holds it.
 
     With data.folds, or an ensemble in the config: several runs one after another, and their combination.
 
@@ -109,10 +119,25 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
     """
     from jaxvalues.config import load_config
 
-    loaded = load_config(config, overrides or ())
+    loaded, screen = load_config(config, overrides or ()), console()
+    if dry_run:
+        from jaxvalues.ensemble.training import check
+
+        check(loaded, screen)
+        return
     from jaxvalues.ensemble import train as run
 
-    run(loaded, console())
+    run(loaded, screen)
+    _say_how_to_export(loaded, screen)
+
+
+def _say_how_to_export(config: Config, screen: Console) -> None:
+    """The last line of a run that another library can read: how to write it for that library."""
+    from jaxvalues.interop.exportable import export_command
+    from jaxvalues.training.processes import is_main
+
+    if is_main() and not config.is_ensemble and (command := export_command(config.folder)):
+        screen.print(f"Export: {command}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(short_help="Combine finished runs.")
@@ -200,8 +225,13 @@ def score(
 
 
 @app.command(short_help="Say what a config trains, on what, and what it takes.")
-def show(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Print the resolved config, parameter counts, and estimates of work and memory; compiles nothing.
+def show(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    full: Annotated[bool, typer.Option("--full", help="The whole config besides, with every default.")] = False,
+) -> None:
+    """Print what a config trains, on what, and estimates of work, memory and steps; reads no weights, compiles nothing.
 
     \b
     Example: jaxvalues show configs/paper/roberta-large-multi-head.yaml model.path=roberta-large
@@ -211,7 +241,7 @@ def show(config: ConfigFile, overrides: Overrides = None) -> None:
     loaded = load_config(config, overrides or ())
     from jaxvalues.run.show import show as run_show
 
-    run_show(loaded, console())
+    run_show(loaded, console(), full)
 
 
 @app.command(short_help="Measure speed and memory, side by side with other libraries.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -107,6 +108,9 @@ class RunConsole:
         if is_random:
             self.random("scores")
         self.print(f"Run folder: {folder}")
+        if (folder / "tensorboard").is_dir():
+            extra = "" if importlib.util.find_spec("tensorboard") else " (needs pip install 'jaxvalues[tensorboard]')"
+            self.print(f"Curves: tensorboard --logdir {folder / 'tensorboard'}{extra}")
 
     def predicted(self, written: Iterable[Path], is_random: bool) -> None:
         """Where predictions of a finished run are."""
