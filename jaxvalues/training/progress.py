@@ -20,7 +20,8 @@ class ProgressLine:
 
     def __init__(self, console: Console, what: str, total: int, done: int = 0) -> None:
         self.console, self.what, self.total, self.done = console, what, total, done
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[said]}"))
+        bar = [BarColumn(bar_width=20)] * (console.width >= 80)
+        columns = (TextColumn("{task.description}"), *bar, TextColumn("{task.fields[said]}"))
         self.progress = Progress(
             *columns, _TimeLeft(), console=console, transient=True, disable=not console.is_terminal
         )
