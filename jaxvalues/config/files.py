@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from jaxvalues.config.schema import Config, EnsembleConfig
-from jaxvalues.errors import ConfigError, in_short
+from jaxvalues.errors import ConfigError, name_list
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -178,7 +178,9 @@ def _sentence(key: str, problems: list[Any]) -> str:
         *section, name = key.split(".")
         near = _nearest(section, name)
         known = [".".join((*section, one)) for one in _keys_at(section)]
-        hint = f"did you mean `{near}`?" if near else f"known keys here: {in_short(known)} (`jaxvalues schema` has all)"
+        hint = (
+            f"did you mean `{near}`?" if near else f"known keys here: {name_list(known)} (`jaxvalues schema` has all)"
+        )
         return f"unknown key `{key}`; {hint}"
     if first["type"] == "value_error":
         message = first["msg"].removeprefix("Value error, ")

@@ -20,7 +20,7 @@ from jaxvalues.ensemble.columns import (
     system_name,
 )
 from jaxvalues.ensemble.combination import check_folder, combine, write
-from jaxvalues.errors import ConfigError, in_short
+from jaxvalues.errors import ConfigError, name_list
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.formulations import load_texts
 from jaxvalues.run.base import find_base, find_tokenizer
@@ -97,7 +97,7 @@ def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Progra
         before = one.folder / "config.yaml"
         if before.exists() and (changed := differences(load_config(before), one)):
             raise ConfigError(
-                f"{one.folder} holds a run of other settings ({in_short(list(changed))}): give another "
+                f"{one.folder} holds a run of other settings ({name_list(changed)}): give another "
                 "output=FOLDER, or remove it"
             )
         if one.name not in checked:

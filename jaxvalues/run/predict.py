@@ -12,7 +12,7 @@ from jaxvalues.data.arguments import SPLITS, Split
 from jaxvalues.data.held_out import HELD_OUT, check_split
 from jaxvalues.data.loading import load_split
 from jaxvalues.data.user_file import UserFile, read_user_file
-from jaxvalues.errors import ConfigError, UserError, in_short
+from jaxvalues.errors import ConfigError, UserError, name_list
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.found import Found
 from jaxvalues.evaluation.measures import TaskScores
@@ -124,7 +124,7 @@ def reopen(run: str | Path, overrides: tuple[str, ...]) -> tuple[RunFolder, Conf
     config = folder.config(overrides)
     changed = differences(folder.config(), config).keys() - {"training.eval_batch_size"}
     if changed:
-        raise ConfigError(f"{in_short(sorted(changed))} cannot be changed for a run that is trained")
+        raise ConfigError(f"{name_list(sorted(changed))} cannot be changed for a run that is trained")
     return folder, config
 
 

@@ -16,7 +16,7 @@ import jax
 
 from jaxvalues.config import Config, load_config
 from jaxvalues.data.arguments import Split
-from jaxvalues.errors import ConfigError, in_short
+from jaxvalues.errors import ConfigError, name_list
 
 if TYPE_CHECKING:
     from jaxvalues.data.held_out import Parts
@@ -79,7 +79,7 @@ def check_same_run(folder: Path, config: Config, environment: dict[str, Any], te
             said.append("other text in template or descriptions" if name == TEMPLATE else "other synonyms")
     if said:
         raise ConfigError(
-            f"{folder} holds a run that differs ({in_short(said, '; ')}): give another output=FOLDER, or remove it"
+            f"{folder} holds a run that differs ({name_list(said, separator='; ')}): give another output=FOLDER, or remove it"
         )
 
 
