@@ -79,7 +79,8 @@ def check_same_run(folder: Path, config: Config, environment: dict[str, Any], te
             said.append("other text in template or descriptions" if name == TEMPLATE else "other synonyms")
     if said:
         raise ConfigError(
-            f"{folder} holds a run that differs ({name_list(said, separator='; ')}): give another output=FOLDER, or remove it"
+            f"{folder} holds a run that differs ({name_list(said, separator='; ')}): "
+            "give another output=FOLDER, or remove it"
         )
 
 
