@@ -21,8 +21,8 @@ class ConfigError(UserError):
     exit_code = 2
 
 
-def name_list(names: Iterable[object], most: int = 3) -> str:
+def name_list(names: Iterable[object], most: int = 3, separator: str = ", ") -> str:
     """Names for a message: at most `most` of them, then how many more there are ("a, b, c and 4 more")."""
     names = [str(name) for name in names]
     rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+    return separator.join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

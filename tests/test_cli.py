@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
@@ -47,7 +48,14 @@ def test_help_names_every_command() -> None:
     ("words", "sentence"),
     [
         (["train", QUICKSTART, "trainin.epochs=1"], "unknown key `trainin`; did you mean `training`?"),
-        (["train", QUICKSTART, "optimizer.learning_rat=1"], "did you mean `learning_rate`?"),
+        (["train", QUICKSTART, "optimizer.learning_rat=1"], "did you mean `optimizer.learning_rate`?"),
+        (["train", QUICKSTART, "training.epoch=1"], "unknown key `training.epoch`; did you mean `training.epochs`?"),
+        (["train", QUICKSTART, "epoch=1"], "unknown key `epoch`; did you mean `training.epochs`?"),
+        (
+            ["train", QUICKSTART, "mesh.zzz=1"],
+            "unknown key `mesh.zzz`; known keys here: mesh.data, mesh.fsdp, mesh.tensor",
+        ),
+        (["train", QUICKSTART, "data.zzz=1"], "data.task, data.source, data.dir and 13 more"),
         (["train", QUICKSTART, "epochs"], "override `epochs` must have the form key=value"),
         (["train", QUICKSTART, "training.epochs=[1"], "not valid YAML"),
         (["train", QUICKSTART, "training.epochs=none"], "training.epochs"),
@@ -73,6 +81,50 @@ def test_wrong_usage(words: list[str], sentence: str, tmp_path: Path, monkeypatc
     assert sentence in err
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_version() -> None:
+    assert command("--version") == (0, f"jaxvalues {version('jaxvalues')}\n", "")
+
+
+def test_completion(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "--install-completion" in command("--help")[1]
+    monkeypatch.setenv("_JAXVALUES_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "jaxvalues s")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    code, out, _ = command()
+    assert (code, out.split()) == (0, ["score", "show", "schema"])
+
+
+def test_input_is_checked_before_jax_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("text,note\na,b\n")
+    program = (
+        "import sys\nfrom jaxvalues.cli import main\n"
+        "sys.argv = ['jaxvalues', 'predict', 'no-run', '--input', sys.argv[1]]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    print(end.code, 'jax' in sys.modules)\n"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path / "mine.csv")]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "1 False\n"
+    assert "mine.csv, line 1: no column is named Premise, only text, note" in done.stderr
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_lines_fit_the_screen(width: int, monkeypatch: pytest.MonkeyPatch, perfect: Path) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    commands = (
+        ["show", QUICKSTART],
+        ["score", "--truth", TRUTH, "--run", perfect, "--threshold", "0.5"],
+        ["data", QUICKSTART],
+        *([name, "--help"] for name in ("train", "show", "predict", "bench")),
+    )
+    for words in commands:
+        code, out, _ = command(*words)
+        assert code == 0
+        lines = [
+            line for line in out.splitlines() if "Example" not in line and "jaxvalues " not in line and "/" not in line
+        ]
+        assert max(map(len, lines)) <= width, words
 
 
 @pytest.mark.parametrize(
@@ -124,8 +176,11 @@ def test_score(perfect: Path) -> None:
 def test_show_and_schema() -> None:
     code, out, _ = command("show", QUICKSTART, "optimizer.learning_rate=0.125")
     assert code == 0
+    assert "learning rate    0.125" in out
+    assert "learning_rate:" not in out
+    code, out, _ = command("show", QUICKSTART, "optimizer.learning_rate=0.125", "--full")
+    assert code == 0
     assert "learning_rate: 0.125" in out
-    assert "parameters that train" in out
     code, out, _ = command("schema")
     assert code == 0
     assert {"data", "training", "base"} <= json.loads(out)["properties"].keys()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from jaxvalues.config.schema import Config, EnsembleConfig
-from jaxvalues.errors import ConfigError
+from jaxvalues.errors import ConfigError, name_list
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -177,9 +178,11 @@ def _sentence(key: str, problems: list[Any]) -> str:
     first = problems[0]
     if first["type"] == "extra_forbidden":
         *section, name = key.split(".")
-        known = _keys_at(section)
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(known)}"
+        near = _nearest(section, name)
+        known = [".".join((*section, one)) for one in _keys_at(section)]
+        hint = (
+            f"did you mean `{near}`?" if near else f"known keys here: {name_list(known)} (`jaxvalues schema` has all)"
+        )
         return f"unknown key `{key}`; {hint}"
     if first["type"] == "value_error":
         message = first["msg"].removeprefix("Value error, ")
@@ -188,9 +191,33 @@ def _sentence(key: str, problems: list[Any]) -> str:
     return f"`{key}`: {expected.replace(' or input should be', ' or')}, not {first['input']!r}"
 
 
+def _nearest(section: list[str], name: str) -> str | None:
+    """The known key that is written most like an unknown one: in the same section, or else in any, the top first."""
+    if near := difflib.get_close_matches(name, _keys_at(section), n=1, cutoff=0.5):
+        return ".".join((*section, near[0]))
+    keys = sorted(_all_keys(Config), key=lambda key: key.count("."))
+    near = difflib.get_close_matches(name, [key.rpartition(".")[2] for key in keys], n=1, cutoff=0.8)
+    return next(key for key in keys if key.rpartition(".")[2] == near[0]) if near else None
+
+
+def _all_keys(section: type[BaseModel]) -> Iterator[str]:
+    """Every dotted key below a section."""
+    for name in section.model_fields:
+        yield name
+        inner = _section_at(section, name)
+        if inner is not None:
+            yield from (f"{name}.{key}" for key in _all_keys(inner))
+
+
 def _keys_at(location: list[str]) -> list[str]:
-    section: Any = Config
+    section: type[BaseModel] = Config
     for part in location:
-        kinds = getattr(section.model_fields[part].annotation, "__args__", (section.model_fields[part].annotation,))
-        section = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+        section = _section_at(section, part)
     return list(section.model_fields) + ["base"] * (section is Config)
+
+
+def _section_at(section: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The section under a name, also where it may be null; None where there is a value."""
+    annotation = section.model_fields[name].annotation
+    kinds = getattr(annotation, "__args__", (annotation,))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -18,11 +18,11 @@ from rich.console import Console
 
 from jaxvalues.config import Config
 from jaxvalues.data.taxonomy import CATEGORIES
-from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import CAUSAL, SEQ2SEQ
+from jaxvalues.interop.exportable import check_peft
 from jaxvalues.interop.model_card import adapter_card
 from jaxvalues.interop.new_folder import check_new, new_folder
-from jaxvalues.interop.predicting import COPIED, DROPPED, LABELS, OURS, check_task, for_predicting, pooled_layer
+from jaxvalues.interop.predicting import COPIED, DROPPED, LABELS, OURS, for_predicting
 from jaxvalues.models import (
     head_modules,
     head_settings,
@@ -40,7 +40,7 @@ from jaxvalues.run.provenance import write_json
 from jaxvalues.run.system import System
 from jaxvalues.training.sharding import single_mesh
 from jaxvalues.tuning import Params
-from jaxvalues.tuning.peft_folder import TYPES, save_adapter
+from jaxvalues.tuning.peft_folder import save_adapter
 from jaxvalues.tuning.peft_format import PeftTarget, to_peft
 
 BASE = "base"  # the folder in an export that holds a base model of random weights
@@ -65,8 +65,7 @@ def export_peft(
     check_new(target)
     folder, config = reopen(run, overrides)
     hf_config = {key: value for key, value in folder.hf_config().items() if key not in DROPPED}
-    check_task(folder.task, "peft")
-    _check_is_adapter(config, hf_config)
+    check_peft(config, hf_config)
     system, weights = restore(folder, config, single_mesh())
 
     # The adapter: vectors as they enter, matrices as they trained, a head as transformers' modules.
@@ -114,27 +113,6 @@ def export_peft(
     else:
         run_console.print(f"the adapter belongs to the base model {base}, which is not copied")
     run_console.print(f"wrote {target}, an adapter for PEFT; its README.md shows how to use it")
-
-
-def _check_is_adapter(config: Config, hf_config: dict[str, Any]) -> None:
-    """Raise ConfigError for a run that is no adapter of one of transformers' models, whatever its weights are."""
-    method = config.tuning.method
-    if method not in TYPES:
-        hint = "" if config.formulation.asks_questions else "; --to hf writes whole classifiers"
-        raise ConfigError(f"tuning.method {method} has no form in PEFT, only {', '.join(TYPES)}{hint}")
-    if config.formulation.verbalizer.soft:
-        raise ConfigError(
-            "formulation.verbalizer.soft learned vectors in the place of answer words, for which a PEFT adapter has no "
-            "place: only a run with soft=false can be exported to peft"
-        )
-    if config.formulation.kind == "classify":
-        layer, num_layers = pooled_layer(config, hf_config, "peft")
-        if layer < num_layers:
-            raise ConfigError(
-                f"formulation.pooling.layers is {list(config.formulation.pooling.layers)}, but transformers' "
-                f"classifiers see the last of {num_layers} layers, and an adapter leaves none of its base model out: "
-                "--to hf does, where tuning.method trained weights"
-            )
 
 
 def _task(config: Config, model_type: str) -> _Task:

@@ -154,6 +154,15 @@ def fetch(path_or_name: str | Path, revision: str | None = None) -> Path:
 
     Only the config, safetensors and tokenizer files are downloaded.
     """
+    return _fetch(path_or_name, revision, _DOWNLOADED)
+
+
+def fetch_config(path_or_name: str | Path, revision: str | None = None) -> dict[str, Any]:
+    """The contents of a checkpoint's config.json; of a name on the hub nothing else is downloaded."""
+    return read_config(_fetch(path_or_name, revision, ["config.json"]))
+
+
+def _fetch(path_or_name: str | Path, revision: str | None, files: list[str]) -> Path:
     folder = Path(path_or_name).expanduser()
     if folder.is_dir():
         return folder
@@ -166,7 +175,7 @@ def fetch(path_or_name: str | Path, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_DOWNLOADED))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
     except Exception as error:  # the hub's HTTP client, and so its exceptions, differ between versions
         raise UserError(
             f"'{name}' is no folder here and could not be fetched from the Hugging Face hub "

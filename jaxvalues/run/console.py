@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib.util
+import os
+import textwrap
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import jax
@@ -28,7 +31,9 @@ class RunConsole:
         self.console, self.brief = console, brief
 
     def print(self, text: str) -> None:
-        """One line, as it is."""
+        """A sentence or a few. On a terminal lines break between words, and a long path stays whole."""
+        if self.console.is_terminal or "COLUMNS" in os.environ:
+            text = "\n".join(_broken(line, self.console.width) for line in text.split("\n"))
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def process(self, cache: Path | None) -> None:
@@ -101,8 +106,29 @@ class RunConsole:
         if scored := {split: one for split, one in reported.items() if one is not None}:
             render_scores(scored, self.console)
         if is_random:
-            self.print("The model started from random weights: these scores show that it runs, not what it can do.")
+            self.random("scores")
         self.print(f"Run folder: {folder}")
+        if (folder / "tensorboard").is_dir():
+            extra = "" if importlib.util.find_spec("tensorboard") else " (needs pip install 'jaxvalues[tensorboard]')"
+            self.print(f"Curves: tensorboard --logdir {folder / 'tensorboard'}{extra}")
+
+    def predicted(self, written: Iterable[Path], is_random: bool) -> None:
+        """Where predictions of a finished run are."""
+        if is_random:
+            self.random("predictions")
+        self.print("Wrote:")
+        for path in written:
+            self.print(f"  {path}")
+
+    def random(self, what: str) -> None:
+        """The warning about a model that nothing was known to before it trained."""
+        self.print(f"The model started from random weights: these {what} show that it runs, not what it can do.")
+
+
+def _broken(line: str, width: int) -> str:
+    """A line broken between words, continued with a deeper indentation."""
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _questions(tokens: Tokens) -> str:

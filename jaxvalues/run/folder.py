@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from jaxvalues.tuning import Params
 
 
+NEW, UNFINISHED, FINISHED = "a new run", "an unfinished run, which is resumed", "a finished run, which is kept"
+
+
 class RunRecord(NamedTuple):
     """What a run folder keeps besides the config.
 
@@ -68,13 +71,21 @@ class RunFolder:
     def open(cls, config: Config, record: RunRecord) -> RunFolder:
         """Make the folder of a config. Raises ConfigError if there is one that belongs to another run."""
         folder = cls(config.folder, TASKS[config.data.task])
-        if folder.is_ensemble:
-            raise ConfigError(f"{folder.path} holds an ensemble: give another output=FOLDER, or remove it")
-        if (folder.path / "config.yaml").exists():
-            check_same_run(folder.path, config, record.environment, record.texts)
-        elif is_main():
+        if folder.check(config, record.environment, record.texts) == NEW and is_main():
             folder.create(config, record)
         return folder
+
+    def check(self, config: Config, environment: dict[str, Any], texts: dict[str, str]) -> str:
+        """NEW, FINISHED or UNFINISHED: whether the folder holds the run of a config, and how far it is.
+
+        Raises ConfigError where it holds another one, or an ensemble.
+        """
+        if self.is_ensemble:
+            raise ConfigError(f"{self.path} holds an ensemble: give another output=FOLDER, or remove it")
+        if not (self.path / "config.yaml").exists():
+            return NEW
+        check_same_run(self.path, config, environment, texts)
+        return FINISHED if self.is_finished else UNFINISHED
 
     def create(self, config: Config, record: RunRecord) -> None:
         """Make the folder and write the config and the record."""

@@ -190,10 +190,10 @@ MODEL = "model: {path: x}\n"
 STANCE = "data.task=stance"
 ANSWER, LSTM = "formulation.kind=answer", "tuning.reparameterization=lstm"
 WRONG = {
-    "misspelt key": (MODEL + "optimizer: {epz: 1}", [], "unknown key `optimizer.epz`; did you mean `eps`?"),
+    "misspelt key": (MODEL + "optimizer: {epz: 1}", [], "unknown key `optimizer.epz`; did you mean `optimizer.eps`?"),
     "misspelt section": (MODEL + "optimiser: {}", [], "`optimiser`; did you mean `optimizer`?"),
-    "misspelt deep key": (MODEL, ["model.train_tokenizer.vocabsize=9"], "vocabsize`; did you mean `vocab_size`?"),
-    "key like nothing": (MODEL, ["mesh.zzz=1"], "known keys here: data, fsdp, tensor"),
+    "misspelt deep key": (MODEL, ["model.train_tokenizer.vocabsize=9"], "mean `model.train_tokenizer.vocab_size`?"),
+    "key like nothing": (MODEL, ["mesh.zzz=1"], "known keys here: mesh.data, mesh.fsdp, mesh.tensor"),
     "key twice": ("model:\n  path: x\n  path: y\n", [], "key `path` is repeated in line 3"),
     "section twice": (MODEL + MODEL, [], "key `model` is repeated in line 2"),
     "empty section": (MODEL + "data:\n", [], "`data`: input should be a valid dictionary"),
