@@ -20,8 +20,8 @@ from jaxvalues.run.base import Base, fit_to_tokenizer
 from jaxvalues.run.state import initial_state, initial_weights
 from jaxvalues.run.system import System
 from jaxvalues.templates.template import load_template
-from jaxvalues.training.losses import make_loss_hyper
-from jaxvalues.training.optimizer import Hyper, make_hyper
+from jaxvalues.training.losses import make_loss_hyperparameters
+from jaxvalues.training.optimizer import Hyperparameters, make_hyperparameters
 from jaxvalues.training.sharding import AXES, place_batch, tree_shardings
 from jaxvalues.training.step import TrainState
 
@@ -154,13 +154,13 @@ class Run:
         self.batches = TrainingBatches(
             self.tokens, config.lengths, config.training.batch_size, config.seed, self.system.pad_id
         )
-        self.hyper = self.make_hyper(config)
+        self.hyper = self.make_hyperparameters(config)
         self.restart()
 
-    def make_hyper(self, config: Config) -> Hyper:
+    def make_hyperparameters(self, config: Config) -> Hyperparameters:
         """The traced numbers of a config, over 100 steps."""
-        loss = make_loss_hyper(config.loss, split().labels)
-        return make_hyper(config.optimizer, 100, config.seed, loss=loss)
+        loss = make_loss_hyperparameters(config.loss, split().labels)
+        return make_hyperparameters(config.optimizer, 100, config.seed, loss=loss)
 
     def restart(self) -> None:
         """Go back to the state before the first step."""
@@ -176,7 +176,7 @@ class Run:
             )
         self.state: TrainState = initial_state(self.system, trainable)
 
-    def step(self, batch: dict[str, np.ndarray], hyper: Hyper | None = None) -> dict[str, float]:
+    def step(self, batch: dict[str, np.ndarray], hyper: Hyperparameters | None = None) -> dict[str, float]:
         """Train on one batch; the step's metrics."""
         placed = place_batch(batch, self.system.mesh)
         step, hyper = self.system.train_step, hyper or self.hyper

@@ -22,9 +22,9 @@ from jaxvalues.run.network import count
 from jaxvalues.run.state import initial_state, initial_weights
 from jaxvalues.run.system import System
 from jaxvalues.training.compilation import enable_cache
-from jaxvalues.training.losses import make_loss_hyper
+from jaxvalues.training.losses import make_loss_hyperparameters
 from jaxvalues.training.memory import keep_freed_memory
-from jaxvalues.training.optimizer import make_hyper
+from jaxvalues.training.optimizer import make_hyperparameters
 from jaxvalues.training.sharding import make_mesh, place_batch
 
 
@@ -48,8 +48,8 @@ class Jaxvalues:
         if self.work == "train":
             self.state = initial_state(self.system, self.trainable)
             del self.trainable  # the state owns it now and gives it away at every step
-            loss = make_loss_hyper(config.loss, np.eye(len(CATEGORIES)))  # its numbers change no time
-            self.hyper = make_hyper(config.optimizer, TOTAL_STEPS, config.seed, loss=loss)
+            loss = make_loss_hyperparameters(config.loss, np.eye(len(CATEGORIES)))  # its numbers change no time
+            self.hyper = make_hyperparameters(config.optimizer, TOTAL_STEPS, config.seed, loss=loss)
         # Inference takes a large batch in pieces of eval_batch_size, as training takes it in micro-batches.
         rows, training = len(self.batch["input_ids"]), config.training
         self.size = rows // training.accumulation if self.work == "train" else min(rows, training.eval_batch_size)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from jaxvalues.training.memory import give_back_freed_memory
+from jaxvalues.training.memory import release_freed_memory
 
 TOTAL_STEPS = 1000  # of the learning-rate schedule
 GATHER = "jaxvalues-gather"  # the contender that is jaxvalues with gathers in its relative attention
@@ -65,7 +65,7 @@ def peak_process_bytes() -> int:
 def forget_peak() -> None:
     """From now on `peak_process_bytes` speaks of what follows, where the system can do that: what building a contender
     took says nothing of its steps."""
-    give_back_freed_memory()
+    release_freed_memory()
     counter = Path("/proc/self/clear_refs")
     if counter.exists():
         counter.write_text("5")  # resets VmHWM (proc(5))

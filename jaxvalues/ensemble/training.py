@@ -31,7 +31,7 @@ from jaxvalues.run.resolve import resolve
 from jaxvalues.run.system import build_system
 from jaxvalues.run.train import train as train_run
 from jaxvalues.training.compilation import Programs
-from jaxvalues.training.processes import meet
+from jaxvalues.training.processes import barrier
 from jaxvalues.training.sharding import make_mesh
 
 
@@ -55,7 +55,7 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
         train_run(one, programs=programs, run_console=brief)
         gc.collect()  # whatever still holds on to its arrays must not outlive it
     run_console.print(f"\ncompiled {len(programs)} programs for {len(runs)} runs")
-    meet("the runs of an ensemble are written")
+    barrier("the runs of an ensemble are written")
     method = (config.ensemble or EnsembleConfig()).method
     combination = combine(read_columns([one.folder for one in runs]), method)
     return write(combination, config.folder, run_console, config.decision, resolve(config))
