@@ -1,4 +1,4 @@
-"""Training what a config asks for: one run, or several one after another and their combination."""
+"""Training of one run, or of several runs one after another and their combination."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from jaxvalues.training.sharding import make_mesh
 def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
     """Train what a config asks for: one run, or several one after another and their combination.
 
-    Each run has a folder of its own in `config.folder` and goes on by itself as any run does: a finished one is not
-    trained again, so the same command goes on where it was stopped, and one with more seeds or members adds what is
-    new. The combination takes seconds and is made anew each time. Returns {split: Scores} of the run, or of the
-    ensemble. Raises UserError (ConfigError for what the config says), wherever possible before anything is trained.
+    Each run has its own folder in `config.folder`. The same command resumes an unfinished run, skips finished
+    ones, and with more seeds or members trains only the new runs. The combination takes seconds and is computed each time.
+    Returns {split: Scores} of the run or the ensemble. Raises UserError, or ConfigError for errors in the config, before
+    training if possible.
     """
     if not config.is_ensemble:
         return train_run(config, console)
@@ -53,7 +53,7 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
     for number, one in enumerate(runs, start=1):
         run_console.print(f"\nrun {number} of {len(runs)}: {one.folder.name}")
         train_run(one, programs=programs, run_console=brief)
-        gc.collect()  # whatever still holds on to its arrays must not outlive it
+        gc.collect()  # frees the arrays of the run before the next one starts
     run_console.print(f"\ncompiled {len(programs)} programs for {len(runs)} runs")
     barrier("the runs of an ensemble are written")
     method = (config.ensemble or EnsembleConfig()).method
@@ -62,9 +62,9 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
 
 
 def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Programs) -> None:
-    """Find whatever is wrong with any of the runs, and with their combination, before the first one is trained.
+    """Check all runs and their combination before the first run is trained. Raises UserError or ConfigError.
 
-    Loads data and tokenizers, reads the configs of the models, builds every member's network, and computes nothing.
+    Loads data and tokenizers, reads model configs and builds the network of every member, but computes nothing.
     """
     load = functools.cache(load_parts)
     systems: dict[str, list[tuple[str, Config]]] = {}
@@ -77,8 +77,8 @@ def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Progra
         before = one.folder / "config.yaml"
         if before.exists() and (changed := differences(load_config(before), one)):
             raise ConfigError(
-                f"{one.folder} holds a run of other settings ({', '.join(changed)}): give another output=FOLDER, or "
-                "remove it"
+                f"{one.folder} holds a run with other settings ({_first_three(list(changed))}): give another "
+                "output=FOLDER, or remove it"
             )
         if one.name not in checked:
             checked.add(one.name)
@@ -91,3 +91,8 @@ def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Progra
         check_different_folds(system)
     check_same_data((one.name, load(one.data)) for one in runs)
     shared_arguments(held_out)
+
+
+def _first_three(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
