@@ -93,7 +93,7 @@ def combine(columns: list[Column], method: Method) -> Combination:
 
     Thresholds are tuned on the arguments that every system held out (see `shared_arguments`). There, a system with
     folds predicts with a single run. On a reported split it predicts with the mean of its runs, which is less extreme,
-    so thresholds fit less well there, the more so with few systems. The thresholds of a stack are tuned on probabilities
+    so thresholds fit less well there, most with few systems. The thresholds of a stack are tuned on probabilities
     that are cross-fitted by conclusion, so that weights and thresholds are not fitted on the same predictions. Raises
     ConfigError if no argument is held out by every system.
     """

@@ -39,9 +39,9 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
     """Train what a config asks for: one run, or several one after another and their combination.
 
     Each run has its own folder in `config.folder`. The same command resumes an unfinished run, skips finished
-    ones, and with more seeds or members trains only the new runs. The combination takes seconds and is computed each time.
-    Returns {split: Scores} of the run or the ensemble. Raises UserError, or ConfigError for errors in the config, before
-    training if possible.
+    ones, and with more seeds or members trains only the new runs. The combination is computed each time, in seconds.
+    Returns {split: Scores} of the run or the ensemble. Raises UserError, or ConfigError for errors in the config,
+    before training if possible.
     """
     if not config.is_ensemble:
         return train_run(config, console)
