@@ -20,7 +20,7 @@ from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.evaluation.thresholds import decide
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.prediction import Predicted
-from jaxvalues.training.losses import LossHyper, row_losses
+from jaxvalues.training.losses import LossHyperparameters, row_losses
 
 
 class Outcome(NamedTuple):
@@ -67,7 +67,9 @@ def apply_decision(
     return {one.split.name: folder.write_predictions(one.split, one.probabilities, decision) for one in predicted}
 
 
-def held_out_metrics(config: Config, held_out: Split, logits: np.ndarray, hyper: LossHyper) -> dict[str, float]:
+def held_out_metrics(
+    config: Config, held_out: Split, logits: np.ndarray, hyper: LossHyperparameters
+) -> dict[str, float]:
     """What is followed while training: loss and main scores on the held-out part, decided as the config says.
 
     A loss that is not finite comes alone: then there is nothing to decide.

@@ -218,7 +218,9 @@ def elsewhere(tmp_path: Path) -> Path:
 
 
 def test_the_data_can_lie_elsewhere(two: list[list[Path]], elsewhere: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a-seed0-fold0 was made with other data than .*: its part test differs; give"):
+    with pytest.raises(
+        UserError, match=r"a-seed0-fold0 was trained with other data than .*: the part test differs; give"
+    ):
         quietly(two[0], tmp_path / "out", dir=elsewhere)
     with sample_folder() as sample:
         quietly(two[0], tmp_path / "out", dir=sample)
@@ -266,11 +268,11 @@ def wrong(place: Path, two: list[list[Path]]) -> dict[str, tuple[list[object], i
         "other splits": ([a0, reports, "--out", out], 2, "reports validation, test, but"),
         "nothing shared": ([reports, on_validation, "--out", out], 2, "no argument is held out by all of c-seed0, d-s"),
         "folds that do not meet": ([a0, two[1][1], "--out", out], 2, "no argument is held out by all of a-seed0, b-s"),
-        "rows missing": ([short, a1, "--out", out], 1, "probabilities-test.tsv is not about the arguments of the"),
+        "rows missing": ([short, a1, "--out", out], 1, "probabilities-test.tsv does not have the arguments of the"),
         "rows of another fold": ([strange, b0, "--out", out], 1, "which it does not hold out"),
         "out is a run": ([a0, a1, "--out", b0], 2, "b-seed0-fold0 holds a single run: give the ensemble another"),
         "out is an input": ([a0, place / "broken", "--out", place / "broken"], 2, "broken is given twice"),
-        "out is a file": ([a0, a1, "--out", a0 / "config.yaml"], 1, "cannot be made"),
+        "out is a file": ([a0, a1, "--out", a0 / "config.yaml"], 1, "cannot be created"),
         "data elsewhere": ([a0, a1, "--out", out, "--dir", place / "none"], 1, "none: no such folder"),
     }
 
@@ -291,7 +293,7 @@ def test_a_stack_needs_conclusions_to_cross_fit_on(tmp_path: Path) -> None:
     few = [finish(tmp_path / name, config_of(name, held_out=0.05)) for name in "ab"]
     conclusions = {a.conclusion for a in load_parts(config_of(held_out=0.05).data).held_out.arguments}
     assert len(conclusions) < 5
-    with pytest.raises(ConfigError, match=f"at least 5 conclusions, and here are {len(conclusions)}: use the method"):
+    with pytest.raises(ConfigError, match=f"at least 5 conclusions, but there are {len(conclusions)}: use the method"):
         quietly(few, tmp_path / "out", method="stack")
     quietly(few, tmp_path / "out")
 

@@ -52,7 +52,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 class Watched(NamedTuple):
-    """Four runs trained in one command that was stopped in the last of them, and then gone on with."""
+    """Four runs trained in one command that was stopped in the last of them, then resumed."""
 
     stopped: tuple[int, str, str]
     finished: tuple[int, str, str]
@@ -101,7 +101,7 @@ def on_devices() -> int:
 def test_it_stops_as_a_whole_and_goes_on_where_it_was(watched: Watched, lab: Lab) -> None:
     code, out, err = watched.stopped
     assert code == 1
-    assert "jaxvalues: stopped at step 2 of 4, state saved; the same command goes on from there" in err
+    assert "jaxvalues: stopped at step 2 of 4, state saved; run the same command to resume" in err
     assert [line for line in out.splitlines() if line.startswith("run ")] == [
         f"run {number} of 4: {name}" for number, name in enumerate(RUNS, start=1)
     ]
@@ -168,7 +168,7 @@ def test_another_method_combines_anew_and_trains_nothing(watched: Watched, lab: 
     for overrides in (("data.held_out=0.1",), (*ENSEMBLE, "optimizer.b1=0.8")):
         code, out, err = lab.train("stack", *overrides)
         assert code == 2
-        assert "holds an ensemble: give another output" in err or "small-seed0-fold0 holds a run of other set" in err
+        assert "holds an ensemble: give another output" in err or "small-seed0-fold0 holds a run with other set" in err
         assert "training and" not in out
     assert (lab.folder / "stack/scores.json").read_bytes() == before
 

@@ -158,7 +158,7 @@ def rewrite(folder: Path, change: Any) -> None:
     (folder / "config.json").write_text(json.dumps(content))
 
 
-NOT_OURS = "does not hold under `jaxvalues` what `jaxvalues export` writes there"
+NOT_OURS = "has no valid `jaxvalues` entry (template, thresholds, config), so this is not a folder of"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_missing_files(exported: Path, tmp_path: Path) -> None:
     for name, sentence in {
         "tokenizer.json": "no tokenizer could be loaded",
         "model.safetensors": "holds neither model.safetensors nor",
-        "scores.json": "hf holds no scores.json, which `jaxvalues export` writes with every run",
+        "scores.json": "hf holds no scores.json, which `jaxvalues export` writes for every run",
         "environment.json": "hf holds no environment.json, which `jaxvalues export` writes",
         "config.json": "hf holds no config.json",
     }.items():

@@ -174,8 +174,8 @@ def test_what_transformers_cannot_express_is_refused(pooling: dict[str, Any], ca
     run = finish(tmp_path / "run", config("bert", {"formulation": {"pooling": pooling}}))
     code, _, err = command("export", run.path, "--to", "hf", tmp_path / "new/hf")
     assert code == 2
-    assert err.startswith(f"jaxvalues: formulation.pooling.{cause}, but transformers' classifiers see the first token")
-    assert "formulation.pooling.over=cls and one of the layers can be exported to hf" in err
+    assert err.startswith(f"jaxvalues: formulation.pooling.{cause}, but transformers' classifiers read the first token")
+    assert "formulation.pooling.over=cls and a single layer can be exported to hf" in err
     assert err.count("\n") == 1
     assert not (tmp_path / "new").exists()
 
@@ -221,11 +221,11 @@ def test_wrong_usage(tmp_path: Path) -> None:
     run = finish(tmp_path / "run", config("bert"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full/precious").write_text("mine")
-    with pytest.raises(ConfigError, match="full is not empty: give another"):
+    with pytest.raises(ConfigError, match="full is not empty: give another folder"):
         export_hf(run.path, tmp_path / "full")
     with pytest.raises(ConfigError, match="precious is a file: give a folder"):
         export_hf(run.path, tmp_path / "full/precious")
-    with pytest.raises(UserError, match=r"the folder .*precious/hf cannot be made"):
+    with pytest.raises(UserError, match=r"the folder .*precious/hf cannot be created"):
         export_hf(run.path, tmp_path / "full/precious/hf")
     with pytest.raises(ConfigError, match=r"formulation\.heads cannot be changed for a run that is trained"):
         export_hf(run.path, tmp_path / "hf", overrides=("formulation.heads=multiple",))

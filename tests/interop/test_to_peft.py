@@ -133,7 +133,7 @@ def test_a_run_that_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     jaxvalues.train(parse_config(settings | {"output": str(tmp_path / "run")}), Console(quiet=True))
     code, out, err = command("export", tmp_path / "run", "--to", "peft", tmp_path / "adapter")
     assert (code, err) == (0, "")
-    assert "random weights that are nowhere else" in out
+    assert "random weights, which are saved in" in out
     assert (tmp_path / "adapter/adapter_model.safetensors").stat().st_size < 2000
     assert {"base", "tokenizer.json", "scores.json", "environment.json"} <= {
         f.name for f in (tmp_path / "adapter").iterdir()
@@ -160,7 +160,7 @@ def test_a_pretrained_base_model_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "adapter/base").exists()
     adapter = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == "my-gpt2"
-    assert 'base = "my-gpt2"  # where that folder is' in (tmp_path / "adapter/README.md").read_text()
+    assert 'base = "my-gpt2"  # the path of its folder' in (tmp_path / "adapter/README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -169,8 +169,11 @@ def test_a_pretrained_base_model_is_named(tmp_path: Path) -> None:
         (("t5", "prompt", "answer", {"sides": ["encoder", "decoder"]}), r"tuning.sides=\[encoder\]"),
         (("t5", "prefix", "answer", {"sides": ["encoder"]}), r"tuning.sides=\[decoder\]"),
         (("roberta", "prefix", "masked_choice", {}), "tuning.method prefix on a roberta model is not what PEFT does"),
-        (("gpt2", "bitfit", "answer", {}), "tuning.method bitfit has no form in PEFT, only prompt, p_tuning, prefix"),
-        (("bert", "full", "classify", {}), "tuning.method full has no form in PEFT, .*; --to hf writes whole class"),
+        (
+            ("gpt2", "bitfit", "answer", {}),
+            "tuning.method bitfit is not in PEFT; expected one of prompt, p_tuning, prefix",
+        ),
+        (("bert", "full", "classify", {}), "tuning.method full is not in PEFT; .*; --to hf writes whole class"),
     ],
 )
 def test_what_peft_has_not_is_refused(settings: tuple[str, str, str, dict], message: str, tmp_path: Path) -> None:
@@ -185,7 +188,7 @@ def test_a_soft_verbalizer_is_refused(tmp_path: Path) -> None:
     settings = question_config("gpt2", "lora").model_dump()
     settings["formulation"]["verbalizer"] |= {"yes": ["good"], "soft": True}
     run = finish(tmp_path / "run", parse_config(settings))
-    with pytest.raises(ConfigError, match=r"formulation.verbalizer.soft learned vectors in the place of answer words"):
+    with pytest.raises(ConfigError, match=r"formulation.verbalizer.soft trains vectors instead of answer words"):
         export_peft(run.path, tmp_path / "adapter")
 
 

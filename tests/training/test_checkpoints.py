@@ -147,7 +147,7 @@ def test_a_stack_of_which_only_a_part_is_asked_for_is_one_sentence(tmp_path: Pat
 
 def test_a_folder_without_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     small = system(False, MeshConfig(), LAST)
-    with pytest.raises(UserError, match="there is no complete checkpoint here"):
+    with pytest.raises(UserError, match="holds no complete checkpoint"):
         Checkpoints(tmp_path).restore(small.abstract_state(), small.segments, small.mesh)
 
 

@@ -21,7 +21,7 @@ from jaxvalues.data.batches import Tokens, TrainingBatches
 from jaxvalues.errors import UserError
 from jaxvalues.training import loop as loop_module
 from jaxvalues.training.checkpoints import Checkpoints
-from jaxvalues.training.loop import Loop, Memory, Series, Stage, Stopped
+from jaxvalues.training.loop import Loop, LoopState, Series, Stage, Stopped
 from jaxvalues.training.preemption import StopRequest
 from jaxvalues.training.sharding import make_mesh
 from jaxvalues.training.step import TrainState
@@ -78,7 +78,7 @@ class Rig:
         norms: dict[int, float] | None = None,
         held_out_losses: dict[int, float] | None = None,
         during: Callable[[int, StopRequest], bool] = lambda step, stop: False,
-    ) -> Memory:
+    ) -> LoopState:
         """`scores` are held-out F1 by step; `during` looks on at evaluations and says whether they are cut short."""
 
         def evaluate(trainable: Any, stop: StopRequest) -> dict[str, float] | None:
@@ -89,10 +89,10 @@ class Rig:
             return {"loss": loss, "official_f1": (scores or {}).get(step, 0.0)}
 
         series = Series(Checkpoints(self.folder / "resume"), Checkpoints(self.folder / "chosen"))
-        state, memory = TrainState(jnp.int32(0), {"w": jnp.zeros(())}, {"m": jnp.zeros(())}), Memory()
+        state, memory = TrainState(jnp.int32(0), {"w": jnp.zeros(())}, {"m": jnp.zeros(())}), LoopState()
         if series.resume.latest() is not None:
             state, remembered = series.resume.restore(state, (), self.mesh)
-            memory = Memory(**remembered)
+            memory = LoopState(**remembered)
         self.step = Step(losses or {}, norms or {})
         loop = Loop(
             config=self.config, batches=self.batches, stages=self.stages(self.step), restart=self.restart,
@@ -189,7 +189,7 @@ def test_a_stopped_run_goes_on_and_remembers_the_best(at: int, tmp_path: Path, m
     scores = {2: 0.9, 4: 0.5, 8: 0.7}
     with monkeypatch.context() as patch:
         patch.setattr(loop_module.Meter, "add", add)
-        with pytest.raises(Stopped, match=f"stopped at step {at} of 8, state saved; the same command goes on"):
+        with pytest.raises(Stopped, match=f"stopped at step {at} of 8, state saved; run the same command to resume"):
             rig.go(scores)
     assert rig.saved("resume") == (at, float(at))
     assert rig.go(scores).best_step == 2

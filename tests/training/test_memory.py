@@ -27,7 +27,7 @@ print(faults() - before)
 
 SHRINKS = """
 import numpy as np
-from jaxvalues.training.memory import give_back_freed_memory, keep_freed_memory
+from jaxvalues.training.memory import release_freed_memory, keep_freed_memory
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -35,7 +35,7 @@ def resident():
 keep_freed_memory()
 np.ones(2**25)  # 256 MiB, mapped, written and freed
 before = resident()
-assert give_back_freed_memory()
+assert release_freed_memory()
 print(before - resident())
 """
 
