@@ -81,10 +81,10 @@ def training_texts(
 
 def check_kind(kind: str, model_type: str) -> None:
     """Raise ConfigError for a kind that an architecture cannot answer."""
-    speaks = model_type in CAUSAL + SEQ2SEQ
-    if kind == "masked_choice" and speaks:
+    is_generative = model_type in CAUSAL + SEQ2SEQ
+    if kind == "masked_choice" and is_generative:
         raise ConfigError(f"formulation.kind masked_choice fills a mask, and a {model_type} model has none: use answer")
-    if kind in ("answer", "open_answer") and not speaks:
+    if kind in ("answer", "open_answer") and not is_generative:
         raise ConfigError(
             f"formulation.kind {kind} needs a model that continues a text ({', '.join(CAUSAL + SEQ2SEQ)}), and a "
             f"{model_type} model does not: use masked_choice"

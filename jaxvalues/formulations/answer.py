@@ -15,7 +15,7 @@ from flax import linen as nn
 from jaxvalues.config import FormulationConfig
 from jaxvalues.formulations.lm_scoring import answer_log_probs, word_logits
 from jaxvalues.formulations.question_rows import QuestionFormulation, QuestionRows
-from jaxvalues.formulations.rows import Tokenizer
+from jaxvalues.formulations.rows import SafeTokenizer
 from jaxvalues.formulations.verbalizer import Verbalizer
 from jaxvalues.models import Outputs
 from jaxvalues.templates.questions import QuestionTemplate
@@ -41,7 +41,7 @@ class Answer(QuestionFormulation):
         *,
         is_causal: bool,
     ) -> Answer:
-        verbalizer = Verbalizer.make(config.verbalizer, Tokenizer(tokenizer))
+        verbalizer = Verbalizer.make(config.verbalizer, SafeTokenizer(tokenizer))
         tokens = verbalizer.tokens
         rows = QuestionRows.for_language_model(tokenizer, template, max_length, is_causal=is_causal, tokens=tokens)
         return cls(rows, verbalizer)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxvalues.data.arguments import STANCES, Argument
 from jaxvalues.data.batches import Tokens
 from jaxvalues.errors import ConfigError
-from jaxvalues.formulations.rows import Row, Tokenizer, arrays, check_readable, fitting_rows
+from jaxvalues.formulations.rows import Row, SafeTokenizer, as_arrays, check_readable, fitting_rows
 from jaxvalues.models import Classifier, Outputs
 from jaxvalues.templates.template import Template
 from jaxvalues.tuning import Bound
@@ -63,7 +63,7 @@ class Classify:
         for i in long:
             if len(rows[i]) > self.max_length:
                 rows[i] = [*rows[i][: self.max_length - len(end)], *end]
-        return Tokens(arrays(rows), labels, len(long))
+        return Tokens(as_arrays(rows), labels, len(long))
 
     def forward(
         self, module: Classifier, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None = None
@@ -89,8 +89,8 @@ class Classify:
         return None not in (self.tokenizer.cls_token_id, self.tokenizer.sep_token_id)
 
     @cached_property
-    def _tokenize(self) -> Tokenizer:
-        return Tokenizer(self.tokenizer)
+    def _tokenize(self) -> SafeTokenizer:
+        return SafeTokenizer(self.tokenizer)
 
     def _rows(self, arguments: Sequence[Argument]) -> list[Row]:
         """Token ids of whole arguments, however long."""

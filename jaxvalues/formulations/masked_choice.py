@@ -16,7 +16,7 @@ import numpy as np
 from jaxvalues.config import FormulationConfig
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations.question_rows import QuestionFormulation, QuestionRows
-from jaxvalues.formulations.rows import Tokenizer
+from jaxvalues.formulations.rows import SafeTokenizer
 from jaxvalues.formulations.verbalizer import Verbalizer, token_log_probs
 from jaxvalues.models import MaskedLM, Outputs
 from jaxvalues.templates.questions import QuestionTemplate
@@ -44,7 +44,7 @@ class MaskedChoice(QuestionFormulation):
             )
         if not template.has_mask:
             raise ConfigError(f"formulation.template {template.name}: masked_choice needs the slot {{mask}}")
-        verbalizer = Verbalizer.make(config.verbalizer, Tokenizer(tokenizer))
+        verbalizer = Verbalizer.make(config.verbalizer, SafeTokenizer(tokenizer))
         lengths = (verbalizer.ids >= 0).sum(axis=1)
         if lengths.min() < lengths.max():
             said = ", ".join(

@@ -20,8 +20,8 @@ from jaxvalues.config import FormulationConfig
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.formulations.lm_scoring import answer_log_probs
 from jaxvalues.formulations.question_rows import QuestionFormulation, QuestionRows
-from jaxvalues.formulations.rows import Tokenizer, padded
-from jaxvalues.formulations.verbalizer import any_log_prob, without_longer, word_ids
+from jaxvalues.formulations.rows import SafeTokenizer, pad_rows
+from jaxvalues.formulations.verbalizer import any_log_prob, drop_extensions, word_ids
 from jaxvalues.models import Outputs
 from jaxvalues.templates.questions import QuestionTemplate
 from jaxvalues.templates.synonyms import SynonymMatcher, load_synonyms
@@ -30,7 +30,7 @@ from jaxvalues.tuning import Bound
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-CERTAIN = 20.0
+FOUND_LOGIT = 20.0
 """The logit of a category whose words were found in a generated answer; its negative where they were not."""
 
 
@@ -54,11 +54,11 @@ class OpenAnswer(QuestionFormulation):
 
         An answer is generated behind a row, so with `scoring: generation` a row asks one question.
         """
-        synonyms, tokenize = load_synonyms(config.synonyms), Tokenizer(tokenizer)
-        words = [without_longer([word_ids(tokenize, word) for word in synonyms[name]]) for name in CATEGORIES]
+        synonyms, tokenize = load_synonyms(config.synonyms), SafeTokenizer(tokenizer)
+        words = [drop_extensions([word_ids(tokenize, word) for word in synonyms[name]]) for name in CATEGORIES]
         answers = np.full((len(words), max(map(len, words)), max(len(w) for one in words for w in one)), -1, np.int32)
         for table, one in zip(answers, words, strict=True):
-            ids = padded(one)
+            ids = pad_rows(one)
             table[: ids.shape[0], : ids.shape[1]] = ids
         question_rows = QuestionRows.for_language_model(
             tokenizer,
@@ -89,7 +89,7 @@ class OpenAnswer(QuestionFormulation):
         [B, 1]. Only the answer is looked at, never the question."""
         texts = self.question_rows.tokenizer.batch_decode(answers, skip_special_tokens=True)
         found = np.stack([self._matcher.match(text) for text in texts])
-        return np.where(np.take_along_axis(found, categories, axis=1), CERTAIN, -CERTAIN).astype(np.float32)
+        return np.where(np.take_along_axis(found, categories, axis=1), FOUND_LOGIT, -FOUND_LOGIT).astype(np.float32)
 
     @cached_property
     def _matcher(self) -> SynonymMatcher:

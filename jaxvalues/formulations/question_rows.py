@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxvalues.data.arguments import STANCES, Argument
-from jaxvalues.data.batches import Asked, Tokens
+from jaxvalues.data.batches import QuestionIndex, Tokens
 from jaxvalues.errors import ConfigError
-from jaxvalues.formulations.rows import Row, Tokenizer, arrays, check_readable, fitting_rows, padded
+from jaxvalues.formulations.rows import Row, SafeTokenizer, as_arrays, check_readable, fitting_rows, pad_rows
 from jaxvalues.templates.questions import QuestionTemplate
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ class QuestionRows:
     tokenizer: PreTrainedTokenizerBase
     template: QuestionTemplate
     max_length: int
-    before: Row
-    after: Row
-    masks: int = 1
+    start_ids: Row
+    end_ids: Row
+    num_masks: int = 1
     branches: bool = False
     reserved: int = 0
     answers: np.ndarray | None = None
@@ -65,25 +65,25 @@ class QuestionRows:
         check_readable(arguments)
         if self.branches:
             rows, long = fitting_rows(arguments, self._contexts, self._longest_row)
-            asked = self._all_at_once(len(arguments)) if pairs is None else Asked(pairs[0], pairs[1][:, None])
-            asked = Asked(asked.argument, asked.categories, padded(self._branch_rows), self.answers)
+            asked = self._all_at_once(len(arguments)) if pairs is None else QuestionIndex(pairs[0], pairs[1][:, None])
+            asked = QuestionIndex(asked.argument, asked.categories, pad_rows(self._branch_rows), self.answers)
             ids = [rows[i] for i in asked.argument]
         else:
             asked = self._one_by_one(len(arguments), pairs)
             ids, long = self._fitting(arguments, asked)
         asked_labels = None if labels is None else labels[asked.argument[:, None], asked.categories]
-        return Tokens(arrays(ids), asked_labels, len(set(long)), asked=asked)
+        return Tokens(as_arrays(ids), asked_labels, len(set(long)), questions=asked)
 
-    def _all_at_once(self, count: int) -> Asked:
+    def _all_at_once(self, count: int) -> QuestionIndex:
         everything = np.broadcast_to(np.arange(self._count), (count, self._count))
-        return Asked(np.arange(count), everything)
+        return QuestionIndex(np.arange(count), everything)
 
-    def _one_by_one(self, count: int, pairs: Pairs | None) -> Asked:
+    def _one_by_one(self, count: int, pairs: Pairs | None) -> QuestionIndex:
         if pairs is None:
             pairs = np.repeat(np.arange(count), self._count), np.tile(np.arange(self._count), count)
-        return Asked(pairs[0], pairs[1][:, None], None, self.answers)
+        return QuestionIndex(pairs[0], pairs[1][:, None], None, self.answers)
 
-    def _fitting(self, arguments: Sequence[Argument], asked: Asked) -> tuple[list[Row], list[int]]:
+    def _fitting(self, arguments: Sequence[Argument], asked: QuestionIndex) -> tuple[list[Row], list[int]]:
         """The row of every question asked, and the arguments that had to be truncated for any."""
         ids: list[Row] = [[]] * len(asked.argument)
         known = self._tokenize(self.template.context(argument) for argument in arguments)
@@ -123,16 +123,16 @@ class QuestionRows:
             tokenizer,
             template,
             max_length,
-            before=[],
-            after=[] if is_causal else [tokenizer.eos_token_id],
+            start_ids=[],
+            end_ids=[] if is_causal else [tokenizer.eos_token_id],
             branches=is_causal and branches and template.shares_context,
             reserved=tokens - 1 if is_causal else 0,
             answers=answers,
         )
 
     @cached_property
-    def _tokenize(self) -> Tokenizer:
-        return Tokenizer(self.tokenizer)
+    def _tokenize(self) -> SafeTokenizer:
+        return SafeTokenizer(self.tokenizer)
 
     @property
     def _longest_row(self) -> int:
@@ -144,27 +144,29 @@ class QuestionRows:
         """The questions, each the end of its row."""
         questions = [self.template.question(category, _NOBODY) for category in range(self._count)]
         ids = self._tokenize(text for question in questions for text in question)
-        return [[*self._joined(question, ids), *self.after] for question in questions]
+        return [[*self._joined(question, ids), *self.end_ids] for question in questions]
 
     def _contexts(self, arguments: Sequence[Argument]) -> list[Row]:
         """The beginnings of rows, which all questions share."""
         texts = [self.template.context(argument) for argument in arguments]
         ids = self._tokenize(texts)
-        return [[*self.before, *ids[text]] for text in texts]
+        return [[*self.start_ids, *ids[text]] for text in texts]
 
     def _rows(self, arguments: Sequence[Argument], category: int, known: dict[str, Row]) -> list[Row]:
         """Whole rows; `known` are ids of texts that need not be tokenised again."""
         texts = [(self.template.context(a), self.template.question(category, a)) for a in arguments]
         new = (text for context, question in texts for text in (context, *question) if text not in known)
         ids = known | self._tokenize(new)
-        return [[*self.before, *ids[context], *self._joined(question, ids), *self.after] for context, question in texts]
+        return [
+            [*self.start_ids, *ids[context], *self._joined(question, ids), *self.end_ids] for context, question in texts
+        ]
 
     def _joined(self, question: tuple[str, ...], ids: dict[str, Row]) -> Row:
         """The ids of a question's texts, with mask tokens between them."""
         first, *rest = question
         row = list(ids[first])
         for text in rest:
-            row += [self.tokenizer.mask_token_id] * self.masks + ids[text]
+            row += [self.tokenizer.mask_token_id] * self.num_masks + ids[text]
         return row
 
 

@@ -20,7 +20,7 @@ Row = list[int]
 
 
 @dataclass(frozen=True)
-class Tokenizer:
+class SafeTokenizer:
     """A tokenizer under which a text that spells a special token (`</s>`, `[MASK]`) never becomes one."""
 
     inner: PreTrainedTokenizerBase
@@ -53,8 +53,8 @@ class Tokenizer:
 def check_readable(arguments: Iterable[Argument]) -> None:
     """Raise UserError for an argument that no model can read."""
     for argument in arguments:
-        for fault in argument.faults():
-            raise UserError(fault)
+        for problem in argument.problems():
+            raise UserError(problem)
 
 
 def fitting_rows(
@@ -72,7 +72,7 @@ def fitting_rows(
     return rows, long
 
 
-def padded(rows: Sequence[Row]) -> np.ndarray:
+def pad_rows(rows: Sequence[Row]) -> np.ndarray:
     """Rows of different length as one array [n, S], padded on the right with -1."""
     table = np.full((len(rows), max(map(len, rows), default=0)), -1, np.int32)
     for row, ids in zip(table, rows, strict=True):
@@ -80,6 +80,6 @@ def padded(rows: Sequence[Row]) -> np.ndarray:
     return table
 
 
-def arrays(rows: Iterable[Row]) -> tuple[np.ndarray, ...]:
+def as_arrays(rows: Iterable[Row]) -> tuple[np.ndarray, ...]:
     """Rows as id arrays, each of its own length."""
     return tuple(np.array(row, np.int32) for row in rows)

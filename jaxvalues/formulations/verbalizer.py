@@ -16,10 +16,10 @@ from jax.nn import log_softmax, logsumexp
 
 from jaxvalues.config import VerbalizerConfig
 from jaxvalues.errors import ConfigError
-from jaxvalues.formulations.rows import Row, Tokenizer, padded
+from jaxvalues.formulations.rows import Row, SafeTokenizer, pad_rows
 
 
-def word_ids(tokenize: Tokenizer, word: str) -> Row:
+def word_ids(tokenize: SafeTokenizer, word: str) -> Row:
     """The tokens of a word as it stands behind a blank. Raises ConfigError for a word that the tokenizer loses."""
     # Where a blank is no part of a token, some tokenizers make it a token of its own.
     ids = min(tokenize.ids(f" {word}"), tokenize.ids(word), key=len)
@@ -40,7 +40,7 @@ class Verbalizer:
     soft: bool = False
 
     @classmethod
-    def make(cls, config: VerbalizerConfig, tokenize: Tokenizer) -> Verbalizer:
+    def make(cls, config: VerbalizerConfig, tokenize: SafeTokenizer) -> Verbalizer:
         """The words of a config. Raises ConfigError for a word that stands for both, and for soft words of several
         tokens."""
         words = [word_ids(tokenize, word) for word in (*config.no, *config.yes)]
@@ -56,7 +56,7 @@ class Verbalizer:
                 "formulation.verbalizer: soft learns a vector for each class from words of one token, and "
                 f"`{longest}` has more"
             )
-        return cls(padded(words), np.arange(len(words)) >= len(config.no), config.soft)
+        return cls(pad_rows(words), np.arange(len(words)) >= len(config.no), config.soft)
 
     @property
     def tokens(self) -> int:
@@ -67,7 +67,7 @@ class Verbalizer:
         """What a network is asked for: the words' ids [A] (of one token each), or the learned vectors [2, E]."""
         return params["verbalizer"]["embedding"] if self.soft else jnp.asarray(self.ids[:, 0])
 
-    def start(self, words: jax.Array) -> jax.Array:
+    def initial_vectors(self, words: jax.Array) -> jax.Array:
         """The vectors [2, E] of a soft verbalizer before training: the means of the words' embeddings [V, E]."""
         rows = words[self.ids[:, 0]]
         return jnp.stack([rows[~self.is_yes].mean(axis=0), rows[self.is_yes].mean(axis=0)])
@@ -94,7 +94,7 @@ def any_log_prob(log_probs: jax.Array) -> jax.Array:
     return log_p - jnp.log(-jnp.expm1(log_p))
 
 
-def without_longer(words: Sequence[Row]) -> list[Row]:
+def drop_extensions(words: Sequence[Row]) -> list[Row]:
     """The token sequences that begin with no other of them: what begins with the longer begins with the other, too."""
     distinct = list(dict.fromkeys(map(tuple, words)))
     return [list(w) for w in distinct if not any(o != w and w[: len(o)] == o for o in distinct)]

@@ -24,7 +24,7 @@ from jaxvalues.run.console import RunConsole
 from jaxvalues.run.network import build_network
 from jaxvalues.run.predict import reopen, restore
 from jaxvalues.training.sharding import single_mesh
-from jaxvalues.tuning.peft_folder import TYPES
+from jaxvalues.tuning.peft_folder import PEFT_TYPES
 
 
 def export_hf(
@@ -73,7 +73,7 @@ def _check_is_classifier(config: Config) -> None:
     """Raise ConfigError for a run whose network, with what trained in it, is none of transformers' classifiers."""
     kind, method = config.formulation.kind, config.tuning.method
     if config.formulation.asks_questions:
-        hint = f": tuning.method {method} can be exported with --to peft" if method in TYPES else ""
+        hint = f": tuning.method {method} can be exported with --to peft" if method in PEFT_TYPES else ""
         raise ConfigError(f"formulation.kind {kind} has no classifier, and --to hf writes classifiers{hint}")
     if method in ("prompt", "p_tuning", "prefix"):
         raise ConfigError(

@@ -40,7 +40,7 @@ from jaxvalues.run.provenance import write_json
 from jaxvalues.run.system import System
 from jaxvalues.training.sharding import single_mesh
 from jaxvalues.tuning import Params
-from jaxvalues.tuning.peft_folder import TYPES, save_adapter
+from jaxvalues.tuning.peft_folder import PEFT_TYPES, save_adapter
 from jaxvalues.tuning.peft_format import PeftTarget, to_peft
 
 BASE = "base"  # the folder in an export that holds a base model of random weights
@@ -119,9 +119,9 @@ def export_peft(
 def _check_is_adapter(config: Config, hf_config: dict[str, Any]) -> None:
     """Raise ConfigError for a run that is no adapter of one of transformers' models, whatever its weights are."""
     method = config.tuning.method
-    if method not in TYPES:
+    if method not in PEFT_TYPES:
         hint = "" if config.formulation.asks_questions else "; --to hf writes whole classifiers"
-        raise ConfigError(f"tuning.method {method} has no form in PEFT, only {', '.join(TYPES)}{hint}")
+        raise ConfigError(f"tuning.method {method} has no form in PEFT, only {', '.join(PEFT_TYPES)}{hint}")
     if config.formulation.verbalizer.soft:
         raise ConfigError(
             "formulation.verbalizer.soft learned vectors in the place of answer words, for which a PEFT adapter has no "
@@ -157,11 +157,11 @@ def _questions(config: Config, system: System) -> dict[str, Any]:
     """Questions as texts and ids to put together, and the words that answer them where each is one token."""
     question_rows, template = system.formulation.question_rows, system.template
     content = {
-        "context": template.before,
-        "question": template.after,
+        "context": template.context_format,
+        "question": template.question_formats,
         "descriptions": template.descriptions,
-        "begin": question_rows.before,
-        "end": question_rows.after,
+        "begin": question_rows.start_ids,
+        "end": question_rows.end_ids,
     }
     if system.hf_config["model_type"] in SEQ2SEQ:
         content["decoder_start_token_id"] = system.network.module.config.decoder_start_token_id

@@ -56,7 +56,7 @@ def predict(
     else:
         check_split("--split", split)
         data = load_split(split, source=config.data.source, dir=config.data.dir)
-    data = folder.task.labelled(data)
+    data = folder.task.relabel(data)
 
     # The trained network.
     mesh = make_mesh(config.mesh)

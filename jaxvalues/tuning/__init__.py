@@ -7,12 +7,12 @@ from collections.abc import Callable
 from jaxvalues.config import TuningConfig
 from jaxvalues.errors import ConfigError
 from jaxvalues.tuning.ia3 import IA3
-from jaxvalues.tuning.initial import make_initial
+from jaxvalues.tuning.initializers import make_initializer
 from jaxvalues.tuning.lora import LoRA
 from jaxvalues.tuning.method import Bound, Params, Stack, Target, Tuning
 from jaxvalues.tuning.prefix import PrefixTuning
 from jaxvalues.tuning.prompts import PromptTuning, PTuning
-from jaxvalues.tuning.weights import BitFit, Full, Head, LastLayers, Nothing
+from jaxvalues.tuning.weights import BitFit, Full, Head, LastLayers, NoTuning
 
 __all__ = ["Bound", "Params", "Stack", "Target", "Tuning", "make_tuning"]
 
@@ -23,12 +23,12 @@ def make_tuning(config: TuningConfig, target: Target) -> Tuning:
 
 
 def _prompt(config: TuningConfig, target: Target) -> Tuning:
-    return PromptTuning(target, _sides(config, target, ("encoder",)), make_initial(config, target))
+    return PromptTuning(target, _sides(config, target, ("encoder",)), make_initializer(config, target))
 
 
 def _p_tuning(config: TuningConfig, target: Target) -> Tuning:
     size, recurrent = config.reparameterization_size or target.word_size, config.reparameterization == "lstm"
-    return PTuning(target, _sides(config, target, ("encoder",)), make_initial(config, target), size, recurrent)
+    return PTuning(target, _sides(config, target, ("encoder",)), make_initializer(config, target), size, recurrent)
 
 
 def _prefix(config: TuningConfig, target: Target) -> Tuning:
@@ -47,7 +47,7 @@ _METHODS: dict[str, Callable[[TuningConfig, Target], Tuning]] = {
     "prefix": _prefix,
     "lora": lambda config, target: LoRA(target, config.rank, config.alpha, config.targets),
     "ia3": lambda config, target: IA3(target, config.targets),
-    "none": lambda config, target: Nothing(target),
+    "none": lambda config, target: NoTuning(target),
 }
 
 

@@ -41,7 +41,7 @@ class IA3(AdditiveMethod):
     key: ClassVar[str] = "ia3"
     targets: tuple[str, ...] | None = None
 
-    def start(self, rng: jax.Array, params: Params) -> Params:
+    def init_added(self, rng: jax.Array, params: Params) -> Params:
         names = self.targets or default_targets(self.target.model_type, DEFAULTS, "ia3")
         added = {}
         for path, kernel in target_layers(params, names).items():
@@ -49,7 +49,7 @@ class IA3(AdditiveMethod):
             added[f"{path}/scale"] = jnp.ones((*stack, fan_in if self._scales_input(path) else fan_out))
         return unflatten_dict(added, sep="/")
 
-    def enter(self, params: Params, added: Params) -> Bound:
+    def bind_added(self, params: Params, added: Params) -> Bound:
         flat = flatten_dict(params, sep="/")
         for name, scale in flatten_dict(added, sep="/").items():
             path = name.removesuffix("/scale")

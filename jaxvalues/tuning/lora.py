@@ -40,7 +40,7 @@ class LoRA(AdditiveMethod):
     alpha: float
     targets: tuple[str, ...] | None = None
 
-    def start(self, rng: jax.Array, params: Params) -> Params:
+    def init_added(self, rng: jax.Array, params: Params) -> Params:
         names = self.targets or default_targets(self.target.model_type, DEFAULTS, "lora")
         kernels = target_layers(params, names)
         places = {path: re.sub(r"(^|/)layers/[^/]+/", r"\1layers/", path) for path in kernels}
@@ -52,7 +52,7 @@ class LoRA(AdditiveMethod):
             added[f"{path}/b"] = jnp.zeros((*stack, self.rank, fan_out))
         return unflatten_dict(added, sep="/")
 
-    def enter(self, params: Params, added: Params) -> Bound:
+    def bind_added(self, params: Params, added: Params) -> Bound:
         flat, changes = flatten_dict(params, sep="/"), flatten_dict(added, sep="/")
         for path in (name.removesuffix("/a") for name in changes if name.endswith("/a")):
             change = jnp.matmul(changes[f"{path}/a"], changes[f"{path}/b"])  # [..., in, out]

@@ -47,8 +47,8 @@ class Target(NamedTuple):
     """
 
     model_type: str
-    new: frozenset[str]
-    words: str
+    new_keys: frozenset[str]
+    word_embedding: str
     word_size: int
     stacks: dict[str, Stack]
     encode: Callable[[str], list[int]]
@@ -84,27 +84,27 @@ def split_params(params: Params, keys: Collection[str]) -> tuple[Params, Params]
 class AdditiveMethod(ABC):
     """A method that leaves the network's own weights as they are and trains what it adds, under a `key` of its own.
 
-    It says what it adds (`start`) and how that enters (`enter`).
+    It says what it adds (`init_added`) and how that enters (`bind_added`).
     """
 
     key: ClassVar[str]
     target: Target
 
     @abstractmethod
-    def start(self, rng: jax.Array, params: Params) -> Params:
+    def init_added(self, rng: jax.Array, params: Params) -> Params:
         """What is added to `params`, before the first step."""
 
     @abstractmethod
-    def enter(self, params: Params, added: Params) -> Bound:
+    def bind_added(self, params: Params, added: Params) -> Bound:
         """What the network is applied to, from its own `params` and what was `added`."""
 
     def boundary(self, num_layers: int) -> int:
         return 0
 
     def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
-        frozen, new = split_params(params, self.target.new)
-        return frozen, {**new, self.key: self.start(rng, frozen)}
+        frozen, new = split_params(params, self.target.new_keys)
+        return frozen, {**new, self.key: self.init_added(rng, frozen)}
 
     def bind(self, frozen: Params, trainable: Params) -> Bound:
         new, added = split_params(trainable, (self.key,))
-        return self.enter({**frozen, **new}, added[self.key])
+        return self.bind_added({**frozen, **new}, added[self.key])

@@ -17,7 +17,13 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Tensors = dict[str, np.ndarray]
 
 # The methods, and PEFT's names for them.
-TYPES = {"prompt": "PROMPT_TUNING", "p_tuning": "P_TUNING", "prefix": "PREFIX_TUNING", "lora": "LORA", "ia3": "IA3"}
+PEFT_TYPES = {
+    "prompt": "PROMPT_TUNING",
+    "p_tuning": "P_TUNING",
+    "prefix": "PREFIX_TUNING",
+    "lora": "LORA",
+    "ia3": "IA3",
+}
 
 # Settings that are read here, or that change nothing once an adapter is trained. All others must be off.
 _NEUTRAL = {"peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"}
@@ -51,8 +57,8 @@ def read_adapter_config(folder: str | Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error})") from None
     kind = content.get("peft_type") if isinstance(content, dict) else None
-    if kind not in TYPES.values():
-        raise UserError(f"{path}: peft_type {kind} is not supported, only {', '.join(TYPES.values())}")
+    if kind not in PEFT_TYPES.values():
+        raise UserError(f"{path}: peft_type {kind} is not supported, only {', '.join(PEFT_TYPES.values())}")
     for key, value in content.items():
         if key not in _NEUTRAL and value not in _OFF:
             raise UserError(f"{path}: {key} = {value!r} is not supported, an adapter must be without it")
@@ -66,7 +72,7 @@ def read_adapter_config(folder: str | Path) -> dict[str, Any]:
     return content
 
 
-def read_tensors(folder: str | Path) -> Tensors:
+def read_adapter_tensors(folder: str | Path) -> Tensors:
     """Every tensor of an adapter, as float32; raises `UserError` where there is no such file."""
     path = Path(folder) / WEIGHTS
     if not path.is_file():

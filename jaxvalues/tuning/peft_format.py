@@ -31,7 +31,7 @@ from jaxvalues.models.t5.checkpoint import t5_table
 from jaxvalues.models.t5.model import Prefix, Prompt, T5Config
 from jaxvalues.tuning.ia3 import INPUT_SCALED
 from jaxvalues.tuning.method import Params
-from jaxvalues.tuning.peft_folder import TYPES, Tensors, read_adapter_config, read_tensors
+from jaxvalues.tuning.peft_folder import PEFT_TYPES, Tensors, read_adapter_config, read_adapter_tensors
 
 _PREFIX = "base_model.model."  # what PEFT puts before the names of the base model
 _VECTORS = "prompt_embeddings"
@@ -75,14 +75,14 @@ def to_peft(
     thing.
     """
     method = config.method
-    if method not in TYPES:
-        raise ConfigError(f"tuning.method {method} has no form in PEFT, only {', '.join(TYPES)}")
+    if method not in PEFT_TYPES:
+        raise ConfigError(f"tuning.method {method} has no form in PEFT, only {', '.join(PEFT_TYPES)}")
     if not modules and (rest := sorted(trainable.keys() - {method})):
         raise ConfigError(
             f"{', '.join(rest)} trained beside tuning.method {method}, but a PEFT adapter has no place for it"
         )
     content = {
-        "peft_type": TYPES[method],
+        "peft_type": PEFT_TYPES[method],
         "task_type": target.task_type,
         "base_model_name_or_path": target.base_model_name_or_path,
         "inference_mode": True,
@@ -109,7 +109,7 @@ def from_peft(folder: str | Path, target: PeftTarget) -> Adapter:
     adapter and for one that this package cannot express, with the setting or the tensors that are at fault.
     """
     folder = Path(folder)
-    content, tensors = read_adapter_config(folder), read_tensors(folder)
+    content, tensors = read_adapter_config(folder), read_adapter_tensors(folder)
     try:
         match content["peft_type"]:
             case "LORA":

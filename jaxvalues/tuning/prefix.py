@@ -32,13 +32,13 @@ class PrefixTuning(AdditiveMethod):
     deviation: float
     size: int | None = None
 
-    def start(self, rng: jax.Array, params: Params) -> Params:
+    def init_added(self, rng: jax.Array, params: Params) -> Params:
         keys = jax.random.split(rng, len(self.sides))
         return {
             side: self._start_stack(key, self.target.stacks[side]) for side, key in zip(self.sides, keys, strict=True)
         }
 
-    def enter(self, params: Params, added: Params) -> Bound:
+    def bind_added(self, params: Params, added: Params) -> Bound:
         prefixes = {side: self.keys_values(self.target.stacks[side], tree) for side, tree in added.items()}
         return Bound(params, prefix=Prefix(**prefixes) if self.target.is_encoder_decoder else prefixes["encoder"])
 

@@ -13,7 +13,7 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from jaxvalues.models.t5.model import Prompt
-from jaxvalues.tuning.initial import Initial
+from jaxvalues.tuning.initializers import Initializer
 from jaxvalues.tuning.method import AdditiveMethod, Bound, Params, Target
 from jaxvalues.tuning.networks import MLP, BiLSTM
 
@@ -24,14 +24,14 @@ class PromptTuning(AdditiveMethod):
 
     key: ClassVar[str] = "prompt"
     sides: tuple[str, ...]
-    initial: Initial
+    initializer: Initializer
 
-    def start(self, rng: jax.Array, params: Params) -> Params:
+    def init_added(self, rng: jax.Array, params: Params) -> Params:
         words = _words(params, self.target)
         keys = jax.random.split(rng, len(self.sides))
-        return {side: self.initial(key, words) for side, key in zip(self.sides, keys, strict=True)}
+        return {side: self.initializer(key, words) for side, key in zip(self.sides, keys, strict=True)}
 
-    def enter(self, params: Params, added: Params) -> Bound:
+    def bind_added(self, params: Params, added: Params) -> Bound:
         return Bound(params, prompt=_as_network_takes_it(added, self.target))
 
 
@@ -49,16 +49,16 @@ class PTuning(AdditiveMethod):
 
     key: ClassVar[str] = "p_tuning"
     sides: tuple[str, ...]
-    initial: Initial
+    initializer: Initializer
     size: int
     recurrent: bool = False
 
-    def start(self, rng: jax.Array, params: Params) -> Params:
+    def init_added(self, rng: jax.Array, params: Params) -> Params:
         words = _words(params, self.target)
         keys = jax.random.split(rng, len(self.sides))
         return {side: self._start_side(key, words) for side, key in zip(self.sides, keys, strict=True)}
 
-    def enter(self, params: Params, added: Params) -> Bound:
+    def bind_added(self, params: Params, added: Params) -> Bound:
         prompts = {side: self.vectors(tree) for side, tree in added.items()}
         return Bound(params, prompt=_as_network_takes_it(prompts, self.target))
 
@@ -69,7 +69,7 @@ class PTuning(AdditiveMethod):
 
     def _start_side(self, rng: jax.Array, words: jax.Array) -> Params:
         embedding, mlp, lstm = jax.random.split(rng, 3)
-        tree = {"embedding": self.initial(embedding, words), "mlp": self._mlp.init(mlp)}
+        tree = {"embedding": self.initializer(embedding, words), "mlp": self._mlp.init(mlp)}
         return {**tree, "lstm": self._lstm.init(lstm)} if self.recurrent else tree
 
     @property
@@ -86,7 +86,7 @@ class PTuning(AdditiveMethod):
 
 def _words(params: Params, target: Target) -> Any:
     """The word embeddings [V, E]."""
-    return flatten_dict(params, sep="/")[target.words]
+    return flatten_dict(params, sep="/")[target.word_embedding]
 
 
 def _as_network_takes_it(prompts: dict[str, jax.Array], target: Target) -> Any:

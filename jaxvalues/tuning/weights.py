@@ -59,14 +59,14 @@ class Head:
 
     def __post_init__(self) -> None:
         _check_one_stack(self.target, "head")
-        if not self.target.new:
+        if not self.target.new_keys:
             raise ConfigError("tuning.method: head trains what is new in a system, and nothing is new in this one")
 
     def boundary(self, num_layers: int) -> int:
         return num_layers
 
     def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
-        return split_params(params, self.target.new)
+        return split_params(params, self.target.new_keys)
 
     def bind(self, frozen: Params, trainable: Params) -> Bound:
         return _join(frozen, trainable)
@@ -82,7 +82,7 @@ class BitFit:
         return 0
 
     def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
-        known, _ = split_params(params, self.target.new)
+        known, _ = split_params(params, self.target.new_keys)
         if not any(path.endswith("/bias") for path in flatten_dict(known, sep="/")):
             raise ConfigError(f"tuning.method: bitfit trains biases, and this {self.target.model_type} model has none")
         return _part(params, self.target, lambda path: path.endswith("/bias"))
@@ -92,7 +92,7 @@ class BitFit:
 
 
 @dataclass(frozen=True)
-class Nothing:
+class NoTuning:
     """Nothing trains but what is new, if there is something (a soft verbalizer, a head): without, it is zero-shot."""
 
     target: Target
@@ -101,7 +101,7 @@ class Nothing:
         return 0
 
     def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
-        return split_params(params, self.target.new)
+        return split_params(params, self.target.new_keys)
 
     def bind(self, frozen: Params, trainable: Params) -> Bound:
         return _join(frozen, trainable)
@@ -110,7 +110,9 @@ class Nothing:
 def _part(params: Params, target: Target, trains: Callable[[str], bool]) -> tuple[Params, Params]:
     """(the leaves that stay, those that are new or whose path trains)."""
     flat = flatten_dict(params, sep="/")
-    frozen = {path: leaf for path, leaf in flat.items() if path.split("/")[0] not in target.new and not trains(path)}
+    frozen = {
+        path: leaf for path, leaf in flat.items() if path.split("/")[0] not in target.new_keys and not trains(path)
+    }
     trainable = {path: leaf for path, leaf in flat.items() if path not in frozen}
     return unflatten_dict(frozen, sep="/"), unflatten_dict(trainable, sep="/")
 

@@ -162,7 +162,10 @@ def test_what_is_saved_by_asking_once_is_said(trained: dict[str, tuple[Path, str
     positives = int(parts.training.labels.sum())
     pairs = positives + round(positives / 2)
     assert f"{pairs} questions, one a row" in printed
-    assert f"trains on {len(parts.training)} of {len(parts.whole) - len(parts.held_out)} arguments: 0.05 of" in printed
+    assert (
+        f"trains on {len(parts.training)} of {len(parts.full_training) - len(parts.held_out)} arguments: 0.05 of"
+        in printed
+    )
 
 
 def test_the_frozen_stays_bit_for_bit_and_what_is_trained_moves() -> None:

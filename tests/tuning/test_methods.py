@@ -58,7 +58,7 @@ def test_what_is_added_is_counted_by_its_formula_and_nothing_else_trains(kind: s
     tuning = method(system.target, **{"method": name, **ADDED[name]})
     abstract = jax.eval_shape(lambda: system.params)
     frozen, trainable = jax.eval_shape(tuning.init, KEY, abstract)
-    new = system.params.keys() & system.target.new
+    new = system.params.keys() & system.target.new_keys
     assert count(trainable) == expected(kind, name) + (NEW_SIZE if new else 0)
     assert trainable.keys() == {tuning.key, *new}
     assert frozen == {key: tree for key, tree in abstract.items() if key not in new}

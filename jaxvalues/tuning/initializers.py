@@ -17,10 +17,10 @@ from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import ConfigError
 from jaxvalues.tuning.method import Target
 
-Initial = Callable[[jax.Array, jax.Array], jax.Array]
+Initializer = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def make_initial(config: TuningConfig, target: Target) -> Initial:
+def make_initializer(config: TuningConfig, target: Target) -> Initializer:
     """What `tuning.init` names. Raises ConfigError where a text has no token."""
     length = config.length
     match config.init:
@@ -38,17 +38,17 @@ def make_initial(config: TuningConfig, target: Target) -> Initial:
             return means(length, [_encode(name, target) for name in CATEGORIES])
 
 
-def normal(length: int, deviation: float) -> Initial:
+def normal(length: int, deviation: float) -> Initializer:
     """Normal around 0."""
     return lambda rng, words: deviation * jax.random.normal(rng, (length, words.shape[1]))
 
 
-def uniform(length: int, half_width: float) -> Initial:
+def uniform(length: int, half_width: float) -> Initializer:
     """Uniform in [-half_width, half_width)."""
     return lambda rng, words: jax.random.uniform(rng, (length, words.shape[1]), minval=-half_width, maxval=half_width)
 
 
-def vocabulary(length: int, top: int | None = None) -> Initial:
+def vocabulary(length: int, top: int | None = None) -> Initializer:
     """Words drawn from the vocabulary, or from its `top` first, which tokenizers count as the most frequent; none is
     drawn twice while there are enough."""
 
@@ -59,12 +59,12 @@ def vocabulary(length: int, top: int | None = None) -> Initial:
     return draw
 
 
-def tokens(length: int, ids: Sequence[int]) -> Initial:
+def tokens(length: int, ids: Sequence[int]) -> Initializer:
     """The words `ids`, again from the first where they are fewer than `length`, cut where they are more."""
     return lambda rng, words: _rows(words, np.resize(np.asarray(ids, np.int32), length))
 
 
-def means(length: int, names: Sequence[Sequence[int]]) -> Initial:
+def means(length: int, names: Sequence[Sequence[int]]) -> Initializer:
     """A vector for each of `names`, the mean over its sub-words; repeated or cut as `tokens`."""
 
     def average(rng: jax.Array, words: jax.Array) -> jax.Array:
