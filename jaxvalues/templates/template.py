@@ -76,10 +76,10 @@ def read_template(name: str, built_in: Sequence[str]) -> str:
 
 
 def parse_template(name: str, text: str, slots: Sequence[str], task: Task = VALUES) -> Iterator[tuple[str, str | None]]:
-    """The parts of a template's text, in order: literal text, escaped for `str.format`, and the slot or None.
+    """The parts of a template's text, in order: literal text, escaped for `str.format`, and the slot after it, if any.
 
-    Raises ConfigError for unpaired braces, for a slot that is not one of `slots` or that contains the answer, and, after
-    the last part, for a template without premise.
+    Raises ConfigError for unpaired braces, for a slot that is not one of `slots` or that contains the answer, and at
+    the end for a template without premise.
     """
     shows_premise, known = False, [slot for slot in slots if slot != task.answer_slot]
     try:

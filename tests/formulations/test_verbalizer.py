@@ -51,9 +51,9 @@ def test_a_blank_that_is_a_token_of_its_own_is_no_part_of_a_word(tmp_path: Path)
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"yes": ("Yes", "No")}, "`No` and `No` are the same tokens"),
-        ({"yes": ("Yes",), "no": ("No", "No")}, "`No` and `No` are the same tokens"),
-        ({"yes": ("",)}, "does not know the word ``"),
+        ({"yes": ("Yes", "No")}, "`No` and `No` have the same tokens"),
+        ({"yes": ("Yes",), "no": ("No", "No")}, "`No` and `No` have the same tokens"),
+        ({"yes": ("",)}, "cannot encode the word ``"),
         ({"yes": ("Yes", "not bad at all"), "soft": True}, "words of one token, and `not bad at all` has more"),
     ],
 )
@@ -63,7 +63,7 @@ def test_words_that_cannot_answer_are_refused(config: dict[str, Any], said: str)
 
 
 def test_a_word_that_the_tokenizer_does_not_know_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="the tokenizer does not know the word `字`"):
+    with pytest.raises(ConfigError, match="the tokenizer cannot encode the word `字`"):
         make(wordpiece(tmp_path), yes=("字",))
 
 

@@ -216,8 +216,8 @@ def test_few_shots_are_drawn_said_and_recorded(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("kind", "sections", "said"),
     [
-        ("gpt2 answer prompt", {"formulation": {"kind": "masked_choice"}}, "fills a mask, and a gpt2 model has none"),
-        ("roberta masked_choice prefix", {"formulation": {"kind": "answer"}}, "needs a model that continues a text"),
+        ("gpt2 answer prompt", {"formulation": {"kind": "masked_choice"}}, "a masked language model, and gpt2 is none"),
+        ("roberta masked_choice prefix", {"formulation": {"kind": "answer"}}, "needs a generative model"),
         ("t5 answer prompt", {"formulation": {"kind": "classify"}, "data": {"negatives": None}}, "not for encoder-dec"),
         (
             "gpt2 answer prompt", {"data": {"max_length": 160, "buckets": [160]}},
