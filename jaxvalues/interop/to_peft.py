@@ -121,7 +121,9 @@ def _check_is_adapter(config: Config, hf_config: dict[str, Any]) -> None:
     method = config.tuning.method
     if method not in PEFT_TYPES:
         hint = "" if config.formulation.asks_questions else "; --to hf writes whole classifiers"
-        raise ConfigError(f"tuning.method {method} has no form in PEFT, only {', '.join(PEFT_TYPES)}{hint}")
+        raise ConfigError(
+            f"tuning.method {method} has no equivalent in PEFT, only {', '.join(PEFT_TYPES)} have one{hint}"
+        )
     if config.formulation.verbalizer.soft:
         raise ConfigError(
             "formulation.verbalizer.soft learned vectors in the place of answer words, for which a PEFT adapter has no "

@@ -1,4 +1,4 @@
-"""Tuning methods: what trains, what it adds and how that enters the network."""
+"""Tuning methods: which parameters train, and how they enter the network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Bound", "Params", "Stack", "Target", "Tuning", "make_tuning"]
 
 
 def make_tuning(config: TuningConfig, target: Target) -> Tuning:
-    """The method that the config names, for a system. Raises ConfigError where the two do not fit together."""
+    """The tuning method of a config for a system. Raises ConfigError for a method that the system does not support."""
     return _METHODS[config.method](config, target)
 
 
@@ -52,7 +52,7 @@ _METHODS: dict[str, Callable[[TuningConfig, Target], Tuning]] = {
 
 
 def _sides(config: TuningConfig, target: Target, default: tuple[str, ...]) -> tuple[str, ...]:
-    """Where vectors enter, each place once."""
+    """The stacks of attention layers that get a prompt or a prefix, without repetitions."""
     sides = tuple(dict.fromkeys(config.sides or default))
     unknown = [side for side in sides if side not in target.stacks]
     if unknown:

@@ -168,9 +168,15 @@ def test_a_pretrained_base_model_is_named(tmp_path: Path) -> None:
     [
         (("t5", "prompt", "answer", {"sides": ["encoder", "decoder"]}), r"tuning.sides=\[encoder\]"),
         (("t5", "prefix", "answer", {"sides": ["encoder"]}), r"tuning.sides=\[decoder\]"),
-        (("roberta", "prefix", "masked_choice", {}), "tuning.method prefix on a roberta model is not what PEFT does"),
-        (("gpt2", "bitfit", "answer", {}), "tuning.method bitfit has no form in PEFT, only prompt, p_tuning, prefix"),
-        (("bert", "full", "classify", {}), "tuning.method full has no form in PEFT, .*; --to hf writes whole class"),
+        (("roberta", "prefix", "masked_choice", {}), "tuning.method prefix on a roberta model differs from PEFT's"),
+        (
+            ("gpt2", "bitfit", "answer", {}),
+            "tuning.method bitfit has no equivalent in PEFT, only prompt, p_tuning, prefix",
+        ),
+        (
+            ("bert", "full", "classify", {}),
+            "tuning.method full has no equivalent in PEFT, .*; --to hf writes whole class",
+        ),
     ],
 )
 def test_what_peft_has_not_is_refused(settings: tuple[str, str, str, dict], message: str, tmp_path: Path) -> None:
