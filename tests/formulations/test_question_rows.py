@@ -33,7 +33,7 @@ def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def question_rows(
     tokenizer: Any = None, template: str = "answer", max_length: int = 10**6, **options: Any
 ) -> QuestionRows:
-    options = {"before": [], "after": [], **options}
+    options = {"start_ids": [], "end_ids": [], **options}
     return QuestionRows(tokenizer or tiny.asking_tokenizer(), load_question_template(template), max_length, **options)
 
 
