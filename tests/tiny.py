@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from jaxvalues.config import Config, FormulationConfig, parse_config
 from jaxvalues.data.arguments import Split
-from jaxvalues.data.batches import Slice, Tokens, TrainingBatches, collate, inputs_shape
+from jaxvalues.data.batches import PlannedBatch, Tokens, TrainingBatches, collate, inputs_shape
 from jaxvalues.data.loading import load_split
 from jaxvalues.data.tokenizers import train_tokenizer
 from jaxvalues.formulations import load_texts, training_texts
@@ -128,8 +128,8 @@ def parts(system: System, scale: float = 5.0) -> tuple[Any, Any]:
 
 def batch(system: System, tokens: Tokens, size: int) -> dict[str, np.ndarray]:
     """The first rows of `tokens`, padded to `size` and the longest length."""
-    piece = Slice(system.config.lengths[-1], np.arange(min(size, len(tokens))))
-    return collate(tokens, piece, size, system.pad_id)
+    planned = PlannedBatch(system.config.lengths[-1], np.arange(min(size, len(tokens))))
+    return collate(tokens, planned, size, system.pad_id)
 
 
 def padded_left(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

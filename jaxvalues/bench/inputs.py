@@ -11,7 +11,7 @@ import numpy as np
 from jaxvalues.bench.task import APART, PEFT
 from jaxvalues.config import Config
 from jaxvalues.data.arguments import Split
-from jaxvalues.data.batches import Asked, Batch, Slice, Tokens, TrainingBatches, collate
+from jaxvalues.data.batches import Batch, PlannedBatch, QuestionIndex, Tokens, TrainingBatches, collate
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.formulations import Formulation
@@ -29,7 +29,7 @@ def encode(formulation: Formulation, split: Split, peers: Sequence[str]) -> Toke
         numbers = np.arange(len(split.arguments))  # categories alternate from row to row
         return formulation.encode(split.arguments, split.labels, (numbers, numbers % len(CATEGORIES)))
     tokens = formulation.encode(split.arguments, split.labels)
-    if APART in peers and (tokens.asked is None or tokens.asked.questions is None):
+    if APART in peers and (tokens.questions is None or tokens.questions.question_ids is None):
         raise ConfigError(
             f"--peer {APART} needs questions that branch from their argument: a question formulation, a causal model, "
             "and a template that names the category last"
@@ -46,7 +46,7 @@ def random_batch(tokens: Tokens, rows: int, length: int, ids: range) -> Batch:
         "weights": np.ones(rows, np.float32),
         "labels": random.integers(0, 2, (rows, tokens.labels.shape[1])).astype(np.float32),
     }
-    asked = {} if tokens.asked is None else tokens.asked.inputs(np.arange(rows) % len(tokens))
+    asked = {} if tokens.questions is None else tokens.questions.batch_entries(np.arange(rows) % len(tokens))
     return batch | asked
 
 
@@ -73,9 +73,9 @@ def separate_questions(batch: Batch, pad_id: int) -> Batch:
         )
         for question, there in zip(questions, masks, strict=True)
     )
-    about = Asked(np.repeat(np.arange(rows), asked), batch["categories"].reshape(-1, 1))
-    tokens = Tokens(ids, batch["labels"].reshape(-1, 1), asked=about)
-    together = Slice(max(map(len, ids)), np.arange(len(ids)))
+    about = QuestionIndex(np.repeat(np.arange(rows), asked), batch["categories"].reshape(-1, 1))
+    tokens = Tokens(ids, batch["labels"].reshape(-1, 1), questions=about)
+    together = PlannedBatch(max(map(len, ids)), np.arange(len(ids)))
     answers = {
         name: batch[name].reshape(-1, 1, *batch[name].shape[2:])
         for name in ("answer_ids", "answer_mask")

@@ -155,7 +155,7 @@ def shared_arguments(held_out: Mapping[str, Sequence[str]]) -> set[str]:
 
 
 def _splits(parts: Parts) -> list[Split]:
-    return list({split.name: split for split in (parts.whole, parts.pool, *parts.reported)}.values())
+    return list({split.name: split for split in (parts.full_training, parts.pool, *parts.reported)}.values())
 
 
 def _column(name: str, folders: Sequence[RunFolder], runs: Sequence[Run]) -> Column:

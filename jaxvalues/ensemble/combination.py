@@ -22,7 +22,7 @@ from jaxvalues.data.held_out import HELD_OUT, cut_folds
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.ensemble.columns import Column, Run, read_columns, shared_arguments, system_key
 from jaxvalues.errors import ConfigError, UserError
-from jaxvalues.evaluation.combine import Stack, cross_fit, fit_stack, mean
+from jaxvalues.evaluation.combine import StackingModel, cross_fit, fit_stacking, mean
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.evaluation.report_table import render_members
 from jaxvalues.run.console import RunConsole
@@ -75,7 +75,7 @@ class Combination:
 
     columns: list[Column]
     method: Method
-    stack: Stack | None
+    stack: StackingModel | None
     held_out: Split
     """The arguments it was fitted and tuned on: those that every system has held-out predictions for."""
     probabilities: dict[str, np.ndarray]
@@ -104,7 +104,7 @@ def combine(columns: list[Column], method: Method) -> Combination:
     stack = None
     if method == "stack":
         probabilities = cross_fit(tuned_on, held_out.labels, _stack_folds(held_out))
-        stack = fit_stack(tuned_on, held_out.labels)
+        stack = fit_stacking(tuned_on, held_out.labels)
     else:
         probabilities = mean(tuned_on)
     blend = mean if stack is None else stack
@@ -130,7 +130,7 @@ def write(
             raise UserError(f"the folder {path} cannot be created ({error.strerror})") from None
         (path / "scores.json").unlink(missing_ok=True)  # of an earlier combination, until the files agree again
         write_json(path / "ensemble.json", _description(combination, path))
-        data = {split.name: checksum(split) for split in (parts.whole, *parts.reported)}
+        data = {split.name: checksum(split) for split in (parts.full_training, *parts.reported)}
         fingerprint = None if config is None else config.fingerprint()
         write_json(path / "environment.json", describe_process() | {"config": fingerprint, "base": None, "data": data})
         if config is not None:

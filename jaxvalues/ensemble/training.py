@@ -104,7 +104,7 @@ def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Progra
             checked.add(one.name)
             base = find_base(one.model, one.seed)
             template = load_texts(one.formulation, TASKS[one.data.task])
-            tokenizer = find_tokenizer(one, base, parts.whole, template)
+            tokenizer = find_tokenizer(one, base, parts.full_training, template)
             mesh = make_mesh(one.mesh)
             build_system(one, base, tokenizer, mesh, announce=run_console.compiled, programs=programs)
     for system in systems.values():

@@ -10,7 +10,7 @@ from jaxvalues.config import Config, load_config
 from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError
 from jaxvalues.interop.inference_settings import check_task, pooled_layer
-from jaxvalues.tuning.peft_folder import TYPES
+from jaxvalues.tuning.peft_folder import PEFT_TYPES
 
 
 def export_command(run: str | Path) -> str | None:
@@ -41,7 +41,7 @@ def check_hf(config: Config, hf_config: dict[str, Any]) -> tuple[int, int]:
     check_task(TASKS[config.data.task], "hf")
     kind, method = config.formulation.kind, config.tuning.method
     if config.formulation.asks_questions:
-        hint = f": tuning.method {method} can be exported with --to peft" if method in TYPES else ""
+        hint = f": tuning.method {method} can be exported with --to peft" if method in PEFT_TYPES else ""
         raise ConfigError(f"formulation.kind {kind} has no classifier, and --to hf writes classifiers{hint}")
     if method in ("prompt", "p_tuning", "prefix"):
         raise ConfigError(
@@ -55,9 +55,9 @@ def check_peft(config: Config, hf_config: dict[str, Any]) -> None:
     """Raise ConfigError if the config trains something that PEFT cannot add to one of transformers' models."""
     check_task(TASKS[config.data.task], "peft")
     method = config.tuning.method
-    if method not in TYPES:
+    if method not in PEFT_TYPES:
         hint = "" if config.formulation.asks_questions else "; --to hf writes whole classifiers"
-        raise ConfigError(f"tuning.method {method} is not in PEFT; expected one of {', '.join(TYPES)}{hint}")
+        raise ConfigError(f"tuning.method {method} is not in PEFT; expected one of {', '.join(PEFT_TYPES)}{hint}")
     if config.formulation.verbalizer.soft:
         raise ConfigError(
             "formulation.verbalizer.soft trains vectors instead of answer words, but a PEFT adapter cannot store them: "

@@ -143,11 +143,11 @@ def _questions(config: Config, system: System) -> dict[str, Any]:
     """The formats and token ids that questions are built from, and the answer words if each is one token."""
     question_rows, template = system.formulation.question_rows, system.template
     content = {
-        "context": template.before,
-        "question": template.after,
+        "context": template.context_format,
+        "question": template.question_formats,
         "descriptions": template.descriptions,
-        "begin": question_rows.before,
-        "end": question_rows.after,
+        "begin": question_rows.start_ids,
+        "end": question_rows.end_ids,
     }
     if system.hf_config["model_type"] in SEQ2SEQ:
         content["decoder_start_token_id"] = system.network.module.config.decoder_start_token_id

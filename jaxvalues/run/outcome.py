@@ -15,7 +15,7 @@ from jaxvalues.config import Config, DecisionConfig
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import HELD_OUT
 from jaxvalues.data.task import TASKS
-from jaxvalues.evaluation.decision import Decision, choose, sigmoid
+from jaxvalues.evaluation.decision import Decision, choose_thresholds, sigmoid
 from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.evaluation.thresholds import decide
 from jaxvalues.run.folder import RunFolder
@@ -50,7 +50,7 @@ def finish(
     `how` is put around the words that say how the decision was made. `step` is the step of the parameters, None for an
     ensemble. Writing scores.json is the last thing: it makes the run a finished one.
     """
-    chosen = choose(settings, held_out.split.labels, held_out.probabilities, measure_of(folder.task).tune)
+    chosen = choose_thresholds(settings, held_out.split.labels, held_out.probabilities, measure_of(folder.task).tune)
     decision = Decision(chosen.thresholds, how.format(chosen.how))
     folder.write_decision(decision)
     held_out = held_out._replace(split=replace(held_out.split, name=HELD_OUT))
@@ -79,6 +79,6 @@ def held_out_metrics(
         return {"loss": loss}
     probabilities = sigmoid(logits)
     measure = measure_of(TASKS[config.data.task])
-    decision = choose(config.decision, held_out.labels, probabilities, measure.tune)
+    decision = choose_thresholds(config.decision, held_out.labels, probabilities, measure.tune)
     result = measure.score(held_out.labels, decide(probabilities, decision.thresholds))
     return {"loss": loss, **result.headline, "threshold": float(decision.thresholds.mean())}

@@ -31,9 +31,9 @@ def initial_weights(system: System, base: Base, seed: int) -> Weights:
         params = system.init_all(rng)
     else:
         params = {**network.read(base.folder, place_on(system.mesh)), **system.init_new(rng)}
-    if SOFT in network.target.new:
+    if SOFT in network.target.new_keys:
         words = network.output_words(params)
-        params[SOFT] = {"embedding": system.formulation.verbalizer.start(words)}
+        params[SOFT] = {"embedding": system.formulation.verbalizer.initial_vectors(words)}
     frozen, trainable = network.tuning.init(tuning_rng, params)
     jax.block_until_ready((frozen, trainable))
     release_freed_memory()

@@ -60,7 +60,7 @@ def train(
     parts = load_parts(config.data)
     base = find_base(config.model, config.seed)
     texts = load_texts(config.formulation, TASKS[config.data.task])
-    tokenizer = find_tokenizer(config, base, parts.whole, texts)
+    tokenizer = find_tokenizer(config, base, parts.full_training, texts)
 
     # The network on its mesh. Nothing is computed yet, so mistakes show up at once.
     mesh = make_mesh(config.mesh)
@@ -109,7 +109,7 @@ def train(
         stages=stages,
         restart=partial(restart, system),
         evaluate=evaluate,
-        chosen_by=measure_of(folder.task).chosen_by,
+        chosen_by=measure_of(folder.task).selection_metric,
         series=series,
         segments=system.segments,
         writer=writer,

@@ -17,7 +17,7 @@ from jaxvalues.data.held_out import cut_folds, load_parts
 from jaxvalues.data.loading import load_split, sample_folder
 from jaxvalues.ensemble import combine_runs
 from jaxvalues.errors import ConfigError, UserError
-from jaxvalues.evaluation.combine import cross_fit, fit_stack
+from jaxvalues.evaluation.combine import cross_fit, fit_stacking
 from jaxvalues.evaluation.official import score
 from jaxvalues.evaluation.predictions import read_predictions, read_thresholds
 from jaxvalues.evaluation.thresholds import decide, tune_global, tune_per_category
@@ -100,7 +100,7 @@ def test_a_stack_is_fitted_on_all_and_tuned_on_cross_fitted_predictions(two: lis
     assert np.array_equal(np.stack([*table(out, "held_out").values()]), crossed)
     assert (read_thresholds(out)[0] == tune_global(WHOLE.labels, crossed)).all()
 
-    stack = fit_stack(columns, WHOLE.labels)
+    stack = fit_stacking(columns, WHOLE.labels)
     means = np.stack([np.mean([[*table(folder, "test").values()] for folder in system], axis=0) for system in two])
     np.testing.assert_allclose(np.stack([*table(out, "test").values()]), stack(means), rtol=1e-5)
     written = json.loads((out / "ensemble.json").read_text())["stack"]

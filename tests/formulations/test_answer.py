@@ -211,11 +211,11 @@ def test_what_is_compiled_is_told_by_the_words() -> None:
 
 
 @pytest.mark.parametrize(("kind", "network", "said"), [
-    ("answer", "roberta", "answer needs a model that continues a text (gpt2, t5), and a roberta model does not"),
-    ("open_answer", "deberta-v2", "open_answer needs a model that continues a text"),
-    ("masked_choice", "gpt2", "masked_choice fills a mask, and a gpt2 model has none: use answer"),
-    ("masked_choice", "t5", "masked_choice fills a mask, and a t5 model has none"),
-    ("classify", "t5", "classify is not for encoder-decoders such as t5: use answer"),
+    ("answer", "roberta", "answer needs a generative model (gpt2, t5), and roberta is none: use masked_choice"),
+    ("open_answer", "deberta-v2", "open_answer needs a generative model"),
+    ("masked_choice", "gpt2", "masked_choice needs a masked language model, and gpt2 is none: use answer"),
+    ("masked_choice", "t5", "masked_choice needs a masked language model, and t5 is none"),
+    ("classify", "t5", "classify does not support encoder-decoders such as t5: use answer"),
 ])  # fmt: skip
 def test_kinds_that_a_network_cannot_answer_are_refused(kind: str, network: str, said: str) -> None:
     config = tiny.question_config(kind, network)

@@ -12,7 +12,7 @@ import tiny
 
 from jaxvalues.config import Config
 from jaxvalues.data.arguments import Split
-from jaxvalues.data.batches import Slice, collate
+from jaxvalues.data.batches import PlannedBatch, collate
 from jaxvalues.data.held_out import load_parts
 from jaxvalues.data.loading import load_split
 from jaxvalues.evaluation.decision import Decision
@@ -115,7 +115,7 @@ def equal(a: Any, b: Any) -> None:
 def batch(system: System) -> dict[str, np.ndarray]:
     """The test split as one batch, padded to the longest row."""
     tokens = system.formulation.encode(split().arguments)
-    return collate(tokens, Slice(int(tokens.lengths.max()), np.arange(len(tokens))), len(tokens), system.pad_id)
+    return collate(tokens, PlannedBatch(int(tokens.lengths.max()), np.arange(len(tokens))), len(tokens), system.pad_id)
 
 
 def torch_classifier(folder: Path) -> Any:

@@ -168,7 +168,7 @@ def test_a_pretrained_base_model_is_named(tmp_path: Path) -> None:
     [
         (("t5", "prompt", "answer", {"sides": ["encoder", "decoder"]}), r"tuning.sides=\[encoder\]"),
         (("t5", "prefix", "answer", {"sides": ["encoder"]}), r"tuning.sides=\[decoder\]"),
-        (("roberta", "prefix", "masked_choice", {}), "tuning.method prefix on a roberta model is not what PEFT does"),
+        (("roberta", "prefix", "masked_choice", {}), "tuning.method prefix on a roberta model differs from PEFT's"),
         (
             ("gpt2", "bitfit", "answer", {}),
             "tuning.method bitfit is not in PEFT; expected one of prompt, p_tuning, prefix",

@@ -369,7 +369,7 @@ def test_a_stance_is_learnt_and_scored_by_its_accuracy(case: str, lab: Lab) -> N
     folder, printed = train_stance(lab, case)
     assert "accuracy" in printed
     predicted = read_predictions(folder / "predictions-test.tsv", STANCE.labels)
-    split = STANCE.labelled(load_split("test", source="sample"))
+    split = STANCE.relabel(load_split("test", source="sample"))
     assert predicted.ids == split.ids
     scores = json.loads((folder / "scores.json").read_text())
     test = scores["splits"]["test"]

@@ -92,7 +92,7 @@ def read(system: Any, module: Any) -> dict:
     tensors = {
         name: array.numpy() for name, array in module.state_dict().items() if not any(x in name for x in ignored)
     }
-    known = {key: tree for key, tree in system.params.items() if key not in system.target.new}
+    known = {key: tree for key, tree in system.params.items() if key not in system.target.new_keys}
     return to_params({name.removeprefix("transformer."): array for name, array in tensors.items()}, system.table, known)
 
 
