@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import math
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.console import Console
 from jaxvalues.bench import measure
 from jaxvalues.bench.inputs import apart, positions, random_batch
 from jaxvalues.bench.measure import WORK, Options, bench
-from jaxvalues.bench.peers import check_comparable
+from jaxvalues.bench.peers import check_comparable, missing_packages
 from jaxvalues.bench.report import describe_shape, saving
 from jaxvalues.bench.task import Task
 from jaxvalues.bench.worker import Worker
@@ -152,6 +153,25 @@ def test_missing_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"pip install 'jaxvalues\[parity\]'.*--peer none"):
         check_comparable(tiny(), ("torch-eager",))
     check_comparable(tiny(), ())
+
+
+def test_without_torch_the_default_is_jaxvalues_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert missing_packages(("torch-eager",)) == ["torch"]
+    assert missing_packages(("peft", "jaxvalues-apart")) == ["torch", "peft"]
+    assert missing_packages(("jaxvalues-apart",)) == []
+    stream = io.StringIO()
+    monkeypatch.setattr(measure, "find_base", _stop)
+    with pytest.raises(UserError, match="that far"):
+        measure.bench(tiny(), measure.Options(), Console(file=stream, width=120))
+    said = "Measuring jaxvalues alone: torch-eager needs torch (pip install 'jaxvalues[parity]')."
+    assert stream.getvalue().strip() == said
+    with pytest.raises(UserError, match="the peer needs torch"):
+        measure.bench(tiny(), measure.Options(peers=("torch-eager",)), Console(file=stream))
+
+
+def _stop(*_: object) -> None:
+    raise UserError("that far")
 
 
 @pytest.mark.parametrize(
