@@ -333,15 +333,17 @@ def import_(
 
 
 @app.command(short_help="Print the JSON Schema of config files.")
-def schema() -> None:
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/configuration.md instead.")] = False,
+) -> None:
     """Print the JSON Schema of config files, for completion and checks in editors.
 
     \b
     Example: jaxvalues schema > jaxvalues.schema.json
     """
-    from jaxvalues.config import json_schema
+    from jaxvalues.config import json_schema, markdown_reference
 
-    print(json.dumps(json_schema(), indent=2))
+    print(markdown_reference() if markdown else json.dumps(json_schema(), indent=2), end="" if markdown else "\n")
 
 
 def main() -> None:

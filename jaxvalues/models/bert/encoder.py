@@ -71,7 +71,10 @@ class BertEmbeddings(nn.Module):
 
 
 class BertAttention(nn.Module):
-    """Multi-head attention with its four projections; arguments and shapes are those of `BertLayer`."""
+    """Multi-head attention with its four projections, from x [B, Q, D] to `states` [B, T, D] and a prefix: [B, Q, D].
+
+    `mask`, `rng` and `prefix` are those of `BertLayer`.
+    """
 
     config: BertConfig
     dtype: jnp.dtype = jnp.float32
@@ -80,24 +83,23 @@ class BertAttention(nn.Module):
     def __call__(
         self,
         x: jax.Array,
+        states: jax.Array,
         mask: jax.Array | None = None,
         rng: jax.Array | None = None,
         prefix: jax.Array | None = None,
-        position: int | None = None,
     ) -> jax.Array:
         c = self.config
-        queries = select_positions(x, position)
         query, key, value = (
             dense(c, c.hidden_size, self.dtype, name)(source).reshape(
                 *source.shape[:2], c.num_attention_heads, c.head_size
             )
-            for name, source in (("query", queries), ("key", x), ("value", x))
+            for name, source in (("query", x), ("key", states), ("value", states))
         )
         key, value = preceded_by(prefix)((key, value))
         out = attention(
             query, key, value, mask=mask, dropout_rate=c.attention_probs_dropout_prob, dropout_rng=rng
         )  # [B, Q, N, H]
-        return dense(c, c.hidden_size, self.dtype, "output")(out.reshape(queries.shape))
+        return dense(c, c.hidden_size, self.dtype, "output")(out.reshape(x.shape))
 
 
 class BertLayer(nn.Module):
@@ -121,8 +123,8 @@ class BertLayer(nn.Module):
     ) -> jax.Array:
         c = self.config
         rngs = (None,) * 3 if rng is None else jax.random.split(rng, 3)
-        a = BertAttention(c, self.dtype, name="attention")(x, mask, rngs[0], prefix, position)
-        x = select_positions(x, position)
+        states, x = x, select_positions(x, position)
+        a = BertAttention(c, self.dtype, name="attention")(x, states, mask, rngs[0], prefix)
         x = self._norm("attention_norm")(x + dropout(a, c.hidden_dropout_prob, rngs[1]))
         m = MLP(c, self.dtype, name="mlp")(x)
         return self._norm("mlp_norm")(x + dropout(m, c.hidden_dropout_prob, rngs[2]))

@@ -47,17 +47,20 @@ def test_every_rate_has_its_number_of_bits(threshold, backend):
 def test_a_backward_pass_keeps_what_an_activation_reads_and_one_bit_of_dropout(name):
     x, kernels = jnp.ones((1024, 512)), jnp.ones((8, 512, 512))
 
-    def loss(x, key, rate):
-        for kernel, one in zip(kernels, jax.random.split(key, len(kernels)), strict=True):
+    def loss(x, key, rate, depth):
+        for kernel, one in zip(kernels[:depth], jax.random.split(key, depth), strict=True):
             x = ops.dropout(ops.activation(name)(x @ kernel), rate, one)
         return x.sum()
 
-    def held(rate):  # bytes for each entry of x
-        compiled = jax.jit(jax.grad(loss), static_argnums=2).lower(x, jax.random.key(0), rate).compile()
-        return compiled.memory_analysis().temp_size_in_bytes / x.size
+    def held(rate, depth):  # bytes for each entry of x
+        step = jax.jit(jax.grad(loss), static_argnums=(2, 3))
+        return step.lower(x, jax.random.key(0), rate, depth).compile().memory_analysis().temp_size_in_bytes / x.size
 
-    assert held(0.0) < 4 * (len(kernels) + 1)
-    assert held(0.1) - held(0.0) < 2 * len(kernels) / 8
+    # Growth with depth: versions of XLA differ in what they hold once.
+    layers = len(kernels) // 2
+    plain, dropped = ((held(rate, len(kernels)) - held(rate, layers)) / layers for rate in (0.0, 0.1))
+    assert plain < 4 + 1  # one float32; without recomputing there would be two
+    assert dropped - plain < 2 / 8
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
