@@ -129,7 +129,7 @@ class Loop:
                     saved = step
                 if stopping:
                     raise Stopped(
-                        f"stopped at step {step} of {self.total}, state saved; the same command goes on from there"
+                        f"stopped at step {step} of {self.total}, state saved; run the same command to resume"
                     )
                 if done:
                     break

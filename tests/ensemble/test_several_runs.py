@@ -101,7 +101,7 @@ def on_devices() -> int:
 def test_it_stops_as_a_whole_and_goes_on_where_it_was(watched: Watched, lab: Lab) -> None:
     code, out, err = watched.stopped
     assert code == 1
-    assert "jaxvalues: stopped at step 2 of 4, state saved; the same command goes on from there" in err
+    assert "jaxvalues: stopped at step 2 of 4, state saved; run the same command to resume" in err
     assert [line for line in out.splitlines() if line.startswith("run ")] == [
         f"run {number} of 4: {name}" for number, name in enumerate(RUNS, start=1)
     ]

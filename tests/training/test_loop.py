@@ -50,6 +50,9 @@ class Step:
     def __init__(self, losses: dict[int, float], norms: dict[int, float]) -> None:
         self.losses, self.norms, self.done = losses, norms, []
 
+    def has(self, shape: Any) -> bool:
+        return True
+
     def __call__(self, shape: Any, state: TrainState, frozen: Any, batch: Any, hyper: Any) -> tuple[TrainState, Any]:
         step = int(state.step) + 1
         self.done.append(step)
@@ -189,7 +192,7 @@ def test_a_stopped_run_goes_on_and_remembers_the_best(at: int, tmp_path: Path, m
     scores = {2: 0.9, 4: 0.5, 8: 0.7}
     with monkeypatch.context() as patch:
         patch.setattr(loop_module.Meter, "add", add)
-        with pytest.raises(Stopped, match=f"stopped at step {at} of 8, state saved; the same command goes on"):
+        with pytest.raises(Stopped, match=f"stopped at step {at} of 8, state saved; run the same command to resume"):
             rig.go(scores)
     assert rig.saved("resume") == (at, float(at))
     assert rig.go(scores).best_step == 2
