@@ -83,7 +83,7 @@ def test_a_stopped_run_says_how_to_go_on(disturbed: dict[str, list[tuple[int, st
     *stops, last = disturbed["stopped"]
     for step, (code, _, err) in zip((3, 8, 11), stops, strict=True):
         assert code == 1
-        assert f"jaxvalues: stopped at step {step} of {STEPS}, state saved; the same command goes on" in err
+        assert f"jaxvalues: stopped at step {step} of {STEPS}, state saved; run the same command to resume" in err
         assert "Traceback" not in err
     for step, (_, out, _) in zip((3, 8, 11), (*stops[1:], last), strict=True):
         assert f"resuming at step {step}\n" in out
