@@ -25,35 +25,28 @@ def summary(config: Config, model_type: str, trained: int, frozen: int, argument
     if not trained:
         return f"Asked {name} as it is ({frozen:,} parameters): nothing was trained."
     rest = f"the other {frozen:,} stayed frozen" if frozen else "none of its parameters stayed frozen"
-    return f"Trained {_what(config)} {name} ({_parameters(trained)}) on {_arguments(arguments)}; {rest}."
+    return (
+        f"Trained {_what(config)} {name} ({_number(trained, 'parameter')}) on {_number(arguments, 'argument')}; {rest}."
+    )
 
 
 def _what(config: Config) -> str:
     """The part of the network that trained, with the preposition that leads to its name."""
     tuning, extra = config.tuning, _new(config)
-    match tuning.method:
-        case "full":
-            return "all of"
-        case "last_layers":
-            which = "the top layer" if tuning.layers == 1 else f"the top {tuning.layers} layers"
-            return f"{which}{extra} of"
-        case "head":
-            return "the classifier on"
-        case "bitfit":
-            return f"the biases{extra} of"
-        case "prompt":
-            return f"{_vectors(tuning.length, 'soft token')}{extra} before the input of"
-        case "p_tuning":
-            return f"a network that makes {_vectors(tuning.length, 'soft token')}{extra} before the input of"
-        case "prefix":
-            return f"{_vectors(tuning.length, 'prefix vector')}{extra} in every layer of"
-        case "lora":
-            return f"LoRA of rank {tuning.rank}{extra} in"
-        case "ia3":
-            return f"IA3 scales{extra} in"
-        case "none":
-            return f"{extra.removeprefix(' and ')} of" if extra else "a part of"
-    raise AssertionError(tuning.method)
+    tokens, vectors = _number(tuning.length, "soft token"), _number(tuning.length, "prefix vector")
+    layers = "the top layer" if tuning.layers == 1 else f"the top {tuning.layers} layers"
+    return {
+        "full": "all of",
+        "last_layers": f"{layers}{extra} of",
+        "head": "the classifier on",
+        "bitfit": f"the biases{extra} of",
+        "prompt": f"{tokens}{extra} before the input of",
+        "p_tuning": f"a network that makes {tokens}{extra} before the input of",
+        "prefix": f"{vectors}{extra} in every layer of",
+        "lora": f"LoRA of rank {tuning.rank}{extra} in",
+        "ia3": f"IA3 scales{extra} in",
+        "none": f"{extra.removeprefix(' and ')} of",
+    }[tuning.method]
 
 
 def _new(config: Config) -> str:
@@ -63,13 +56,5 @@ def _new(config: Config) -> str:
     return " and the answer vectors" if config.formulation.verbalizer.soft else ""
 
 
-def _vectors(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _parameters(number: int) -> str:
-    return f"{number:,} parameter" if number == 1 else f"{number:,} parameters"
-
-
-def _arguments(number: int) -> str:
-    return f"{number:,} argument" if number == 1 else f"{number:,} arguments"
+def _number(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
