@@ -49,7 +49,9 @@ def test_zero_shot_says_that_nothing_trained():
 
 def test_one_of_a_thing_is_singular():
     sentence = summary(_config("prompt", "answer", model=RANDOM, length=1), "gpt2", 1, 5, 1)
-    assert "1 soft token before" in sentence and "(1 parameter)" in sentence and "on 1 argument;" in sentence
+    assert "1 soft token before" in sentence
+    assert "(1 parameter)" in sentence
+    assert "on 1 argument;" in sentence
     assert "the top layer and a classifier of" in summary(_config("last_layers", layers=1), "roberta", 2, 5, 9)
 
 
