@@ -13,7 +13,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from runs import SMALL, command
 
-from jaxvalues.data.arguments import load_split
+from jaxvalues.data.loading import load_split
 from jaxvalues.data.tsv import ARGUMENT_HEADER, write_table
 from jaxvalues.evaluation.predictions import read_predictions
 
