@@ -49,13 +49,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         marker = item.get_closest_marker("fast_cases")
         if marker is None:
             continue
-        test, case = item.nodeid.split("[")[0], item.callspec.id
+        test, _, case = item.nodeid.partition("[")
+        case = case.removesuffix("]")
         cases[test].append(case)
         wanted[test] = marker.args
         if not any(fnmatchcase(case, pattern) for pattern in marker.args):
             item.add_marker("slow")
-    if any("::" in argument for argument in config.args):
-        return  # a single case was asked for
+    if config.getoption("lf", False) or any("::" in argument for argument in config.args):
+        return  # not all cases are there
     for test, patterns in wanted.items():
         for pattern in patterns:
             if not any(fnmatchcase(case, pattern) for case in cases[test]):
@@ -99,6 +100,19 @@ def quick_compiles(_fresh_jax: None) -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def no_compile_cache(_fresh_jax: None) -> Iterator[None]:
+    """For tests that look at a compiled program: one from the cache may lack its names and its use of memory."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from jaxvalues.errors import ConfigError
 from jaxvalues.run.system import Base, System
 from jaxvalues.training.sharding import check_batch_size, make_mesh, partition, place_batch, place_on
 
+pytestmark = pytest.mark.usefixtures("no_compile_cache")
+
 MESHES = {
     "data 8": MeshConfig(),
     "data 2, fsdp 4": MeshConfig(data=2, fsdp=4),

@@ -12,6 +12,8 @@ from jaxvalues.errors import UserError
 from jaxvalues.models.layers import ops
 from jaxvalues.models.layers.attention import attention
 
+pytestmark = pytest.mark.usefixtures("no_compile_cache")
+
 
 @pytest.fixture(params=["cpu", "gpu"])
 def backend(request, monkeypatch):
