@@ -7,20 +7,21 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from jaxvalues.errors import ConfigError, UserError
 
+if TYPE_CHECKING:
+    from jaxvalues.config import Config
+
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    help="Detect human values behind arguments: fine-tune, predict, score and compare, from config files.",
 )
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="Config file (YAML).")]
@@ -36,6 +37,14 @@ class Format(StrEnum):
     peft = "peft"
 
 
+class Table(StrEnum):
+    """How predictions of a user's file are written."""
+
+    wide = "wide"
+    long = "long"
+    json = "json"
+
+
 class Method(StrEnum):
     """How systems are combined."""
 
@@ -48,7 +57,24 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=int(os.environ.get("COLUMNS", "120")))
 
 
-@app.command()
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"jaxvalues {version('jaxvalues')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Detect human values behind arguments: fine-tune, predict, score and compare, from config files."""
+
+
+@app.command(short_help="Fetch the data set, or check a folder, and say what is there.")
 def data(
     config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="Config whose data is meant.")] = None,
     overrides: Overrides = None,
@@ -75,9 +101,16 @@ def data(
         raise typer.Exit(1)
 
 
-@app.command()
-def train(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Train one run, from config to scores; goes on where it was if the run folder holds it.
+@app.command(short_help="Train, from config to scores; resumes what was stopped.")
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all that can be checked, weights included; write nothing.")
+    ] = False,
+) -> None:
+    """Train one run, from config to scores; resumes where it was if the run folder holds it.
 
     With data.folds, or an ensemble in the config: several runs one after another, and their combination.
 
@@ -86,13 +119,28 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
     """
     from jaxvalues.config import load_config
 
-    loaded = load_config(config, overrides or ())
+    loaded, screen = load_config(config, overrides or ()), console()
+    if dry_run:
+        from jaxvalues.ensemble.training import check
+
+        check(loaded, screen)
+        return
     from jaxvalues.ensemble import train as run
 
-    run(loaded, console())
+    run(loaded, screen)
+    _say_how_to_export(loaded, screen)
 
 
-@app.command()
+def _say_how_to_export(config: Config, screen: Console) -> None:
+    """The last line of a run that another library can read: how to write it for that library."""
+    from jaxvalues.interop.exportable import export_command
+    from jaxvalues.training.processes import is_main
+
+    if is_main() and not config.is_ensemble and (command := export_command(config.folder)):
+        screen.print(f"Export: {command}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command(short_help="Combine finished runs.")
 def ensemble(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs, or of ensembles.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
@@ -114,29 +162,44 @@ def ensemble(
     combine_runs(runs, out, method=method.value, dir=dir, console=console())
 
 
-@app.command()
+@app.command(short_help="Predict a split, or arguments of your own, with a finished run.")
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Where it runs, e.g. data.dir=FOLDER mesh.fsdp=2.")
     ] = None,
+    *,
     split: Annotated[str | None, typer.Option(help="A split of the run's data, e.g. test.")] = None,
     input: Annotated[
-        Path | None, typer.Option(metavar="FILE.tsv", help="Arguments of your own, in the format of arguments-*.tsv.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Arguments of your own: CSV or TSV with a column Premise; Conclusion, Stance if known."
+        ),
     ] = None,
+    format: Annotated[
+        Table,
+        typer.Option(help="Of --input: a row per argument, a row per argument and value, or JSON. Your columns stay."),
+    ] = Table.wide,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write (default: RUN).")] = None,
 ) -> None:
-    """Predict a split or a file of arguments with a finished run; scores it if there are labels.
+    """Predict a split, or a file of your own arguments, with a finished run; scores it if there are labels.
 
     \b
     Example: jaxvalues predict runs/minilm-seed0 --split test
+             jaxvalues predict runs/minilm-seed0 --input my-arguments.csv --out found
     """
-    from jaxvalues.run.train import predict as run_predict
+    file = None
+    if input is not None and split is None:
+        from jaxvalues.data.user_file import read_user_file
 
-    run_predict(run, split=split, file=input, out=out, overrides=tuple(overrides or ()), console=console())
+        file = read_user_file(input)  # before JAX is imported: what is wrong with it shows at once
+    from jaxvalues.run.predict import predict as run_predict
+
+    where = {"out": out, "overrides": tuple(overrides or ()), "console": console()}
+    run_predict(run, split=split, file=file or input, format=format.value, **where)
 
 
-@app.command()
+@app.command(short_help="Score a run file with the official score.")
 def score(
     truth: Annotated[Path, typer.Option(metavar="LABELS.tsv", help="Labels file.")],
     run: Annotated[Path, typer.Option(metavar="PREDICTIONS.tsv", help="Run file, or probabilities.")],
@@ -161,9 +224,14 @@ def score(
         screen.print(note, highlight=False)
 
 
-@app.command()
-def show(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Print the resolved config, parameter counts, and estimates of work and memory; compiles nothing.
+@app.command(short_help="Say what a config trains, on what, and what it takes.")
+def show(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    full: Annotated[bool, typer.Option("--full", help="The whole config besides, with every default.")] = False,
+) -> None:
+    """Print what a config trains, on what, and estimates of work, memory and steps; reads no weights, compiles nothing.
 
     \b
     Example: jaxvalues show configs/paper/roberta-large-multi-head.yaml model.path=roberta-large
@@ -173,10 +241,10 @@ def show(config: ConfigFile, overrides: Overrides = None) -> None:
     loaded = load_config(config, overrides or ())
     from jaxvalues.run.show import show as run_show
 
-    run_show(loaded, console())
+    run_show(loaded, console(), full)
 
 
-@app.command()
+@app.command(short_help="Measure speed and memory, side by side with other libraries.")
 def bench(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -219,7 +287,7 @@ def bench(
     run_bench(loaded, options, console(), json_file)
 
 
-@app.command()
+@app.command(short_help="Write a finished run for transformers or PEFT.")
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     target: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write, new or empty.")],
@@ -248,7 +316,7 @@ def export(
     export_run(run, target, overrides=tuple(overrides or ()), console=console())
 
 
-@app.command("import")
+@app.command("import", short_help="Make an exported run a run folder again.")
 def import_(
     source: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `jaxvalues export --to hf` wrote.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Run folder to make, new or empty.")],
@@ -264,16 +332,18 @@ def import_(
     import_hf(source, out, console=console())
 
 
-@app.command()
-def schema() -> None:
+@app.command(short_help="Print the JSON Schema of config files.")
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/configuration.md instead.")] = False,
+) -> None:
     """Print the JSON Schema of config files, for completion and checks in editors.
 
     \b
     Example: jaxvalues schema > jaxvalues.schema.json
     """
-    from jaxvalues.config import json_schema
+    from jaxvalues.config import json_schema, markdown_reference
 
-    print(json.dumps(json_schema(), indent=2))
+    print(markdown_reference() if markdown else json.dumps(json_schema(), indent=2), end="" if markdown else "\n")
 
 
 def main() -> None:

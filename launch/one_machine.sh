@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# One machine with any number of GPUs or TPU chips: one process drives them all.
+# One machine with any number of GPUs or TPU chips. One process uses all of them.
 #   launch/one_machine.sh configs/roberta-base.yaml data.dir=/data/valueeval23 seed=1
-# To try a sharded run on a machine without accelerators, simulate devices:
+# To try a sharded run without accelerators, simulate devices:
 #   XLA_FLAGS=--xla_force_host_platform_device_count=8 launch/one_machine.sh configs/quickstart.yaml mesh.fsdp=2
 set -euo pipefail
 exec jaxvalues train "$@"

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# SLURM: one process per GPU; jax finds its peers, and which GPU is its own, through SLURM's variables.
+# SLURM, one process per GPU. jax finds the other processes and its own GPU through the variables of SLURM.
 #   sbatch --nodes=4 --gpus-per-node=8 --ntasks-per-node=8 launch/slurm.sh \
 #     configs/roberta-base.yaml data.dir=/data/valueeval23 training.batch_size=32
-# The rows of a batch must divide evenly over all GPUs.
-# The run folder must lie on a file system that all nodes share. SLURM sends SIGTERM 90 s before the time limit: the run
-# saves itself, and submitting the same line again goes on from there. Not yet tried on a cluster.
+# The number of GPUs must divide training.batch_size.
+# All nodes must share the file system of the run folder.
+# SLURM sends SIGTERM 90 s before the time limit. The run then saves a checkpoint; submit the same line again to resume.
+# This script is not yet tested on a cluster.
 #SBATCH --job-name=jaxvalues
 #SBATCH --time=04:00:00
 #SBATCH --signal=TERM@90

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from runs import ROOT, command, environment
 
 from jaxvalues.cli import app
-from jaxvalues.data.arguments import load_split
+from jaxvalues.data.loading import load_split
 from jaxvalues.evaluation.predictions import Predictions
 
 QUICKSTART = ROOT / "configs/quickstart.yaml"
@@ -47,14 +48,24 @@ def test_help_names_every_command() -> None:
     ("words", "sentence"),
     [
         (["train", QUICKSTART, "trainin.epochs=1"], "unknown key `trainin`; did you mean `training`?"),
-        (["train", QUICKSTART, "optimizer.learning_rat=1"], "did you mean `learning_rate`?"),
-        (["train", QUICKSTART, "epochs"], "override `epochs` must read key=value"),
+        (["train", QUICKSTART, "optimizer.learning_rat=1"], "did you mean `optimizer.learning_rate`?"),
+        (["train", QUICKSTART, "training.epoch=1"], "unknown key `training.epoch`; did you mean `training.epochs`?"),
+        (["train", QUICKSTART, "epoch=1"], "unknown key `epoch`; did you mean `training.epochs`?"),
+        (
+            ["train", QUICKSTART, "mesh.zzz=1"],
+            "unknown key `mesh.zzz`; known keys here: mesh.data, mesh.fsdp, mesh.tensor",
+        ),
+        (["train", QUICKSTART, "data.zzz=1"], "data.task, data.source, data.dir and 13 more"),
+        (["train", QUICKSTART, "epochs"], "override `epochs` must have the form key=value"),
         (["train", QUICKSTART, "training.epochs=[1"], "not valid YAML"),
         (["train", QUICKSTART, "training.epochs=none"], "training.epochs"),
         (["train", QUICKSTART, "training.accumulation=3"], "batch_size 16 is not divisible by accumulation 3"),
-        (["train", QUICKSTART, "tuning.layers=2"], "tuning: `layers` must be given with method: last_layers"),
-        (["train", QUICKSTART, "data.held_out=test"], "must be chosen on arguments that are neither"),
-        (["train", QUICKSTART, "model.path=here"], "give model.path (a checkpoint folder or hub id) or model.config"),
+        (["train", QUICKSTART, "tuning.layers=2"], "tuning: `layers` is required with method: last_layers"),
+        (["train", QUICKSTART, "data.held_out=test"], "choose thresholds and the best step on other arguments"),
+        (
+            ["train", QUICKSTART, "model.path=here"],
+            "give either model.path (a checkpoint folder or hub id) or model.config",
+        ),
         (["train", "no-such.yaml"], "no-such.yaml: no such config file"),
         (["show", QUICKSTART, "seed=-1"], "seed"),
         (["predict", "no-such-run"], "give either a split or a file"),
@@ -70,6 +81,50 @@ def test_wrong_usage(words: list[str], sentence: str, tmp_path: Path, monkeypatc
     assert sentence in err
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_version() -> None:
+    assert command("--version") == (0, f"jaxvalues {version('jaxvalues')}\n", "")
+
+
+def test_completion(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "--install-completion" in command("--help")[1]
+    monkeypatch.setenv("_JAXVALUES_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "jaxvalues s")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    code, out, _ = command()
+    assert (code, out.split()) == (0, ["score", "show", "schema"])
+
+
+def test_input_is_checked_before_jax_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("text,note\na,b\n")
+    program = (
+        "import sys\nfrom jaxvalues.cli import main\n"
+        "sys.argv = ['jaxvalues', 'predict', 'no-run', '--input', sys.argv[1]]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    print(end.code, 'jax' in sys.modules)\n"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path / "mine.csv")]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "1 False\n"
+    assert "mine.csv, line 1: no column is named Premise, only text, note" in done.stderr
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_lines_fit_the_screen(width: int, monkeypatch: pytest.MonkeyPatch, perfect: Path) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    commands = (
+        ["show", QUICKSTART],
+        ["score", "--truth", TRUTH, "--run", perfect, "--threshold", "0.5"],
+        ["data", QUICKSTART],
+        *([name, "--help"] for name in ("train", "show", "predict", "bench")),
+    )
+    for words in commands:
+        code, out, _ = command(*words)
+        assert code == 0
+        lines = [
+            line for line in out.splitlines() if "Example" not in line and "jaxvalues " not in line and "/" not in line
+        ]
+        assert max(map(len, lines)) <= width, words
 
 
 @pytest.mark.parametrize(
@@ -121,8 +176,11 @@ def test_score(perfect: Path) -> None:
 def test_show_and_schema() -> None:
     code, out, _ = command("show", QUICKSTART, "optimizer.learning_rate=0.125")
     assert code == 0
+    assert "learning rate    0.125" in out
+    assert "learning_rate:" not in out
+    code, out, _ = command("show", QUICKSTART, "optimizer.learning_rate=0.125", "--full")
+    assert code == 0
     assert "learning_rate: 0.125" in out
-    assert "parameters that train" in out
     code, out, _ = command("schema")
     assert code == 0
     assert {"data", "training", "base"} <= json.loads(out)["properties"].keys()

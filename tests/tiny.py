@@ -10,12 +10,15 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from jaxvalues.config import Config, FormulationConfig, parse_config
-from jaxvalues.data.arguments import Split, load_split
+from jaxvalues.data.arguments import Split
 from jaxvalues.data.batches import Slice, Tokens, TrainingBatches, collate, inputs_shape
+from jaxvalues.data.loading import load_split
 from jaxvalues.data.tokenizers import train_tokenizer
 from jaxvalues.formulations import load_texts, training_texts
 from jaxvalues.models.layers.layout import group
-from jaxvalues.run.system import Base, System, fit_to_tokenizer
+from jaxvalues.run.base import Base, fit_to_tokenizer
+from jaxvalues.run.state import initial_state, initial_weights
+from jaxvalues.run.system import System
 from jaxvalues.templates.template import load_template
 from jaxvalues.training.losses import make_loss_hyper
 from jaxvalues.training.optimizer import Hyper, make_hyper
@@ -109,7 +112,7 @@ def canonical_params(num_layers: int = 2, projected: bool = False) -> Any:
     """Random parameters of the tiny network, unrolled, as numpy arrays: drawn once, the same for every system."""
     loss = {"contrastive": {"embedding": "projected"}} if projected else {}
     tiny = system(config({"model": {"config": {**ROBERTA, "num_hidden_layers": num_layers}}, "loss": loss}))
-    return jax.tree.map(np.asarray, tiny.parts(Base({}, None, "random"), 0)[1])
+    return jax.tree.map(np.asarray, initial_weights(tiny, Base({}, None, "random"), 0)[1])
 
 
 def system(config: Config, mesh: Mesh | None = None) -> System:
@@ -120,7 +123,7 @@ def system(config: Config, mesh: Mesh | None = None) -> System:
 
 def parts(system: System, scale: float = 5.0) -> tuple[Any, Any]:
     """Its initial (frozen, trainable), with matrices `scale` times as large: logits that differ from row to row."""
-    return jax.tree.map(lambda x: scale * x if x.ndim > 1 else x, system.parts(Base({}, None, "random"), 0))
+    return jax.tree.map(lambda x: scale * x if x.ndim > 1 else x, initial_weights(system, Base({}, None, "random"), 0))
 
 
 def batch(system: System, tokens: Tokens, size: int) -> dict[str, np.ndarray]:
@@ -171,7 +174,7 @@ class Run:
                 jax.device_put(part, tree_shardings(part, self.system.mesh))
                 for part in self.system.network.tuning.init(jax.random.key(0), params)
             )
-        self.state: TrainState = self.system.start(trainable)
+        self.state: TrainState = initial_state(self.system, trainable)
 
     def step(self, batch: dict[str, np.ndarray], hyper: Hyper | None = None) -> dict[str, float]:
         """Train on one batch; the step's metrics."""

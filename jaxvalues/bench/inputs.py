@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxvalues.bench.worker import APART, PEFT
+from jaxvalues.bench.task import APART, PEFT
 from jaxvalues.config import Config
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.batches import Asked, Batch, Slice, Tokens, TrainingBatches, collate

@@ -11,14 +11,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvalues.bench.worker import TOTAL_STEPS, Task, peak_process_bytes
+from jaxvalues.bench.task import TOTAL_STEPS, Task, peak_process_bytes
 from jaxvalues.config import parse_config
 from jaxvalues.data.batches import inputs_shape, model_inputs
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import UserError
+from jaxvalues.run.base import find_base
 from jaxvalues.run.network import count
-from jaxvalues.run.system import System, find_base
+from jaxvalues.run.state import initial_state, initial_weights
+from jaxvalues.run.system import System
 from jaxvalues.training.compilation import enable_cache
 from jaxvalues.training.losses import make_loss_hyper
 from jaxvalues.training.memory import keep_freed_memory
@@ -39,10 +41,12 @@ class Jaxvalues:
             module = self.system.network.module
             module = module.clone(encoder=module.encoder.clone(form="gather"))
             self.system.network = self.system.network._replace(module=module)
-        self.frozen, self.trainable = self.system.parts(find_base(config.model, config.seed), config.seed)
+        weights = initial_weights(self.system, find_base(config.model, config.seed), config.seed)
+        self.frozen, self.trainable = weights
+        del weights
         self.parameters = count((self.frozen, self.trainable))
         if self.work == "train":
-            self.state = self.system.start(self.trainable)
+            self.state = initial_state(self.system, self.trainable)
             del self.trainable  # the state owns it now and gives it away at every step
             loss = make_loss_hyper(config.loss, np.eye(len(CATEGORIES)))  # its numbers change no time
             self.hyper = make_hyper(config.optimizer, TOTAL_STEPS, config.seed, loss=loss)

@@ -22,17 +22,18 @@ import numpy as np
 from rich.console import Console
 
 from jaxvalues.bench.inputs import apart, encode, positions, random_batch, real_batch
-from jaxvalues.bench.peers import PEERS, check_comparable, check_form, default_peers
+from jaxvalues.bench.peers import PEERS, check_comparable, check_form, default_peers, missing_packages
 from jaxvalues.bench.report import describe_shape, render
-from jaxvalues.bench.worker import APART, PEFT, UNCOMPILED, Task, Worker
+from jaxvalues.bench.task import APART, PEFT, UNCOMPILED, Task
+from jaxvalues.bench.worker import Worker
 from jaxvalues.config import Config
-from jaxvalues.data.arguments import load_split
 from jaxvalues.data.batches import Batch, inputs_shape
+from jaxvalues.data.loading import load_split
 from jaxvalues.data.tokenizers import pad_id
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import load_texts, make_formulation
+from jaxvalues.run.base import find_base, find_tokenizer, fit_to_tokenizer
 from jaxvalues.run.provenance import write_json
-from jaxvalues.run.system import find_base, find_tokenizer, fit_to_tokenizer
 
 WORK = ("train", "inference")
 SAMPLE_SECONDS = 0.25  # a sample is as many steps as last this long, so that a clock and a launch weigh nothing
@@ -64,10 +65,17 @@ class Options:
 def bench(config: Config, options: Options, console: Console, file: Path | None = None) -> dict[str, Any]:
     """Measure, print a table, and write everything to `file` (JSON). Returns what is written.
 
-    Raises UserError when a peer is not installed, and ConfigError for a config that a peer cannot match.
+    Where no peer is named and the default one is not installed, jaxvalues is measured alone, which is printed.
+    Raises UserError when a named peer is not installed, and ConfigError for a config that a peer cannot match.
     """
     config = config.explicit()
     peers = tuple(peer for peer in options.peers or default_peers(config) if peer != "none")
+    if not options.peers and (missing := missing_packages(peers)):
+        console.print(
+            f"Measuring jaxvalues alone: {peers[0]} needs {' and '.join(missing)} (pip install 'jaxvalues[parity]').",
+            highlight=False, markup=False,
+        )  # fmt: skip
+        peers = ()
     check_comparable(config, peers)
     with tempfile.TemporaryDirectory(prefix="jaxvalues-bench-") as folder:
         base = find_base(config.model, config.seed)

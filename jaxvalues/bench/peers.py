@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-from jaxvalues.bench.worker import APART, GATHER, PEFT
+from jaxvalues.bench.task import APART, GATHER, PEFT
 from jaxvalues.config import Config
 from jaxvalues.errors import ConfigError, UserError
 
@@ -19,6 +19,13 @@ def default_peers(config: Config) -> tuple[str, ...]:
     return (PEFT,) if config.formulation.asks_questions else TORCH[:1]
 
 
+def missing_packages(peers: Sequence[str]) -> list[str]:
+    """The packages that these peers need and that are not installed."""
+    outside = [peer for peer in peers if peer in (*TORCH, PEFT)]
+    needed = ["torch"] * bool(outside) + ["peft"] * (PEFT in outside)
+    return [package for package in needed if importlib.util.find_spec(package) is None]
+
+
 def check_comparable(config: Config, peers: Sequence[str]) -> None:
     """Raise unless every peer is installed and does the same work under this config, on the task values."""
     if config.data.task != "values":
@@ -28,11 +35,10 @@ def check_comparable(config: Config, peers: Sequence[str]) -> None:
     if APART in peers and config.training.accumulation != 1:
         raise ConfigError(f"training.accumulation must be 1: --peer {APART} finds its own micro-batches")
     outside = [peer for peer in peers if peer in (*TORCH, PEFT)]
-    for package in ("torch", *["peft"] * (PEFT in peers)):
-        if outside and importlib.util.find_spec(package) is None:
-            raise UserError(
-                f"the peer needs {package}: pip install 'jaxvalues[parity]', or measure jaxvalues alone (--peer none)"
-            )
+    for package in missing_packages(peers):
+        raise UserError(
+            f"the peer needs {package}: pip install 'jaxvalues[parity]', or measure jaxvalues alone (--peer none)"
+        )
     for peer in outside:
         if peer == PEFT:
             _check_prompts(config)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jaxvalues.bench.worker import APART
+from jaxvalues.bench.task import APART
 
 
 def render(result: dict[str, Any], console: Console) -> None:
@@ -29,31 +29,13 @@ def render(result: dict[str, Any], console: Console) -> None:
     for name, one in contenders.items():
         versions = ", ".join(f"{package} {version}" for package, version in one["is"]["versions"].items())
         console.print(f"{name}: {versions}; {one['is']['settings']}; {one['is']['threads']} threads", highlight=False)
-    steady = _table("Steps", "seconds", "quartiles", "examples/s", "GB", "× seconds", "× GB")
-    starting = _table("Starting, seconds", "trace", "compile cold", "warm", "first step cold", "warm")
-    for case in result["cases"]:
-        for name, one in case["contenders"].items():
-            head = (f"{case['work']}, {describe_shape(case['shape'])}" if name == "jaxvalues" else "", name)
-            steady.add_row(
-                *head,
-                f"{one['median_s']:.3g}",
-                "–".join(f"{value:.3g}" for value in one["quartiles_s"]),
-                f"{case['shape'][0] / one['median_s']:.1f}",
-                f"{one['peak_bytes'] / 1e9:.1f}",
-                *(
-                    ("", "")
-                    if name == "jaxvalues"
-                    else (
-                        f"{1 / one['times_as_fast_as_jaxvalues']:.2f}",
-                        f"{one['times_the_memory_of_jaxvalues']:.2f}",
-                    )
-                ),
-            )
-            cold, warm = one.get("cold", {}), one["warm"]
-            seconds = (warm.get("trace_s"), cold.get("compile_s"), warm.get("compile_s"))
-            seconds += (cold.get("seconds"), warm.get("seconds"))
-            starting.add_row(*head, *("" if value is None else f"{value:.1f}" for value in seconds))
-    console.print(steady, starting)
+    cases = result["cases"]
+    if console.width >= 100:
+        console.print(_steady(cases), _starting(cases))
+    else:  # a narrow terminal has no place for a column that says which case it is
+        for case in cases:
+            console.print(f"\n{case['work']}, {describe_shape(case['shape'])} tokens", style="bold", highlight=False)
+            console.print(_steady([case], console.width >= 80, labels=False), _starting([case], labels=False))
     if APART in contenders:
         console.print(_branches(result["cases"]))
     if machine["load_before"][0] > 1:
@@ -61,6 +43,44 @@ def render(result: dict[str, Any], console: Console) -> None:
             f"The machine was busy (load {machine['load_before'][0]:.1f} before the start): read ratios, not seconds.",
             highlight=False,
         )
+
+
+def _steady(cases: Sequence[dict[str, Any]], quartiles: bool = True, labels: bool = True) -> Table:
+    """What a step takes, and a peer's seconds and memory as multiples of jaxvalues' own."""
+    numbers = ("seconds", *["quartiles"] * quartiles, "examples/s", "GB", "× seconds", "× GB")
+    table = _table("Steps", *numbers, case=labels)
+    for case in cases:
+        for name, one in case["contenders"].items():
+            times = (1 / one["times_as_fast_as_jaxvalues"], one["times_the_memory_of_jaxvalues"])
+            table.add_row(
+                *_head(case, name, labels),
+                f"{one['median_s']:.3g}",
+                *["–".join(f"{value:.3g}" for value in one["quartiles_s"])] * quartiles,
+                f"{case['shape'][0] / one['median_s']:.1f}",
+                f"{one['peak_bytes'] / 1e9:.1f}",
+                *(("", "") if name == "jaxvalues" else (f"{value:.2f}" for value in times)),
+            )
+    return table
+
+
+def _starting(cases: Sequence[dict[str, Any]], labels: bool = True) -> Table:
+    """What starting takes."""
+    numbers = ("trace", "compile\ncold", "\nwarm", "first step\ncold", "\nwarm")
+    table = _table("Starting, seconds", *numbers, case=labels)
+    for case in cases:
+        for name, one in case["contenders"].items():
+            cold, warm = one.get("cold", {}), one["warm"]
+            seconds = (warm.get("trace_s"), cold.get("compile_s"), warm.get("compile_s"))
+            seconds += (cold.get("seconds"), warm.get("seconds"))
+            shown = ("" if value is None else f"{value:.1f}" for value in seconds)
+            table.add_row(*_head(case, name, labels), *shown)
+    return table
+
+
+def _head(case: dict[str, Any], name: str, labels: bool) -> tuple[str, ...]:
+    """The first cells of a row: its case, once, where there is a column for it, and the contender."""
+    said = f"{case['work']}, {describe_shape(case['shape'])}" if name == "jaxvalues" else ""
+    return (said, name) if labels else (name,)
 
 
 def saving(case: dict[str, Any]) -> dict[str, float]:
@@ -73,7 +93,7 @@ def saving(case: dict[str, Any]) -> dict[str, float]:
 def _branches(cases: Sequence[dict[str, Any]]) -> Table:
     """One row a case: the tokens, prompts included, of both layouts, and how much of the saving arrives as time."""
     numbers = ("tokens", "apart", "× tokens", "unpadded", "× seconds", "share", "unpadded")
-    table = _table("Branches: questions apart as multiples of these", *numbers, label=False)
+    table = _table("Branches: questions apart as multiples of these", *numbers, contender=False)
     for case in cases:
         read = (case["contenders"][name]["positions"]["computed"] for name in ("jaxvalues", APART))
         times = saving(case)
@@ -93,9 +113,11 @@ def describe_shape(shape: Sequence[int]) -> str:
     return f"{rows} × ({tokens} + {branches[0]} × {branches[1]})" if branches else f"{rows} × {tokens}"
 
 
-def _table(title: str, *numbers: str, label: bool = True) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold")
-    for header in ("work, rows × tokens", *["contender"] * label):
+def _table(title: str, *numbers: str, case: bool = True, contender: bool = True) -> Table:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=None, header_style="bold", padding=(0, 2, 0, 0)
+    )
+    for header in (*["work, rows × tokens"] * case, *["contender"] * contender):
         table.add_column(header)
     for header in numbers:
         table.add_column(header, justify="right")

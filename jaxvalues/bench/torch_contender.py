@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import transformers
 
-from jaxvalues.bench.worker import TOTAL_STEPS, Task, peak_process_bytes
+from jaxvalues.bench.task import TOTAL_STEPS, Task, peak_process_bytes
 from jaxvalues.config import parse_config
 from jaxvalues.errors import UserError
 

@@ -1,15 +1,15 @@
-"""Config files: `schema` says what may stand in one, a section a class, and `files` reads it."""
+"""Config files: `schema` defines their keys, one class per section, `files` reads them, `reference` documents them."""
 
+from jaxvalues.config.data import DataConfig
 from jaxvalues.config.files import json_schema, load_config, parse_config, runs_of
 from jaxvalues.config.formulation import FormulationConfig, PoolingConfig, VerbalizerConfig
+from jaxvalues.config.loss import ContrastiveConfig, LossConfig
+from jaxvalues.config.reference import markdown_reference
 from jaxvalues.config.schema import (
     Config,
-    ContrastiveConfig,
-    DataConfig,
     DecisionConfig,
     EnsembleConfig,
     LoggingConfig,
-    LossConfig,
     MeshConfig,
     ModelConfig,
     OptimizerConfig,
@@ -42,6 +42,7 @@ __all__ = [
     "VerbalizerConfig",
     "json_schema",
     "load_config",
+    "markdown_reference",
     "parse_config",
     "runs_of",
 ]

@@ -1,13 +1,15 @@
-"""How a config file becomes a `Config`: YAML, one optional `base:`, dotted overrides.
+"""Reads config files: YAML, one optional `base:`, dotted overrides.
 
-A config file holds only what differs from the schema's defaults. Everything is checked when it is read: an unknown key
-names the nearest known one, and combinations that make no sense fail with a sentence before anything is loaded.
+A config file holds only the keys that differ from the defaults of the schema. Everything is checked when the file is
+read, before anything is loaded: the error for an unknown key suggests the closest one, and one sentence says which keys
+do not fit together.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from jaxvalues.config.schema import Config, EnsembleConfig
-from jaxvalues.errors import ConfigError
+from jaxvalues.errors import ConfigError, name_list
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
     """Read a config file with its `base:` chain and dotted overrides (`optimizer.learning_rate=1e-4`).
 
-    `base:` is a path relative to the file that names it. `name` defaults to the file's stem.
-    Raises ConfigError with one sentence a problem.
+    `base:` is a path relative to the file that contains it. `name` defaults to the stem of the file.
+    Raises ConfigError with one sentence per problem.
     """
     path = Path(path)
     tree = {"name": path.stem, **_read_with_base(path, ())}
@@ -33,7 +35,7 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
 
 
 def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
-    """Validate a nested dict, with the members of its ensemble; `where` names its warm_start in error messages."""
+    """Validate a nested dict and the members of its ensemble; error messages begin with `where`."""
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
@@ -44,11 +46,11 @@ def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
 
 
 def runs_of(config: Config, where: str = "config") -> tuple[Config, ...]:
-    """The single runs a config asks for, members × seeds × folds, in the order in which they are trained.
+    """The single runs of a config, members × seeds × folds, in the order of training.
 
-    A member's changes are merged into the config section by section, as a file is into its `base:`. Each run has a
-    folder of its own in the config's, such as `deberta-seed0-fold2`, and nothing but its folder, name and `data.fold`
-    tells it from a run of the same settings trained alone. A config that asks for one run is that run.
+    The changes of a member are merged into the config section by section, as a file is merged into its `base:`. Each
+    run has its own folder below that of the config, such as `deberta-seed0-fold2`. Only its folder, name and
+    `data.fold` differ from a run of the same settings trained alone. A config of one run is returned as it is.
     Raises ConfigError that names the member.
     """
     if not config.is_ensemble:
@@ -70,13 +72,15 @@ def runs_of(config: Config, where: str = "config") -> tuple[Config, ...]:
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a config file, for completion and checks in editors."""
     schema = Config.model_json_schema()
-    schema["properties"]["base"] = {"type": "string", "description": "Config file this one starts from."}
+    schema["properties"]["base"] = {"type": "string", "description": "Config file to start from."}
     return schema
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML that refuses a key written twice (PyYAML silently keeps the last), and reads 1e-5 as the number and Yes as
-    the word that they are."""
+    """YAML 1.1 with three changes: a repeated key is an error, 1e-5 is a number, and Yes is a string.
+
+    PyYAML keeps the last of repeated keys without a word.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = []
@@ -86,13 +90,12 @@ class _StrictLoader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if key in keys:
                 line = key_node.start_mark.line + 1
-                raise yaml.constructor.ConstructorError(None, None, f"key `{key}` is given twice, again in line {line}")
+                raise yaml.constructor.ConstructorError(None, None, f"key `{key}` is repeated in line {line}")
             keys.append(key)
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.2's booleans and floats; PyYAML follows 1.1, where Yes and No are booleans (here they are answers) and 1e-5 is
-# a string.
+# Booleans and floats as in YAML 1.2. PyYAML follows 1.1, where Yes and No are booleans and 1e-5 is a string.
 _BOOL = "tag:yaml.org,2002:bool"
 _StrictLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
@@ -106,7 +109,7 @@ _StrictLoader.add_implicit_resolver(
 
 def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
-        raise ConfigError(f"{path}: `base:` leads back to the file itself")
+        raise ConfigError(f"{path}: `base:` leads back to this file")
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except (FileNotFoundError, IsADirectoryError):
@@ -116,12 +119,12 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a config is a mapping of sections, not {type(tree).__name__}")
+        raise ConfigError(f"{path}: a config must be a mapping of sections, not {type(tree).__name__}")
     base = tree.pop("base", None)
     if base is None:
         return tree
     if not isinstance(base, str):
-        raise ConfigError(f"{path}: `base:` must name one config file, not {base!r}")
+        raise ConfigError(f"{path}: `base:` must be the path of one config file, not {base!r}")
     return _merge(_read_with_base(path.parent / base, (*seen, path.resolve())), tree)
 
 
@@ -136,9 +139,9 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError(f"override `{override}` must read key=value, e.g. optimizer.learning_rate=1e-4")
+        raise ConfigError(f"override `{override}` must have the form key=value, e.g. optimizer.learning_rate=1e-4")
     if key == "base":
-        raise ConfigError(f"override `{override}`: `base` belongs in a config file, not among the overrides")
+        raise ConfigError(f"override `{override}`: `base` can only be set in a config file")
     try:
         value = yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError:
@@ -154,7 +157,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 
 
 def _sentences(problems: list[Any]) -> list[str]:
-    """Pydantic's problems as one sentence a key."""
+    """The problems that pydantic found, as one sentence per key."""
     by_key: dict[str, list[Any]] = {}
     for problem in problems:
         by_key.setdefault(_key(problem), []).append(problem)
@@ -165,19 +168,21 @@ def _key(problem: Any) -> str:
     location = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
         return ".".join(location)
-    # Pydantic names the member of a union as if it were a key.
+    # Pydantic appends the member of a union to the location, as if it were a key.
     members = ("float", "str", "int", "constrained-int", "bool")
     return ".".join(part for part in location if part not in members and not part.startswith("literal["))
 
 
 def _sentence(key: str, problems: list[Any]) -> str:
-    """What is wrong with one key; a value that fits no member of a union has a problem with each of them."""
+    """What is wrong with one key. A value that fits no member of a union has one problem per member."""
     first = problems[0]
     if first["type"] == "extra_forbidden":
         *section, name = key.split(".")
-        known = _keys_at(section)
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(known)}"
+        near = _nearest(section, name)
+        known = [".".join((*section, one)) for one in _keys_at(section)]
+        hint = (
+            f"did you mean `{near}`?" if near else f"known keys here: {name_list(known)} (`jaxvalues schema` has all)"
+        )
         return f"unknown key `{key}`; {hint}"
     if first["type"] == "value_error":
         message = first["msg"].removeprefix("Value error, ")
@@ -186,9 +191,33 @@ def _sentence(key: str, problems: list[Any]) -> str:
     return f"`{key}`: {expected.replace(' or input should be', ' or')}, not {first['input']!r}"
 
 
+def _nearest(section: list[str], name: str) -> str | None:
+    """The known key that is written most like an unknown one: in the same section, or else in any, the top first."""
+    if near := difflib.get_close_matches(name, _keys_at(section), n=1, cutoff=0.5):
+        return ".".join((*section, near[0]))
+    keys = sorted(_all_keys(Config), key=lambda key: key.count("."))
+    near = difflib.get_close_matches(name, [key.rpartition(".")[2] for key in keys], n=1, cutoff=0.8)
+    return next(key for key in keys if key.rpartition(".")[2] == near[0]) if near else None
+
+
+def _all_keys(section: type[BaseModel]) -> Iterator[str]:
+    """Every dotted key below a section."""
+    for name in section.model_fields:
+        yield name
+        inner = _section_at(section, name)
+        if inner is not None:
+            yield from (f"{name}.{key}" for key in _all_keys(inner))
+
+
 def _keys_at(location: list[str]) -> list[str]:
-    section: Any = Config
+    section: type[BaseModel] = Config
     for part in location:
-        kinds = getattr(section.model_fields[part].annotation, "__args__", (section.model_fields[part].annotation,))
-        section = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+        section = _section_at(section, part)
     return list(section.model_fields) + ["base"] * (section is Config)
+
+
+def _section_at(section: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The section under a name, also where it may be null; None where there is a value."""
+    annotation = section.model_fields[name].annotation
+    kinds = getattr(annotation, "__args__", (annotation,))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -10,53 +10,62 @@ from jaxvalues.config.section import Section, check_owners
 
 
 class PoolingConfig(Section):
-    """How token states become the vector that the heads see."""
+    """classify: how hidden states become the input of the classifier heads."""
 
     over: Literal["cls", "mean", "last"] = "cls"
-    """First token, mean over real tokens, or the last real token (for causal networks, whose first sees nothing)."""
+    """Tokens to pool: `cls`, the first one; `mean`, the mean of all but padding; `last`, the last one before padding
+    (for causal networks, whose first token attends to nothing else)."""
     layers: tuple[int, ...] = Field((-1,), min_length=1)
-    """Hidden states to pool, as in HF `hidden_states`: 0 = embeddings, k = after layer k, -1 = last."""
+    """Hidden states to pool, numbered as in transformers' `hidden_states`: 0 the embeddings, k after layer k, -1 the
+    last."""
     combine: Literal["concat", "mean"] = "concat"
-    """How several layers are combined."""
+    """How the vectors of several layers are combined."""
 
 
 class VerbalizerConfig(Section):
-    """The words that answer a question (masked_choice, answer)."""
+    """masked_choice, answer: the words that answer a question."""
 
     yes: tuple[str, ...] = Field(("Yes",), min_length=1)
+    """Words for Yes. The probabilities of several words are added; a word of several tokens is scored token by
+    token."""
     no: tuple[str, ...] = Field(("No",), min_length=1)
-    """Several words of one class add their probabilities up; words of several tokens are scored token by token."""
+    """Words for No, scored in the same way."""
     soft: bool = False
-    """Learn a vector for each of the two classes, which starts as the mean of its words (WARP, Hambardzumyan 2021)."""
+    """Train a vector for each of the two answers, which starts as the mean of its words (WARP, Hambardzumyan et al.
+    2021)."""
     calibrate: bool = False
-    """Subtract what the model answers about an argument without content (Zhao et al. 2021), whenever it predicts."""
+    """When predicting, subtract the logits of a content-free argument (Zhao et al. 2021)."""
 
 
 class FormulationConfig(Section):
     """How an argument becomes model input, and model output becomes logits [B, C]."""
 
     kind: Literal["classify", "masked_choice", "answer", "open_answer"] = "classify"
-    """`classify`: one pass, a classifier head. One question for each category: `masked_choice` reads Yes or No at the
-    mask of a masked language model (MBC); `answer` reads what T5 or GPT-2 would answer, Yes or No (BCA); `open_answer`
-    looks for words of the category in what they would say (OA)."""
+    """`classify`: one pass and classifier heads. The others are question formulations, with one question per category.
+    `masked_choice` (MBC): a masked language model fills in Yes or No. `answer` (BCA): T5 or GPT-2 answers Yes or No.
+    `open_answer` (OA): T5 or GPT-2 answers freely, and synonyms of the category are looked for in the answer."""
     template: str | None = None
-    """Name of a template that comes with jaxvalues (classify: `cls`, `joined`; the others: their own kind's; stance:
-    `stance`, `stance_masked`, `stance_answer`) or path of a text file; null: `cls`, the kind's own, or the stance's."""
+    """Path of a text file, or name of a built-in template: `cls` and `joined` for classify, `masked_choice`, `answer`
+    and `open_answer` for the kind of that name, `stance`, `stance_masked` and `stance_answer` for the stance. null:
+    `cls`, or the one of the kind and task."""
     descriptions: str | None = None
-    """What the 20 categories mean: `name`, `values` (their level 1 values), `definition`, or path of a file. classify
-    appends all of them to its input; the others fill the slot of their template (null: `name`)."""
+    """Description of each category: `name`, `values` (its level 1 values), `definition`, or the path of a TSV file.
+    classify appends all 20 to its input (null: none); question formulations fill the slot of their template (null:
+    `name`)."""
     heads: Literal["single", "multiple"] = "single"
-    """classify: one linear layer with 20 outputs, or one classifier (with its own dropout) per category."""
+    """classify: `single`, one linear layer with 20 outputs, or `multiple`, one classifier with its own dropout per
+    category."""
     pooling: PoolingConfig = PoolingConfig()
     head_dropout: float = Field(0.1, ge=0, lt=1)
+    """classify: dropout before the heads."""
     verbalizer: VerbalizerConfig = VerbalizerConfig()
     synonyms: str | None = None
-    """open_answer: path of a table of words for each category; null: those that come with jaxvalues."""
+    """open_answer: path of a TSV file with the synonyms of each category. null: the built-in ones."""
     scoring: Literal["likelihood", "generation"] = "likelihood"
-    """open_answer predicts by the probability that the answer begins with one of the words, or generates an answer and
-    looks for them. Training always uses the likelihood."""
+    """open_answer: `likelihood` scores the probability that the answer begins with a synonym; `generation` generates an
+    answer and looks for synonyms. Training always uses the likelihood."""
     max_new_tokens: int = Field(16, ge=1)
-    """open_answer with generation: longest answer in tokens."""
+    """open_answer with `scoring: generation`: longest answer in tokens."""
 
     @model_validator(mode="after")
     def _keys_belong_to_kinds(self) -> FormulationConfig:
@@ -68,16 +77,16 @@ class FormulationConfig(Section):
 
     @property
     def asks_questions(self) -> bool:
-        """Whether it asks one question for each category, which a language model answers in words."""
+        """Whether this is a question formulation: one question per category, answered by a language model in words."""
         return self.kind != "classify"
 
     @property
     def generates(self) -> bool:
-        """Whether it predicts from answers that the model generates."""
+        """Whether predictions come from generated answers."""
         return self.kind == "open_answer" and self.scoring == "generation"
 
     def default_template(self, task: str) -> str:
-        """The name of the template where none is given, of a task and this kind."""
+        """The name of the built-in template for a task and this kind."""
         if task == "stance":
             return {"classify": "stance", "masked_choice": "stance_masked", "answer": "stance_answer"}[self.kind]
         return self.kind if self.asks_questions else "cls"

@@ -1,4 +1,7 @@
-"""The schema of config files: one class a section, its defaults, and which combinations make no sense."""
+"""The schema of a whole config file: its sections, their defaults, and the combinations that are refused.
+
+The sections `data`, `formulation`, `loss` and `tuning` are in files of their own; the smaller ones are here.
+"""
 
 from __future__ import annotations
 
@@ -11,172 +14,94 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
+from jaxvalues.config.data import DataConfig
 from jaxvalues.config.formulation import FormulationConfig
-from jaxvalues.config.section import Section, check_owners
+from jaxvalues.config.loss import LossConfig
+from jaxvalues.config.section import Section
 from jaxvalues.config.tuning import LEARNING_RATES, TuningConfig
-
-
-class DataConfig(Section):
-    """Which arguments train, tune the decision and are reported, and what is learnt about them."""
-
-    task: Literal["values", "stance"] = "values"
-    """`values`: the 20 categories an argument draws on; `stance`: whether its premise is in favor of its conclusion or
-    against it (the study's NLI), from the two alone."""
-    source: Literal["touche23", "sample"] = "touche23"
-    """`touche23`: Touché23-ValueEval (downloaded, or read from `dir`); `sample`: the embedded small sample."""
-    dir: str | None = None
-    """Folder with the data set's TSV files; nothing is downloaded when it is given."""
-    train: str = "training"
-    """Split that trains."""
-    held_out: float | str = 0.1
-    """Where thresholds and the best step are chosen: a fraction of the training split, or another split's name."""
-    held_out_by: Literal["conclusion", "argument"] = "conclusion"
-    """With a fraction: hold out whole conclusions (as between the official splits) or single arguments."""
-    held_out_seed: int = Field(0, ge=0)
-    """Which part is held out; apart from `seed`, so that runs of several seeds train on the same arguments."""
-    folds: int | None = Field(None, ge=2)
-    """Cut the training split in this many folds; each is held out once, instead of the fraction `held_out`."""
-    fold: int | None = Field(None, ge=0)
-    """Which fold this run holds out, from 0; null: one run for each fold, and their ensemble."""
-    report: tuple[str, ...] = ("validation", "test")
-    """Splits whose scores are reported; never used to choose anything."""
-    shots: int | None = Field(None, ge=1)
-    """Few-shot: train on so many positive arguments of each category, or so many of each stance (drawn with
-    `subset_seed`), and no others."""
-    fraction: float | None = Field(None, gt=0, le=1)
-    """Train on this share of the training arguments (drawn with `subset_seed`)."""
-    subset_seed: int = Field(0, ge=0)
-    """Which arguments `shots` and `fraction` take; apart from `seed`, so that all seeds train on the same ones."""
-    negatives: float | None = Field(None, gt=0)
-    """Kinds that ask: train on every positive pair (argument, category) and so many negative ones for each, drawn with
-    the seed; null: ask all 20 categories of every argument."""
-    max_length: int = Field(256, ge=4)
-    """Longest input in tokens; in longer ones the end of the premise is cut (counted and printed)."""
-    buckets: tuple[int, ...] = (32, 48, 64, 96, 128, 256)
-    """Lengths that batches are padded to; each costs one compile for training and one for evaluation."""
 
 
 class TokenizerTraining(Section):
     """A byte-level BPE tokenizer trained on the training split."""
 
     vocab_size: int = Field(2000, ge=300)
+    """Number of tokens in the vocabulary."""
 
 
 class ModelConfig(Section):
-    """Which network, and how it is computed."""
+    """The network, and how it is computed."""
 
     path: str | None = None
-    """Checkpoint folder or hub id (config.json + safetensors)."""
+    """Checkpoint: a folder or a hub id (config.json and safetensors)."""
     revision: str | None = None
-    """Hub revision."""
+    """Revision of the checkpoint on the hub."""
     config: dict[str, Any] | None = None
-    """Instead of `path`: a Hugging Face config; the model starts from random weights."""
+    """In place of `path`: a Hugging Face config. The network starts from random weights."""
     tokenizer: str | None = None
-    """Tokenizer folder or hub id, when it is not beside the weights."""
+    """Folder or hub id of the tokenizer, when it is not beside the weights."""
     train_tokenizer: TokenizerTraining | None = None
-    """Train a tokenizer on the training split instead."""
+    """In place of `tokenizer`: train a tokenizer on the training split."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute dtype; parameters stay float32. auto: bfloat16 on accelerators, float32 on CPU."""
+    """Compute dtype; parameters stay float32. `auto`: bfloat16 on accelerators, float32 on CPU."""
     scan: bool | Literal["auto"] = "auto"
-    """Run layers with one scan (compiles faster) or unrolled (faster steps on CPU). auto: scan on accelerators."""
+    """Run the layers in one scan (compiles faster) or unrolled (faster steps on CPU). `auto`: scan on accelerators,
+    unrolled on CPU."""
     remat: bool = False
-    """Recompute layer activations in the backward pass to save memory."""
+    """Recompute activations of layers in the backward pass, which saves memory."""
     dropout: float | None = Field(None, ge=0, lt=1)
-    """Overrides the checkpoint's hidden and attention dropout."""
-
-
-class ContrastiveConfig(Section):
-    """Contrastive learning over the global batch: arguments that share categories are drawn together."""
-
-    use: Literal["joint", "pretraining"] = "joint"
-    """A term added to the loss, or a stage of `epochs` before it, in which nothing else is minimised."""
-    weight: float = Field(0.1, ge=0)
-    """Of the added term (joint)."""
-    epochs: int = Field(1, ge=1)
-    """Length of the stage (pretraining), before the epochs of `training`."""
-    temperature: float = Field(0.05, gt=0)
-    embedding: Literal["pooled", "projected"] = "pooled"
-    """What is compared: the vector the heads see, or its projection by a small network of its own (SimCLR)."""
-    projection_size: int = Field(128, ge=1)
-    positives: Literal["labels", "views", "both"] = "labels"
-    """Shared labels draw together; or two passes with other dropout of the same argument (SimCSE); or both."""
-
-
-class LossConfig(Section):
-    """What is minimised. Each number belongs to the kinds named beside it."""
-
-    kind: Literal["bce", "class_balanced", "focal", "asymmetric", "class_balanced_negative_tolerant"] = "bce"
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """All kinds: targets are drawn towards 1/2 by this share."""
-    beta: float = Field(0.999, ge=0, lt=1)
-    """class_balanced…: 1/(1 - beta) is about the number of examples beyond which more of them count no more."""
-    gamma: float = Field(2.0, ge=0)
-    """focal: how much easy examples count less."""
-    gamma_positive: float = Field(1.0, ge=0)
-    """asymmetric: focusing of positives."""
-    gamma_negative: float = Field(4.0, ge=0)
-    """asymmetric: focusing of negatives."""
-    margin: float = Field(0.05, ge=0, lt=1)
-    """asymmetric: negatives with a probability below it do not count."""
-    negative_scale: float = Field(2.0, gt=0)
-    """class_balanced_negative_tolerant: how much negatives are tolerated; 1 is not at all."""
-    prior_shift: float = Field(0.05, ge=0)
-    """class_balanced_negative_tolerant: how far logits are shifted towards the categories' log-odds."""
-    contrastive: ContrastiveConfig | None = None
-    """Contrastive learning besides."""
-
-    @model_validator(mode="after")
-    def _numbers_belong_to_kinds(self) -> LossConfig:
-        balanced = ("class_balanced", "class_balanced_negative_tolerant")
-        owners = {"beta": balanced, "gamma": ("focal",), "negative_scale": balanced[1:], "prior_shift": balanced[1:]}
-        owners |= dict.fromkeys(("gamma_positive", "gamma_negative", "margin"), ("asymmetric",))
-        check_owners(self, owners, "kind", self.kind)
-        return self
+    """Dropout of hidden states and attention. null: that of the checkpoint."""
 
 
 class OptimizerConfig(Section):
     """AdamW and its schedule."""
 
     learning_rate: float | None = Field(None, gt=0)
-    """null: the tuning method's own, 10 to 250 times that of full tuning where little trains (LEARNING_RATES)."""
+    """Peak learning rate. null: the default of the tuning method, see the table under `tuning`."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Course of the learning rate after warm-up. `cosine` and `linear` end at 0."""
     warmup: float = Field(0.1, ge=0, lt=1)
-    """Share of all steps over which the learning rate rises from 0."""
+    """Share of all steps in which the learning rate rises from 0."""
     layer_decay: float = Field(1.0, gt=0, le=1)
-    """Learning-rate factor per layer from the top down: heads and top layer 1, the next layer d, then d², …"""
+    """Factor d of the learning rate per layer, from the top down: 1 for heads and top layer, then d, d², …"""
     weight_decay: float = Field(0.01, ge=0)
-    """Decoupled; not applied to biases and layer norms."""
+    """Decoupled weight decay. It does not apply to biases and layer norms."""
     b1: float = Field(0.9, ge=0, lt=1)
+    """AdamW's decay of the first moment."""
     b2: float = Field(0.999, ge=0, lt=1)
+    """AdamW's decay of the second moment."""
     eps: float = Field(1e-8, gt=0)
+    """AdamW's term that keeps the denominator above 0."""
     clip_norm: float | None = Field(1.0, gt=0)
-    """Largest global gradient norm; null turns clipping off."""
+    """Largest global norm of gradients. null: no clipping."""
 
 
 Steps = Annotated[int, Field(ge=1)]
 
 
 class TrainingConfig(Section):
-    """How long, in what portions, and what is kept."""
+    """Length of training, batches, evaluations and checkpoints."""
 
     epochs: int = Field(3, ge=1)
+    """Passes over the training arguments."""
     batch_size: int = Field(8, ge=1)
-    """Arguments per optimizer step, over all devices and accumulation steps."""
+    """Rows per optimizer step, over all devices and micro-batches. A row is an argument or, on most question
+    formulations, one question."""
     accumulation: int = Field(1, ge=1)
-    """Micro-batches per step; batch_size must be divisible by it."""
+    """Micro-batches per optimizer step. `batch_size` must be divisible by it."""
     eval_batch_size: int = Field(32, ge=1)
+    """Rows per batch when predicting."""
     evaluate_every: Steps | Literal["epoch"] = "epoch"
-    """Steps between evaluations on the held-out part."""
+    """Steps between evaluations on the held-out part, or `epoch`."""
     keep: Literal["best", "last"] = "best"
-    """Report with the step of the best held-out score, or with the last one."""
+    """Checkpoint to report: that of the best held-out score, or the last one."""
     patience: int | None = Field(None, ge=1)
-    """Stop after this many evaluations without a better held-out score."""
+    """Stop after this many evaluations without a better held-out score. null: never."""
     warn_after: int | None = Field(3, ge=1)
-    """Say so when so many evaluations in a row brought no better held-out score; null: never."""
+    """Warn after this many evaluations without a better held-out score. null: never."""
     checkpoint_every: Steps | Literal["epoch"] = "epoch"
-    """Steps between checkpoints to resume from (one is also written on Ctrl-C and SIGTERM)."""
+    """Steps between checkpoints to resume from, or `epoch`. Ctrl-C and SIGTERM save one as well."""
     log_every: int = Field(10, ge=1)
-    """Steps between lines of metrics.jsonl."""
+    """Steps between lines of `metrics.jsonl`."""
 
     @model_validator(mode="after")
     def _batch_is_divisible(self) -> TrainingConfig:
@@ -186,17 +111,20 @@ class TrainingConfig(Section):
 
 
 class MeshConfig(Section):
-    """Device mesh: sizes of its axes; -1 (at most one) takes the devices that are left."""
+    """Sizes of the axes of the device mesh. One axis may be -1: it takes the remaining devices."""
 
     data: int = -1
+    """Data parallelism: each device holds all weights and a part of the batch."""
     fsdp: int = 1
+    """Fully sharded data parallelism: each device holds a part of the weights and a part of the batch."""
     tensor: int = 1
+    """Tensor parallelism: each device computes a part of every layer."""
 
     @model_validator(mode="after")
     def _one_free_axis(self) -> MeshConfig:
         sizes = (self.data, self.fsdp, self.tensor)
         if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
-            raise ValueError(f"mesh sizes must be positive, at most one of them -1, not {sizes}")
+            raise ValueError(f"mesh sizes must be positive, and at most one of them -1, not {sizes}")
         return self
 
 
@@ -204,20 +132,23 @@ class DecisionConfig(Section):
     """How probabilities become labels."""
 
     threshold: Literal["fixed", "tuned", "tuned_per_category"] = "tuned"
-    """Tuned thresholds maximise the official F1 on the held-out part (of a stance: accuracy)."""
+    """`fixed`: `value`. `tuned`: one threshold for all categories. `tuned_per_category`: one per category. Tuned
+    thresholds maximise the official F1 on the held-out part (for the stance: accuracy)."""
     value: float = Field(0.5, gt=0, lt=1)
-    """The threshold when it is fixed."""
+    """fixed: the threshold."""
 
 
 class EnsembleConfig(Section):
     """Several runs in one command, combined at the end: members × seeds × folds."""
 
     members: tuple[dict[str, Any], ...] = ()
-    """Changes to this config, one mapping for each member, each with its own `name`; none: this config itself."""
+    """Changes to this config, one mapping per member, each with its own `name`. Empty: this config is the only
+    member."""
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = ()
-    """One run for each; none: the config's own seed."""
+    """One run per seed. Empty: the `seed` of the config."""
     method: Literal["mean", "stack"] = "mean"
-    """Mean probability, or a logistic regression on the members' held-out predictions, one for each category."""
+    """`mean`: mean probability. `stack`: one logistic regression per category on held-out predictions of the
+    members."""
 
     @model_validator(mode="after")
     def _members_are_told_apart(self) -> EnsembleConfig:
@@ -225,43 +156,48 @@ class EnsembleConfig(Section):
         for number, (name, member) in enumerate(zip(names, self.members, strict=True)):
             if not re.fullmatch(r"[\w.+-]*\w", name):
                 raise ValueError(
-                    f"members[{number}] needs a `name` of letters, digits and . _ + -, which names its run folders, "
+                    f"members[{number}] needs a `name` of letters, digits and . _ + - for its run folders, "
                     f"not {member.get('name')!r}"
                 )
             for key in sorted({"base", "ensemble", "output", "runtime"} & member.keys()):
-                raise ValueError(f"member {name} cannot have `{key}`: that belongs to the ensemble as a whole")
+                raise ValueError(f"member {name} cannot set `{key}`, which belongs to the whole ensemble")
             if self.seeds and "seed" in member:
-                raise ValueError(f"member {name} has a `seed`, but `seeds` gives every member the same ones")
+                raise ValueError(
+                    f"member {name} sets `seed`, but ensemble.seeds already gives the seeds of every member"
+                )
         for what, values in (("members", names), ("seeds", self.seeds)):
             if twice := [value for value in values if values.count(value) > 1]:
-                raise ValueError(f"{what}: {twice[0]} is there twice")
+                raise ValueError(f"{what} contains {twice[0]} twice")
         return self
 
 
 class LoggingConfig(Section):
-    """What is written besides metrics.jsonl."""
+    """Logs besides `metrics.jsonl`."""
 
     tensorboard: bool = True
+    """Write event files for TensorBoard into the run folder."""
     wandb: str | None = None
-    """Weights & Biases project (needs the extra `wandb`)."""
+    """Weights & Biases project; needs the extra `wandb`. null: no logging there."""
 
 
 class RuntimeConfig(Section):
-    """The process itself."""
+    """The process that runs."""
 
     compilation_cache: str | None = "~/.cache/jaxvalues/xla"
-    """Folder of compiled programs shared by all runs; null turns it off."""
+    """Folder of compiled programs that all runs share. null: no such cache."""
     distributed: bool = False
-    """Call jax.distributed.initialize() first (TPU pods, SLURM, several hosts)."""
+    """Call `jax.distributed.initialize()` first: for TPU pods, SLURM and several hosts."""
 
 
 class Config(Section):
-    """One run, complete."""
+    """A whole config file: one run, or an ensemble of runs."""
 
     name: str = "run"
+    """Name of the run. Default: the name of the file, without `.yaml`."""
     seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of new weights, data order and dropout."""
     output: str = "runs/{name}-seed{seed}"
-    """Run folder; {name} and {seed} are filled in."""
+    """Run folder; `{name}` and `{seed}` are filled in."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     formulation: FormulationConfig = FormulationConfig()
@@ -272,6 +208,7 @@ class Config(Section):
     mesh: MeshConfig = MeshConfig()
     decision: DecisionConfig = DecisionConfig()
     ensemble: EnsembleConfig | None = None
+    """Several runs and their combination. null: one run, or one per fold (`data.folds`)."""
     logging: LoggingConfig = LoggingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
@@ -279,33 +216,37 @@ class Config(Section):
     def _sections_fit_together(self) -> Config:
         data = self.data
         if (self.model.path is None) == (self.model.config is None):
-            raise ValueError(
-                "give model.path (a checkpoint folder or hub id) or model.config (random weights), not both"
-            )
+            raise ValueError("give either model.path (a checkpoint folder or hub id) or model.config (random weights)")
         if self.model.config is not None and not (self.model.tokenizer or self.model.train_tokenizer):
             raise ValueError("model.config needs model.tokenizer or model.train_tokenizer")
         if isinstance(data.held_out, str) and data.held_out in (*data.report, data.train):
             raise ValueError(
-                f"data.held_out is `{data.held_out}`, which also trains or is reported: thresholds and the best step "
-                "must be chosen on arguments that are neither"
+                f"data.held_out is `{data.held_out}`, which is also trained on or reported: choose thresholds and the "
+                "best step on other arguments"
             )
         if isinstance(data.held_out, float | int) and not 0 < data.held_out < 1:
-            raise ValueError(f"data.held_out must be a fraction between 0 and 1 or a split's name, not {data.held_out}")
+            raise ValueError(
+                f"data.held_out must be a fraction between 0 and 1 or the name of a split, not {data.held_out}"
+            )
         if data.fold is not None and (data.folds is None or data.fold >= data.folds):
-            raise ValueError(f"data.fold is {data.fold}, but data.folds is {data.folds}: folds are counted from 0")
+            raise ValueError(
+                f"data.fold must be at least 0 and below data.folds, which is {data.folds}, not {data.fold}"
+            )
         if data.folds is not None and isinstance(data.held_out, str):
             raise ValueError(
                 f"data.folds holds out parts of the training split, but data.held_out names the split "
-                f"`{data.held_out}`: give data.held_out=0.1 (which folds take the place of), or leave out data.folds"
+                f"`{data.held_out}`: set data.held_out=0.1 (folds replace it), or remove data.folds"
             )
         contrastive = self.loss.contrastive
         if contrastive is not None and self.training.accumulation > 1:
             raise ValueError(
-                "loss.contrastive compares the arguments of a whole batch, which training.accumulation would cut: "
-                "leave it 1"
+                "loss.contrastive compares the arguments of a whole batch, which training.accumulation splits: set it "
+                "to 1"
             )
         if data.train in data.report:
-            raise ValueError(f"data.report names the training split `{data.train}`")
+            raise ValueError(
+                f"data.report contains the training split `{data.train}`; only other splits can be reported"
+            )
         if list(data.buckets) != sorted(set(data.buckets)) or not data.buckets or data.buckets[0] < 1:
             raise ValueError(f"data.buckets must be increasing positive lengths, not {list(data.buckets)}")
         return self
@@ -318,10 +259,10 @@ class Config(Section):
                 what = "loss.contrastive" if self.loss.contrastive is not None else "tuning.dropout_below: false"
                 raise ValueError(f"{what} belongs to formulation.kind: classify, not to {kind}")
             if self.tuning.method == "head":
-                raise ValueError(f"tuning.method: head trains a classifier's head, and {kind} has none")
+                raise ValueError(f"tuning.method: head trains a classifier head, and formulation.kind: {kind} has none")
         elif data.negatives is not None:
             raise ValueError(
-                "data.negatives draws questions about an argument, and formulation.kind: classify asks none"
+                "data.negatives samples questions about an argument, and formulation.kind: classify asks none"
             )
         if data.shots is not None and data.fraction is not None:
             raise ValueError("give data.shots or data.fraction, not both")
@@ -342,16 +283,16 @@ class Config(Section):
             "an ensemble (ensemble, data.folds)": self.is_ensemble,
         }
         for what in (what for what, is_there in of_categories.items() if is_there):
-            raise ValueError(f"{what} is for the 20 value categories, and data.task: {self.data.task} has none")
+            raise ValueError(f"{what} needs the 20 value categories, which data.task: {self.data.task} does not have")
         return self
 
     @property
     def folder(self) -> Path:
-        """The run folder, with its placeholders filled in."""
+        """The run folder, with `{name}` and `{seed}` filled in."""
         return Path(self.output.replace("{name}", self.name).replace("{seed}", str(self.seed))).expanduser()
 
     def explicit(self) -> Config:
-        """The config with the defaults that depend on other keys written out: learning rate and template."""
+        """This config with the defaults that depend on other keys filled in: learning rate and template."""
         changes: dict[str, Any] = {}
         if self.optimizer.learning_rate is None:
             rate, _ = LEARNING_RATES[self.tuning.method]
@@ -363,28 +304,29 @@ class Config(Section):
 
     @property
     def is_ensemble(self) -> bool:
-        """Whether it asks for several runs (of members, seeds or folds) and their combination."""
+        """Whether this config asks for several runs (members, seeds or folds) and their combination."""
         return self.ensemble is not None or (self.data.folds is not None and self.data.fold is None)
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Bucket lengths in use: those below `max_length`, and `max_length` itself."""
+        """The bucket lengths in use: those below `max_length`, and `max_length` itself."""
         return (*(length for length in self.data.buckets if length < self.data.max_length), self.data.max_length)
 
     def to_yaml(self) -> str:
+        """All keys and values as YAML, which reads back as an equal config."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def decisive(self) -> dict[str, Any]:
-        """Everything that decides the numbers. Not: names, places, and how the work is laid out on devices."""
+        """The settings that determine the scores: all but names, locations and the layout on devices."""
         tree = self.model_dump(mode="json", exclude={"name", "output", "mesh", "logging", "runtime"})
         for section, key in (("data", "dir"), ("model", "path"), ("model", "scan"), ("model", "remat")):
             del tree[section][key]
         return tree
 
     def program(self) -> str:
-        """All that decides the compiled steps; runs that agree in it can share them.
+        """The settings that determine the compiled steps, as JSON; runs with the same ones share executables.
 
-        Not: what enters as traced numbers, and what only decides which batches come and how long.
+        Traced numbers are left out, and so are settings that only determine the batches and their number.
         """
         tree = self.decisive()
         tree["task"] = self.data.task
@@ -403,5 +345,5 @@ class Config(Section):
         return json.dumps(tree, sort_keys=True)
 
     def fingerprint(self) -> str:
-        """Short hash of `decisive`; weights and data are told apart by their own checksums."""
+        """Short hash of `decisive`. Weights and data are not part of it; they have checksums of their own."""
         return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()[:16]

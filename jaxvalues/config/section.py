@@ -1,4 +1,4 @@
-"""What every section of a config file is made of."""
+"""The base class of config sections."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """Base of every section: immutable, and unknown keys are errors."""
+    """Base class of every section: immutable; an unknown key is an error; a string below a key documents it."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
@@ -14,7 +14,10 @@ class Section(BaseModel):
 
 
 def check_owners(section: Section, owners: dict[str, tuple[str, ...]], key: str, chosen: str) -> None:
-    """Raise ValueError for a key that was changed and belongs to other choices of `key` than the `chosen` one."""
+    """Raise ValueError for a key that differs from its default and does not belong to the `chosen` value of `key`.
+
+    owners: for a key, the values of `key` that it belongs to.
+    """
     for name, kinds in owners.items():
         if chosen not in kinds and getattr(section, name) != type(section).model_fields[name].default:
             raise ValueError(f"`{name}` belongs to {key}: {' or '.join(kinds)}, not to {chosen}")

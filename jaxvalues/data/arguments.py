@@ -8,15 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib.resources import as_file, files
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
-
-from jaxvalues.errors import UserError
 
 SPLITS: tuple[str, ...] = (
     "training",
@@ -86,43 +80,3 @@ class Split:
             None if self.labels is None else self.labels[rows],
             None if self.level1 is None else self.level1[rows],
         )
-
-
-def load_split(
-    name: str, *, source: Literal["touche23", "sample"] = "touche23", dir: str | Path | None = None
-) -> Split:
-    """One split of the data, checked.
-
-    name: one of SPLITS. dir: a folder of TSV files in the published format; it wins over `source`. Without it,
-    "sample" reads the small data set that comes with the package and "touche23" the published one through
-    tensorflow_datasets, which downloads it on first use.
-    Raises UserError for an unknown or missing split and for files that are not as they must be.
-    """
-    from jaxvalues.data.folder import read_split
-
-    if name not in SPLITS:
-        raise UserError(f"there is no split {name!r}: it is one of {', '.join(SPLITS)}")
-    if dir is not None:
-        return read_split(dir, name)
-    if source == "sample":
-        with sample_folder() as folder:
-            return read_split(folder, name)
-    if source == "touche23":
-        return _load_prepared(name)
-    raise UserError(f"there is no data source {source!r}: it is touche23 or sample")
-
-
-def sample_folder() -> AbstractContextManager[Path]:
-    """The folder of the small data set that comes with the package."""
-    return as_file(files("jaxvalues.data") / "sample")
-
-
-def _load_prepared(name: str) -> Split:
-    try:
-        from jaxvalues.data.touche23_value_eval import prepared
-    except ImportError as error:
-        raise UserError(
-            f"reading the published data needs the package {error.name}, which is not installed: install it, or give "
-            "data.dir, a folder with the files"
-        ) from error
-    return prepared.load(name)

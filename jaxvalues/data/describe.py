@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxvalues.data.arguments import Split, load_split, sample_folder
+from jaxvalues.data.arguments import Split
 from jaxvalues.data.folder import check_folder, split_files
+from jaxvalues.data.loading import load_split, sample_folder
 from jaxvalues.data.taxonomy import CATEGORIES, SOURCES
 from jaxvalues.data.touche23_value_eval.release import matches_release
 
@@ -93,7 +94,7 @@ def describe_published() -> FolderSummary:
 
 
 def render(summary: FolderSummary, console: Console) -> None:
-    """Print the splits, their sources, the label counts and the problems; made for 80 columns or more."""
+    """Print the splits, their sources, the label counts and the problems; made for 60 columns or more."""
     from rich.text import Text
 
     console.print(Text(str(summary.dir), style="bold"), soft_wrap=True)
@@ -150,22 +151,38 @@ def _tables(summary: FolderSummary, width: int) -> Iterator[RenderableType]:
     from rich.console import Group
 
     if summary.splits:
-        yield _split_table(summary.splits)
+        yield from _split_tables(summary.splits, width)
         yield Group(_source_table(summary.splits), _legend(summary.splits))
     labelled = [split for split in summary.splits if split.counts is not None]
     for group in _side_by_side(labelled, width):
         yield _category_table(group)
 
 
-def _split_table(splits: Sequence[SplitSummary]) -> Table:
-    table = _table("Split")
-    for title in ("rows", "words\nmean", "\n90 %", "\nmax", "labels\nmean", "\nnone", "re-\npeated", "pub-\nlished"):
-        table.add_column(title, justify="right")
+def _split_tables(splits: Sequence[SplitSummary], width: int) -> Iterator[Table]:
+    """Sizes, labels and origin of the splits: in one table, or in two where the terminal is narrow."""
+    sizes, labels = (
+        ("rows", "words\nmean", "\n90 %", "\nmax"),
+        ("labels\nmean", "\nnone", "re-\npeated", "pub-\nlished"),
+    )
+    rows: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []
     for s in splits:
         published = {True: "yes", False: "no", None: "in part"}[s.published]
+        of_labels = ("–", "–") if s.mean_labels is None else (f"{s.mean_labels:.2f}", str(s.without_label))
         figures = (str(s.rows), f"{s.words.mean:.1f}", f"{s.words.p90:.0f}", str(s.words.max))
-        labels = ("–", "–") if s.mean_labels is None else (f"{s.mean_labels:.2f}", str(s.without_label))
-        table.add_row(s.name, *figures, *labels, str(s.repeated), published)
+        rows.append((s.name, figures, (*of_labels, str(s.repeated), published)))
+    if width >= 80:
+        yield _filled("Split", (*sizes, *labels), [(name, *left, *right) for name, left, right in rows])
+    else:
+        yield _filled("Split", sizes, [(name, *left) for name, left, _ in rows])
+        yield _filled("Split", labels, [(name, *right) for name, _, right in rows])
+
+
+def _filled(first: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = _table(first)
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -200,7 +217,7 @@ def _side_by_side(splits: Sequence[SplitSummary], width: int) -> Iterator[list[S
     group: list[SplitSummary] = []
     room = left = width - max(map(len, CATEGORIES))
     for split in splits:
-        needed = max(9, *map(len, _heading(split).split("\n"))) + 2
+        needed = max(9, *map(len, _heading(split).split("\n"))) + 3
         if group and needed > left:
             yield group
             group, left = [], room

@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxvalues.config import DataConfig
-from jaxvalues.data.arguments import SPLITS, Split, load_split
+from jaxvalues.data.arguments import SPLITS, Split
+from jaxvalues.data.loading import load_split
 from jaxvalues.data.subset import few_shot, scarce, take_fraction
 from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError

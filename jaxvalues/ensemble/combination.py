@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,11 +23,12 @@ from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.ensemble.columns import Column, Run, read_columns, shared_arguments, system_key
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.combine import Stack, cross_fit, fit_stack, mean
-from jaxvalues.evaluation.decision import Decision, choose
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.evaluation.report_table import render_members
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
+from jaxvalues.run.outcome import finish
+from jaxvalues.run.prediction import Predicted
 from jaxvalues.run.provenance import checksum, describe_process, write_json
 from jaxvalues.training.processes import is_main
 
@@ -59,8 +60,7 @@ def combine_runs(
         raise ConfigError(f"{twice} is given twice")
     columns = read_columns(runs, dir)
     run_console = RunConsole(console or Console())
-    combination = combine(columns, method, columns[0].runs[0].config.decision)
-    return write(combination, Path(out), run_console)
+    return write(combine(columns, method), Path(out), run_console, columns[0].runs[0].config.decision)
 
 
 def check_folder(folder: Path) -> None:
@@ -71,7 +71,7 @@ def check_folder(folder: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Combination:
-    """Systems made one: what it decides, and how."""
+    """Several systems as one: its probabilities, and how they are made."""
 
     columns: list[Column]
     method: Method
@@ -80,11 +80,16 @@ class Combination:
     """The arguments it was fitted and tuned on: those that every system has held-out predictions for."""
     probabilities: dict[str, np.ndarray]
     """[n, C] of `held_out` and of every reported split."""
-    decision: Decision
+
+    @property
+    def how(self) -> str:
+        """How systems and runs are combined, in words."""
+        systems = f"{len(self.columns)} systems" if len(self.columns) > 1 else "one system"
+        return f"{self.method} of {systems} ({sum(len(column.runs) for column in self.columns)} runs)"
 
 
-def combine(columns: list[Column], method: Method, decision: DecisionConfig) -> Combination:
-    """Combine systems: their mean probability, or a stack of logistic regressions, then the decision.
+def combine(columns: list[Column], method: Method) -> Combination:
+    """Combine systems: their mean probability, or a stack of logistic regressions.
 
     What is tuned is tuned on the arguments that every system held out, and on no other: see `shared_arguments`. There
     the prediction of a system cut in folds is that of a single run, while on a reported split it is the mean of them
@@ -104,17 +109,17 @@ def combine(columns: list[Column], method: Method, decision: DecisionConfig) -> 
         probabilities = mean(tuned_on)
     blend = mean if stack is None else stack
     reported = {name: blend(np.stack([one.reported[name] for one in columns])) for name in columns[0].reported}
-    chosen = choose(decision, held_out.labels, probabilities)
-    systems = f"{len(columns)} systems" if len(columns) > 1 else "one system"
-    how = f"{method} of {systems} ({sum(len(column.runs) for column in columns)} runs), {chosen.how}"
-    decided = Decision(chosen.thresholds, how)
-    return Combination(columns, method, stack, held_out, {HELD_OUT: probabilities, **reported}, decided)
+    return Combination(columns, method, stack, held_out, {HELD_OUT: probabilities, **reported})
 
 
 def write(
-    combination: Combination, path: Path, run_console: RunConsole, config: Config | None = None
+    combination: Combination,
+    path: Path,
+    run_console: RunConsole,
+    decision: DecisionConfig,
+    config: Config | None = None,
 ) -> dict[str, Scores]:
-    """Write an ensemble's folder, with the config it was trained from if there is one, and say what came out."""
+    """Tune the decision and write an ensemble's folder, with the config it was trained from if there is one."""
     folder, columns = RunFolder(path), combination.columns
     runs = [run for column in columns for run in column.runs]
     parts = runs[0].parts
@@ -131,12 +136,9 @@ def write(
         if config is not None:
             folder.write_config(config)
 
-    decision, probabilities = combination.decision, combination.probabilities
-    folder.write_decision(decision)
-    held_out = folder.write_predictions(replace(combination.held_out, name=HELD_OUT), probabilities[HELD_OUT], decision)
-    results = {split: folder.write_predictions(split, probabilities[split.name], decision) for split in parts.reported}
-    scores = {split.name: result for split, result in results.items() if result is not None}
-    folder.write_scores(None, decision, held_out, scores)
+    predicted = [Predicted(split, combination.probabilities[split.name]) for split in parts.reported]
+    held_out = Predicted(combination.held_out, combination.probabilities[HELD_OUT])
+    outcome = finish(folder, decision, held_out, predicted, how=f"{combination.how}, {{}}")
 
     sizes = {column.name: len(column.held_out.ids) for column in columns}
     if set(sizes.values()) != {len(combination.held_out)}:
@@ -145,15 +147,12 @@ def write(
             f"the systems hold out different arguments ({there}): decisions are tuned on the "
             f"{len(combination.held_out)} that all of them hold out"
         )
-    for split, result in results.items():
-        if result is None:
-            run_console.unscored(split)
-    run_console.print(f"{decision.how}: {decision.span}\n")
-    f1 = {name: one.official_f1 for name, one in {HELD_OUT: held_out, **scores}.items()}
+    run_console.print(f"{outcome.decision.how}: {outcome.decision.span}\n")
+    f1 = {name: one.official_f1 for name, one in {HELD_OUT: outcome.held_out, **outcome.scores}.items()}
     render_members(_members(runs), f1, run_console.console)
     run_console.console.print()
-    run_console.scores(scores, any(run.config.model.config is not None for run in runs), path)
-    return scores
+    run_console.scores(outcome.reported, any(run.config.model.config is not None for run in runs), path)
+    return outcome.scores
 
 
 def _description(combination: Combination, path: Path) -> dict[str, Any]:

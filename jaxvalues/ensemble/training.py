@@ -20,15 +20,19 @@ from jaxvalues.ensemble.columns import (
     system_name,
 )
 from jaxvalues.ensemble.combination import check_folder, combine, write
-from jaxvalues.errors import ConfigError
+from jaxvalues.errors import ConfigError, name_list
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.formulations import load_texts
+from jaxvalues.run.base import find_base, find_tokenizer
 from jaxvalues.run.console import RunConsole
+from jaxvalues.run.dry_run import dry_run
+from jaxvalues.run.process import start_process
 from jaxvalues.run.provenance import differences
-from jaxvalues.run.system import build_system, find_base, find_tokenizer, resolve
-from jaxvalues.run.train import start_process
+from jaxvalues.run.resolve import resolve
+from jaxvalues.run.system import build_system
 from jaxvalues.run.train import train as train_run
 from jaxvalues.training.compilation import Programs
+from jaxvalues.training.metrics import check_logging
 from jaxvalues.training.processes import meet
 from jaxvalues.training.sharding import make_mesh
 
@@ -41,6 +45,7 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
     new. The combination takes seconds and is made anew each time. Returns {split: Scores} of the run, or of the
     ensemble. Raises UserError (ConfigError for what the config says), wherever possible before anything is trained.
     """
+    check_logging(config)
     if not config.is_ensemble:
         return train_run(config, console)
     run_console, programs = start_process(config, console), Programs()
@@ -55,8 +60,25 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
     run_console.print(f"\ncompiled {len(programs)} programs for {len(runs)} runs")
     meet("the runs of an ensemble are written")
     method = (config.ensemble or EnsembleConfig()).method
-    combination = combine(read_columns([one.folder for one in runs]), method, config.decision)
-    return write(combination, config.folder, run_console, resolve(config))
+    combination = combine(read_columns([one.folder for one in runs]), method)
+    return write(combination, config.folder, run_console, config.decision, resolve(config))
+
+
+def check(config: Config, console: Console | None = None) -> None:
+    """Check all that can be checked of what `train` would do; nothing is written, not even compiled programs.
+
+    Raises UserError (ConfigError for what the config says) as `train` does.
+    """
+    check_logging(config)
+    quiet = config.runtime.model_copy(update={"compilation_cache": None})
+    run_console = start_process(config.model_copy(update={"runtime": quiet}), console)
+    runs = runs_of(config)
+    if config.is_ensemble:
+        check_folder(config.folder)
+        check_runs(runs, run_console, Programs())
+    for one in {one.name: one for one in reversed(runs)}.values():  # one run of each member
+        dry_run(one, run_console)
+    run_console.print("All is as it must be. Nothing was written; without --dry-run the same command starts.")
 
 
 def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Programs) -> None:
@@ -75,8 +97,8 @@ def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Progra
         before = one.folder / "config.yaml"
         if before.exists() and (changed := differences(load_config(before), one)):
             raise ConfigError(
-                f"{one.folder} holds a run of other settings ({', '.join(changed)}): give another output=FOLDER, or "
-                "remove it"
+                f"{one.folder} holds a run of other settings ({name_list(changed)}): give another "
+                "output=FOLDER, or remove it"
             )
         if one.name not in checked:
             checked.add(one.name)

@@ -1,8 +1,8 @@
-"""The scores of one system on one or several splits, as tables for a terminal of 80 columns or more."""
+"""The scores of one system on one or several splits, as tables for a terminal of 60 columns or more."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ def render_scores(scores: Mapping[str, TaskScores], console: Console) -> None:
     if any(isinstance(one, BinaryScores) for one in scores.values()):
         console.print(_accuracies(scores))
         return
-    console.print(_summary(scores))
+    console.print(_summary(scores, console.width))
     console.print()
     splits = list(scores.items())
     side_by_side = max(1, (console.width - _NAME_WIDTH) // _BLOCK_WIDTH)
@@ -53,16 +53,37 @@ def render_members(
     """
     from rich.markup import escape
 
-    table = _table("Official F1")
-    table.add_column("runs", justify="right")
-    for part in ensemble:
-        table.add_column(escape(part.replace("_", " ")), justify="right")
     counts = [max(len(values) for values in parts.values()) for parts in members.values()]
-    for (name, parts), count in zip(members.items(), counts, strict=True):
-        table.add_row(escape(name), str(count), *(_spread(parts.get(part, ())) for part in ensemble))
-    table.add_section()
-    table.add_row("ensemble", str(sum(counts)), *map(_figure, ensemble.values()), style="bold")
-    console.print(table)
+    cells = {
+        part: [*(_spread(parts.get(part, ())) for parts in members.values()), _figure(figure)]
+        for part, figure in ensemble.items()
+    }
+    headings = {part: part.replace("_", " ").replace("-", "-\n") for part in ensemble}
+    widths = {part: max(map(len, [*headings[part].split("\n"), *cells[part]])) + 3 for part in ensemble}
+    names = [*members, "ensemble"]
+    for group in _side_by_side(widths, console.width - max(map(len, [*names, "Official F1"])) - len("   runs")):
+        table = _table("Official F1")
+        table.add_column("runs", justify="right")
+        for part in group:
+            table.add_column(escape(headings[part]), justify="right", no_wrap=True)
+        *rows, last = zip(names, [*counts, sum(counts)], *(cells[part] for part in group), strict=True)
+        for name, count, *figures in rows:
+            table.add_row(escape(name), str(count), *figures)
+        table.add_section()
+        table.add_row(last[0], str(last[1]), *last[2:], style="bold")
+        console.print(table)
+
+
+def _side_by_side(widths: Mapping[str, int], room: int) -> Iterator[list[str]]:
+    """The columns in groups that fit side by side."""
+    group: list[str] = []
+    for name, width in widths.items():
+        if group and sum(widths[one] for one in group) + width > room:
+            yield group
+            group = []
+        group.append(name)
+    if group:
+        yield group
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -89,12 +110,15 @@ def _accuracies(scores: Mapping[str, BinaryScores]) -> Table:
     return table
 
 
-def _summary(scores: Mapping[str, Scores]) -> Table:
+def _summary(scores: Mapping[str, Scores], width: int) -> Table:
     from rich.markup import escape
 
     table = _table("Scores")
-    for name in ("official F1", "macro-\nprecision", "macro-\nrecall", "mean\ncategory F1"):
-        table.add_column(name, justify="right", style="bold" if name == "official F1" else None)
+    names = ("official F1", "macro-\nprecision", "macro-\nrecall", "mean\ncategory F1")
+    if width < 70:
+        names = ("official\nF1", "macro-\nprecision", "macro-\nrecall", "mean\ncat. F1")
+    for name in names:
+        table.add_column(name, justify="right", style="bold" if name.startswith("official") else None)
     for split, s in scores.items():
         figures = (s.official_f1, s.macro_precision, s.macro_recall, s.mean_category_f1)
         table.add_row(escape(split), *map(_figure, figures))

@@ -139,7 +139,7 @@ def _card(
         what=what,
         usage=usage.strip(),
         version=ours["version"],
-        warm_start=_RANDOM if model["config"] else base or "a pretrained model",
+        origin=_RANDOM if model["config"] else base or "a pretrained model",
         scores=_summary(splits),
         decision=ours["decision"],
         categories=_categories(splits, ours["thresholds"]),

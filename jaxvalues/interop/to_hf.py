@@ -15,16 +15,15 @@ from pathlib import Path
 from rich.console import Console
 
 from jaxvalues.config import Config, parse_config
-from jaxvalues.errors import ConfigError
+from jaxvalues.interop.exportable import check_hf
 from jaxvalues.interop.model_card import model_card
 from jaxvalues.interop.new_folder import check_new, new_folder
-from jaxvalues.interop.predicting import COPIED, DROPPED, LABELS, OURS, check_task, for_predicting, pooled_layer
+from jaxvalues.interop.predicting import COPIED, DROPPED, LABELS, OURS, for_predicting
 from jaxvalues.models import save_classifier, ungroup
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.network import build_network
-from jaxvalues.run.train import reopen, restore
+from jaxvalues.run.predict import reopen, restore
 from jaxvalues.training.sharding import single_mesh
-from jaxvalues.tuning.peft_folder import TYPES
 
 
 def export_hf(
@@ -38,13 +37,11 @@ def export_hf(
     target, run_console = Path(target), RunConsole(console or Console())
     check_new(target)
     folder, config = reopen(run, overrides)
-    check_task(folder.task, "hf")
-    _check_is_classifier(config)
-    layer, num_layers = pooled_layer(config, folder.hf_config(), "hf")
-    system, frozen, trainable = restore(folder, config, single_mesh())
+    layer, num_layers = check_hf(config, folder.hf_config())
+    system, weights = restore(folder, config, single_mesh())
 
     # The network with what a method added merged into its matrices, without the layers above the one that is pooled.
-    params = ungroup(system.network.tuning.bind(frozen, trainable).params)
+    params = ungroup(system.network.tuning.bind(*weights).params)
     params["encoder"]["layers"] = {str(i): params["encoder"]["layers"][str(i)] for i in range(layer)}
     config = _without_layers(config, num_layers - layer, layer)
     hf_config = {key: value for key, value in folder.hf_config().items() if key not in DROPPED}
@@ -67,19 +64,6 @@ def export_hf(
     if layer < num_layers:
         run_console.print(f"hidden state {layer} is pooled, so the {num_layers - layer} layers above it are left out")
     run_console.print(f"wrote {target}, a model for transformers; its README.md shows how to use it")
-
-
-def _check_is_classifier(config: Config) -> None:
-    """Raise ConfigError for a run whose network, with what trained in it, is none of transformers' classifiers."""
-    kind, method = config.formulation.kind, config.tuning.method
-    if config.formulation.asks_questions:
-        hint = f": tuning.method {method} can be exported with --to peft" if method in TYPES else ""
-        raise ConfigError(f"formulation.kind {kind} has no classifier, and --to hf writes classifiers{hint}")
-    if method in ("prompt", "p_tuning", "prefix"):
-        raise ConfigError(
-            f"tuning.method {method} adds vectors to the input or to the layers, for which transformers' classifiers "
-            "have no place: only a run that trained weights can be exported to hf"
-        )
 
 
 def _without_layers(config: Config, dropped: int, kept: int) -> Config:

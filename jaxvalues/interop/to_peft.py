@@ -18,11 +18,11 @@ from rich.console import Console
 
 from jaxvalues.config import Config
 from jaxvalues.data.taxonomy import CATEGORIES
-from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import CAUSAL, SEQ2SEQ
+from jaxvalues.interop.exportable import check_peft
 from jaxvalues.interop.model_card import adapter_card
 from jaxvalues.interop.new_folder import check_new, new_folder
-from jaxvalues.interop.predicting import COPIED, DROPPED, LABELS, OURS, check_task, for_predicting, pooled_layer
+from jaxvalues.interop.predicting import COPIED, DROPPED, LABELS, OURS, for_predicting
 from jaxvalues.models import (
     head_modules,
     head_settings,
@@ -35,12 +35,12 @@ from jaxvalues.models import (
 )
 from jaxvalues.models.checkpoints.sequence_classification import NAMINGS
 from jaxvalues.run.console import RunConsole
+from jaxvalues.run.predict import reopen, restore
 from jaxvalues.run.provenance import write_json
 from jaxvalues.run.system import System
-from jaxvalues.run.train import reopen, restore
 from jaxvalues.training.sharding import single_mesh
 from jaxvalues.tuning import Params
-from jaxvalues.tuning.peft_folder import TYPES, save_adapter
+from jaxvalues.tuning.peft_folder import save_adapter
 from jaxvalues.tuning.peft_format import PeftTarget, to_peft
 
 BASE = "base"  # the folder in an export that holds a base model of random weights
@@ -65,20 +65,19 @@ def export_peft(
     check_new(target)
     folder, config = reopen(run, overrides)
     hf_config = {key: value for key, value in folder.hf_config().items() if key not in DROPPED}
-    check_task(folder.task, "peft")
-    _check_is_adapter(config, hf_config)
-    system, frozen, trainable = restore(folder, config, single_mesh())
+    check_peft(config, hf_config)
+    system, weights = restore(folder, config, single_mesh())
 
     # The adapter: vectors as they enter, matrices as they trained, a head as transformers' modules.
     task, base, kind = _task(config, hf_config["model_type"]), _base_name(folder.config()), config.formulation.kind
-    bound = system.network.tuning.bind(frozen, trainable)
+    bound = system.network.tuning.bind(*weights)
     modules = None
     if kind == "classify":
         modules = head_modules(hf_config["model_type"], system.network.module, ungroup(bound.params))
     content, tensors = to_peft(
         config.tuning,
         PeftTarget(hf_config, task.task_type, base),
-        trainable,
+        weights.trainable,
         prompt=bound.prompt,
         prefix=bound.prefix,
         modules=modules,
@@ -105,7 +104,7 @@ def export_peft(
         write_json(partial / f"{OURS}.json", ours)
         if is_random:
             ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-            _save_base(partial / BASE, config, ends | hf_config | ours["model"], system.network.module, frozen)
+            _save_base(partial / BASE, config, ends | hf_config | ours["model"], system.network.module, weights.frozen)
         for name in COPIED:
             shutil.copyfile(folder.path / name, partial / name)
         (partial / "README.md").write_text(adapter_card(partial), encoding="utf-8")
@@ -114,27 +113,6 @@ def export_peft(
     else:
         run_console.print(f"the adapter belongs to the base model {base}, which is not copied")
     run_console.print(f"wrote {target}, an adapter for PEFT; its README.md shows how to use it")
-
-
-def _check_is_adapter(config: Config, hf_config: dict[str, Any]) -> None:
-    """Raise ConfigError for a run that is no adapter of one of transformers' models, whatever its weights are."""
-    method = config.tuning.method
-    if method not in TYPES:
-        hint = "" if config.formulation.asks_questions else "; --to hf writes whole classifiers"
-        raise ConfigError(f"tuning.method {method} has no form in PEFT, only {', '.join(TYPES)}{hint}")
-    if config.formulation.verbalizer.soft:
-        raise ConfigError(
-            "formulation.verbalizer.soft learned vectors in the place of answer words, for which a PEFT adapter has no "
-            "place: only a run with soft=false can be exported to peft"
-        )
-    if config.formulation.kind == "classify":
-        layer, num_layers = pooled_layer(config, hf_config, "peft")
-        if layer < num_layers:
-            raise ConfigError(
-                f"formulation.pooling.layers is {list(config.formulation.pooling.layers)}, but transformers' "
-                f"classifiers see the last of {num_layers} layers, and an adapter leaves none of its base model out: "
-                "--to hf does, where tuning.method trained weights"
-            )
 
 
 def _task(config: Config, model_type: str) -> _Task:

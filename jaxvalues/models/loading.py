@@ -1,4 +1,4 @@
-"""From a checkpoint folder or a Hugging Face name, or from a config alone, to `(module, params)`."""
+"""Networks with pretrained or random weights, from a checkpoint folder, a Hugging Face name or a config alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,31 +15,10 @@ import numpy as np
 from flax import linen as nn
 
 from jaxvalues.errors import UserError
-from jaxvalues.models.bert import encoder as bert
+from jaxvalues.models.architectures import ARCHITECTURES, architecture_of
 from jaxvalues.models.checkpoints.conversion import Place, Table, to_params, to_tensors
 from jaxvalues.models.checkpoints.weights import LazyTensor, open_tensors, save_tensors
-from jaxvalues.models.deberta import encoder as deberta
-from jaxvalues.models.gpt2 import decoder as gpt2
 from jaxvalues.models.layers.layout import segments_for
-
-
-class Architecture(NamedTuple):
-    """What a file of `jaxvalues.models` gives: the config class, the module and the conversion table."""
-
-    config: Any
-    module: type[nn.Module]
-    table: Table
-
-
-BERT = Architecture(bert.BertConfig, bert.BertEncoder, bert.TABLE)
-ARCHITECTURES: dict[str, Architecture] = {
-    "bert": BERT,
-    "roberta": BERT,
-    "xlm-roberta": BERT,
-    "deberta": Architecture(deberta.DebertaConfig, deberta.DebertaEncoder, deberta.TABLE_V1),
-    "deberta-v2": Architecture(deberta.DebertaConfig, deberta.DebertaEncoder, deberta.TABLE_V2),
-    "gpt2": Architecture(gpt2.GPT2Config, gpt2.GPT2, gpt2.TABLE),
-}
 
 _DOWNLOADED = ["config.json", "*.safetensors", "*.safetensors.index.json", "*.txt", "*.model", "tokenizer*.json"]
 _DOWNLOADED += ["special_tokens_map.json", "added_tokens.json", "vocab.json"]
@@ -67,7 +46,7 @@ def load_checkpoint(
     revision: str | None = None,
     place: Place | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A checkpoint's `(module, params)`, where `make(config, tensors)` gives the module and the conversion table."""
+    """A checkpoint's `(module, params)`; `make(config, tensors)` returns the module and the conversion table."""
     folder = fetch(path_or_name, revision)
     config, tensors = read_config(folder), open_tensors(folder)
     module, table = make(config, tensors)
@@ -84,19 +63,19 @@ def init_model(config: Mapping[str, Any], rng: jax.Array | int = 0, **options: A
 
 
 def abstract_model(config: Mapping[str, Any], **options: Any) -> tuple[nn.Module, dict[str, Any]]:
-    """Like `init_model`, with shapes (`jax.ShapeDtypeStruct`) for numbers: nothing is computed or held."""
+    """Like `init_model`, with shapes (`jax.ShapeDtypeStruct`) instead of arrays: nothing is computed."""
     module = build_model(config, **options)
     return module, abstract_params(module)
 
 
 def random_params(module: nn.Module, rng: jax.Array | int) -> dict[str, Any]:
-    """Random parameters of an encoder, or of anything that is called like one; `rng` is a key or a seed."""
+    """Random parameters of a module that is called with ids and a mask; `rng` is a key or a seed."""
     rng = jax.random.key(rng) if isinstance(rng, int) else rng
     return jax.jit(lambda key: _init(module, key))(rng)
 
 
 def abstract_params(module: nn.Module) -> dict[str, Any]:
-    """The shapes of the same."""
+    """The shapes of a module's parameters, as `random_params` would return them."""
     return jax.eval_shape(lambda: _init(module, jax.random.key(0)))
 
 
@@ -119,12 +98,7 @@ def build_model(
     `boundary` cuts the stack below that layer, so that what trains can be chosen by path. `stop_gradient_below`,
     `dropout_below` and `remat` are the module's. The dropouts replace the config's.
     """
-    model_type = config.get("model_type")
-    if model_type not in ARCHITECTURES:
-        raise UserError(
-            f"model_type {model_type!r} is not supported, expected one of {', '.join(sorted(ARCHITECTURES))}"
-        )
-    architecture = ARCHITECTURES[model_type]
+    architecture = architecture_of(config)
     network = architecture.config.from_hf(config)
     rates = {"hidden_dropout_prob": hidden_dropout, "attention_probs_dropout_prob": attention_dropout}
     network = dataclasses.replace(network, **{key: rate for key, rate in rates.items() if rate is not None})
@@ -146,7 +120,7 @@ def compute_dtype(name: str) -> jnp.dtype:
 
 
 def is_scanned(scan: bool | str) -> bool:
-    """What the option `scan` of `build_model` means on this machine."""
+    """The option `scan` of `build_model` as a bool; "auto" is True on accelerators."""
     return jax.default_backend() != "cpu" if scan == "auto" else bool(scan)
 
 
@@ -162,7 +136,7 @@ def save_checkpoint(folder: str | Path, config: Mapping[str, Any], tensors: Mapp
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """The contents of a checkpoint folder's config.json, as they are (transformers would change some)."""
+    """The contents of a checkpoint folder's config.json, unchanged (transformers would change some)."""
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise UserError(f"{folder} holds no config.json, expected a Hugging Face checkpoint folder")
@@ -176,10 +150,19 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def fetch(path_or_name: str | Path, revision: str | None = None) -> Path:
-    """The local folder of a checkpoint: the one given, or the one a hub name is downloaded to (and cached in).
+    """The local folder of a checkpoint: the folder given, or the cache to which a hub name is downloaded.
 
     Only the config, safetensors and tokenizer files are downloaded.
     """
+    return _fetch(path_or_name, revision, _DOWNLOADED)
+
+
+def fetch_config(path_or_name: str | Path, revision: str | None = None) -> dict[str, Any]:
+    """The contents of a checkpoint's config.json; of a name on the hub nothing else is downloaded."""
+    return read_config(_fetch(path_or_name, revision, ["config.json"]))
+
+
+def _fetch(path_or_name: str | Path, revision: str | None, files: list[str]) -> Path:
     folder = Path(path_or_name).expanduser()
     if folder.is_dir():
         return folder
@@ -192,7 +175,7 @@ def fetch(path_or_name: str | Path, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_DOWNLOADED))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
     except Exception as error:  # the hub's HTTP client, and so its exceptions, differ between versions
         raise UserError(
             f"'{name}' is no folder here and could not be fetched from the Hugging Face hub "
@@ -201,7 +184,7 @@ def fetch(path_or_name: str | Path, revision: str | None = None) -> Path:
 
 
 def hub_name(path_or_name: str) -> str | None:
-    """The name itself where `fetch` takes it for one on the hub, None for a folder."""
+    """The name, if `fetch` would look for it on the hub; None for a folder."""
     is_name = _HUB_NAME.fullmatch(path_or_name) and not Path(path_or_name).expanduser().exists()
     return path_or_name if is_name else None
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import textwrap
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import jax
@@ -14,8 +18,9 @@ from jaxvalues.data.held_out import Parts
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.measures import TaskScores
 from jaxvalues.evaluation.report_table import in_words, render_scores
+from jaxvalues.run.base import Base
 from jaxvalues.run.network import count
-from jaxvalues.run.system import Base, System
+from jaxvalues.run.system import System, Weights
 from jaxvalues.training.compilation import Compiled
 
 
@@ -26,7 +31,9 @@ class RunConsole:
         self.console, self.brief = console, brief
 
     def print(self, text: str) -> None:
-        """One line, as it is."""
+        """A sentence or a few. On a terminal lines break between words, and a long path stays whole."""
+        if self.console.is_terminal or "COLUMNS" in os.environ:
+            text = "\n".join(_broken(line, self.console.width) for line in text.split("\n"))
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def process(self, cache: Path | None) -> None:
@@ -41,7 +48,7 @@ class RunConsole:
         if count:
             self.print(f"{split.name}: {count} of {len(split)} arguments are cut to {limit} tokens")
 
-    def start(self, base: Base, system: System, weights: tuple, batches: TrainingBatches, parts: Parts) -> None:
+    def start(self, base: Base, system: System, weights: Weights, batches: TrainingBatches, parts: Parts) -> None:
         """What is about to be trained, on what, for how long."""
         frozen, trainable = weights
         model, dtype = system.hf_config["model_type"], np.dtype(system.network.dtype).name
@@ -70,11 +77,8 @@ class RunConsole:
                 f"kept: {size:,.0f} MiB of host memory for the training arguments"
             )
 
-    def unscored(self, split: Split) -> None:
-        self.print(f"{split.name}: the labels are absent, so it is predicted and not scored")
-
     def end(self, system: System, step: int, decision: Decision) -> None:
-        """What it took, and how it decides."""
+        """How many programs were compiled, which parameters were chosen, and how they decide."""
         if not self.brief:  # several runs share their programs
             steps = {"to train": system.train_step, "to evaluate": system.eval_step}
             steps |= {"to pretrain": system.pretrain_step, "for features": system.feature_step}
@@ -85,18 +89,46 @@ class RunConsole:
         trained = f"parameters of step {step}" if count(system.network.abstract_parts()[1]) else "nothing was trained"
         self.print(f"{trained}; {decision.how}: {decision.span}")
 
-    def scores(self, scores: dict[str, TaskScores], is_random: bool, folder: Path) -> None:
-        """The table, and where everything is; the two main figures when brief."""
-        if self.brief:
-            for split, one in scores.items():
+    def unscored(self, split: str) -> None:
+        """A split without labels."""
+        self.print(f"{split}: the labels are absent, so it is predicted and not scored")
+
+    def scores(self, reported: Mapping[str, TaskScores | None], is_random: bool, folder: Path) -> None:
+        """The table, and where everything is; the two main figures when brief. None are the scores of no labels."""
+        for split, one in reported.items():
+            if one is None:
+                self.unscored(split)
+            elif self.brief:
                 figures = (f"{in_words(name)} {value:.3f}" for name, value in one.headline.items())
                 self.print(f"{split}: {', '.join(figures)}")
+        if self.brief:
             return
-        if scores:
-            render_scores(scores, self.console)
+        if scored := {split: one for split, one in reported.items() if one is not None}:
+            render_scores(scored, self.console)
         if is_random:
-            self.print("The model started from random weights: these scores show that it runs, not what it can do.")
+            self.random("scores")
         self.print(f"Run folder: {folder}")
+        if (folder / "tensorboard").is_dir():
+            extra = "" if importlib.util.find_spec("tensorboard") else " (needs pip install 'jaxvalues[tensorboard]')"
+            self.print(f"Curves: tensorboard --logdir {folder / 'tensorboard'}{extra}")
+
+    def predicted(self, written: Iterable[Path], is_random: bool) -> None:
+        """Where predictions of a finished run are."""
+        if is_random:
+            self.random("predictions")
+        self.print("Wrote:")
+        for path in written:
+            self.print(f"  {path}")
+
+    def random(self, what: str) -> None:
+        """The warning about a model that nothing was known to before it trained."""
+        self.print(f"The model started from random weights: these {what} show that it runs, not what it can do.")
+
+
+def _broken(line: str, width: int) -> str:
+    """A line broken between words, continued with a deeper indentation."""
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _questions(tokens: Tokens) -> str:

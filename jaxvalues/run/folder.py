@@ -1,13 +1,13 @@
-"""The run folder: all that a run leaves behind, and all that is needed to go on with it or to predict.
+"""The run folder: everything a run writes, and everything needed to resume it or to predict with it.
 
-config.yaml · environment.json · template.txt · synonyms.tsv · model/config.json · tokenizer/ made of; first
-checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/           while it trains
-thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv            what it decides
-scores.json                                                                      last: the run is finished
+At the start:     config.yaml · environment.json · template.txt · synonyms.tsv · model/config.json · tokenizer/
+While training:   checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/
+At the end:       thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv
+Last:             scores.json, which makes the run a finished one
 
-Among the <split>s is `held_out`, the part where thresholds and the best step were chosen.
-The folder of an ensemble holds what is decided, the scores, environment.json, and ensemble.json: its runs, and how they
-are combined.
+One <split> is `held_out`, the part on which thresholds and the best step were chosen.
+The folder of an ensemble holds the files of the end, environment.json, and ensemble.json: its runs and how they are
+combined.
 """
 
 from __future__ import annotations
@@ -42,9 +42,15 @@ if TYPE_CHECKING:
     from jaxvalues.tuning import Params
 
 
+NEW, UNFINISHED, FINISHED = "a new run", "an unfinished run, which is resumed", "a finished run, which is kept"
+
+
 class RunRecord(NamedTuple):
-    """What a run is made of besides its config: versions and checksums, the network's config, the tokenizer, and the
-    texts that it reads, {file name: content}: the template with its descriptions, synonyms."""
+    """What a run folder keeps besides the config.
+
+    `environment` holds versions and checksums, `hf_config` the network's config.json, `texts` the template with its
+    descriptions and the synonyms, {file name: content}.
+    """
 
     environment: dict[str, Any]
     hf_config: dict[str, Any]
@@ -53,37 +59,45 @@ class RunRecord(NamedTuple):
 
 
 class RunFolder:
-    """A run folder. Only the first of several processes writes its files; checkpoints are written by all together.
+    """A run folder, whose predictions are about the labels of `task`.
 
-    What it decides and scores are the labels of `task`.
+    Only the first of several processes writes files; checkpoints are written by all of them together.
     """
 
     def __init__(self, path: str | Path, task: Task = VALUES) -> None:
         self.path, self.task = Path(path), task
 
     @classmethod
-    def open(cls, config: Config, made_of: RunRecord) -> RunFolder:
-        """Make the folder of a config, or check that the one there belongs to the same run (ConfigError if not)."""
+    def open(cls, config: Config, record: RunRecord) -> RunFolder:
+        """Make the folder of a config. Raises ConfigError if there is one that belongs to another run."""
         folder = cls(config.folder, TASKS[config.data.task])
-        if folder.is_ensemble:
-            raise ConfigError(f"{folder.path} holds an ensemble: give another output=FOLDER, or remove it")
-        if (folder.path / "config.yaml").exists():
-            check_same_run(folder.path, config, made_of.environment, made_of.texts)
-        elif is_main():
-            folder.create(config, made_of)
+        if folder.check(config, record.environment, record.texts) == NEW and is_main():
+            folder.create(config, record)
         return folder
 
-    def create(self, config: Config, made_of: RunRecord) -> None:
-        """Make the folder and write what the run is made of."""
+    def check(self, config: Config, environment: dict[str, Any], texts: dict[str, str]) -> str:
+        """NEW, FINISHED or UNFINISHED: whether the folder holds the run of a config, and how far it is.
+
+        Raises ConfigError where it holds another one, or an ensemble.
+        """
+        if self.is_ensemble:
+            raise ConfigError(f"{self.path} holds an ensemble: give another output=FOLDER, or remove it")
+        if not (self.path / "config.yaml").exists():
+            return NEW
+        check_same_run(self.path, config, environment, texts)
+        return FINISHED if self.is_finished else UNFINISHED
+
+    def create(self, config: Config, record: RunRecord) -> None:
+        """Make the folder and write the config and the record."""
         try:
             (self.path / "model").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"output: the run folder {self.path} cannot be made ({error.strerror})") from None
-        made_of.tokenizer.save_pretrained(self.path / "tokenizer")
-        for name, text in made_of.texts.items():
+        record.tokenizer.save_pretrained(self.path / "tokenizer")
+        for name, text in record.texts.items():
             (self.path / name).write_text(text + "\n", encoding="utf-8")
-        write_json(self.path / "model/config.json", made_of.hf_config)
-        write_json(self.path / "environment.json", made_of.environment)
+        write_json(self.path / "model/config.json", record.hf_config)
+        write_json(self.path / "environment.json", record.environment)
         self.write_config(config)  # last: a folder with a config is complete
 
     def write_config(self, config: Config) -> None:
@@ -113,7 +127,7 @@ class RunFolder:
         return load_config(self.path / "config.yaml", tuple(overrides))
 
     def with_texts(self, config: Config) -> Config:
-        """The config, with the texts the run was trained with in place of those that bear their names by now."""
+        """The config with the run's own copies of its texts: the user's files may have changed since."""
         texts = {"template": str(self.path / TEMPLATE), "descriptions": None}
         if (self.path / SYNONYMS).is_file():
             texts["synonyms"] = str(self.path / SYNONYMS)
@@ -129,7 +143,7 @@ class RunFolder:
         return load_tokenizer(self.path / "tokenizer")
 
     def resume(self) -> Checkpoints:
-        """The checkpoints to go on from."""
+        """The checkpoints to resume from."""
         return Checkpoints(self.path / "checkpoints/resume")
 
     def chosen(self) -> Checkpoints:
@@ -137,7 +151,7 @@ class RunFolder:
         return Checkpoints(self.path / "checkpoints/chosen")
 
     def restore_chosen(self, system: System) -> tuple[Params, int]:
-        """The trainable parameters that predict, on the system's mesh, and the step they are of."""
+        """The trainable parameters that predict, on the system's mesh, and their step."""
         _, abstract = system.network.abstract_parts()
         if not jax.tree.leaves(abstract):  # nothing trains
             return abstract, 0

@@ -1,4 +1,4 @@
-"""The network that a config asks for, cut where its tuning method says that gradients stop: shapes, and no weights."""
+"""The network of a config, without weights: its module, its tuning method, and the layer at which gradients stop."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ from jaxvalues.models import (
 from jaxvalues.models.checkpoints.conversion import Place
 from jaxvalues.models.layers.layout import Grouping
 from jaxvalues.models.layers.stack import hidden_indices
+from jaxvalues.run.resolve import resolve_dtype
 from jaxvalues.tuning import Params, Stack, Target, Tuning, make_tuning
 
 SOFT = "verbalizer"  # the key of a soft verbalizer's vectors
 
 
 class Sizes(NamedTuple):
-    """What a network is made of, whatever its config calls it."""
+    """The sizes of a network, under the same names for every architecture."""
 
     model_type: str
-    num_layers: int  # of both sides together
+    num_layers: int  # of encoder and decoder together
     hidden_size: int
     intermediate_size: int
     num_heads: int
@@ -48,7 +49,7 @@ class Sizes(NamedTuple):
 
 
 class Network(NamedTuple):
-    """The network a config asks for, without weights. `segments` is how its layers lie in the parameter tree."""
+    """A network without weights. `segments` says how its layers are grouped in the parameter tree."""
 
     module: nn.Module
     tuning: Tuning
@@ -57,20 +58,20 @@ class Network(NamedTuple):
     sizes: Sizes
     dtype: jnp.dtype
     boundary: int  # the lowest layer that trains
-    reuses_features: bool  # whether it starts from the output of its frozen layers, computed once
-    read: Callable[[Path, Place], Params]  # what a checkpoint holds of its parameters
+    reuses_features: bool  # whether training starts from the output of the frozen layers, computed once
+    read: Callable[[Path, Place], Params]  # reads those parameters that a checkpoint folder holds
 
     @property
     def num_layers(self) -> int:
         return self.sizes.num_layers
 
     def output_words(self, params: Params) -> jax.Array:
-        """The vectors [V, E] by which words are scored: those of the input, unless T5 has others (v1.1, Flan)."""
+        """The output embeddings [V, E]: those of the input, except for T5 v1.1 and Flan, which have their own."""
         flat = flatten_dict(params, sep="/")
         return flat.get("head/embedding", flat[self.target.words])
 
     def init(self, rng: jax.Array) -> Params:
-        """Random parameters; the vectors of a soft verbalizer, which starts from words, are 0."""
+        """Random parameters. The vectors of a soft verbalizer are 0: they are set from words later."""
         ids = jnp.zeros((1, 1), jnp.int32)
         params = self.module.init(rng, ids, jnp.ones_like(ids))["params"]
         if SOFT in self.target.new:
@@ -88,7 +89,8 @@ def build_network(
 ) -> Network:
     """The network of a config for a checkpoint's `hf_config`.
 
-    `encode` gives the token ids of a text, from which prompts may start. Raises ConfigError for what does not fit.
+    `encode` returns the token ids of a text, from which a prompt may start. Raises ConfigError for settings that do not
+    fit the network.
     """
     model_type = hf_config.get("model_type")
     check_kind(config.formulation.kind, model_type)
@@ -187,9 +189,9 @@ def check_length(config: Config, sizes: Sizes) -> None:
     length = config.data.max_length
     if before + length + behind > sizes.max_tokens:
         parts = {"tuning.length": before, "data.max_length": length, "formulation.max_new_tokens": behind}
-        made_of = " + ".join(f"{key} {tokens}" for key, tokens in parts.items() if tokens)
-        made_of = f"{made_of} = {sum(parts.values())}" if before or behind else f"data.max_length is {length}"
-        raise ConfigError(f"{made_of}, but the model reads at most {sizes.max_tokens} tokens")
+        record = " + ".join(f"{key} {tokens}" for key, tokens in parts.items() if tokens)
+        record = f"{record} = {sum(parts.values())}" if before or behind else f"data.max_length is {length}"
+        raise ConfigError(f"{record}, but the model reads at most {sizes.max_tokens} tokens")
 
 
 def _read_whole(load: Callable[..., tuple[Any, Params]], options: dict[str, Any], folder: Path, place: Place) -> Params:
@@ -213,13 +215,6 @@ def _reuses_features(tuning: TuningConfig, boundary: int, lowest_pooled: int) ->
         )
     possible = boundary > 0 and not tuning.dropout_below and lowest_pooled >= boundary
     return possible and tuning.reuse_features is not False
-
-
-def resolve_dtype(dtype: str) -> str:
-    """`auto` is bfloat16 on accelerators and float32 on CPU, where bfloat16 is no faster."""
-    if dtype != "auto":
-        return dtype
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 def count(tree: Any) -> int:

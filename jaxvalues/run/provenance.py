@@ -16,11 +16,11 @@ import jax
 
 from jaxvalues.config import Config, load_config
 from jaxvalues.data.arguments import Split
-from jaxvalues.errors import ConfigError
+from jaxvalues.errors import ConfigError, name_list
 
 if TYPE_CHECKING:
     from jaxvalues.data.held_out import Parts
-    from jaxvalues.run.system import Base
+    from jaxvalues.run.base import Base
 
 PACKAGES = ("jaxvalues", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "tokenizers", "numpy")
 
@@ -68,7 +68,7 @@ def check_same_run(folder: Path, config: Config, environment: dict[str, Any], te
     """
     changed = differences(load_config(folder / "config.yaml"), config)
     before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    said = [f"{key} {old} → {new}" for key, (old, new) in changed.items()]
+    said = [f"{key} {_value(old)} → {_value(new)}" for key, (old, new) in changed.items()]
     said += [
         f"other {name}" for what, name in (("base", "weights"), ("data", "data")) if before[what] != environment[what]
     ]
@@ -79,7 +79,8 @@ def check_same_run(folder: Path, config: Config, environment: dict[str, Any], te
             said.append("other text in template or descriptions" if name == TEMPLATE else "other synonyms")
     if said:
         raise ConfigError(
-            f"{folder} holds a run that differs ({'; '.join(said)}): give another output=FOLDER, or remove it"
+            f"{folder} holds a run that differs ({name_list(said, separator='; ')}): "
+            "give another output=FOLDER, or remove it"
         )
 
 
@@ -95,6 +96,12 @@ def write_json(path: Path, content: Any) -> None:
     unfinished = path.with_name(path.name + ".tmp")
     unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(unfinished, path)
+
+
+def _value(value: Any) -> str:
+    """A value in a message, cut where it is long."""
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,95 +11,132 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
-from jaxvalues.config import LEARNING_RATES, Config
+from jaxvalues.config import LEARNING_RATES, Config, runs_of
+from jaxvalues.data.held_out import Parts, load_parts
 from jaxvalues.data.task import TASKS
 from jaxvalues.formulations import load_texts
-from jaxvalues.models import checkpoint_config, fetch
+from jaxvalues.models import checkpoint_config, fetch_config, hub_name
+from jaxvalues.run.base import Base, find_tokenizer, fit_to_tokenizer
+from jaxvalues.run.estimate import measured_rate, memory, steps_per_epoch, work
 from jaxvalues.run.network import Network, build_network, count
+from jaxvalues.templates.questions import QuestionTemplate
+from jaxvalues.templates.template import Template
+
+Row = tuple[str, str]
 
 
-def show(config: Config, console: Console) -> None:
-    """Print the resolved config, parameter counts, and estimates of work and memory."""
-    rate_is_default, config = config.optimizer.learning_rate is None, config.explicit()
-    hf_config = _hf_config(config)
-    load_texts(config.formulation, TASKS[config.data.task])
-    network = build_network(config, hf_config)
-    frozen, trainable = network.abstract_parts()
+def show(config: Config, console: Console, full: bool = False) -> None:
+    """Print what a config trains, on what, and estimates of work, memory and steps; with `full` the whole config.
 
-    console.print(Syntax(config.to_yaml().rstrip(), "yaml", background_color="default"))
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column(justify="right")
+    Of several runs the first is described. Data are read where they are, and not downloaded.
+    """
+    runs = runs_of(config)
+    rate_is_default, one = config.optimizer.learning_rate is None, runs[0].explicit()
+    texts, parts = load_texts(one.formulation, TASKS[one.data.task]), _parts_here(one)
+    network = build_network(one, _hf_config(one, parts, texts))
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
     table.add_column()
-    sizes = network.sizes
-    table.add_row("network", sizes.model_type, f"{sizes.num_layers} layers, hidden_size {sizes.hidden_size}")
-    table.add_row("parameters that train", f"{count(trainable):,}", _parts(trainable))
-    table.add_row("frozen parameters", f"{count(frozen):,}", _parts(frozen))
-    _, source = LEARNING_RATES[config.tuning.method]
-    said = f"the default of {config.tuning.method}: {source}" if rate_is_default else "as the config says"
-    table.add_row("learning rate", f"{config.optimizer.learning_rate:g}", said)
+    if len(runs) > 1:
+        table.add_row("runs", f"{len(runs)}, and their combination; the first is {one.folder.name}:")
+    for row in (
+        *_what(one, network, rate_is_default),
+        *_on_what(one, parts, network, texts),
+        *_takes(one, network),
+    ):
+        table.add_row(*row)
+    console.print(table, highlight=False, markup=False)
+    console.print()
+    if full:
+        console.print(Syntax(config.explicit().to_yaml().rstrip(), "yaml", background_color="default", word_wrap=True))
+    else:
+        console.print("Every setting, with the defaults: --full", style="dim", highlight=False)
+
+
+def _what(config: Config, network: Network, rate_is_default: bool) -> Iterator[Row]:
+    """The network, and what trains."""
+    frozen, trainable = network.abstract_parts()
+    sizes, form, method = network.sizes, config.formulation, config.tuning.method
+    start = "random weights" if config.model.config is not None else config.model.path
+    yield "network", f"{sizes.model_type}, {sizes.num_layers} layers, hidden_size {sizes.hidden_size}; {start}"
+    yield "task", f"{config.data.task}, by formulation {form.kind}, template {form.template}"
+    yield "trains", f"{count(trainable):,} parameters, method {method}" + _named(trainable)
+    yield "frozen", f"{count(frozen):,} parameters" + _named(frozen)
+    _, source = LEARNING_RATES[method]
+    said = f"the default of {method}: {source}" if rate_is_default else "as the config says"
+    yield "learning rate", f"{config.optimizer.learning_rate:g} ({said})"
+
+
+def _on_what(
+    config: Config, parts: Parts | None, network: Network, texts: Template | QuestionTemplate
+) -> Iterator[Row]:
+    """The data and the steps, and how long they take where that was measured."""
+    training, source = config.training, config.data.dir or config.data.source
+    if parts is None:
+        yield "data", f"{source}, not here yet: `jaxvalues data CONFIG` fetches it"
+        yield "steps", f"{_epochs(training.epochs)} in batches of {training.batch_size}; how many is not known yet"
+        return
+    reported = ", ".join(f"{split.name} {len(split):,}" for split in parts.reported) or "nothing"
+    sizes = f"{len(parts.training):,} arguments train, {len(parts.held_out):,} are held out"
+    yield "data", f"{source}: {sizes}; reported: {reported}"
+    contrastive = config.loss.contrastive
+    before = contrastive.epochs if contrastive is not None and contrastive.use == "pretraining" else 0
+    each, epochs = steps_per_epoch(config, parts, network, texts), before + training.epochs
+    yield "steps", f"{_epochs(epochs)} × {each:,} = {epochs * each:,}, in batches of {training.batch_size}"
+    rate = measured_rate(config)
+    if rate is None:
+        yield "time", "not known before a run; `jaxvalues bench` measures a step"
+    else:
+        seconds = epochs * each * training.batch_size / rate
+        yield "time", f"about {_duration(seconds)} of steps, at the {rate:,.1f} rows/s measured in {config.folder}"
+
+
+def _takes(config: Config, network: Network) -> Iterator[Row]:
+    """Estimates of work and memory."""
     for length in config.lengths:
         step, forward = work(network, config, length)
-        table.add_row(
-            f"work at length {length}",
-            f"{step / 1e9:,.0f} GFLOP",
-            f"a training step of {config.training.batch_size}; {forward / 1e9:,.1f} GFLOP to predict one row",
+        yield (
+            f"work, length {length}",
+            f"{_figure(step / 1e9)} GFLOP a training step, {_figure(forward / 1e9)} to predict one row",
         )
     weights, activations = memory(network, config)
-    table.add_row("weights, gradients, Adam", f"{weights / 2**20:,.0f} MiB", "over all devices that do not repeat them")
-    table.add_row("activations", f"{activations / 2**20:,.0f} MiB", "rough, at the longest length, for one micro-batch")
-    console.print(table)
+    yield "memory", f"{weights / 2**20:,.0f} MiB of weights, gradients and Adam's moments, over all devices together"
+    yield "", f"{activations / 2**20:,.0f} MiB of activations of one micro-batch at the longest length (rough)"
 
 
-def work(network: Network, config: Config, length: int) -> tuple[float, float]:
-    """Estimated floating-point operations of (one training step, one row's prediction) at one length.
+def _parts_here(config: Config) -> Parts | None:
+    """The data of a config; None where they would have to be downloaded."""
+    if config.data.dir is None and config.data.source == "touche23":
+        from jaxvalues.data.touche23_value_eval.prepared import is_prepared
 
-    Two operations a weight of the matrix products and token, and 4·T·D a token and layer for attention (Kaplan et al.
-    2020, §2.1). Backward costs twice as much in the layers that train, as much as forward where gradients only pass
-    through to what was added before the input; nothing below the lowest layer that trains. What branches from a row,
-    and the output matrix, is not counted.
-    """
-    model = network.sizes
-    per_layer = 2 * (4 * model.hidden_size**2 + 2 * model.hidden_size * model.intermediate_size)
-    per_layer += 4 * length * model.hidden_size
-    trained = network.num_layers - network.boundary
-    forward = per_layer * length * network.num_layers
-    passes = {"none": 0, **dict.fromkeys(("prompt", "p_tuning", "prefix"), 1)}.get(config.tuning.method, 2)
-    backward = passes * per_layer * length * trained
-    return config.training.batch_size * (forward + backward), forward
+        if not is_prepared():
+            return None
+    return load_parts(config.data)
 
 
-def memory(network: Network, config: Config) -> tuple[float, float]:
-    """Estimated bytes of (weights with gradients and Adam's moments, activations kept for the backward pass).
-
-    Weights are float32: 4 bytes frozen, 16 bytes where they train. Activations follow Korthikanti et al. 2022, eq. 2:
-    T·B·D·(34 + 5·N·T / D) bytes a layer at 2 bytes a number; with remat only the layers' inputs are kept.
-    """
-    frozen, trainable = network.abstract_parts()
-    model, length = network.sizes, config.lengths[-1]
-    rows = config.training.batch_size // config.training.accumulation
-    layers = network.num_layers - network.boundary
-    factor = network.dtype.itemsize / 2
-    per_token = 2.0 if config.model.remat else 34 + 5 * model.num_heads * length / model.hidden_size
-    activations = layers * rows * length * model.hidden_size * per_token * factor
-    return 4.0 * count(frozen) + 16.0 * count(trainable), activations
+def _hf_config(config: Config, parts: Parts | None, texts: Template | QuestionTemplate) -> dict[str, Any]:
+    """The network's config as `train` makes it, without its weights."""
+    model = config.model
+    if model.config is None:
+        is_remote = hub_name(model.path) is not None
+        return fetch_config(model.path, model.revision) if is_remote else checkpoint_config(model.path)
+    if model.train_tokenizer is not None and parts is None:
+        return {"vocab_size": model.train_tokenizer.vocab_size, **model.config}
+    base = Base(dict(model.config), None, "")
+    tokenizer = find_tokenizer(config, base, None if parts is None else parts.whole, texts)
+    return fit_to_tokenizer(base.hf_config, tokenizer, is_random=True)
 
 
-def _hf_config(config: Config) -> dict[str, Any]:
-    if config.model.config is None:
-        return checkpoint_config(fetch(config.model.path, config.model.revision))
-    guess = {} if config.model.train_tokenizer is None else {"vocab_size": config.model.train_tokenizer.vocab_size}
-    return {**guess, **config.model.config}
-
-
-def _parts(tree: Any) -> str:
-    """How many parameters each branch holds, e.g. `embeddings 1.2 M, layers 10.6 M, head 7.7 k`."""
+def _named(tree: Any) -> str:
+    """How many parameters each branch holds, e.g. `: embeddings 1.2 M, layers 10.6 M, head 7.7 k`."""
     sizes: dict[str, int] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         names = [str(key.key) for key in path]
-        branch = names[1] if names[0] == "encoder" else names[0]
+        branch = names[1] if names[0] == "encoder" and len(names) > 2 else names[0]
         sizes[branch] = sizes.get(branch, 0) + math.prod(leaf.shape)
-    return ", ".join(f"{branch} {_short(size)}" for branch, size in sizes.items())
+    said = ", ".join(f"{branch} {_short(size)}" for branch, size in sizes.items())
+    return f": {said}" if said else ""
 
 
 def _short(size: int) -> str:
@@ -106,3 +144,18 @@ def _short(size: int) -> str:
         if size >= factor:
             return f"{size / factor:.1f} {letter}"
     return str(size)
+
+
+def _figure(value: float) -> str:
+    """Two digits at least: 0.12, 3.4, 56, 1,234."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _epochs(number: int) -> str:
+    return "1 epoch" if number == 1 else f"{number} epochs"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

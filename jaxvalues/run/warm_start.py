@@ -1,7 +1,7 @@
-"""What a run starts from where `tuning.init_from` says so: what another run trained, or an adapter that PEFT wrote.
+"""Warm starts: `tuning.init_from` names another run, or an adapter that PEFT wrote, whose parameters a run starts from.
 
-Vectors are taken as they enter the network, however they were parameterised: a run of method prompt can start from one
-of p_tuning, and prefixes from reparameterised ones. Everything else must be the same on both sides.
+Prompts and prefixes are taken as the vectors that enter the network, however they were parameterised. So a run of
+method prompt can start from one of p_tuning, and a prefix from a reparameterised one. All other settings must agree.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaxvalues.models.t5.model import Prefix, Prompt
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.network import build_network
-from jaxvalues.run.system import System
+from jaxvalues.run.system import System, Weights
 from jaxvalues.training.sharding import replicated, tree_shardings
 from jaxvalues.tuning import Params
 from jaxvalues.tuning.peft_folder import CONFIG, WEIGHTS
@@ -30,9 +30,9 @@ from jaxvalues.tuning.peft_format import PeftTarget, from_peft
 
 
 class WarmStart(NamedTuple):
-    """What takes the place of initial values, on the mesh, and where it is from; nothing where nothing is named.
+    """Parameters that replace initial values, on the mesh; both fields are None without `tuning.init_from`.
 
-    `identity` is the hash of the files it was read from.
+    `identity` is the hash of the files they were read from.
     """
 
     trainable: Params | None = None
@@ -40,16 +40,19 @@ class WarmStart(NamedTuple):
 
     @property
     def record(self) -> dict[str, str]:
-        """Its place in environment.json."""
+        """Its entry in environment.json."""
         return {} if self.identity is None else {"init_from": self.identity}
 
-    def replace(self, frozen: Params, trainable: Params) -> tuple[Params, Params]:
-        """The initial parts of a system, with what comes from here."""
-        return frozen, {**trainable, **(self.trainable or {})}
+    def replace(self, weights: Weights) -> Weights:
+        """The initial weights, with those of the source in place of theirs."""
+        return weights._replace(trainable={**weights.trainable, **(self.trainable or {})})
 
 
 class _Trained(NamedTuple):
-    """What a source holds, unrolled: the part of its method, what else trained, and the settings that must agree."""
+    """The trained parameters of a source, with unrolled layers.
+
+    `added` is the part of its tuning method, `new` what else trained, `settings` what must agree on both sides.
+    """
 
     method: str
     added: Params
@@ -58,9 +61,9 @@ class _Trained(NamedTuple):
 
 
 def find_warm_start(system: System, run_console: RunConsole) -> WarmStart:
-    """Read what `tuning.init_from` names; nothing for a run that is under way or finished, which needs it no more.
+    """Read what `tuning.init_from` names. A run that has a checkpoint or is finished needs it no more: nothing is read.
 
-    Raises ConfigError, naming both, where it does not fit what the system trains, UserError where it cannot be read.
+    Raises ConfigError that names both sides where they do not fit, and UserError for a source that cannot be read.
     """
     tuning = system.config.tuning
     if tuning.init_from is None or _is_under_way(RunFolder(system.config.folder)):
@@ -85,7 +88,7 @@ def find_warm_start(system: System, run_console: RunConsole) -> WarmStart:
 
 
 def _is_under_way(folder: RunFolder) -> bool:
-    """Whether a run is finished, or has a checkpoint to go on from."""
+    """Whether a run is finished, or has a checkpoint to resume from."""
     if folder.is_finished or not (folder.path / "checkpoints/resume").is_dir():
         return folder.is_finished
     with closing(folder.resume()) as resume:
@@ -99,7 +102,7 @@ def _read_adapter(source: Path, system: System) -> _Trained:
 
 
 def _read_run(source: Path, system: System) -> tuple[_Trained, list[Path]]:
-    """What a finished run trained, as arrays on the host, and the files of that checkpoint."""
+    """The trained parameters of a finished run, as arrays on the host, and the files of its checkpoint."""
     folder = RunFolder.finished(source)
     config, wanted = folder.config(), system.config.tuning
     method = config.tuning.method
@@ -123,13 +126,13 @@ _GIVES_VECTORS_OF = {"prompt": ("p_tuning",)}
 
 
 def _is_vectors(config: Config) -> bool:
-    """Whether the vectors of a prompt or a prefix train themselves."""
+    """Whether the vectors of a prompt or a prefix are themselves the parameters."""
     tuning = config.tuning
     return tuning.method == "prompt" or (tuning.method == "prefix" and tuning.reparameterization != "mlp")
 
 
 def _by_side(bound: Any) -> Params:
-    """What enters a network, under the names of the places where it enters."""
+    """The vectors that enter a network, {side: vectors}."""
     if isinstance(bound, Prompt | Prefix):
         return {side: vectors for side, vectors in bound._asdict().items() if vectors is not None}
     return {"encoder": bound}

@@ -67,6 +67,10 @@ class Executables:
     def __len__(self) -> int:
         return len(self.compiled)
 
+    def has(self, shape: tuple[int, ...]) -> bool:
+        """Whether it is compiled for batches of this shape."""
+        return shape in self.compiled
+
     @property
     def seconds(self) -> float:
         """Time spent tracing and compiling so far."""

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxvalues.config import Config
 from jaxvalues.data.batches import TrainingBatches, inputs_shape
@@ -21,10 +20,9 @@ from jaxvalues.training.compilation import Executables
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
 from jaxvalues.training.optimizer import Hyper
 from jaxvalues.training.preemption import StopRequest
+from jaxvalues.training.progress import ProgressLine
 from jaxvalues.training.sharding import place_batch
 from jaxvalues.training.step import TrainState
-
-SILENCE_S = 30.0  # in a log file, which has no progress bar, a line at least this often
 
 
 class Stopped(UserError):
@@ -63,6 +61,9 @@ class Series(NamedTuple):
         finally:
             self.chosen.close()
 
+
+SHORT = {"official_f1": "F1", "mean_category_f1": "mean F1", "majority_accuracy": "majority"}
+"""What figures are called on the line of an evaluation, which fits 80 columns."""
 
 Evaluate = Callable[[Any, StopRequest], dict[str, float] | None]  # trainable -> held-out metrics; None when stopped
 
@@ -105,16 +106,16 @@ class Loop:
         is not remembered, and comes again on resuming.
         """
         step, saved = int(state.step), int(state.step)
-        stream, spoken = self.batches.starting_at(step), time.monotonic()
+        stream = self.batches.starting_at(step)
         meter = Meter(self.writer, self.config.training.log_every, self.batches, [stage.step for stage in self.stages])
-        with StopRequest(self.config.training.log_every) as stop, self._progress() as progress:
-            bar = progress.add_task("training", total=self.total, completed=step, shown="")
+        with StopRequest(self.config.training.log_every) as stop, self._progress(step) as line:
             while True:
                 last = step >= self.total
                 due = step >= self.stages[-1].first and (last or step % self.evaluate_every == 0)
                 if due and memory.evaluated != step:
                     meter.flush(self.config)
                     started = time.perf_counter()
+                    line.say("evaluating")
                     values = self.evaluate(state.trainable, stop)
                     meter.pause(time.perf_counter() - started)
                     if values is not None:
@@ -136,14 +137,13 @@ class Loop:
                 stage = next(stage for stage in self.stages if step < stage.end)
                 if step == stage.first > 0:
                     state = self.restart(state)
+                if not stage.step.has(inputs_shape(batch)):
+                    line.say("compiling")
                 placed = place_batch(batch, mesh)
                 state, metrics = stage.step(inputs_shape(batch), state, frozen, placed, stage.hyper)
                 step += 1
                 meter.add(step, metrics, int(batch["weights"].sum()), self.config)
-                progress.update(bar, completed=step, shown=meter.shown)
-                if not self.console.is_terminal and time.monotonic() - spoken > SILENCE_S:
-                    self.console.print(f"step {step:>5} of {self.total}  {meter.shown}", highlight=False)
-                    spoken = time.monotonic()
+                line.advance(1, meter.shown)
         if self.config.training.keep == "last":
             memory.best_step = step
             self._choose(step, state, memory)
@@ -158,8 +158,11 @@ class Loop:
             if self.config.training.keep == "best":
                 self._choose(step, state, memory)
         self.writer.write(step, "held_out", values)
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-        self.console.print(f"step {step:>5}  held-out {shown}{'  (best)' if better else ''}", highlight=False)
+        loss, *figures = (
+            f"{SHORT.get(name, name)} {value:.{4 if name == 'loss' else 3}f}" for name, value in values.items()
+        )
+        said = "  ".join((f"step {step:>5}", f"held-out {loss}", *figures, *["best"] * better))
+        self.console.print(said, highlight=False)
         if memory.stale == self.config.training.warn_after:
             config = self.config
             keys = f"optimizer.learning_rate (it is {config.optimizer.learning_rate:g})"
@@ -184,9 +187,8 @@ class Loop:
         patience = self.config.training.patience
         return patience is not None and memory.stale >= patience
 
-    def _progress(self) -> Progress:
-        columns = (TextColumn("{task.completed}/{task.total}"), BarColumn(), TextColumn("{task.fields[shown]}"))
-        return Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=self.console, transient=True)
+    def _progress(self, step: int) -> ProgressLine:
+        return ProgressLine(self.console, "step", self.total, step)
 
 
 class Meter:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
 from jaxvalues.config import Config
 from jaxvalues.errors import ConfigError
+
+WANDB_ID = "wandb_id.txt"
+"""In a run folder: the id of its run at Weights & Biases, which a resumed run continues."""
+
+
+def check_logging(config: Config) -> None:
+    """Raise ConfigError where the config logs to Weights & Biases and its package is not installed."""
+    if config.logging.wandb and importlib.util.find_spec("wandb") is None:
+        raise ConfigError("logging.wandb needs the extra: pip install 'jaxvalues[wandb]'")
 
 
 class MetricsWriter:
@@ -30,12 +41,16 @@ class MetricsWriter:
 
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
         if config.logging.wandb:
-            try:
-                import wandb
-            except ImportError:
-                raise ConfigError("logging.wandb needs the extra: pip install 'jaxvalues[wandb]'") from None
+            check_logging(config)
+            import wandb
+
             self.wandb = wandb.init(
-                project=config.logging.wandb, name=folder.name, dir=str(folder), config=config.model_dump(mode="json")
+                project=config.logging.wandb,
+                name=folder.name,
+                dir=str(folder),
+                config=config.model_dump(mode="json"),
+                id=_wandb_id(folder, resumes=step > 0),
+                resume="allow",
             )
 
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
@@ -62,6 +77,14 @@ class NoMetrics:
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None: ...
 
     def close(self) -> None: ...
+
+
+def _wandb_id(folder: Path, resumes: bool) -> str:
+    """The id of a run at Weights & Biases: the one it had before where it resumes, else a new one."""
+    file = folder / WANDB_ID
+    if not (resumes and file.is_file()):
+        file.write_text(secrets.token_hex(4) + "\n", encoding="utf-8")
+    return file.read_text(encoding="utf-8").strip()
 
 
 def _complete_lines(path: Path) -> list[str]:

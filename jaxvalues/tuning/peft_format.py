@@ -23,12 +23,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxvalues.config import TuningConfig
 from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.sequence_classification import NAMINGS
 from jaxvalues.models.heads.masked_lm import masked_lm_table
 from jaxvalues.models.layers.layout import ungroup
-from jaxvalues.models.loading import ARCHITECTURES
 from jaxvalues.models.t5.checkpoint import t5_table
-from jaxvalues.models.t5.model import Prefix, Prompt, T5Config
+from jaxvalues.models.t5.config import T5Config
+from jaxvalues.models.t5.model import Prefix, Prompt
 from jaxvalues.tuning.ia3 import INPUT_SCALED
 from jaxvalues.tuning.method import Params
 from jaxvalues.tuning.peft_folder import TYPES, Tensors, read_adapter_config, read_tensors

@@ -16,7 +16,8 @@ from jaxvalues.bench.inputs import apart, positions, random_batch
 from jaxvalues.bench.measure import WORK, Options, bench
 from jaxvalues.bench.peers import check_comparable
 from jaxvalues.bench.report import describe_shape, saving
-from jaxvalues.bench.worker import Task, Worker
+from jaxvalues.bench.task import Task
+from jaxvalues.bench.worker import Worker
 from jaxvalues.config import Config, parse_config
 from jaxvalues.data.batches import Tokens
 from jaxvalues.errors import ConfigError, UserError

@@ -18,7 +18,9 @@ from jaxvalues.data.task import TASKS
 from jaxvalues.data.tokenizers import train_tokenizer
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import load_texts, training_texts
-from jaxvalues.run.system import System, fit_to_tokenizer
+from jaxvalues.run.base import fit_to_tokenizer
+from jaxvalues.run.state import training_stages
+from jaxvalues.run.system import System
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -85,7 +87,7 @@ def trace(config: Config) -> None:
     inputs = model_inputs(batch)
     frozen, trainable = system.network.abstract_parts()
     state = system.abstract_state()
-    for stage in system.stages(100, split.labels):
+    for stage in training_stages(system, 100, split.labels):
         after, metrics = jax.eval_shape(stage.step.jitted, state, frozen, batch, stage.hyper)
     logits = jax.eval_shape(system.eval_step.jitted, trainable, frozen, inputs)
 
@@ -189,55 +191,55 @@ MODEL = "model: {path: x}\n"
 STANCE = "data.task=stance"
 ANSWER, LSTM = "formulation.kind=answer", "tuning.reparameterization=lstm"
 WRONG = {
-    "misspelt key": (MODEL + "optimizer: {epz: 1}", [], "unknown key `optimizer.epz`; did you mean `eps`?"),
+    "misspelt key": (MODEL + "optimizer: {epz: 1}", [], "unknown key `optimizer.epz`; did you mean `optimizer.eps`?"),
     "misspelt section": (MODEL + "optimiser: {}", [], "`optimiser`; did you mean `optimizer`?"),
-    "misspelt deep key": (MODEL, ["model.train_tokenizer.vocabsize=9"], "vocabsize`; did you mean `vocab_size`?"),
-    "key like nothing": (MODEL, ["mesh.zzz=1"], "known keys here: data, fsdp, tensor"),
-    "key twice": ("model:\n  path: x\n  path: y\n", [], "key `path` is given twice, again in line 3"),
-    "section twice": (MODEL + MODEL, [], "key `model` is given twice, again in line 2"),
+    "misspelt deep key": (MODEL, ["model.train_tokenizer.vocabsize=9"], "mean `model.train_tokenizer.vocab_size`?"),
+    "key like nothing": (MODEL, ["mesh.zzz=1"], "known keys here: mesh.data, mesh.fsdp, mesh.tensor"),
+    "key twice": ("model:\n  path: x\n  path: y\n", [], "key `path` is repeated in line 3"),
+    "section twice": (MODEL + MODEL, [], "key `model` is repeated in line 2"),
     "empty section": (MODEL + "data:\n", [], "`data`: input should be a valid dictionary"),
-    "not a mapping": ("- 1", [], "a config is a mapping of sections, not list"),
+    "not a mapping": ("- 1", [], "a config must be a mapping of sections, not list"),
     "not YAML": ("a: [", [], "not valid YAML"),
     "python in YAML": ("a: !!python/object:os.system {}", [], "not valid YAML"),
-    "base that is a list": ("base: [a]", [], "`base:` must name one config file"),
+    "base that is a list": ("base: [a]", [], "`base:` must be the path of one config file"),
     "base that is not there": ("base: nowhere.yaml", [], "nowhere.yaml: no such config file"),
-    "base that is itself": ("base: a.yaml", [], "leads back to the file itself"),
-    "override without value": (MODEL, ["seed"], "must read key=value"),
+    "base that is itself": ("base: a.yaml", [], "leads back to this file"),
+    "override without value": (MODEL, ["seed"], "must have the form key=value"),
     "override that is no YAML": (MODEL, ["data.report=["], "override `data.report=[`: the value is not valid YAML"),
-    "override of the base": (MODEL, ["base=b.yaml"], "belongs in a config file"),
+    "override of the base": (MODEL, ["base=b.yaml"], "can only be set in a config file"),
     "wrong type": (MODEL, ["training.epochs=three"], "`training.epochs`: input should be a valid integer"),
     "wrong choice": (MODEL, ["tuning.method=lorra"], "'lora', 'ia3' or 'none', not 'lorra'"),
     "infinite": (MODEL, ["optimizer.learning_rate=.inf"], "`optimizer.learning_rate`: input should be a finite number"),
     "huge seed": (MODEL, ["seed=4294967296"], "`seed`: input should be less than 4294967296"),
-    "no model": ("name: a", [], "give model.path"),
-    "two models": (MODEL, ["model.config={}"], "give model.path"),
+    "no model": ("name: a", [], "give either model.path"),
+    "two models": (MODEL, ["model.config={}"], "give either model.path"),
     "no tokenizer": ("model: {config: {model_type: bert}}", [], "needs model.tokenizer or model.train_tokenizer"),
-    "last_layers of how many": (MODEL, ["tuning.method=last_layers"], "tuning: `layers` must be given"),
-    "layers of full tuning": (MODEL, ["tuning.layers=2"], "tuning: `layers` must be given with method: last_layers"),
+    "last_layers of how many": (MODEL, ["tuning.method=last_layers"], "tuning: `layers` is required with"),
+    "layers of full tuning": (MODEL, ["tuning.layers=2"], "tuning: `layers` is required with method: last_layers"),
     "batch not divisible": (MODEL, ["training.accumulation=3"], "batch_size 8 is not divisible by accumulation 3"),
-    "two free axes": (MODEL, ["mesh.fsdp=-1"], "mesh sizes must be positive, at most one of them -1"),
+    "two free axes": (MODEL, ["mesh.fsdp=-1"], "mesh sizes must be positive, and at most one of them -1"),
     "buckets out of order": (MODEL, ["data.buckets=[64, 32]"], "must be increasing positive lengths, not [64, 32]"),
-    "held out is reported": (MODEL, ["data.held_out=test"], "data.held_out is `test`, which also trains or is"),
-    "held out trains": (MODEL, ["data.held_out=training"], "which also trains or is reported"),
+    "held out is reported": (MODEL, ["data.held_out=test"], "data.held_out is `test`, which is also trained on or"),
+    "held out trains": (MODEL, ["data.held_out=training"], "which is also trained on or reported"),
     "held out everything": (MODEL, ["data.held_out=1.0"], "must be a fraction between 0 and 1"),
-    "a stance and descriptions": (MODEL, [STANCE, "formulation.descriptions=name"], "formulation.descriptions is for"),
-    "an open stance": (MODEL, [STANCE, "formulation.kind=open_answer"], "formulation.kind: open_answer is for the 20"),
-    "a threshold per stance": (MODEL, [STANCE, "decision.threshold=tuned_per_category"], "tuned_per_category is for"),
-    "folds of a stance": (MODEL, [STANCE, "data.folds=5"], "an ensemble (ensemble, data.folds) is for the 20 value"),
+    "a stance and descriptions": (MODEL, [STANCE, "formulation.descriptions=name"], "formulation.descriptions needs"),
+    "an open stance": (MODEL, [STANCE, "formulation.kind=open_answer"], "kind: open_answer needs the 20"),
+    "a threshold per stance": (MODEL, [STANCE, "decision.threshold=tuned_per_category"], "tuned_per_category needs"),
+    "folds of a stance": (MODEL, [STANCE, "data.folds=5"], "an ensemble (ensemble, data.folds) needs the 20 value"),
     "negatives of a stance": (
-        MODEL, [STANCE, "formulation.kind=answer", "data.negatives=2"], "data.negatives is for the 20 value categories"
+        MODEL, [STANCE, "formulation.kind=answer", "data.negatives=2"], "data.negatives needs the 20 value categories"
     ),
     "verbalizer of classify": (MODEL, ["formulation.verbalizer.soft=true"], "`verbalizer` belongs to kind: masked"),
     "scoring of answer": (MODEL, [ANSWER, "formulation.scoring=generation"], "`scoring` belongs to kind: open_answer"),
-    "head of answer": (MODEL, [ANSWER, "tuning.method=head"], "trains a classifier's head, and answer has none"),
+    "head of answer": (MODEL, [ANSWER, "tuning.method=head"], "trains a classifier head, and"),
     "contrastive answer": (MODEL, [ANSWER, "loss.contrastive={}"], "loss.contrastive belongs to formulation.kind"),
-    "negatives of classify": (MODEL, ["data.negatives=1"], "data.negatives draws questions about an argument"),
+    "negatives of classify": (MODEL, ["data.negatives=1"], "data.negatives samples questions about an argument"),
     "shots and fraction": (MODEL, ["data.shots=5", "data.fraction=0.5"], "data.shots or data.fraction, not both"),
     "rank of full tuning": (MODEL, ["tuning.rank=4"], "`rank` belongs to method: lora, not to full"),
-    "lstm of a prefix": (MODEL, ["tuning.method=prefix", LSTM], "of prefix is none or mlp, not lstm"),
+    "lstm of a prefix": (MODEL, ["tuning.method=prefix", LSTM], "of method: prefix must be none or mlp, not lstm"),
     "prompt in cross": (MODEL, ["tuning.method=prompt", "tuning.sides=[cross]"], "`sides: cross` belongs to method"),
-    "text without text": (MODEL, ["tuning.method=prompt", "tuning.init=text"], "`init_text` must be given with"),
-    "training is reported": (MODEL, ["data.report=[training]"], "data.report names the training split"),
+    "text without text": (MODEL, ["tuning.method=prompt", "tuning.init=text"], "`init_text` is required with"),
+    "training is reported": (MODEL, ["data.report=[training]"], "data.report contains the training split"),
 }  # fmt: skip
 
 
@@ -251,7 +253,7 @@ def test_what_is_wrong_is_said_in_a_sentence(case: str, tmp_path: Path) -> None:
 
 
 def test_bases_that_lead_in_a_circle_are_found(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="leads back to the file itself"):
+    with pytest.raises(ConfigError, match="leads back to this file"):
         load_config(write(tmp_path, a="base: b.yaml", b="base: c.yaml", c="base: a.yaml"))
 
 

@@ -15,8 +15,8 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from jaxvalues.data.arguments import load_split
 from jaxvalues.data.folder import read_split
+from jaxvalues.data.loading import load_split
 from jaxvalues.data.taxonomy import CATEGORIES, GROUPS, category_index
 from jaxvalues.data.touche23_value_eval.release import ReleaseFile, matches_release, release_files
 from jaxvalues.errors import UserError
@@ -168,7 +168,7 @@ def test_folders_need_no_tfds_and_nothing_needs_tensorflow(folder: Path):
     code = f"""
 import sys
 sys.modules["tensorflow_datasets"] = sys.modules["tensorflow"] = None  # importing them fails
-from jaxvalues.data.arguments import load_split
+from jaxvalues.data.loading import load_split
 from jaxvalues.errors import UserError
 assert len(load_split("test", dir={str(folder)!r})) == 6
 try:

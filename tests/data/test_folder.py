@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxvalues.data.arguments import SPLITS, load_split
+from jaxvalues.data.arguments import SPLITS
 from jaxvalues.data.folder import categories_of, check_folder, read_split
+from jaxvalues.data.loading import load_split
 from jaxvalues.data.taxonomy import CATEGORIES, VALUES
 from jaxvalues.errors import UserError
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jaxvalues.config import DataConfig
-from jaxvalues.data.arguments import IN_FAVOR, Argument, Split, load_split
+from jaxvalues.data.arguments import IN_FAVOR, Argument, Split
 from jaxvalues.data.held_out import cut_folds, hold_out, load_parts
+from jaxvalues.data.loading import load_split
 from jaxvalues.errors import ConfigError
 
 

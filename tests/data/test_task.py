@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jaxvalues.config import DataConfig
-from jaxvalues.data.arguments import AGAINST, IN_FAVOR, Argument, Split, load_split
+from jaxvalues.data.arguments import AGAINST, IN_FAVOR, Argument, Split
 from jaxvalues.data.held_out import load_parts
+from jaxvalues.data.loading import load_split
 from jaxvalues.data.subset import few_shot, scarce
 from jaxvalues.data.task import STANCE, TASKS, VALUES
 from jaxvalues.data.taxonomy import CATEGORIES

@@ -13,8 +13,8 @@ from made_up import config_of, finish, folds
 from rich.console import Console
 from runs import command
 
-from jaxvalues.data.arguments import load_split, sample_folder
 from jaxvalues.data.held_out import cut_folds, load_parts
+from jaxvalues.data.loading import load_split, sample_folder
 from jaxvalues.ensemble import combine_runs
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.combine import cross_fit, fit_stack

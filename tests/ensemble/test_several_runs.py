@@ -15,7 +15,7 @@ from made_up import config_of, finish
 from runs import SMALL, command, metrics
 
 from jaxvalues.config import load_config, runs_of
-from jaxvalues.data.arguments import load_split
+from jaxvalues.data.loading import load_split
 from jaxvalues.ensemble import training
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.predictions import read_predictions
@@ -204,13 +204,13 @@ REFUSED = {
     "wrong value": (["ensemble.members=[{name: a, training: {epochs: x}}]"], "member a: `training.epochs`: input"),
     "no name": (["ensemble.members=[{seed: 1}]"], "ensemble: members[0] needs a `name` of letters, digits"),
     "name that leads elsewhere": (["ensemble.members=[{name: ../a}]"], "ensemble: members[0] needs a `name`"),
-    "name twice": (["ensemble.members=[{name: a}, {name: a, seed: 1}]"], "ensemble: members: a is there twice"),
-    "seed twice": (["ensemble.seeds=[1, 1]"], "ensemble: seeds: 1 is there twice"),
-    "seeds twice": (["ensemble.seeds=[1]", "ensemble.members=[{name: a, seed: 2}]"], "member a has a `seed`, but"),
-    "ensemble in it": (["ensemble.members=[{name: a, ensemble: {}}]"], "member a cannot have `ensemble`"),
-    "output in it": (["ensemble.members=[{name: a, output: b}]"], "member a cannot have `output`"),
-    "folds of a named split": (["data.folds=2"], "but data.held_out names the split `validation`: give data.held"),
-    "a fold that is not there": ([*FOLDED, "data.fold=2"], "data.fold is 2, but data.folds is 2: folds are counted"),
+    "name twice": (["ensemble.members=[{name: a}, {name: a, seed: 1}]"], "ensemble: members contains a twice"),
+    "seed twice": (["ensemble.seeds=[1, 1]"], "ensemble: seeds contains 1 twice"),
+    "seeds twice": (["ensemble.seeds=[1]", "ensemble.members=[{name: a, seed: 2}]"], "member a sets `seed`, but"),
+    "ensemble in it": (["ensemble.members=[{name: a, ensemble: {}}]"], "member a cannot set `ensemble`"),
+    "output in it": (["ensemble.members=[{name: a, output: b}]"], "member a cannot set `output`"),
+    "folds of a named split": (["data.folds=2"], "but data.held_out names the split `validation`: set data.held"),
+    "a fold that is not there": ([*FOLDED, "data.fold=2"], "below data.folds, which is 2, not 2"),
     "too many folds": ([FOLDED[0], "data.folds=99"], "data.folds is 99, but the 230 arguments of training have only"),
     "the same run": (["ensemble.members=[{name: a}, {name: b}]"], "a-seed0 and b-seed0 are the same run"),
     "other splits": (["ensemble.members=[{name: a}, {name: b, data: {report: [training], train: test}}]"], "a reports"),

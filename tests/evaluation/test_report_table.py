@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jaxvalues.data.taxonomy import CATEGORIES, GROUPS
 from jaxvalues.evaluation.official import Scores, score
-from jaxvalues.evaluation.report_table import render_scores
+from jaxvalues.evaluation.report_table import render_members, render_scores
 
 C = len(CATEGORIES)
 
@@ -63,3 +63,26 @@ def test_splits_stand_side_by_side_as_far_as_they_fit(width, tables):
     if width >= 80:
         assert all(heads.count(name) == 2 for name in ("validation-zhihu", "test-nahjalbalagha", "my [b]test"))
         assert "…" not in heads
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_members_of_an_ensemble_fit_and_every_part_is_there(width):
+    parts = {"held_out": 0.5, "validation": 0.25, "test": 0.125, "test-nahjalbalagha": 0.75}
+    members = {
+        "roberta-large-multi-head": {part: [figure, figure + 0.1] for part, figure in parts.items()},
+        "b": {part: [figure] for part, figure in parts.items()},
+    }
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    render_members(members, parts, console)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert not any("…" in line for line in lines)
+    ensemble = [line.split()[2:] for line in lines if line.startswith("ensemble")]
+    assert [figure for row in ensemble for figure in row] == [".500", ".250", ".125", ".750"]
+    assert sum("± .071" in line for line in lines) == len(ensemble)
+
+
+def test_the_summary_is_whole_at_60_columns():
+    lines = printed({"test-nahjalbalagha": example(0)}, 60)
+    assert not any("…" in line for line in lines)
+    assert any(line.split()[-4:-1] == ["F1", "precision", "recall"] for line in lines[:4])

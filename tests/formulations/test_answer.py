@@ -15,7 +15,8 @@ from jax.nn import log_softmax
 
 from jaxvalues.errors import ConfigError
 from jaxvalues.models import T5, Prefix, Prompt
-from jaxvalues.run.system import CONTENT_FREE, System
+from jaxvalues.run.prediction import CONTENT_FREE, likelihood_logits
+from jaxvalues.run.system import System, Weights
 from jaxvalues.tuning import Bound
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -182,12 +183,14 @@ def test_calibration_takes_off_what_is_said_about_nothing() -> None:
     plain, calibrated = case("gpt2", none), case("gpt2", none, {"formulation": {"verbalizer": {"calibrate": True}}})
     system = plain.system
     tokens = system.formulation.encode(tiny.split().arguments[:3])
-    logits = system.logits(plain.frozen, {}, tokens)
-    nothing = system.logits(plain.frozen, {}, system.formulation.encode(CONTENT_FREE))
+    logits = likelihood_logits(system, Weights(plain.frozen, {}), tokens)
+    nothing = likelihood_logits(system, Weights(plain.frozen, {}), system.formulation.encode(CONTENT_FREE))
     assert nothing.shape == (2, 20)
     assert np.abs(nothing).max() > 1e-2
     np.testing.assert_allclose(
-        calibrated.system.logits(calibrated.frozen, {}, tokens), logits - nothing.mean(axis=0), atol=1e-5
+        likelihood_logits(calibrated.system, Weights(calibrated.frozen, {}), tokens),
+        logits - nothing.mean(axis=0),
+        atol=1e-5,
     )
 
 

@@ -11,19 +11,21 @@ import numpy as np
 import tiny
 
 from jaxvalues.config import Config
-from jaxvalues.data.arguments import Split, load_split
+from jaxvalues.data.arguments import Split
 from jaxvalues.data.batches import Slice, collate
 from jaxvalues.data.held_out import load_parts
+from jaxvalues.data.loading import load_split
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.official import score
 from jaxvalues.formulations import load_texts
 from jaxvalues.models import ungroup
 from jaxvalues.models.layers.layout import group
+from jaxvalues.run.base import find_base, fit_to_tokenizer
 from jaxvalues.run.folder import RunFolder, RunRecord
 from jaxvalues.run.network import build_network
+from jaxvalues.run.predict import restore
 from jaxvalues.run.provenance import TEMPLATE, describe_environment
-from jaxvalues.run.system import System, find_base, fit_to_tokenizer
-from jaxvalues.run.train import restore
+from jaxvalues.run.system import System
 from jaxvalues.training.sharding import single_mesh
 
 SIZES = {**tiny.ROBERTA, "vocab_size": 2000, "pad_token_id": 1}
@@ -56,8 +58,8 @@ class Finished(NamedTuple):
     def restored(self) -> tuple[System, Any]:
         """The system and its parameters, unrolled, as they are reloaded."""
         folder = RunFolder(self.path)
-        system, frozen, trainable = restore(folder, folder.config(), single_mesh())
-        return system, ungroup(system.network.tuning.bind(frozen, trainable).params)
+        system, weights = restore(folder, folder.config(), single_mesh())
+        return system, ungroup(system.network.tuning.bind(*weights).params)
 
 
 def finish(path: Path, config: Config, seed: int = 0) -> Finished:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from runs import SMALL, command
 
-from jaxvalues.data.arguments import load_split
+from jaxvalues.data.loading import load_split
 from jaxvalues.data.tsv import ARGUMENT_HEADER, write_table
 from jaxvalues.evaluation.predictions import read_predictions
 

@@ -17,13 +17,15 @@ from runs import command
 
 import jaxvalues
 from jaxvalues.config import Config, parse_config
-from jaxvalues.data.arguments import Argument, load_split
+from jaxvalues.data.arguments import Argument
+from jaxvalues.data.loading import load_split
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.predictions import read_predictions
 from jaxvalues.interop.to_peft import export_peft
 from jaxvalues.models import init_causal_lm, save_causal_lm
 from jaxvalues.run.folder import RunFolder
-from jaxvalues.run.train import restore
+from jaxvalues.run.predict import restore
+from jaxvalues.run.prediction import likelihood_logits
 from jaxvalues.training.sharding import single_mesh
 
 GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 160, "initializer_range": 0.1}
@@ -87,11 +89,11 @@ def test_peft_gives_the_same_answers(
     run = finish(tmp_path / "run", question_config(network, method, kind))
     export_peft(run.path, tmp_path / "adapter", console=Console(quiet=True))
     folder = RunFolder(run.path)
-    system, frozen, trainable = restore(folder, folder.config(), single_mesh())
+    system, weights = restore(folder, folder.config(), single_mesh())
     arguments = [load_split("test", source="sample").arguments[i] for i in shortest()]
     tokens = system.formulation.encode(arguments)
     assert not tokens.truncated
-    ours = system.logits(frozen, trainable, tokens)
+    ours = likelihood_logits(system, weights, tokens)
     assert ours.std() > 0.01
 
     # As the card shows it.

@@ -10,9 +10,10 @@ from bert_reference import CONFIGS as BERTS
 from bert_reference import batch as bert_batch
 
 from jaxvalues.models import abstract_model, build_masked_lm
+from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import to_tensors
 from jaxvalues.models.heads import masked_lm as mlm
-from jaxvalues.models.loading import ARCHITECTURES, abstract_params
+from jaxvalues.models.loading import abstract_params
 
 SIZES = {
     "vocab_size": 70,

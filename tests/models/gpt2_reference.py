@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxvalues.models import CausalLM, abstract_model, build_causal_lm
 from jaxvalues.models.checkpoints.conversion import to_params, to_tensors
-from jaxvalues.models.gpt2.decoder import TABLE
+from jaxvalues.models.gpt2.checkpoint import TABLE
 from jaxvalues.models.loading import abstract_params
 
 CONFIG = {

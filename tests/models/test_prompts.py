@@ -21,9 +21,9 @@ from deberta_reference import V1, V3, batch, tensors, torch_config
 
 from jaxvalues.errors import UserError
 from jaxvalues.models import Classifier, abstract_model, build_masked_lm, build_model, init_model
+from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import to_params
 from jaxvalues.models.heads.masked_lm import MaskedLMHead
-from jaxvalues.models.loading import ARCHITECTURES
 
 CONFIGS = {**BERTS, **DEBERTAS}
 KINDS = ("bert", "roberta", "deberta", "deberta-v2-xlarge", "deberta-v2-separate")

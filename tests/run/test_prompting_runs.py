@@ -22,6 +22,7 @@ from jaxvalues.data.held_out import load_parts
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.predictions import read_predictions
 from jaxvalues.run import train as run_module
+from jaxvalues.run.predict import predict
 from jaxvalues.training import loop as loop_module
 from jaxvalues.training.loop import Stopped
 
@@ -107,7 +108,7 @@ def trained(lab: Lab) -> dict[str, tuple[Path, str]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_predicts_what_it_scored(kind: str, trained: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
     folder, printed = trained[kind]
-    run_module.predict(folder, split="test", out=tmp_path)
+    predict(folder, split="test", out=tmp_path)
     for name in ("predictions-test.tsv", "probabilities-test.tsv"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
     probabilities = read_predictions(folder / "probabilities-test.tsv").probabilities

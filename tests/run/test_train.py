@@ -17,7 +17,7 @@ from rich.console import Console
 from runs import SMALL, command, metrics, results, run
 
 from jaxvalues.config import load_config
-from jaxvalues.data.arguments import load_split
+from jaxvalues.data.loading import load_split
 from jaxvalues.data.task import STANCE
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tokenizers import train_tokenizer
@@ -26,6 +26,7 @@ from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.predictions import read_predictions, read_thresholds
 from jaxvalues.models.loading import init_model, save_model
 from jaxvalues.run import train as run_module
+from jaxvalues.run.predict import predict
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
@@ -87,7 +88,7 @@ def test_another_seed_is_another_run(lab: Lab, trained: Path) -> None:
 
 
 def test_predict_writes_what_training_wrote(trained: Path, tmp_path: Path) -> None:
-    scored = run_module.predict(trained, split="test", out=tmp_path / "new")
+    scored = predict(trained, split="test", out=tmp_path / "new")
     for name in ("predictions-test.tsv", "probabilities-test.tsv"):
         assert (tmp_path / "new" / name).read_bytes() == (trained / name).read_bytes()
     assert (
@@ -97,7 +98,7 @@ def test_predict_writes_what_training_wrote(trained: Path, tmp_path: Path) -> No
 
 
 def test_predict_on_another_mesh(trained: Path, tmp_path: Path) -> None:
-    run_module.predict(trained, split="test", out=tmp_path, overrides=("mesh.fsdp=2", "mesh.tensor=2"))
+    predict(trained, split="test", out=tmp_path, overrides=("mesh.fsdp=2", "mesh.tensor=2"))
     np.testing.assert_allclose(probabilities(tmp_path), probabilities(trained), atol=1e-5)
 
 
@@ -105,11 +106,26 @@ def test_predict_a_file_without_labels(trained: Path, tmp_path: Path) -> None:
     arguments = load_split("test", source="sample").arguments[:5]
     rows = [(one.id, one.conclusion, one.stance, one.premise) for one in arguments]
     write_table(tmp_path / "mine.tsv", ARGUMENT_HEADER, rows)
-    assert run_module.predict(trained, file=tmp_path / "mine.tsv", out=tmp_path) is None
+    assert predict(trained, file=tmp_path / "mine.tsv", out=tmp_path) is None
     mine = read_predictions(tmp_path / "probabilities-mine.tsv")
     assert mine.ids == tuple(one.id for one in arguments)
     np.testing.assert_allclose(mine.probabilities, probabilities(trained)[:5], atol=1e-6)
     assert set((tmp_path / "predictions-mine.tsv").read_text().split("\n")[1].split("\t")[1:]) <= {"0", "1"}
+
+
+@pytest.mark.parametrize("format", ["wide", "long", "json"])
+def test_predict_a_file_that_holds_premises_alone(trained: Path, tmp_path: Path, format: str) -> None:
+    (tmp_path / "mine.csv").write_text("note,premise\nfirst,They pollute\nsecond,They kill\n", encoding="utf-8")
+    screen = Console(file=io.StringIO(), width=120)
+    predict(trained, file=tmp_path / "mine.csv", format=format, out=tmp_path / "out", console=screen)
+    printed, mine = screen.file.getvalue(), read_predictions(tmp_path / "out/probabilities-mine.tsv")
+    assert mine.ids == ("1", "2")
+    assert "The file has no conclusion: it is left empty." in printed
+    assert "started from random weights: these predictions show that it runs" in printed
+    written = tmp_path / f"out/values-mine.{'json' if format == 'json' else 'csv'}"
+    assert f"  {written}\n" in printed
+    assert f"{mine.probabilities[1, 19]:.6f}"[:7] in written.read_text(encoding="utf-8")
+    assert "second" in written.read_text(encoding="utf-8")
 
 
 def test_predict_a_file_of_hostile_texts(trained: Path, tmp_path: Path) -> None:
@@ -118,14 +134,14 @@ def test_predict_a_file_of_hostile_texts(trained: Path, tmp_path: Path) -> None:
     pairs = [(long, "p"), ("c", long), *((text, text) for text in texts)]
     rows = [(f"A{i}", conclusion, "against", premise) for i, (conclusion, premise) in enumerate(pairs)]
     write_table(tmp_path / "hostile.tsv", ARGUMENT_HEADER, rows)
-    run_module.predict(trained, file=tmp_path / "hostile.tsv", out=tmp_path)
+    predict(trained, file=tmp_path / "hostile.tsv", out=tmp_path)
     predicted = read_predictions(tmp_path / "probabilities-hostile.tsv")
     assert predicted.ids == tuple(row[0] for row in rows)
     assert np.isfinite(predicted.probabilities).all()
     assert len(np.unique(predicted.probabilities.round(6), axis=0)) == len(rows)
-    write_table(tmp_path / "empty.tsv", ARGUMENT_HEADER, [*rows, ("A9", "\u200b", "against", "p")])
-    with pytest.raises(UserError, match=r"empty\.tsv, line 11: the conclusion of A9 holds invisible characters only"):
-        run_module.predict(trained, file=tmp_path / "empty.tsv", out=tmp_path)
+    write_table(tmp_path / "empty.tsv", ARGUMENT_HEADER, [*rows, ("A9", "c", "against", "\u200b")])
+    with pytest.raises(UserError, match=r"empty\.tsv, line 11: the premise holds invisible characters only"):
+        predict(trained, file=tmp_path / "empty.tsv", out=tmp_path)
 
 
 @pytest.mark.slow
@@ -150,7 +166,7 @@ def test_a_run_predicts_with_the_texts_it_was_trained_with(lab: Lab, tmp_path: P
 
     template.unlink()
     descriptions.unlink()
-    run_module.predict(folder, split="test", out=tmp_path)
+    predict(folder, split="test", out=tmp_path)
     assert (tmp_path / "probabilities-test.tsv").read_bytes() == before["probabilities-test.tsv"]
 
 
@@ -162,31 +178,32 @@ def test_descriptions_that_do_not_fit_stop_a_run_before_it_starts(lab: Lab) -> N
 
 def test_predict_refuses(lab: Lab, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="either a split or a file"):
-        run_module.predict(trained)
+        predict(trained)
     with pytest.raises(ConfigError, match=r"formulation\.template cannot be changed"):
-        run_module.predict(trained, split="test", overrides=("formulation.template=joined",))
+        predict(trained, split="test", overrides=("formulation.template=joined",))
     with pytest.raises(ConfigError, match="there is no split `exam`"):
-        run_module.predict(trained, split="exam")
+        predict(trained, split="exam")
+    (tmp_path / "test.tsv").write_text("premise\np\n")
     with pytest.raises(ConfigError, match="give --out"):
-        run_module.predict(trained, file=tmp_path / "test.tsv")
+        predict(trained, file=tmp_path / "test.tsv")
     with pytest.raises(ConfigError, match="eval_batch_size: 12 rows"):
-        run_module.predict(trained, split="test", overrides=("training.eval_batch_size=12",))
+        predict(trained, split="test", overrides=("training.eval_batch_size=12",))
     with pytest.raises(UserError, match="holds no finished run"):
-        run_module.predict(lab.folder, split="test")
+        predict(lab.folder, split="test")
 
 
 @pytest.mark.slow
 def test_scan_layers_held_out_fraction_and_thresholds_per_category(lab: Lab, tmp_path: Path) -> None:
     overrides = ("model.scan=true", "data.held_out=0.2", "decision.threshold=tuned_per_category", "training.epochs=1")
     folder, _ = lab.train("scan", *overrides)
-    run_module.predict(folder, split="test", out=tmp_path)
+    predict(folder, split="test", out=tmp_path)
     assert (tmp_path / "probabilities-test.tsv").read_bytes() == (folder / "probabilities-test.tsv").read_bytes()
     assert len(set(read_thresholds(folder)[0])) > 1
     scores = json.loads((folder / "scores.json").read_text())
     held_out = int(scores["decision"].split()[-3])
     assert 0.1 < held_out / len(load_split("training", source="sample")) < 0.3
 
-    unrolled = run_module.predict(folder, split="test", out=tmp_path, overrides=("model.scan=false",))
+    unrolled = predict(folder, split="test", out=tmp_path, overrides=("model.scan=false",))
     np.testing.assert_allclose(probabilities(tmp_path), probabilities(folder), atol=1e-5)
     assert unrolled is not None
 
@@ -219,16 +236,16 @@ def test_last_layers_needs_the_weights_it_started_from(lab: Lab, base: Path, tmp
     overrides = [f"model.path={base}", "model.config=null", "model.train_tokenizer=null", "training.epochs=1"]
     folder, printed = lab.train("last", *overrides, "tuning.method=last_layers", "tuning.layers=1")
     assert str(base) in printed
-    run_module.predict(folder, split="test", out=tmp_path)
+    predict(folder, split="test", out=tmp_path)
     assert (tmp_path / "probabilities-test.tsv").read_bytes() == (folder / "probabilities-test.tsv").read_bytes()
 
     moved = lab.folder / "moved"
     shutil.copytree(base, moved)
-    run_module.predict(folder, split="test", out=tmp_path, overrides=(f"model.path={moved}",))
+    predict(folder, split="test", out=tmp_path, overrides=(f"model.path={moved}",))
     weights = (moved / "model.safetensors").read_bytes()
     (moved / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
     with pytest.raises(UserError, match=f"{moved} holds other weights"):
-        run_module.predict(folder, split="test", out=tmp_path, overrides=(f"model.path={moved}",))
+        predict(folder, split="test", out=tmp_path, overrides=(f"model.path={moved}",))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(lab: Lab) -> None:
@@ -368,12 +385,12 @@ def test_a_stance_is_learnt_and_scored_by_its_accuracy(case: str, lab: Lab) -> N
 
 def test_a_run_of_the_stance_predicts_what_it_wrote(lab: Lab, tmp_path: Path) -> None:
     folder, _ = train_stance(lab, "classified")
-    scored = run_module.predict(folder, split="test", out=tmp_path)
+    scored = predict(folder, split="test", out=tmp_path)
     for name in ("predictions-test.tsv", "probabilities-test.tsv"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
     assert scored.to_json() == json.loads((folder / "scores.json").read_text())["splits"]["test"]
     with pytest.raises(ConfigError, match=r"data\.task"):
-        run_module.predict(folder, split="test", out=tmp_path, overrides=("data.task=values",))
+        predict(folder, split="test", out=tmp_path, overrides=("data.task=values",))
 
 
 def test_what_is_for_values_refuses_a_run_of_the_stance(lab: Lab, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxvalues.data.arguments import AGAINST, IN_FAVOR, Argument, load_split
+from jaxvalues.data.arguments import AGAINST, IN_FAVOR, Argument
+from jaxvalues.data.loading import load_split
 from jaxvalues.data.task import STANCE
 from jaxvalues.data.taxonomy import CATEGORIES, category_index
 from jaxvalues.data.tokenizers import train_tokenizer

@@ -18,6 +18,9 @@ import tiny
 from rich.console import Console
 
 from jaxvalues.data.batches import Tokens
+from jaxvalues.run.prediction import likelihood_logits
+from jaxvalues.run.state import restart, training_stages
+from jaxvalues.run.system import Weights
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.compilation import Executables, enable_cache
 from jaxvalues.training.loop import Loop, Memory, Series
@@ -64,14 +67,15 @@ def test_a_hundred_steps_with_evaluations_compile_each_function_once_a_shape(run
     evaluated = []
 
     def evaluate(trainable: object, _: object) -> dict[str, float]:
-        logits = run.system.logits(run.frozen, trainable, run.tokens)
+        logits = likelihood_logits(run.system, Weights(run.frozen, trainable), run.tokens)
         evaluated.append(logits)
         return {"loss": 0.0, "official_f1": float(np.abs(logits).mean())}
 
     series = Series(Checkpoints(tmp_path / "resume"), Checkpoints(tmp_path / "chosen"))
     loop = Loop(
-        config=run.system.config, batches=run.batches, restart=run.system.restart, evaluate=evaluate, series=series,
-        stages=run.system.stages(run.batches.steps_per_epoch, run.tokens.labels),
+        config=run.system.config, batches=run.batches, restart=lambda state: restart(run.system, state),
+        evaluate=evaluate, series=series,
+        stages=training_stages(run.system, run.batches.steps_per_epoch, run.tokens.labels),
         segments=run.system.segments, writer=NoMetrics(), console=Console(quiet=True),
     )  # fmt: skip
     assert loop.total >= 100
@@ -116,17 +120,17 @@ def test_another_rate_decay_clipping_schedule_length_or_seed_compiles_nothing(ru
 
 def test_logits_follow_the_rows_whatever_order_they_come_in(run: tiny.Run) -> None:
     run.restart()
-    expected = run.system.logits(run.frozen, run.state.trainable, run.tokens)
+    expected = likelihood_logits(run.system, Weights(run.frozen, run.state.trainable), run.tokens)
     order = np.random.default_rng(0).permutation(len(run.tokens))[:100]
     shuffled = Tokens(tuple(run.tokens.ids[i] for i in order), None)
     with counting() as compiled:
-        logits = run.system.logits(run.frozen, run.state.trainable, shuffled)
+        logits = likelihood_logits(run.system, Weights(run.frozen, run.state.trainable), shuffled)
     assert compiled == []
     np.testing.assert_allclose(logits, expected[order], atol=1e-6)
     assert np.ptp(expected, axis=0).min() > 1e-3  # the rows do differ
-    empty = run.system.logits(run.frozen, run.state.trainable, Tokens((), None))
+    empty = likelihood_logits(run.system, Weights(run.frozen, run.state.trainable), Tokens((), None))
     assert empty.shape == (0, 20)
-    assert run.system.logits(run.frozen, run.state.trainable, shuffled, stop=lambda: True) is None
+    assert likelihood_logits(run.system, Weights(run.frozen, run.state.trainable), shuffled, stop=lambda: True) is None
 
 
 def test_an_executable_never_compiles_again_behind_ones_back() -> None:

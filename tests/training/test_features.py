@@ -12,7 +12,10 @@ import tiny
 
 from jaxvalues.data.batches import Tokens
 from jaxvalues.errors import ConfigError
-from jaxvalues.run.system import Base
+from jaxvalues.run.base import Base
+from jaxvalues.run.prediction import likelihood_logits, with_features
+from jaxvalues.run.state import initial_state, initial_weights
+from jaxvalues.run.system import Weights
 from jaxvalues.training.step import TrainState
 
 DEBERTA = {
@@ -39,9 +42,9 @@ def make(network: dict[str, Any], method: str, reuse: bool, scan: bool = False, 
 def losses(run: tiny.Run, params: Any, steps: int = 3) -> tuple[list[float], np.ndarray]:
     """Losses of some steps from given parameters, and the logits of the training split after them."""
     run.frozen, trainable = params
-    run.state = run.system.start(jax.tree.map(np.copy, trainable))
+    run.state = initial_state(run.system, jax.tree.map(np.copy, trainable))
     values = [run.step(batch)["loss"] for batch in first(run, steps)]
-    return values, run.system.logits(run.frozen, run.state.trainable, run.tokens)
+    return values, likelihood_logits(run.system, Weights(run.frozen, run.state.trainable), run.tokens)
 
 
 def first(run: tiny.Run, steps: int) -> list[dict[str, np.ndarray]]:
@@ -49,9 +52,9 @@ def first(run: tiny.Run, steps: int) -> list[dict[str, np.ndarray]]:
     return [next(stream) for _ in range(steps)]
 
 
-def with_features(run: tiny.Run, params: Any) -> tiny.Run:
+def with_kept_features(run: tiny.Run, params: Any) -> tiny.Run:
     frozen, trainable = params
-    tokens = run.system.with_features(frozen, trainable, run.tokens)
+    tokens = with_features(run.system, Weights(frozen, trainable), run.tokens)
     run.batches = dataclasses.replace(run.batches, tokens=tokens)
     return run
 
@@ -69,9 +72,9 @@ def test_the_same_losses_and_logits_as_computing_them_anew(
     network: str, method: str, scan: bool, quick_compiles: None
 ) -> None:
     again, once = (make(NETWORKS[network], method, reuse, scan) for reuse in (False, True))
-    params = jax.tree.map(np.asarray, again.system.parts(Base({}, None, "random"), 0))
+    params = jax.tree.map(np.asarray, initial_weights(again.system, Base({}, None, "random"), 0))
     expected, expected_logits = losses(again, params)
-    got, logits = losses(with_features(once, params), params)
+    got, logits = losses(with_kept_features(once, params), params)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
     np.testing.assert_allclose(logits, expected_logits, atol=1e-5)
     assert len(set(expected)) == 3
@@ -83,7 +86,7 @@ def test_dropout_in_the_frozen_layers_makes_every_step_another_so_nothing_is_kep
     run = make(tiny.ROBERTA, "last_layers", False, below=True)
     assert not run.system.network.reuses_features
     assert run.system.feature_step is None
-    assert run.system.with_features({}, {}, run.tokens) is run.tokens
+    assert with_features(run.system, Weights({}, {}), run.tokens) is run.tokens
     quiet, noisy = (
         make(tiny.ROBERTA, "last_layers", False, below=below).system.network.module.encoder for below in (False, True)
     )

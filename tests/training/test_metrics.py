@@ -62,3 +62,27 @@ def test_wandb_that_is_not_installed_is_said_in_a_sentence(tmp_path: Path, monke
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"logging.wandb needs the extra: pip install 'jaxvalues\[wandb\]'"):
         MetricsWriter(tmp_path, tiny.config({"logging": {"wandb": "project"}}))
+
+
+def test_a_resumed_run_continues_its_run_at_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[dict] = []
+
+    class Wandb:
+        __spec__ = object()
+
+        @staticmethod
+        def init(**given: object) -> Wandb:
+            begun.append(given)
+            return Wandb()
+
+        def log(self, values: dict, step: int) -> None: ...
+
+        def finish(self) -> None: ...
+
+    monkeypatch.setitem(__import__("sys").modules, "wandb", Wandb)
+    config = tiny.config({"logging": {"wandb": "project"}})
+    for step in (0, 3, 7, 0):
+        MetricsWriter(tmp_path, config, step).close()
+    ids = [given["id"] for given in begun]
+    assert ids[0] == ids[1] == ids[2] != ids[3]
+    assert {given["resume"] for given in begun} == {"allow"}

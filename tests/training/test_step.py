@@ -12,6 +12,8 @@ from flax.traverse_util import flatten_dict
 
 from jaxvalues.data.batches import epoch_plan
 from jaxvalues.models.layers.layout import ungroup
+from jaxvalues.run.prediction import likelihood_logits
+from jaxvalues.run.system import Weights
 
 STEPS = 3
 LAST = {"tuning": {"method": "last_layers", "layers": 1}}
@@ -131,7 +133,9 @@ def test_eight_rows_and_padding_are_the_eight_rows_twice(whole: tiny.Run) -> Non
 
 def test_the_first_loss_is_the_mean_over_real_rows_of_what_the_evaluation_sees(whole: tiny.Run) -> None:
     whole.restart()
-    logits = whole.system.logits(whole.frozen, whole.state.trainable, whole.tokens).astype(np.float64)
+    logits = likelihood_logits(whole.system, Weights(whole.frozen, whole.state.trainable), whole.tokens).astype(
+        np.float64
+    )
     losses = (np.logaddexp(0, logits) - whole.tokens.labels * logits).mean(axis=1)
     piece = epoch_plan(whole.tokens.lengths, whole.batches.buckets, 16, seed=0, epoch=0)[0]
     metrics = whole.step(next(whole.batches.starting_at(0)))

@@ -21,7 +21,8 @@ from jaxvalues.evaluation.official import score
 from jaxvalues.models import ungroup
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder, RunRecord
-from jaxvalues.run.train import predict, train
+from jaxvalues.run.predict import predict
+from jaxvalues.run.train import train
 from jaxvalues.run.warm_start import find_warm_start
 from jaxvalues.tuning.peft_folder import save_adapter
 from jaxvalues.tuning.peft_format import PeftTarget, to_peft

@@ -97,10 +97,13 @@ def test_more_layers_than_there_are_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("tuning", "said"),
     [
-        ({"method": "full", "dropout_below": False}, "no layer is below those that train: leave out dropout_below"),
-        ({"method": "bitfit", "reuse_features": True}, "reuse_features needs a method that freezes the lower layers"),
-        ({"method": "head", "reuse_features": True}, "reuse_features needs .* and dropout_below: false"),
-        ({"method": "head", "layers": 2}, "`layers` must be given with method: last_layers, and only with it"),
+        (
+            {"method": "full", "dropout_below": False},
+            "`dropout_below` belongs to method: last_layers or head, not to full",
+        ),
+        ({"method": "bitfit", "reuse_features": True}, "`reuse_features: true` needs method: last_layers or head"),
+        ({"method": "head", "reuse_features": True}, "`reuse_features: true` needs .* with dropout_below: false"),
+        ({"method": "head", "layers": 2}, "`layers` is required with method: last_layers and belongs"),
     ],
 )
 def test_keys_that_do_not_fit_the_method_are_errors(tuning: dict, said: str) -> None:

@@ -11,9 +11,10 @@ from flax import linen as nn
 
 from jaxvalues.config import TuningConfig
 from jaxvalues.models import build_causal_lm, build_model, build_t5, group
+from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import Table
 from jaxvalues.models.layers.layout import Grouping
-from jaxvalues.models.loading import ARCHITECTURES, abstract_params
+from jaxvalues.models.loading import abstract_params
 from jaxvalues.models.t5.checkpoint import t5_table
 from jaxvalues.tuning import Stack, Target, Tuning, make_tuning
 

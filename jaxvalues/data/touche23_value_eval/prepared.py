@@ -23,6 +23,11 @@ def prepare(*, data_dir: str | Path | None = None, source_dir: str | Path | None
     return builder
 
 
+def is_prepared(*, data_dir: str | Path | None = None) -> bool:
+    """Whether the data lie prepared under `data_dir`, so that nothing would be downloaded."""
+    return (Path(Builder(data_dir=data_dir).data_dir) / "dataset_info.json").is_file()
+
+
 def load(name: str, *, data_dir: str | Path | None = None, source_dir: str | Path | None = None) -> Split:
     """The split `name` of the prepared data (see `prepare`).
 

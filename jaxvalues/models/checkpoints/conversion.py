@@ -1,7 +1,7 @@
 """Reading and writing checkpoints with one table per architecture: Hugging Face name <-> path, in both directions.
 
 A table is strict. Every tensor of the checkpoint is used once or is listed as ignorable, every leaf of the parameter
-tree is filled, every shape is checked, and all that does not fit is reported at once.
+tree is filled, and every shape is checked. One error reports all that does not fit.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, name_list
 from jaxvalues.models.layers.layout import LAYERS, parse_key, ungroup
 
 Place = Callable[[str, np.ndarray], jax.Array]  # (path, array) -> the array on its devices
 
 
 def identity(x: np.ndarray) -> np.ndarray:
-    """The transform of a tensor that both sides hold alike."""
+    """The transform of a tensor that is the same on both sides."""
     return x
 
 
@@ -56,9 +56,9 @@ def norm(hf: str, path: str) -> tuple[Rule, Rule]:
 class Table:
     """How an architecture's checkpoints are named.
 
-    `prefixes` are those a checkpoint may put before every name (the one under which most names are found is taken);
-    `ignorable` are patterns of tensors left aside, matched against the whole name with and without the prefix;
-    `aliases` are (pattern, replacement) pairs that bring older names to those of the rules.
+    `prefixes` are those that a checkpoint may put before every name; the one under which most names are found is taken.
+    `ignorable` are patterns of tensors that are not read, matched against the whole name with and without the prefix.
+    `aliases` are (pattern, replacement) pairs that turn older names into those of the rules.
     """
 
     rules: tuple[Rule, ...]
@@ -67,7 +67,7 @@ class Table:
     aliases: tuple[tuple[str, str], ...] = ()
 
     def under(self, key: str) -> Table:
-        """The table of a network that holds this one's parameters under `key`, and nothing else from a checkpoint."""
+        """The table of a network that holds these parameters under `key`, and nothing else from a checkpoint."""
         return dataclasses.replace(
             self, rules=tuple(dataclasses.replace(rule, path=f"{key}/{rule.path}") for rule in self.rules)
         )
@@ -84,12 +84,12 @@ class Table:
 def to_params(
     tensors: Mapping[str, Any], table: Table, abstract_params: Any, *, place: Place | None = None, source: str = ""
 ) -> dict[str, Any]:
-    """Read a checkpoint into a parameter tree of the shapes of `abstract_params`, whichever way its layers are grouped.
+    """Read a checkpoint into a parameter tree with the shapes of `abstract_params`, however its layers are grouped.
 
     `tensors` maps names to arrays, or to anything with a `shape` that numpy can read (so they can be lazy: one leaf is
     in memory at a time besides those already placed). Every leaf is float32. `place` puts a leaf on its devices
-    (default: the default device), so that sharded parameters are born sharded. Raises one `UserError` that lists every
-    missing, unexpected or misshapen tensor; `source` names the checkpoint in it.
+    (default: the default device), so that sharded parameters are never whole on one device. Raises one `UserError` for
+    all missing, unexpected and misshapen tensors, three names of each; `source` names the checkpoint in it.
     """
     place = place or (lambda _, array: jnp.asarray(array))
     names = _original_names(tensors, table)
@@ -161,7 +161,7 @@ def _problems(
         and not ignorable.fullmatch(ours.get(original, original))
     ]
     problems = {"missing": missing, "not expected": unexpected, "of another shape": misshapen}
-    return "; ".join(f"{kind}: {', '.join(found)}" for kind, found in problems.items() if found)
+    return "; ".join(f"{kind}: {name_list(found)}" for kind, found in problems.items() if found)
 
 
 def _canonical_paths(path: str) -> list[str]:

@@ -1,7 +1,7 @@
-"""Our classifiers as checkpoints that transformers' AutoModelForSequenceClassification reads, and back.
+"""Classifiers as checkpoints of transformers' AutoModelForSequenceClassification, and back.
 
-Between the first token's hidden state x and the linear classifier W, transformers has a dense layer and an activation,
-which ours has not. They are written such that they change nothing:
+Transformers has a dense layer and an activation between the first token's hidden state x and the linear classifier W;
+`Classifier` has not. They are written so that they change nothing:
 
 - DeBERTa's config names the activation. With "linear" and the identity as dense layer, x stays x.
 - BERT's and RoBERTa's is tanh. The dense layer is written as ε·I and the classifier as W / ε. ε is a power of two, so
@@ -23,11 +23,12 @@ import jax
 import numpy as np
 
 from jaxvalues.errors import UserError
+from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import Rule, Table, dense, to_params, to_tensors
 from jaxvalues.models.checkpoints.weights import open_tensors, save_tensors
 from jaxvalues.models.heads.classifier import Classifier
 from jaxvalues.models.layers.layout import ungroup
-from jaxvalues.models.loading import ARCHITECTURES, abstract_params, read_config
+from jaxvalues.models.loading import abstract_params, read_config
 
 TANH_IS_IDENTITY = 2.0**-12  # within ± this, in float32
 
@@ -56,7 +57,7 @@ NAMINGS: dict[str, Naming] = {
 
 def save_classifier(folder: Path, config: Mapping[str, Any], module: Classifier, params: Any) -> None:
     """Write a classifier over the first token of the last layer: config.json (`config` and the head's settings) and
-    model.safetensors. `params` are {"encoder", "head"}; multiple heads become the one matrix that they are."""
+    model.safetensors. `params` are {"encoder", "head"}; multiple heads are written as one matrix."""
     model_type = config["model_type"]
     params = {"encoder": params["encoder"], "head": _dense_and_out(model_type, module, params)}
     save_tensors(folder, to_tensors(params, _table(model_type)))
@@ -66,8 +67,8 @@ def save_classifier(folder: Path, config: Mapping[str, Any], module: Classifier,
 
 
 def head_modules(model_type: str, module: Classifier, params: Any) -> dict[str, dict[str, np.ndarray]]:
-    """The head of a classifier over the first token of the last layer as transformers' modules around the encoder have
-    it: {module: {name of a tensor in it: array}}. `params` are as in `save_classifier`."""
+    """The head of a classifier over the first token of the last layer, in the modules that transformers has around the
+    encoder: {module: {name of a tensor in it: array}}. `params` are as in `save_classifier`."""
     naming = NAMINGS[model_type]
     tensors = to_tensors({"head": _dense_and_out(model_type, module, params)}, Table(_head_rules(naming)))
     modules = dict.fromkeys((naming.dense.removesuffix(".dense"), naming.classifier.removesuffix(".out_proj")))
@@ -80,8 +81,8 @@ def head_modules(model_type: str, module: Classifier, params: Any) -> dict[str, 
 def load_classifier(folder: Path, module: Classifier) -> dict[str, Any]:
     """The parameters {"encoder", "head"} of a folder that `save_classifier` wrote, bit for bit.
 
-    Raises `UserError` for tensors that are missing, unexpected or misshapen, and for a head that has been trained
-    since, which ours cannot express.
+    Raises `UserError` for tensors that are missing, unexpected or misshapen, and for a dense layer that was trained
+    further, which `Classifier` cannot express.
     """
     config, encoder = read_config(folder), module.encoder.config
     naming, size, labels = NAMINGS[config["model_type"]], encoder.hidden_size, module.num_labels
@@ -132,7 +133,7 @@ def _dense_and_out(model_type: str, module: Classifier, params: Any) -> dict[str
 
 
 def head_settings(model_type: str, module: Classifier) -> dict[str, Any]:
-    """The config's keys of the head, such that its dropout is ours: once, of the vector that the classifier sees.
+    """The config's keys of the head. They give it our dropout: once, on the input of the classifier.
 
     RoBERTa drops before the dense layer and after it; two independent masks that keep √(1 − rate) each are one that
     keeps 1 − rate. (With multiple heads each category had a mask of its own, which transformers has not.)
@@ -150,7 +151,7 @@ def head_settings(model_type: str, module: Classifier) -> dict[str, Any]:
 
 
 def _epsilon(naming: Naming, encoder: Any, num_layers: int) -> np.float32:
-    """A power of two that keeps what enters tanh where tanh is the identity; 1 where there is no tanh."""
+    """A power of two that keeps the input of tanh so small that tanh is the identity; 1 without tanh."""
     if not naming.has_tanh:
         return np.float32(1)
     norm = ungroup(encoder)["layers"][str(num_layers - 1)]["mlp_norm"]

@@ -1,4 +1,4 @@
-"""Weights files: folders of safetensors, one file or sharded with an index, read lazily and named by their content."""
+"""Weights in safetensors, one file or shards with an index: read lazily, written, and hashed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, name_list
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -22,7 +22,7 @@ INDEX = "model.safetensors.index.json"
 
 @dataclasses.dataclass(frozen=True)
 class LazyTensor:
-    """A tensor in an open file: its shape at once, its numbers only when numpy asks for them."""
+    """A tensor in an open file. Its shape is known; its numbers are read when numpy asks for them."""
 
     file: Any
     name: str
@@ -42,7 +42,7 @@ def weight_files(folder: Path) -> list[Path]:
         files = [folder / name for name in sorted(set(weight_map.values()))]
         missing = [file.name for file in files if not file.is_file()]
         if missing:
-            raise UserError(f"{folder / INDEX} names {', '.join(missing)}, but the folder does not hold them")
+            raise UserError(f"{folder / INDEX} names {name_list(missing)}, but the folder does not hold them")
         return files
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
@@ -58,7 +58,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def open_tensors(folder: Path) -> dict[str, LazyTensor]:
-    """Every tensor of a folder's weights files by name, not yet read; 16-bit files are read like any other."""
+    """Every tensor of a folder's weights files by name, not yet read; 16-bit files too."""
     tensors: dict[str, LazyTensor] = {}
     for path in weight_files(folder):
         try:
@@ -94,7 +94,7 @@ def save_tensors(folder: Path, tensors: Mapping[str, np.ndarray], *, max_shard_b
 
 
 def content_hash(path: str | Path) -> str:
-    """The sha256 (64 hex digits) of a folder's weights: the same weights in another place have the same name."""
+    """The sha256 (64 hex digits) of a folder's weights, the same wherever the folder is."""
     digest = hashlib.sha256()
     for file in weight_files(Path(path)):
         with file.open("rb") as stream:

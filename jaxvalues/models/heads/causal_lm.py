@@ -1,4 +1,4 @@
-"""Causal language models: what word comes next. A network of `jaxvalues.models.gpt2.decoder` and its output matrix."""
+"""Causal language models: a `Decoder` and its output matrix, which is the word embeddings."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from flax import linen as nn
 from jax import lax
 
 from jaxvalues.errors import UserError
+from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import Place, Table, to_tensors
 from jaxvalues.models.layers.branches import Branches
 from jaxvalues.models.layers.cache import Cache
 from jaxvalues.models.layers.ops import word_logits
-from jaxvalues.models.loading import ARCHITECTURES, build_model, load_checkpoint, random_params, save_checkpoint
+from jaxvalues.models.loading import build_model, load_checkpoint, random_params, save_checkpoint
 
 # What transformers puts before the names of a network inside a language model.
 _PREFIXES = {"gpt2": "transformer."}
 
 
 class CausalLM(nn.Module):
-    """Tokens to logits over the vocabulary. Parameters are {"encoder": ...}, the network under the key it has in every
-    system; the output matrix is the word embeddings.
-    """
+    """Tokens to logits over the vocabulary. Parameters are {"encoder": ...}, the key of the network in every system."""
 
     encoder: nn.Module
 
@@ -41,12 +40,11 @@ class CausalLM(nn.Module):
         words: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
-        """Logits [B, K, V], float32, of the word after each of `positions` [B, K], or after every token [B, T, V]
-        without: a vocabulary is large, so name the positions where no others matter, and the `words`, ids [A] or
-        vectors [A, D] in the place of word embeddings, whose logits [B, K, A] are to be computed alone (see
-        `jaxvalues.models.layers.ops.word_logits`).
+        """Logits [B, T, V], float32, of the word after every token, or [B, K, V] after those at `positions` [B, K].
 
-        The other arguments are those of the network (`GPT2`).
+        A vocabulary is large. With `words`, ids [A] or vectors [A, D] in the place of word embeddings, only their
+        logits are computed, [B, K, A] (see `models.layers.ops.word_logits`). The other arguments are those of
+        `Decoder`.
         """
         (hidden,) = self.encoder(
             input_ids,
@@ -71,7 +69,7 @@ class CausalLM(nn.Module):
         positions: jax.Array | None = None,
         words: jax.Array | None = None,
     ) -> tuple[jax.Array, Cache]:
-        """Logits as above, of tokens that follow those of a `cache`, and the cache with them in it (see `GPT2`)."""
+        """Logits as above, of tokens that follow those of a `cache`, and the cache with them in it (see `Decoder`)."""
         hidden, cache = self.encoder.extend(
             input_ids, attention_mask, cache, position_ids=position_ids, prompt=prompt, positions=positions
         )

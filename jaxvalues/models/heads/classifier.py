@@ -14,7 +14,7 @@ from jaxvalues.models.layers.ops import dropout
 
 
 class Outputs(NamedTuple):
-    """What a forward pass gives: `logits` [B, C], and `embedding` [B, E], what contrastive learning compares."""
+    """The result of a forward pass: `logits` [B, C], and `embedding` [B, E], which a contrastive loss compares."""
 
     logits: jax.Array
     embedding: jax.Array
@@ -23,12 +23,11 @@ class Outputs(NamedTuple):
 class Classifier(nn.Module):
     """Tokens to logits [B, C], float32. Parameters are {"encoder": ..., "head": {"kernel", "bias"}}.
 
-    Fields: `encoder` (see `BertEncoder`); `heads`, "single" (one linear layer, kernel [D, C]) or "multiple" (one
-    classifier per category with its own dropout mask, kernel [C, D]); `pooling`, "cls" (first token), "mean" (over
-    real tokens) or "last" (the last real token, wherever the padding is: for causal networks); `layers`, the hidden
-    states that are pooled, and `combine`, "concat" or "mean" over them; `dropout_rate` before the head;
-    `projection_size`, the width of a `projection` of the pooled vector that takes its place as the embedding (None:
-    there is none).
+    Fields: `encoder`, an `Encoder` or a `Decoder`; `heads`, "single" (one linear layer, kernel [D, C]) or "multiple"
+    (one classifier per category with its own dropout mask, kernel [C, D]); `pooling`, "cls" (first token), "mean" (over
+    real tokens) or "last" (last real token, for causal networks); `layers`, the hidden states that are pooled, and
+    `combine`, "concat" or "mean" over them; `dropout_rate` before the head; `projection_size`, the width of a
+    `projection` of the pooled vector, which is then the embedding (None: the pooled vector is).
     """
 
     encoder: nn.Module
@@ -57,8 +56,8 @@ class Classifier(nn.Module):
         `prompt` and `prefix` are those of the encoder. Only tokens are pooled: "cls" is the first of them, never a
         prompt's vector.
 
-        `hidden` are the features to start from instead (see `BertEncoder`). Unless `deterministic`, a "dropout" rng is
-        needed. Raises `UserError` for a field that has no such choice.
+        `hidden` are features to start from instead of ids (see `Encoder`). Unless `deterministic`, a "dropout" rng is
+        needed. Raises `UserError` for a field with an unknown choice.
         """
         _choose("heads", self.heads, ("single", "multiple"))
         _choose("combine", self.combine, ("concat", "mean"))

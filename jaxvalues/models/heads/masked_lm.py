@@ -1,6 +1,6 @@
-"""Masked-language-model heads of BERT, RoBERTa and DeBERTa v1, v2 and v3: what word a model expects at a position.
+"""Masked language models: BERT, RoBERTa and DeBERTa v1, v2 and v3 with a head that predicts the word at a position.
 
-All are one network, dense, activation, norm, and a product with the word embeddings; only their names differ.
+All heads are dense, activation, norm, and a product with the word embeddings; only the names of tensors differ.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from flax import linen as nn
 from jax import lax
 
 from jaxvalues.errors import UserError
-from jaxvalues.models.bert.encoder import ROBERTA_LIKE
+from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import Place, Rule, Table, dense, norm, to_tensors
 from jaxvalues.models.layers.norm import LayerNorm
 from jaxvalues.models.layers.ops import activation, word_logits
-from jaxvalues.models.loading import ARCHITECTURES, build_model, load_checkpoint, random_params, save_checkpoint
+from jaxvalues.models.loading import build_model, load_checkpoint, random_params, save_checkpoint
+from jaxvalues.models.model_types import ROBERTA
 
 Rules = tuple[Rule, ...]
 
@@ -55,13 +56,12 @@ class MaskedLM(nn.Module):
         words: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
-        """Logits [B, K, V], float32, of the tokens at `positions` [B, K], or of every token [B, T, V] without.
+        """Logits [B, T, V], float32, of every token, or [B, K, V] of those at `positions` [B, K].
 
         `input_ids` [B, T]; `attention_mask` [B, T] is nonzero on real tokens. `prompt` and `prefix` are those of the
-        encoder; positions count tokens alone. A vocabulary is large: name the positions of the masks where no others
-        matter, and the `words`, ids [A] or vectors [A, E] in the place of word embeddings, whose logits [B, K, A] are
-        to be computed alone (see `jaxvalues.models.layers.ops.word_logits`). Unless `deterministic`, a "dropout" rng is
-        needed.
+        encoder; positions count tokens alone. A vocabulary is large. With `words`, ids [A] or vectors [A, E] in the
+        place of word embeddings, only their logits are computed, [B, K, A] (see `models.layers.ops.word_logits`).
+        Unless `deterministic`, a "dropout" rng is needed.
         """
         (hidden,) = self.encoder(
             input_ids, attention_mask, token_type_ids, prompt=prompt, prefix=prefix, deterministic=deterministic
@@ -85,7 +85,8 @@ class MaskedLMHead(nn.Module):
         c = self.config
         init = nn.initializers.normal(c.initializer_range)
         x = nn.Dense(embeddings.shape[1], dtype=self.dtype, kernel_init=init, name="dense")(hidden)
-        x = activation("gelu" if c.model_type in ROBERTA_LIKE else c.hidden_act)(x)
+        # RoBERTa's head has gelu whatever its config says.
+        x = activation("gelu" if c.model_type in ROBERTA else c.hidden_act)(x)
         x = LayerNorm(c.layer_norm_eps, dtype=self.dtype, name="norm")(x)
         bias = self.param("bias", nn.initializers.zeros, (len(embeddings),))
         return word_logits(x, embeddings, words, bias)
@@ -116,7 +117,7 @@ def load_masked_lm(
 ) -> tuple[MaskedLM, dict[str, Any]]:
     """A pretrained masked language model, `(module, params)`; see `load_model`.
 
-    Raises `UserError` for a checkpoint that has no such head, too.
+    Raises `UserError` for a checkpoint without such a head.
     """
 
     def make(config: dict[str, Any], names: Iterable[str]) -> tuple[MaskedLM, Table]:
@@ -143,7 +144,7 @@ def masked_lm_table(config: Mapping[str, Any], names: Iterable[str]) -> Table:
     namings = _namings(config)
     head = next((rules for rules in namings if rules[0].hf in names), namings[0])
     table = ARCHITECTURES[config["model_type"]].table.under("encoder")
-    # Copies of the word embeddings, heads of other tasks and what the encoder leaves aside are ignorable as they were.
+    # The encoder's ignorable tensors stay ignorable: copies of the word embeddings and heads of other tasks.
     return dataclasses.replace(table, rules=table.rules + head)
 
 
@@ -159,9 +160,9 @@ _DEBERTA_HEAD = _head(f"{_LM}.dense", f"{_LM}.LayerNorm", f"{_LM}.bias")
 
 
 def _namings(config: Mapping[str, Any]) -> tuple[Rules, ...]:
-    """The names a head may have in a checkpoint, first those under which transformers looks for it.
+    """The names that a head may have in a checkpoint, first those that transformers reads.
 
-    DeBERTa's published files name it as its authors did; transformers does so only where `legacy` is false.
+    DeBERTa's published files have its authors' names; transformers uses these only if `legacy` is false.
     """
     match config["model_type"]:
         case "bert":

@@ -1,5 +1,7 @@
-"""Scaled dot-product attention (Vaswani et al., 2017, eq. 1), the one function through which every network attends,
-the prefixes that stand before keys and values, and the shift by which scores of distances become scores of keys."""
+"""Scaled dot-product attention (Vaswani et al., 2017, eq. 1), which every network calls.
+
+And two of its parts: prefixes before keys and values, and the shift from scores of distances to scores of keys.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ from jax import lax
 from jaxvalues.models.layers.ops import dropout
 
 KeysValues = tuple[jax.Array, jax.Array]  # each [B, S, N, H]
-Extend = Callable[[KeysValues], KeysValues]  # from the keys and values of x to all that may be attended to
+Extend = Callable[[KeysValues], KeysValues]  # adds keys and values to those of x
 
-# Finite, so that a row in which nothing may be attended to gives a uniform average and never NaN.
+# Finite, so that a row without any key gives a uniform average and never NaN.
 MASKED = -1e30
 
 
@@ -31,7 +33,7 @@ def attention(
 ) -> jax.Array:
     """Attend from `query` [B, T, N, H] to `key` and `value` [B, S, N, H]; returns [B, T, N, H].
 
-    `mask` is boolean, True where a query may see a key; `bias` is added to the scaled scores; both broadcast to
+    `mask` is boolean, True where a query may attend to a key; `bias` is added to the scaled scores; both broadcast to
     [B, N, T, S]. `scale` defaults to H ** -0.5. Probabilities are dropped at `dropout_rate` where a `dropout_rng` is
     given. The softmax is computed in float32 whatever the inputs' dtype.
     """
@@ -52,7 +54,7 @@ def attention(
 
 
 def preceded_by(prefix: jax.Array | None) -> Extend:
-    """Keys and values that stand before those of x: `prefix` [2, P, N, H], the same for every row."""
+    """A function that puts `prefix` [2, P, N, H] before the keys and values of every row."""
 
     def extend(new: KeysValues) -> KeysValues:
         if prefix is None:
@@ -66,8 +68,8 @@ def preceded_by(prefix: jax.Array | None) -> Extend:
 def shift(scores: jax.Array) -> jax.Array:
     """Transformer-XL's relative shift (Dai et al., 2019, appendix B): `scores` [..., T, T + S] to [..., T, S].
 
-    Entry (i, j) is scores[i, T - 1 - i + j]: rows of T + S read again as rows of T + S - 1 begin one entry earlier
-    each. Row i of what goes in holds what query i has to say of each distance, whatever the key.
+    Row i of `scores` holds the scores of query i with each distance, and entry (i, j) of the result is
+    scores[i, T - 1 - i + j]. Rows of T + S, read again as rows of T + S - 1, begin one entry earlier each.
     """
     return _shift_on_cpu(scores) if jax.default_backend() == "cpu" else _shift(scores)
 
@@ -79,7 +81,7 @@ def _shift(scores: jax.Array) -> jax.Array:
 
 
 def _unshift(_: None, grad: jax.Array) -> tuple[jax.Array]:
-    """The gradient of `shift`, [..., T, S] to [..., T, T + S]: each row between zeros, cut out where it belongs.
+    """The gradient of `shift`, [..., T, S] to [..., T, T + S]: each row padded with zeros and cut out at its place.
 
     Autodiff's pads and reshapes do the same entry by entry, with divisions for each; T slices take a third of the time.
     """

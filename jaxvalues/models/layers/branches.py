@@ -1,15 +1,16 @@
-"""Twenty questions in one forward pass: an argument read once, K questions that branch from it, A answers from each.
+"""Many questions about an argument in one forward pass: the argument is read once, K questions branch from it, and A
+answers from each question.
 
     [argument | question 1 | ... | question K | answers of question 1 | ... | answers of question K]
 
-is one row of T + K * S + K * A * R tokens in which a question sees the argument and itself, an answer the argument, its
-question and itself, and each stands right behind the last real token of what it branches from. Its logits are those of
-[argument | question k | answer a] alone. For an argument of 48 tokens and 20 questions of 12 that is 288 tokens in the
-place of 1200, and a quarter of the FLOPs of GPT-2 small. Answers of one token need no place in the row: the logits of
-their question are theirs.
+is one row of T + K * S + K * A * R tokens. A question attends to the argument and itself, an answer to the argument,
+its question and itself. Positions of a branch go on from the last real token of its parent. So the logits are those of
+[argument | question k | answer a] alone. For an argument of 48 tokens and 20 questions of 12 the row has 288 tokens
+instead of 1200, a quarter of the FLOPs in GPT-2 small. An answer of one token needs no place in the row: its logits are
+those after the question.
 
-Who sees whom is a mask over [W, W], of which little is seen. `branched_attention` computes the scores of a question
-with its argument and with itself alone: with questions of 30 tokens a seventh of them.
+The mask over [W, W] is mostly False. `branched_attention` computes the scores of a question with its argument and with
+itself alone: a seventh of all scores for questions of 30 tokens.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ from jaxvalues.models.layers.ops import dropout
 
 
 class Packed(NamedTuple):
-    """What a network is given, with W = T + K * S + K * A * R: `input_ids` [B, W]; `attention_mask` [B, W, W], who sees
-    whom; `position_ids` [B, W]; `last` [B, K], where each question's last real token stands; and `answers`
-    [B, K, A, R], where each answer's tokens stand (None without answers). What follows them is read off there: the
-    first token of an answer at `last`, the next where the one before it stands."""
+    """A packed row, with W = T + K * S + K * A * R, and where its logits are.
+
+    `input_ids` [B, W]; `attention_mask` [B, W, W], nonzero where a token attends to another; `position_ids` [B, W];
+    `last` [B, K], the index of each question's last real token; `answers` [B, K, A, R], the indices of each answer's
+    tokens (None without answers). The logits of an answer's first token are at `last`, those of each next token at the
+    index of the one before.
+    """
 
     input_ids: jax.Array
     attention_mask: jax.Array
@@ -46,11 +50,11 @@ def pack(  # noqa: PLR0917  (ids and their masks, in pairs)
     answer_ids: jax.Array | None = None,
     answer_mask: jax.Array | None = None,
 ) -> Packed:
-    """Pack arguments [B, T], questions [B, K, S] and answers [B, K, A, R], with their masks. What all arguments or all
-    questions share may go without these axes: [K, S]; [K, A, R] or [A, R].
+    """Pack arguments [B, T], questions [B, K, S] and answers [B, K, A, R], with their masks.
 
-    Padding may stand left or right in each. The longest position is T + S + R, however many branches there are. A
-    question without a real token asks at the argument's last one.
+    Questions that all arguments share may be [K, S]; shared answers [K, A, R] or [A, R]. Each may be padded left or
+    right. The longest position is T + S + R, however many branches there are. For a question without a real token,
+    `last` is the argument's last one.
     """
     (batch, tokens), (questions, size) = argument_ids.shape, question_ids.shape[-2:]
     if answer_ids is None:
@@ -62,12 +66,12 @@ def pack(  # noqa: PLR0917  (ids and their masks, in pairs)
         each = (jnp.broadcast_to(x, shape).reshape(batch, -1) for x, shape in zip(levels, shapes, strict=True))
         return jnp.concatenate(list(each), axis=1)
 
-    # The path to each place in the row, its question and its answer (0 for none): a place sees those on its path.
+    # The question and the answer of each place in the row (0 for none): a place attends to its own and to 0.
     per_question, per_answer = np.arange(questions).repeat(size), np.arange(questions * answers).repeat(length)
     question = np.concatenate([np.zeros(tokens, int), per_question + 1, per_answer // max(answers, 1) + 1])
     answer = np.concatenate([np.zeros(tokens + questions * size, int), per_answer + 1])
     same = np.logical_and(*(((path == 0) | (path[:, None] == path)) for path in (question, answer)))  # query by key
-    sees = np.tril(same) & (lay(argument_mask, question_mask, answer_mask) != 0)[:, None, :]
+    mask = np.tril(same) & (lay(argument_mask, question_mask, answer_mask) != 0)[:, None, :]
 
     asked = _path(
         (batch, questions), argument_mask[:, None], question_mask
@@ -83,7 +87,7 @@ def pack(  # noqa: PLR0917  (ids and their masks, in pairs)
     places = np.arange(tokens + questions * size, len(answer)).reshape(shapes[2][1:])
     return Packed(
         lay(argument_ids, question_ids, answer_ids),
-        sees,
+        mask,
         lay(*positions),
         last,
         jnp.broadcast_to(places, shapes[2]) if answers else None,
@@ -91,7 +95,7 @@ def pack(  # noqa: PLR0917  (ids and their masks, in pairs)
 
 
 class Branches(NamedTuple):
-    """How rows end: in `count` K stretches of `size` S tokens that see nothing of each other, the argument before."""
+    """The end of each row: `count` K branches of `size` S tokens that do not attend to each other."""
 
     count: int
     size: int
@@ -111,9 +115,9 @@ def branched_attention(
     """`attention` of rows that end in `branches`: the same numbers, without the scores of one branch with another.
 
     `query` [B, F + K * S, N, H], all tokens, or [B, K, N, H], one of each branch (or, of a branch without a real token,
-    the argument's last); `key` and `value` [B, F' + K * S, N, H], `mask` [B, 1, queries, keys]. A question's scores
-    with its argument and with itself are two products and one softmax, and the argument's keys are not repeated:
-    forwards and back a third of the time, or less, of rows that hold both.
+    the argument's last); `key` and `value` [B, F' + K * S, N, H]; `mask` [B, 1, queries, keys]. The scores of a
+    question with its argument and with itself are two products and one softmax. The argument's keys are not repeated:
+    a forward and backward pass takes a third of the time of separate rows, or less.
     """
     count, size = branches
     each = 1 if query.shape[1] == count else size  # queries of a branch
@@ -157,8 +161,8 @@ def _by_branch(x: jax.Array, count: int) -> jax.Array:
 
 
 def _seen(mask: jax.Array, branches: Branches, shared: int) -> jax.Array:
-    """What each query of a branch sees of the argument and of the branch itself, [B, K, each, F' + S], of a `mask`
-    [B, K * each, F' + K * S]."""
+    """The part of a `mask` [B, K * each, F' + K * S] for the argument and the query's own branch:
+    [B, K, each, F' + S]."""
     count, size = branches
     mask = mask.reshape(len(mask), count, -1, mask.shape[-1])
     own = mask[..., shared:].reshape(*mask.shape[:-1], count, size)
@@ -167,5 +171,5 @@ def _seen(mask: jax.Array, branches: Branches, shared: int) -> jax.Array:
 
 
 def _path(branches: tuple[int, ...], *masks: jax.Array) -> jax.Array:
-    """Masks one behind the other, for each of the branches."""
+    """Masks joined along the last axis, each repeated for the branches."""
     return jnp.concatenate([jnp.broadcast_to(mask, (*branches, mask.shape[-1])) for mask in masks], axis=-1)

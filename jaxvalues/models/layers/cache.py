@@ -1,6 +1,6 @@
-"""Keys and values that a causal network has computed, kept so that the tokens after them cost only themselves.
+"""The keys and values of earlier tokens in a causal network, so that only the next tokens are computed.
 
-A cache is a value: `extend` of a network takes one and gives the next. Its shapes never change, so one compiled step
+A cache is a value: `extend` of a network takes one and returns the next. Its shapes never change, so one compiled step
 decodes a text of any length.
 """
 
@@ -15,8 +15,11 @@ from jaxvalues.errors import UserError
 
 
 class Cache(NamedTuple):
-    """`kv` [L, 2, B, S, N, H], keys and values of every layer in S slots; `real` [B, S], which slots hold a token that
-    may be seen; `length`, the first free slot, the same for every row (padding takes slots too)."""
+    """Keys and values in S slots.
+
+    `kv` [L, 2, B, S, N, H] are those of every layer; `real` [B, S] is True in slots whose token may be attended to;
+    `length` is the first free slot, the same for every row (padding takes slots too).
+    """
 
     kv: jax.Array
     real: jax.Array
@@ -26,13 +29,13 @@ class Cache(NamedTuple):
 def empty_cache(network: Any, rows: int, slots: int, *, prefix: jax.Array | None = None) -> Cache:
     """A cache for `rows` B texts of `slots` S tokens, prompt, prefix and padding included.
 
-    `network` is a module with a `config` and a `dtype` (`GPT2`); `prefix` [L, 2, P, N, H] takes the first slots. Raises
-    `UserError` for more slots than the network has positions.
+    `network` is a `Decoder`; `prefix` [L, 2, P, N, H] takes the first slots. Raises `UserError` for more slots than the
+    network has positions.
     """
     c = network.config
     if slots > c.max_tokens:
         raise UserError(f"a cache of {slots} slots was asked for, but this {c.model_type} model reads {c.max_tokens}")
-    heads = (c.num_attention_heads, c.hidden_size // c.num_attention_heads)
+    heads = (c.num_attention_heads, c.head_size)
     cache = Cache(
         jnp.zeros((c.num_layers, 2, rows, slots, *heads), network.dtype), jnp.zeros((rows, slots), bool), jnp.int32(0)
     )
@@ -47,5 +50,5 @@ def empty_cache(network: Any, rows: int, slots: int, *, prefix: jax.Array | None
 
 
 def repeat_cache(cache: Cache, times: int) -> Cache:
-    """A cache of B * K rows, each row `times` K times in a row: K texts that begin alike, their beginning read once."""
+    """A cache of B * K rows, each row repeated `times` K times: K texts with one beginning, which is read once."""
     return Cache(jnp.repeat(cache.kv, times, axis=2), jnp.repeat(cache.real, times, axis=0), cache.length)

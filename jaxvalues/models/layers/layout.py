@@ -1,12 +1,12 @@
-"""How a network's layers lie in the parameter tree: one by one, or stacked for `lax.scan`.
+"""The layers in the parameter tree: one by one, or stacked for `lax.scan`.
 
 An encoder's parameters are `{"embeddings": ..., "layers": {segment: ..., ...}}`. A *segment* is a run of consecutive
 layers: the key "3" holds layer 3 with its leaves as they are, the key "0-7" holds layers 0 to 7 with every leaf stacked
 on a leading axis [8, ...]. An unrolled network has one segment per layer, a scanned one has a single stacked segment,
-or two where the lower layers are frozen, so that what trains is chosen by path and never by slicing.
+or two if the lower layers are frozen, so that a path alone says whether a leaf trains.
 
-The unrolled tree is the canonical one. `group` and `ungroup` go between the two, bit for bit, on any pytree that holds
-"layers" dicts somewhere (parameters, a trainable part of them, an optimizer's state), of numpy or jax arrays, and
+The unrolled tree is the canonical one. `group` and `ungroup` convert between the two, bit for bit, any pytree that
+holds "layers" dicts (parameters, a trainable part of them, an optimizer's state), of numpy or jax arrays, and
 under `jax.eval_shape`.
 """
 
@@ -25,7 +25,7 @@ from jaxvalues.errors import UserError
 
 Segment = tuple[int, int]  # first and last layer, both included
 Segments = tuple[Segment, ...]
-Grouping = Segments | Mapping[str, Segments]  # of every stack of layers, or of each by the key that holds it
+Grouping = Segments | Mapping[str, Segments]  # of the one stack of layers, or {key that holds a stack: segments}
 
 LAYERS = "layers"
 _KEY = re.compile(r"(\d+)(?:-(\d+))?")
@@ -60,10 +60,10 @@ def layer_range(path: str) -> Segment | None:
 
 
 def group(tree: Any, segments: Grouping) -> Any:
-    """Stack the layers of a canonical (unrolled) tree into `segments`; a segment that is wholly absent stays absent.
+    """Stack the layers of a canonical (unrolled) tree into `segments`; an absent segment stays absent.
 
-    Where two stacks of layers are of different depth, `segments` says for each key that holds one ("encoder",
-    "decoder") how its layers are grouped, wherever in the tree that key stands.
+    For stacks of different depth, `segments` maps each key that holds one ("encoder", "decoder"), anywhere in the
+    tree, to its segments.
     """
 
     def stack(owner: str, layers: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def group(tree: Any, segments: Grouping) -> Any:
 
 
 def ungroup(tree: Any) -> Any:
-    """The canonical (unrolled) form of a tree: every stacked segment taken apart into its layers."""
+    """The canonical (unrolled) form of a tree: every stacked segment is split into its layers."""
 
     def unstack(_: str, layers: dict[str, Any]) -> dict[str, Any]:
         flat = {}
@@ -107,8 +107,8 @@ def ungroup(tree: Any) -> Any:
 
 
 def _map_layers(change: Callable[[str, dict], dict], tree: Any, owner: str = "") -> Any:
-    """Apply `change(owner, layers)` to every dict of segments in a pytree, wherever it stands; `owner` is the key of
-    the dict that holds it."""
+    """Apply `change(owner, layers)` to every dict of segments in a pytree; `owner` is the key of the dict that holds
+    it."""
     if isinstance(tree, dict):
         return {
             key: change(owner, value) if key == LAYERS and _holds_segments(value) else _map_layers(change, value, key)

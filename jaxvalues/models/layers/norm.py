@@ -11,9 +11,9 @@ from jax import lax
 class RMSNorm(nn.Module):
     """x [..., D] over its root mean square, times a `scale` [D]; in float32, the result in `dtype`.
 
-    Parameters are those of flax's module of this name, and so are the numbers. It, however, multiplies `scale` with the
-    statistics first: in the backward pass XLA on CPU then writes `scale` out for every vector and keeps it, a twelfth
-    of what a step of prompt tuning holds.
+    Parameters and numbers are those of flax's module of this name. That one multiplies `scale` with the statistics
+    first, and XLA on CPU then keeps a copy of `scale` for every vector in the backward pass: a twelfth of the memory of
+    a step of prompt tuning.
     """
 
     epsilon: float
@@ -25,7 +25,7 @@ class RMSNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """x [..., D] less its mean, over its standard deviation, times a `scale` [D], plus a `bias` [D]; as `RMSNorm`."""
+    """x [..., D] minus its mean, over its standard deviation, times a `scale` [D], plus a `bias` [D]; as `RMSNorm`."""
 
     epsilon: float
     dtype: jnp.dtype = jnp.float32

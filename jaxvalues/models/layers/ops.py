@@ -1,5 +1,4 @@
-"""The small operations that every network shares: the product of dense layers, dropout, the activation table, and the
-logits of words."""
+"""Operations that every network shares: products of dense layers, dropout, activations, and the logits of words."""
 
 from __future__ import annotations
 
@@ -19,8 +18,8 @@ from jaxvalues.errors import UserError
 def dot_rows(x: jax.Array, kernel: jax.Array, _: Any = None, precision: lax.PrecisionLike = None) -> jax.Array:
     """x [..., D] times `kernel` [D, F], as the `dot_general` of an nn.Dense: all vectors of x are rows of one matrix.
 
-    The same numbers as over [B, T, D]. There, however, XLA on CPU writes out a transposed copy of the output's gradient
-    to get the kernel's, and computes all that led to it once more as it does so: a tenth of a training step.
+    The numbers are those of a product over [B, T, D]. For that one XLA on CPU writes a transposed copy of the output's
+    gradient and computes the gradient a second time to do so: a tenth of a training step.
     """
     product = lax.dot(x.reshape(-1, x.shape[-1]), kernel, precision=precision)
     return product.reshape(*x.shape[:-1], kernel.shape[-1])
@@ -31,9 +30,9 @@ def word_logits(
 ) -> jax.Array:
     """Hidden states x [B, K, E] times word embeddings [V, E], plus a `bias` [V]: logits [B, K, V], float32.
 
-    A vocabulary is large. Of some `words` alone, ids [A], they are the same numbers [B, K, A]; NaN for an id outside
-    the vocabulary. `words` that are vectors [A, E] take the place of word embeddings, and have no bias: a soft
-    verbalizer (WARP; Hambardzumyan et al., 2021). Raises `UserError` for words in another shape.
+    A vocabulary is large: `words`, ids [A], give the logits of these alone, [B, K, A], NaN for an id outside the
+    vocabulary. `words` that are vectors [A, E] replace word embeddings and have no bias: a soft verbalizer (WARP;
+    Hambardzumyan et al., 2021). Raises `UserError` for words of another shape.
     """
     if words is not None:
         soft = jnp.issubdtype(jnp.result_type(words), jnp.floating)
@@ -46,8 +45,7 @@ def word_logits(
     return logits if bias is None else logits + bias
 
 
-# Recomputed in the backward pass from x alone: cheap, and what would be kept otherwise is as large again as x, the
-# largest arrays of a network.
+# Recomputed from x in the backward pass: cheap, and saves a second array of the size of x, the largest of a network.
 @jax.checkpoint
 def gelu(x: jax.Array) -> jax.Array:
     """Gaussian error linear unit x Φ(x) (Hendrycks & Gimpel, 2016), exact; erf is cheaper than jax.nn.gelu's erfc."""
@@ -57,7 +55,7 @@ def gelu(x: jax.Array) -> jax.Array:
 _gelu_tanh = jax.checkpoint(partial(jax.nn.gelu, approximate=True))
 _silu = jax.checkpoint(jax.nn.silu)
 
-# Hugging Face's names of `hidden_act`
+# by Hugging Face's names of `hidden_act`
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": gelu,
     "gelu_new": _gelu_tanh,
@@ -77,12 +75,12 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     return ACTIVATIONS[name]
 
 
-_BITS = 10  # that a dropout rate has
+_BITS = 10  # the precision of a dropout rate
 
 
 def dropout(x: jax.Array, rate: float, rng: jax.Array | None) -> jax.Array:
-    """Zero each entry of x [..., n] with probability `rate` and scale the others so that the mean stays (Srivastava
-    et al., 2014); the identity where `rng` is None or the rate is 0.
+    """Zero each entry of x [..., n] with probability `rate` and scale the others so that the mean is kept
+    (Srivastava et al., 2014); the identity where `rng` is None or the rate is 0.
 
     The rate is rounded to a multiple of 2**-10, and the scale follows the rounded rate.
     """
@@ -109,9 +107,9 @@ def _kept(rng: jax.Array, threshold: int, rows: int, size: int) -> jax.Array:
 def _kept_on_cpu(rng: jax.Array, threshold: int, rows: int, size: int) -> jax.Array:
     """The same for XLA on CPU, which draws bits slowly and keeps all it has drawn for the backward pass.
 
-    Bit k of each number that is compared with the threshold lies in word k, 32 numbers side by side; below the lowest
-    bit that the threshold has there is nothing to compare. At a rate of 0.1 that is 9 bits an entry, and what is kept
-    is one. The loop keeps XLA from doing all of it again for every entry, jit from tracing it for every layer.
+    Each entry has a random number, compared with the threshold bit by bit. Word k holds bit k of 32 numbers. Bits below
+    the threshold's lowest set bit need no comparison: at a rate of 0.1, 9 bits are drawn and 1 is kept per entry. The
+    loop prevents XLA from repeating the draws for every entry; jit avoids tracing it for every layer.
     """
     digits = np.array([bool(threshold >> k & 1) for k in range(_BITS)])
     digits = digits[np.argmax(digits) :]

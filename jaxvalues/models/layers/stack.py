@@ -1,4 +1,4 @@
-"""Running a stack of equal layers: segment by segment, each unrolled or scanned, as deep as the caller asks."""
+"""The loop over a stack of equal layers: segment by segment, unrolled or scanned, up to the highest wanted layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxvalues.models.layers.layout import Segments, segment_key
 
 
 def init_layers(rng: jax.Array, layer: nn.Module, segments: Segments, *example: Any) -> dict[str, Any]:
-    """Initial parameters of every layer, {segment: tree}: the same numbers however the layers are grouped.
+    """Initial parameters of every layer, {segment: tree}, the same numbers however the layers are grouped.
 
     Layer i is initialised from fold_in(rng, i); `example` are the arguments of the layer's `__call__`.
     """
@@ -58,14 +58,16 @@ def run_layers(
 ) -> tuple[Any, ...]:
     """The hidden states [B, T, D] with the indices `wanted` (see `hidden_indices`), in that order.
 
-    `apply(layer_params, hidden, extra)` is one layer; `per_layer` is a pytree whose leaves have a leading axis [L] and
-    of which each layer is given its slice (dropout keys, prefixes). Nothing above the highest wanted state is computed.
-    With `stop_gradient_below` = k > 0 neither the layers below k nor what enters them is differentiated, and these
-    layers are given their slice of `per_layer_below` instead. `hidden` is the hidden state with the index `start`: a
-    segment must begin there, and nothing below it is computed or can be wanted; it may be any pytree that goes from
-    layer to layer (a state and a cache of keys and values). `remat` recomputes each layer's activations in the backward
-    pass instead of keeping them. `apply_top` takes the place of `apply` for the highest layer that is computed, which
-    is then never scanned; it may return fewer positions.
+    `apply(layer_params, hidden, extra)` is one layer. `per_layer` is a pytree whose leaves have a leading axis [L],
+    such as dropout keys and prefixes; `extra` is the layer's slice of it. Nothing above the highest wanted state is
+    computed.
+
+    With `stop_gradient_below` = k > 0 neither the layers below k nor their input is differentiated, and these layers
+    get their slice of `per_layer_below` instead. `hidden` is the hidden state with the index `start`; nothing below it
+    is computed or can be wanted, and a segment must begin there. It may be any pytree that goes from layer to layer,
+    such as a state and a cache. `remat` recomputes each layer's activations in the backward pass instead of keeping
+    them. `apply_top` replaces `apply` in the highest computed layer, which is then never scanned; it may return fewer
+    positions.
     """
     _check_cut("gradients stop", stop_gradient_below, segments)
     _check_cut("the layers start", start, segments)

@@ -1,8 +1,8 @@
 """T5's attention: not scaled, with a bias for the distance of query and key (Raffel et al., 2020, section 2.1).
 
-Distances fall into buckets, near ones alone and far ones logarithmically; a table gives each bucket and head a bias. It
-depends on the distance alone, so it is looked up once per distance and then shifted (`attention.shift`), where Hugging
-Face looks it up for every pair of positions.
+Distances fall into buckets, one per distance nearby and logarithmic ones far away. A table holds a bias for each bucket
+and head. It is looked up once per distance and then shifted (`attention.shift`); Hugging Face looks it up for every
+pair of positions.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from jaxvalues.models.layers.attention import Extend, KeysValues, attention, shi
 def distance_buckets(num_buckets: int, max_distance: int, bidirectional: bool) -> np.ndarray:
     """The bucket of each distance key - query from -M to M, [2M + 1], where M is `max_distance`.
 
-    `bidirectional`: one half of the buckets is for keys behind the query and one for those ahead; otherwise all are for
-    those behind, and keys ahead, which a causal mask hides, share the bucket of distance 0.
+    If `bidirectional`, half of the buckets is for keys before the query and half for keys after it. Otherwise all are
+    for keys before it; those after it, which a causal mask hides, share the bucket of distance 0.
     """
     size = num_buckets // 2 if bidirectional else num_buckets
     exact = size // 2
     far = np.arange(max_distance + 1)
-    # In float32 as in the original, so that no distance falls into the bucket beside its own.
+    # In float32 as in the original, so that rounding puts every distance into the same bucket.
     ratio = np.maximum(far, exact).astype(np.float32) / np.float32(exact)
     steps = np.log(ratio) / np.float32(np.log(max_distance / exact)) * np.float32(size - exact)
     near = np.where(far < exact, far, np.minimum(exact + steps.astype(np.int64), size - 1))
@@ -34,7 +34,7 @@ def distance_buckets(num_buckets: int, max_distance: int, bidirectional: bool) -
 
 
 def distance_bias(table: jax.Array, buckets: np.ndarray, tokens: int, keys: int, start: jax.Array | int) -> jax.Array:
-    """What is added to the scores of T queries at the positions from `start` and S keys at 0 to S - 1: [1, N, T, S].
+    """The bias [1, N, T, S] of the scores of T queries at the positions from `start` and S keys at 0 to S - 1.
 
     `table` [buckets, N] holds the biases; `buckets` are `distance_buckets`; `start` may be traced.
     """
@@ -45,8 +45,8 @@ def distance_bias(table: jax.Array, buckets: np.ndarray, tokens: int, keys: int,
     return shift(jnp.broadcast_to(bias[:, None], (len(bias), tokens, tokens + keys)))[None]
 
 
-def written_to(memory: KeysValues, start: jax.Array) -> Extend:
-    """`memory` with the keys and values of x in the places from `start` on."""
+def write_to(memory: KeysValues, start: jax.Array) -> Extend:
+    """A function that writes the keys and values of x into `memory`, from the slot `start` on."""
     return lambda new: tuple(lax.dynamic_update_slice_in_dim(m, n, start, 1) for m, n in zip(memory, new, strict=True))
 
 
@@ -68,7 +68,7 @@ class T5Attention(nn.Module):
         self.output = self._dense(self.width, inner**-0.5)
 
     def keys_values(self, x: jax.Array) -> KeysValues:
-        """What others may attend to in x [B, S, D]."""
+        """The keys and values of x [B, S, D]."""
         return self._heads(self.key(x)), self._heads(self.value(x))
 
     def __call__(
@@ -86,13 +86,13 @@ class T5Attention(nn.Module):
         )
         return self.output(out.reshape(*x.shape[:2], -1))
 
-    def ask(
+    def attend_to_states(
         self, x: jax.Array, hidden: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None
     ) -> jax.Array:
-        """The same numbers as from x [B, T, D] to the `keys_values` of `hidden` [B, S, D], which are never made.
+        """The result of attention from x [B, T, D] to the `keys_values` of `hidden` [B, S, D], without making these.
 
         q · (h W) is (W q) · h, and a weighted sum of h W is the sum of h, times W. So the queries of all heads attend
-        to `hidden` itself: T · N · S · D multiplications in the place of S · D · N · H, less while T is below H.
+        to `hidden` itself. This takes T · N · S · D multiplications instead of S · D · N · H, fewer while T < H.
         """
         kernels = (dense.variables["params"]["kernel"].astype(self.dtype) for dense in (self.key, self.value))
         key, value = (kernel.reshape(-1, self.num_heads, self.head_size) for kernel in kernels)

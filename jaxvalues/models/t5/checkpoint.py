@@ -1,4 +1,4 @@
-"""T5 from and to Hugging Face's checkpoints, and with random weights."""
+"""T5 from and to Hugging Face's checkpoints, or with random weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from jaxvalues.models.loading import (
     read_config,
     save_checkpoint,
 )
-from jaxvalues.models.t5.model import T5, T5Config
+from jaxvalues.models.t5.config import T5Config
+from jaxvalues.models.t5.model import T5
 
 HEAD = "lm_head.weight"
 WORDS = "shared.weight"
@@ -61,8 +62,8 @@ def load_t5(
 ) -> tuple[T5, dict[str, Any]]:
     """A pretrained T5, `(module, params)`; see `load_model`.
 
-    Whether it has an output matrix of its own is seen in the file: transformers 5 writes `tie_word_embeddings` = true
-    whatever the model is.
+    The tensors decide whether the output matrix is tied: transformers 5 writes `tie_word_embeddings` = true for every
+    model.
     """
 
     def make(config: dict[str, Any], tensors: Mapping[str, Any]) -> tuple[T5, Table]:
@@ -76,8 +77,8 @@ def load_t5(
 
 
 def checkpoint_config(folder: str | Path) -> dict[str, Any]:
-    """The contents of a checkpoint folder's config.json, of any architecture, as its weights are: for a T5 they decide
-    whether the output matrix is tied."""
+    """The contents of a checkpoint folder's config.json, of any architecture; for a T5 with `tie_word_embeddings` as in
+    its weights."""
     config = read_config(folder)
     if config.get("model_type") == "t5":
         config["tie_word_embeddings"] = _is_tied(config, open_tensors(Path(folder)))
@@ -87,7 +88,7 @@ def checkpoint_config(folder: str | Path) -> dict[str, Any]:
 def save_t5(folder: str | Path, config: Mapping[str, Any], params: Any) -> None:
     """Write a T5 as the Hugging Face checkpoint that T5ForConditionalGeneration reads.
 
-    Its config.json says what `params` are, tied or not, whatever `config` does.
+    `tie_word_embeddings` in its config.json follows `params`, not `config`.
     """
     content = {**config, "tie_word_embeddings": "head" not in params}
     network = T5Config.from_hf(content)
@@ -104,7 +105,7 @@ def t5_table(config: T5Config, names: Iterable[str] = (WORDS,)) -> Table:
     """The conversion table of a T5 whose checkpoint holds tensors of these `names`."""
     head = () if config.tie_word_embeddings else (Rule(HEAD, "head/embedding"),)
     copies = (*_COPIES, *((HEAD,) if config.tie_word_embeddings else ()))
-    # Cross-attention knows no distances, but old files hold a table for it.
+    # Cross-attention has no distances, but old files hold a table for it.
     unused = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
     return Table(
         (Rule(_words(names), "embeddings/word/embedding"), *head, *_side("encoder", config), *_side("decoder", config)),
@@ -134,19 +135,19 @@ def _side(side: str, config: T5Config) -> Iterable[Rule]:
 
 
 def _is_tied(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's output matrix is its word embeddings: it has no other, or only a copy of them."""
+    """Whether a checkpoint's output matrix is its word embeddings: it holds none, or a copy of them."""
     if HEAD not in tensors:
         return True
     return config.get("tie_word_embeddings") is not False and _holds_words(tensors, HEAD)
 
 
 def _words(names: Iterable[str]) -> str:
-    """The name of the word embeddings; some files hold them only under that of a copy."""
+    """The name of the word embeddings; some files hold them only under the name of a copy."""
     names = set(names)
     return next((name for name in (WORDS, *_COPIES) if name in names), WORDS)
 
 
 def _holds_words(tensors: Mapping[str, Any], name: str) -> bool:
-    """Whether a checkpoint holds nothing but its word embeddings under `name`."""
+    """Whether a checkpoint holds its word embeddings under `name`, or nothing."""
     words = _words(tensors)
     return name not in tensors or name == words or np.array_equal(tensors[words], tensors[name])

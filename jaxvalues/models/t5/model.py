@@ -8,18 +8,15 @@ An encoder and a decoder, pre-norm, with relative positions alone. Parameters, f
     decoder/layers/{i}/cross_attention/..., decoder/layers/{i}/cross_attention_norm/scale
     {encoder,decoder}/layers/{i}/mlp/{up,down}/kernel, .../mlp/gate/kernel where gated, .../mlp_norm/scale
     {encoder,decoder}/norm/scale
-    head/embedding                                                   the output matrix [V, D], unless it is the words'
+    head/embedding                                                   the output matrix [V, D], unless it is tied
 
-Two hooks let in what no token stands for. A *prompt* [P, D] is embeddings before position 0, which count as positions;
-a *prefix* [L, 2, P, N, H] is keys and values of each layer. Those of self-attention stand before position 0 too, and
-have the bias of that distance, as past keys and values have in Hugging Face; cross-attention knows no distances.
+Two hooks add vectors that belong to no token. A *prompt* [P, D] is embeddings before the tokens, which take positions.
+A *prefix* [L, 2, P, N, H] is keys and values of each layer. Those of self-attention take positions before the tokens
+too, with the bias of that distance, like past keys and values in Hugging Face. Cross-attention has no distances.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import sys
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -27,93 +24,23 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvalues.errors import UserError
-from jaxvalues.models.bert.encoder import Embedding
+from jaxvalues.models.layers.embedding import Embedding, after_prompt
 from jaxvalues.models.layers.layout import Segments
-from jaxvalues.models.layers.ops import activation, word_logits
-from jaxvalues.models.t5.stack import Cache, T5Stack, extend_mask
-
-
-@dataclasses.dataclass(frozen=True)
-class T5Config:
-    """The sizes and rates of a T5; names and defaults are Hugging Face's."""
-
-    vocab_size: int
-    d_model: int
-    d_kv: int
-    d_ff: int
-    num_layers: int
-    num_heads: int
-    num_decoder_layers: int
-    relative_attention_num_buckets: int = 32
-    relative_attention_max_distance: int = 128
-    dropout_rate: float = 0.1
-    layer_norm_epsilon: float = 1e-6
-    initializer_factor: float = 1.0
-    feed_forward_proj: str = "relu"
-    tie_word_embeddings: bool = True  # the output matrix is the word embeddings
-    scale_decoder_outputs: bool = True  # logits are scaled by d_model ** -0.5
-    pad_token_id: int = 0
-    decoder_start_token_id: int = 0  # what the decoder reads first
-
-    @classmethod
-    def from_hf(cls, config: Mapping[str, Any]) -> T5Config:
-        """Read the contents of a config.json; raises `UserError` for what is missing or not supported.
-
-        Logits are scaled where the output matrix is tied, unless `scale_decoder_outputs` (written by transformers 5)
-        says otherwise. What a file says of tying cannot be relied on: see `load_t5`.
-        """
-        given = {key: value for key, value in config.items() if value is not None}
-        defaults = {
-            "num_decoder_layers": given.get("num_layers", dataclasses.MISSING),
-            "scale_decoder_outputs": given.get("tie_word_embeddings", True),
-            "decoder_start_token_id": given.get("pad_token_id", 0),
-        }
-        fields = {field.name: {**defaults, **given}.get(field.name, field.default) for field in dataclasses.fields(cls)}
-        missing = [name for name, value in fields.items() if value in (dataclasses.MISSING, None)]
-        if missing:
-            raise UserError(f"config.json of the t5 model lacks {', '.join(missing)}")
-        for key, supported in {"is_encoder_decoder": True, "is_decoder": False}.items():
-            if given.get(key, supported) != supported:
-                raise UserError(f"{key} = {given[key]!r} is not supported for t5 models, only {supported!r}")
-        c = cls(**fields)
-        *gated, _ = c.feed_forward_proj.split("-")
-        if gated not in ([], ["gated"]):
-            raise UserError(f"feed_forward_proj = {c.feed_forward_proj!r} is not supported, only ACT or gated-ACT")
-        activation(c.act)
-        buckets, farthest = c.relative_attention_num_buckets, c.relative_attention_max_distance
-        if not 4 <= buckets < 2 * farthest:
-            raise UserError(
-                f"relative_attention_num_buckets {buckets} in config.json must lie between 4 and twice "
-                f"relative_attention_max_distance {farthest}"
-            )
-        return c
-
-    @property
-    def is_gated(self) -> bool:
-        return self.feed_forward_proj.startswith("gated-")
-
-    @property
-    def act(self) -> str:
-        """The activation; "gated-gelu" has always meant the approximate one."""
-        name = self.feed_forward_proj.split("-")[-1]
-        return "gelu_new" if self.feed_forward_proj == "gated-gelu" else name
-
-    @property
-    def max_tokens(self) -> int:
-        """The longest input T: relative positions set no limit."""
-        return sys.maxsize
+from jaxvalues.models.layers.ops import word_logits
+from jaxvalues.models.t5.config import T5Config
+from jaxvalues.models.t5.stack import T5Cache, T5Stack, extend_mask
 
 
 class Prompt(NamedTuple):
-    """Extra embeddings [P, D] before position 0 of each side; None for none."""
+    """Extra embeddings [P, D] before the tokens of the encoder and of the decoder; None for none."""
 
     encoder: jax.Array | None = None
     decoder: jax.Array | None = None
 
 
 class Prefix(NamedTuple):
-    """Extra keys and values [L, 2, P, N, H] of each layer's self-attention in the encoder and in the decoder, and of
-    its cross-attention; None for none."""
+    """Extra keys and values [L, 2, P, N, H] of self-attention in the encoder and in the decoder, and of
+    cross-attention; None for none."""
 
     encoder: jax.Array | None = None
     decoder: jax.Array | None = None
@@ -121,12 +48,14 @@ class Prefix(NamedTuple):
 
 
 class T5(nn.Module):
-    """Tokens in, logits over the vocabulary out; `encode` and `decode` apart, so that an input which is asked many
-    things is encoded once (`jax.vmap` over the decoder's inputs alone makes cross-attention's keys once, too).
+    """Tokens to logits over the vocabulary.
 
-    Fields: `segments` and `decoder_segments` (how the layers of each side are grouped, see `models.layers.layout`),
-    `dtype` (of the computation; parameters and the residual stream are float32), `remat` (recompute activations in the
-    backward pass). Unless a method is told `deterministic`, it needs a "dropout" rng.
+    `encode` and `decode` are separate, so that an input with many questions is encoded once. (`jax.vmap` over the
+    decoder's inputs alone makes the keys of cross-attention once, too.)
+
+    Fields: `segments` and `decoder_segments`, how the layers of each side are grouped (see `layers.layout`); `dtype` of
+    the computation (parameters and the residual stream are float32); `remat`, whether activations are recomputed in the
+    backward pass. Unless `deterministic`, a method needs a "dropout" rng.
     """
 
     config: T5Config
@@ -157,7 +86,7 @@ class T5(nn.Module):
         prefix: Prefix | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
-        """`decode` of `encode`; without `decoder_input_ids` the logits [B, 1, V] of the first token to say."""
+        """`encode`, then `decode`; without `decoder_input_ids` the logits [B, 1, V] of the first output token."""
         prompt, prefix = prompt or Prompt(), prefix or Prefix()
         if decoder_input_ids is None:
             decoder_input_ids = jnp.full((len(input_ids), 1), self.config.decoder_start_token_id)
@@ -206,12 +135,12 @@ class T5(nn.Module):
         cross_prefix: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
-        """Logits, float32, of what follows each of `decoder_input_ids` [B, T], [B, T, V], or those at `positions`
-        [B, K] alone, [B, K, V]: a vocabulary is large. Of `words` alone, ids [A] or vectors [A, D] in the place of the
-        output matrix's rows, they are [B, K, A] (see `jaxvalues.models.layers.ops.word_logits`).
+        """Logits [B, T, V], float32, of the word after each of `decoder_input_ids` [B, T], or [B, K, V] after those at
+        `positions` [B, K].
 
-        `hidden` is what `encode` gave and `attention_mask` what it was given. `decoder_attention_mask` [B, T] is
-        nonzero on real tokens, all of them where it is None.
+        A vocabulary is large. With `words`, ids [A] or vectors [A, D] in the place of the output matrix's rows, only
+        their logits are computed, [B, K, A] (see `models.layers.ops.word_logits`). `hidden` is the output of `encode`
+        and `attention_mask` its argument. `decoder_attention_mask` [B, T] is nonzero on real tokens; None means all.
         """
         x = self._embed(decoder_input_ids, prompt)
         tokens = decoder_input_ids.shape[1]
@@ -239,7 +168,7 @@ class T5(nn.Module):
         prompt: jax.Array | None = None,
         prefix: jax.Array | None = None,
         cross_prefix: jax.Array | None = None,
-    ) -> Cache:
+    ) -> T5Cache:
         """The cache for decoding `length` tokens with `decode_step`; the arguments are those of `decode`."""
         extra = 0 if prompt is None else len(prompt)
         real = extend_mask(attention_mask, hidden.shape[1])
@@ -250,11 +179,11 @@ class T5(nn.Module):
         return cache
 
     def decode_step(
-        self, decoder_input_ids: jax.Array, cache: Cache, decoder_attention_mask: jax.Array | None = None
-    ) -> tuple[jax.Array, Cache]:
-        """The logits [B, T, V] of what follows each of the next T tokens, and the cache that knows these tokens.
+        self, decoder_input_ids: jax.Array, cache: T5Cache, decoder_attention_mask: jax.Array | None = None
+    ) -> tuple[jax.Array, T5Cache]:
+        """The logits [B, T, V] of the word after each of the next T tokens, and the cache with these tokens in it.
 
-        Pure and of fixed shapes, so a loop of steps compiles once. Beyond the cache's length logits are NaN.
+        All shapes are fixed, so a loop of steps compiles once. Beyond the cache's length logits are NaN.
         """
         if decoder_attention_mask is None:
             decoder_attention_mask = jnp.ones_like(decoder_input_ids)
@@ -268,7 +197,7 @@ class T5(nn.Module):
             return x
         if prompt.ndim != 2 or prompt.shape[1] != x.shape[2]:
             raise UserError(f"the prompt has the shape {list(prompt.shape)}, expected [P, {x.shape[2]}]")
-        return jnp.concatenate([jnp.broadcast_to(prompt, (len(x), *prompt.shape)), x], axis=1)
+        return after_prompt(prompt, x)
 
     def _logits(self, x: jax.Array, words: jax.Array | None = None) -> jax.Array:
         c = self.config
@@ -277,7 +206,7 @@ class T5(nn.Module):
 
 
 class T5Embeddings(nn.Module):
-    """The word embeddings [V, D], where every network has them."""
+    """The word embeddings [V, D], under the same path as in every network."""
 
     shape: tuple[int, int]
     init_fn: Any

@@ -1,8 +1,8 @@
-"""The two sides of a T5: layers that share one bias of distances, run at once or token by token with a cache."""
+"""The encoder and the decoder of a T5, run at once or, the decoder, token by token with a cache."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,10 @@ from flax import linen as nn
 from jax import lax
 
 from jaxvalues.errors import UserError
-from jaxvalues.models.bert.encoder import Embedding, pad_left
 from jaxvalues.models.layers.attention import Extend, KeysValues, preceded_by
+from jaxvalues.models.layers.embedding import Embedding
 from jaxvalues.models.layers.layout import Segments, segment_key
+from jaxvalues.models.layers.masks import pad_left
 from jaxvalues.models.layers.norm import RMSNorm
 from jaxvalues.models.layers.ops import activation, dropout
 from jaxvalues.models.layers.stack import init_layers, layer_keys, run_layers
@@ -21,21 +22,19 @@ from jaxvalues.models.t5.attention import (
     T5Attention,
     distance_bias,
     distance_buckets,
-    written_to,
+    write_to,
 )
-
-if TYPE_CHECKING:
-    from jaxvalues.models.t5.model import T5Config
+from jaxvalues.models.t5.config import T5Config
 
 
-class Cache(NamedTuple):
-    """What incremental decoding remembers of S places: a pytree of fixed shapes."""
+class T5Cache(NamedTuple):
+    """Keys and values of a decoder in S slots, a pytree of fixed shapes."""
 
     memory: KeysValues  # of self-attention, each [L, B, S, N, H]
-    real: jax.Array  # [B, S], True where a place may be attended to once it is filled
+    real: jax.Array  # [B, S], True in slots that may be attended to once they are filled
     cross: KeysValues  # of cross-attention, each [L, B, S', N, H]
     cross_real: jax.Array  # [B, S']
-    index: jax.Array  # how many places are filled
+    index: jax.Array  # how many slots are filled
 
 
 def _norm(config: T5Config, dtype: jnp.dtype) -> RMSNorm:
@@ -64,7 +63,8 @@ class T5MLP(nn.Module):
 class T5Layer(nn.Module):
     """One pre-norm layer of the encoder or, with cross-attention, of the decoder.
 
-    The residual stream x stays float32 whatever `dtype` is: T5's grows to thousands, where bfloat16 has steps of tens.
+    The residual stream x is float32 whatever `dtype` is: its entries grow to thousands, where bfloat16 has steps of
+    tens.
     """
 
     config: T5Config
@@ -91,9 +91,9 @@ class T5Layer(nn.Module):
         cross_prefix: jax.Array | None = None,
         rng: jax.Array | None = None,
     ) -> tuple[jax.Array, KeysValues]:
-        """From x [B, T, D] to the next x and the keys and values that self-attention saw, which `extend` may add to.
+        """The next x [B, T, D], and the keys and values of self-attention, to which `extend` may add others.
 
-        `cross` is what a decoder attends to: the encoder's output [B, S, D], or its `cross_memory`, made before.
+        A decoder attends to `cross`: the encoder's output [B, S, D], or its `cross_memory`, made before.
         """
         rate = self.config.dropout_rate
         rngs = (None,) * 6 if rng is None else jax.random.split(rng, 6)
@@ -115,19 +115,23 @@ class T5Layer(nn.Module):
         rng: jax.Array | None,
     ) -> jax.Array:
         if not isinstance(cross, tuple):
-            # A prefix is keys and values, which are then needed; an answer of one token is read from a single query.
+            # One query is cheaper without keys and values, but a prefix needs them.
             if y.shape[1] == 1 and prefix is None and not self.is_initializing():
-                return self.cross_attention.ask(y, cross, mask, rng)
+                return self.cross_attention.attend_to_states(y, cross, mask, rng)
             cross = self.cross_memory(cross, prefix)
         return self.cross_attention(y, cross, mask, None, rng)
 
     def cross_memory(self, hidden: jax.Array, prefix: jax.Array | None = None) -> KeysValues:
-        """The keys and values of cross-attention to `hidden` [B, S, D], after those of `prefix` [2, P, N, H]."""
+        """The keys and values of cross-attention to `hidden` [B, S, D], behind those of `prefix` [2, P, N, H]."""
         return preceded_by(prefix)(self.cross_attention.keys_values(hidden))
 
 
 class T5Stack(nn.Module):
-    """The encoder or the decoder: its layers, the bias of distances that they share, and the last norm."""
+    """The encoder or the decoder: its layers, the bias of distances that they share, and the last norm.
+
+    It takes embeddings and returns the last hidden states alone, so it uses the layer loop (`layers.stack`) and not the
+    driver of the networks with one stack (`layers.transformer`).
+    """
 
     config: T5Config
     segments: Segments
@@ -162,20 +166,20 @@ class T5Stack(nn.Module):
         cross_prefix: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
-        """From embeddings x [B, T, D] to the last hidden states [B, T, D]; a decoder attends to `hidden` [B, S, D] too.
+        """The last hidden states [B, T, D] from embeddings x [B, T, D]; a decoder attends to `hidden` [B, S, D] too.
 
-        `real` [B, T] and `hidden_real` [B, S] are True where there is something to attend to.
+        `real` [B, T] and `hidden_real` [B, S] are True on what may be attended to.
         """
         rate = self.config.dropout_rate
         prefix, cross_prefix = self._checked(prefix, "prefix"), self._checked(cross_prefix, "cross_prefix")
         start = 0 if prefix is None else prefix.shape[2]
         real = extend_mask(real, start + x.shape[1])
-        mask, bias = self._sight(real, x.shape[1], start)
+        mask, bias = self._mask_and_bias(real, x.shape[1], start)
         cross_mask = None
         if self.is_decoder:
             extra = 0 if cross_prefix is None else cross_prefix.shape[2]
             cross_mask = extend_mask(hidden_real, extra + hidden.shape[1])[:, None, None, :]
-        # The keys of the embeddings and of the output are behind the last layer's.
+        # The dropout keys of the embeddings and of the output follow the last layer's.
         keys = None if deterministic else layer_keys(self.make_rng("dropout"), self._num_layers + 2)
         layer = self._layer
 
@@ -207,17 +211,17 @@ class T5Stack(nn.Module):
         *,
         prefix: jax.Array | None = None,
         cross_prefix: jax.Array | None = None,
-    ) -> Cache:
-        """A decoder's cache with room for `length` tokens behind the prefix."""
+    ) -> T5Cache:
+        """A decoder's cache with slots for `length` tokens behind the prefix."""
         c, rows, layer = self.config, len(hidden), self._layer
         none = jnp.zeros((self._num_layers, 2, 0, c.num_heads, c.d_kv))
         prefix = none if prefix is None else self._checked(prefix, "prefix")
         cross_prefix = none if cross_prefix is None else self._checked(cross_prefix, "cross_prefix")
         start = prefix.shape[2]
 
-        def place(each: jax.Array) -> jax.Array:  # [L, P, N, H] -> [L, B, S, N, H]
-            room = jnp.zeros((self._num_layers, rows, start + length, c.num_heads, c.d_kv), self.dtype)
-            return room.at[:, :, :start].set(each[:, None].astype(self.dtype))
+        def slots(each: jax.Array) -> jax.Array:  # [L, P, N, H] -> [L, B, S, N, H]
+            empty = jnp.zeros((self._num_layers, rows, start + length, c.num_heads, c.d_kv), self.dtype)
+            return empty.at[:, :, :start].set(each[:, None].astype(self.dtype))
 
         def of_segment(first: int, last: int) -> KeysValues:
             leaves = self.layers[segment_key((first, last))]
@@ -228,24 +232,24 @@ class T5Stack(nn.Module):
             )(leaves, cross_prefix[first : last + 1])
 
         cross = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(of_segment(*each) for each in self.segments))
-        return Cache(
-            (place(prefix[:, 0]), place(prefix[:, 1])),
+        return T5Cache(
+            (slots(prefix[:, 0]), slots(prefix[:, 1])),
             jnp.ones((rows, start + length), bool),
             cross,
             extend_mask(hidden_real, cross[0].shape[2]),
             jnp.int32(start),
         )
 
-    def step(self, x: jax.Array, real: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-        """The last hidden states [B, T, D] of the next T embeddings x, and the cache that knows them."""
+    def step(self, x: jax.Array, real: jax.Array, cache: T5Cache) -> tuple[jax.Array, T5Cache]:
+        """The last hidden states [B, T, D] of the next T embeddings x, and the cache with these in it."""
         tokens, places = x.shape[1], cache.real.shape[1]
         known = lax.dynamic_update_slice_in_dim(cache.real, real, cache.index, 1)
-        mask, bias = self._sight(known, tokens, cache.index)
+        mask, bias = self._mask_and_bias(known, tokens, cache.index)
         cross_mask, layer = cache.cross_real[:, None, None, :], self._layer
 
         def apply(leaves: Any, carry: tuple[jax.Array, KeysValues], extra: Any) -> tuple[jax.Array, KeysValues]:
             (x, memory), (i, cross) = carry, extra
-            extend = written_to(jax.tree.map(lambda m: m[i], memory), cache.index)
+            extend = write_to(jax.tree.map(lambda m: m[i], memory), cache.index)
             x, seen = layer.apply(
                 {"params": leaves}, x, cross, mask=mask, bias=bias, cross_mask=cross_mask, extend=extend
             )
@@ -259,12 +263,15 @@ class T5Stack(nn.Module):
             segments=self.segments,
             wanted=(self._num_layers,),
         )
-        # A cache that is full would be overwritten at its end: what it cannot hold is NaN.
+        # A full cache would be overwritten at its end: tokens that do not fit give NaN.
         x = jnp.where(cache.index + tokens <= places, self.norm(x), jnp.nan)
         return x, cache._replace(memory=memory, real=known, index=cache.index + tokens)
 
-    def _sight(self, real: jax.Array, tokens: int, start: jax.Array | int) -> tuple[jax.Array, jax.Array]:
-        """What T queries, at the positions from `start`, see of S places, `real` [B, S]: mask and bias [B, N, T, S]."""
+    def _mask_and_bias(self, real: jax.Array, tokens: int, start: jax.Array | int) -> tuple[jax.Array, jax.Array]:
+        """Mask and bias, which broadcast to [B, N, T, S], of T queries from the position `start` on and S slots.
+
+        `real` [B, S] is True in slots that may be attended to.
+        """
         c, places = self.config, real.shape[1]
         buckets = distance_buckets(
             c.relative_attention_num_buckets, c.relative_attention_max_distance, bidirectional=not self.is_decoder
@@ -281,11 +288,11 @@ class T5Stack(nn.Module):
         ):
             raise UserError(
                 f"the {name} has the shape {list(prefix.shape)}, expected [{self._num_layers}, 2, P, {c.num_heads}, "
-                f"{c.d_kv}]: keys and values of P places for each layer and head"
+                f"{c.d_kv}]: keys and values of P positions for each layer and head"
             )
         return prefix
 
 
 def extend_mask(real: jax.Array, length: int) -> jax.Array:
-    """A mask [B, T], nonzero on real tokens, as booleans [B, length], True for what stands before them."""
+    """A mask [B, T], nonzero on real tokens, as booleans [B, length], True for a prompt or a prefix before them."""
     return pad_left(real != 0, length - real.shape[1], True)

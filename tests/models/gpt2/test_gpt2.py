@@ -13,7 +13,7 @@ from make_golden import GOLDEN, STRIDE
 from jaxvalues.errors import UserError
 from jaxvalues.models import Classifier, build_model, empty_cache, group, init_causal_lm, init_model
 from jaxvalues.models.checkpoints.conversion import to_tensors
-from jaxvalues.models.gpt2.decoder import TABLE, GPT2Config
+from jaxvalues.models.gpt2.checkpoint import TABLE
 
 INPUTS = batch()
 TOKENS = INPUTS["input_ids"], INPUTS["attention_mask"]
@@ -282,23 +282,7 @@ def test_what_cannot_be_read_is_said():
     assert np.isnan(logits[1, 5:]).all()
 
 
-def test_configs():
-    config = GPT2Config.from_hf(CONFIG)
-    assert (config.intermediate_size, config.hidden_act, config.max_tokens) == (256, "gelu_new", 40)
-    assert GPT2Config.from_hf(CONFIG | {"n_inner": 96, "resid_pdrop": 0.0}).hidden_dropout_prob == 0
-    for change, message in {
-        "scale_attn_by_inverse_layer_idx": "scale_attn_by_inverse_layer_idx = True is not supported for gpt2 models",
-        "reorder_and_upcast_attn": "reorder_and_upcast_attn = True is not supported for gpt2 models, only False",
-        "add_cross_attention": "add_cross_attention = True is not supported for gpt2 models, only False",
-        "embd_pdrop": "embd_pdrop = True is not supported for gpt2 models, only 0.1",
-        "activation_function": "activation 'True' is not supported, expected one of gelu",
-    }.items():
-        with pytest.raises(UserError, match=message):
-            GPT2Config.from_hf(CONFIG | {change: True})
-    with pytest.raises(UserError, match="hidden_size 64 is not a multiple of num_attention_heads 7"):
-        GPT2Config.from_hf(CONFIG | {"n_head": 7})
-    with pytest.raises(UserError, match=r"config.json of the gpt2 model lacks hidden_size, num_hidden_layers"):
-        GPT2Config.from_hf({k: v for k, v in CONFIG.items() if k not in ("n_embd", "n_layer")})
+def test_what_is_no_causal_language_model_is_an_error():
     with pytest.raises(UserError, match="tie_word_embeddings = False is not supported for gpt2 models, only True"):
         init_causal_lm(CONFIG | {"tie_word_embeddings": False})
     with pytest.raises(UserError, match="a bert model is no causal language model, expected one of gpt2"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxvalues.models.layers.masks import causal, count_positions, last_token, visible
+from jaxvalues.models.layers.masks import causal, causal_mask, count_positions, last_token
 
 MASK = np.array([[0, 1, 1], [1, 2, 0], [0, 0, 0]])
 
@@ -15,9 +15,11 @@ def test_real_tokens_see_real_tokens_up_to_themselves():
     np.testing.assert_array_equal(sees[1], [[1, 0, 0], [1, 1, 0], [1, 1, 0]])
     past = np.array([[True, False]])
     for mask in (MASK[:1], sees[:1]):
-        np.testing.assert_array_equal(visible(mask, 0, past)[0, 0], [[1, 0, 0, 0, 0], [1, 0, 0, 1, 0], [1, 0, 0, 1, 1]])
         np.testing.assert_array_equal(
-            visible(mask, 2, past)[0, 0],
+            causal_mask(mask, 0, past)[0, 0], [[1, 0, 0, 0, 0], [1, 0, 0, 1, 0], [1, 0, 0, 1, 1]]
+        )
+        np.testing.assert_array_equal(
+            causal_mask(mask, 2, past)[0, 0],
             [
                 [1, 0, 1, 0, 0, 0, 0],
                 [1, 0, 1, 1, 0, 0, 0],

@@ -1,4 +1,4 @@
-"""Dropout, activations and attention on their own."""
+"""Dropout, products and activations on their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.layers import ops
-from jaxvalues.models.layers.attention import attention
 
 pytestmark = pytest.mark.usefixtures("no_compile_cache")
 
@@ -50,17 +49,20 @@ def test_every_rate_has_its_number_of_bits(threshold, backend):
 def test_a_backward_pass_keeps_what_an_activation_reads_and_one_bit_of_dropout(name):
     x, kernels = jnp.ones((1024, 512)), jnp.ones((8, 512, 512))
 
-    def loss(x, key, rate):
-        for kernel, one in zip(kernels, jax.random.split(key, len(kernels)), strict=True):
+    def loss(x, key, rate, depth):
+        for kernel, one in zip(kernels[:depth], jax.random.split(key, depth), strict=True):
             x = ops.dropout(ops.activation(name)(x @ kernel), rate, one)
         return x.sum()
 
-    def held(rate):  # bytes for each entry of x
-        compiled = jax.jit(jax.grad(loss), static_argnums=2).lower(x, jax.random.key(0), rate).compile()
-        return compiled.memory_analysis().temp_size_in_bytes / x.size
+    def held(rate, depth):  # bytes for each entry of x
+        step = jax.jit(jax.grad(loss), static_argnums=(2, 3))
+        return step.lower(x, jax.random.key(0), rate, depth).compile().memory_analysis().temp_size_in_bytes / x.size
 
-    assert held(0.0) < 4 * (len(kernels) + 1)
-    assert held(0.1) - held(0.0) < 2 * len(kernels) / 8
+    # Growth with depth: versions of XLA differ in what they hold once.
+    layers = len(kernels) // 2
+    plain, dropped = ((held(rate, len(kernels)) - held(rate, layers)) / layers for rate in (0.0, 0.1))
+    assert plain < 4 + 1  # one float32; without recomputing there would be two
+    assert dropped - plain < 2 / 8
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
@@ -116,31 +118,3 @@ def test_gelu_and_its_gradient():
     np.testing.assert_allclose(ops.gelu(x), jax.nn.gelu(x, approximate=False), atol=1e-6)
     slope = jax.vmap(jax.grad(lambda v: jax.nn.gelu(v, approximate=False)))(x)
     np.testing.assert_allclose(jax.vmap(jax.grad(ops.gelu))(x), slope, atol=1e-6)
-
-
-def qkv(queries=5, keys=7):
-    a, b, c = jax.random.split(jax.random.key(0), 3)
-    return (jax.random.normal(key, (2, n, 4, 8)) for key, n in ((a, queries), (b, keys), (c, keys)))
-
-
-@pytest.mark.parametrize("backend", ["cpu", "tpu"])  # both ways of computing it, on the device at hand
-def test_attention_follows_its_equation(monkeypatch, backend):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    q, k, v = qkv()
-    mask = np.arange(7)[None, None, None, :] < np.array([4, 0])[:, None, None, None]  # the second row sees nothing
-    bias = jax.random.normal(jax.random.key(3), (1, 4, 5, 7))
-    out = np.asarray(attention(q, k, v, mask=mask, bias=bias, scale=0.3))
-    scores = np.einsum("tnh,snh->nts", q[0], k[0]) * 0.3 + bias[0]
-    weights = np.exp(scores[..., :4])
-    weights /= weights.sum(-1, keepdims=True)
-    np.testing.assert_allclose(out[0], np.einsum("nts,snh->tnh", weights, v[0, :4]), atol=1e-5)
-    assert np.isfinite(out[1]).all()
-
-
-def test_attention_drops_probabilities():
-    q, k, v = qkv(200, 100)
-    rate, v = 0.25, jnp.ones_like(v)
-    out = attention(q, k, v, dropout_rate=rate, dropout_rng=jax.random.key(1))  # the sum of the kept, scaled weights
-    assert float(out.mean()) == pytest.approx(1.0, abs=0.01)
-    assert float(out[..., 0].std()) > 0.05
-    np.testing.assert_allclose(attention(q, k, v, dropout_rate=rate), 1.0, atol=1e-5)

@@ -1,0 +1,73 @@
+"""Which finished runs can be exported to which library, from their config alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxvalues.config import Config, load_config
+from jaxvalues.data.task import TASKS
+from jaxvalues.errors import ConfigError
+from jaxvalues.interop.predicting import check_task, pooled_layer
+from jaxvalues.tuning.peft_folder import TYPES
+
+
+def export_command(run: str | Path) -> str | None:
+    """The command that exports a finished run; None where no library has such a model."""
+    folder = Path(run)
+    hf_config = json.loads((folder / "model/config.json").read_text(encoding="utf-8"))
+    formats = exportable(load_config(folder / "config.yaml"), hf_config)
+    return f"jaxvalues export {folder} {folder}-{formats[0]} --to {formats[0]}" if formats else None
+
+
+def exportable(config: Config, hf_config: dict[str, Any]) -> tuple[str, ...]:
+    """The formats (peft, hf) that a run of this config can be exported to, the smaller export first."""
+    formats = []
+    for format, check in (("peft", check_peft), ("hf", check_hf)):
+        try:
+            check(config, hf_config)
+        except ConfigError:
+            continue
+        formats.append(format)
+    return tuple(formats)
+
+
+def check_hf(config: Config, hf_config: dict[str, Any]) -> tuple[int, int]:
+    """Raise ConfigError for a run whose network, with what trained in it, is none of transformers' classifiers.
+
+    Returns the layer whose first token it classifies, and how many layers there are.
+    """
+    check_task(TASKS[config.data.task], "hf")
+    kind, method = config.formulation.kind, config.tuning.method
+    if config.formulation.asks_questions:
+        hint = f": tuning.method {method} can be exported with --to peft" if method in TYPES else ""
+        raise ConfigError(f"formulation.kind {kind} has no classifier, and --to hf writes classifiers{hint}")
+    if method in ("prompt", "p_tuning", "prefix"):
+        raise ConfigError(
+            f"tuning.method {method} adds vectors to the input or to the layers, for which transformers' classifiers "
+            "have no place: only a run that trained weights can be exported to hf"
+        )
+    return pooled_layer(config, hf_config, "hf")
+
+
+def check_peft(config: Config, hf_config: dict[str, Any]) -> None:
+    """Raise ConfigError for a run that is no adapter of one of transformers' models, whatever its weights are."""
+    check_task(TASKS[config.data.task], "peft")
+    method = config.tuning.method
+    if method not in TYPES:
+        hint = "" if config.formulation.asks_questions else "; --to hf writes whole classifiers"
+        raise ConfigError(f"tuning.method {method} has no form in PEFT, only {', '.join(TYPES)}{hint}")
+    if config.formulation.verbalizer.soft:
+        raise ConfigError(
+            "formulation.verbalizer.soft learned vectors in the place of answer words, for which a PEFT adapter has no "
+            "place: only a run with soft=false can be exported to peft"
+        )
+    if config.formulation.kind == "classify":
+        layer, num_layers = pooled_layer(config, hf_config, "peft")
+        if layer < num_layers:
+            raise ConfigError(
+                f"formulation.pooling.layers is {list(config.formulation.pooling.layers)}, but transformers' "
+                f"classifiers see the last of {num_layers} layers, and an adapter leaves none of its base model out: "
+                "--to hf does, where tuning.method trained weights"
+            )

@@ -1,0 +1,49 @@
+"""The architectures with one stack of layers, by the `model_type` of their config.json. (T5 has two: `models.t5`.)"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jaxvalues.errors import UserError
+from jaxvalues.models.bert import checkpoint as bert
+from jaxvalues.models.bert.config import BertConfig
+from jaxvalues.models.bert.encoder import BertEncoder
+from jaxvalues.models.checkpoints.conversion import Table
+from jaxvalues.models.deberta import checkpoint as deberta
+from jaxvalues.models.deberta.config import DebertaConfig
+from jaxvalues.models.deberta.encoder import DebertaEncoder
+from jaxvalues.models.gpt2 import checkpoint as gpt2
+from jaxvalues.models.gpt2.config import GPT2Config
+from jaxvalues.models.gpt2.decoder import GPT2
+from jaxvalues.models.layers.config import TransformerConfig
+from jaxvalues.models.layers.transformer import Transformer
+
+
+class Architecture(NamedTuple):
+    """The three parts of an architecture: its config, its network and its conversion table."""
+
+    config: type[TransformerConfig]
+    module: type[Transformer]
+    table: Table
+
+
+BERT = Architecture(BertConfig, BertEncoder, bert.TABLE)
+ARCHITECTURES: dict[str, Architecture] = {
+    "bert": BERT,
+    "roberta": BERT,
+    "xlm-roberta": BERT,
+    "deberta": Architecture(DebertaConfig, DebertaEncoder, deberta.TABLE_V1),
+    "deberta-v2": Architecture(DebertaConfig, DebertaEncoder, deberta.TABLE_V2),
+    "gpt2": Architecture(GPT2Config, GPT2, gpt2.TABLE),
+}
+
+
+def architecture_of(config: Mapping[str, Any]) -> Architecture:
+    """The architecture of a config.json's contents; raises `UserError` for a `model_type` that is not supported."""
+    model_type = config.get("model_type")
+    if model_type not in ARCHITECTURES:
+        raise UserError(
+            f"model_type {model_type!r} is not supported, expected one of {', '.join(sorted(ARCHITECTURES))}"
+        )
+    return ARCHITECTURES[model_type]

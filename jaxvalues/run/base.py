@@ -1,0 +1,67 @@
+"""The checkpoint a run starts from, and its tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxvalues.config import Config, ModelConfig
+from jaxvalues.data.arguments import Split
+from jaxvalues.data.tokenizers import load_tokenizer, pad_id, train_tokenizer
+from jaxvalues.errors import ConfigError
+from jaxvalues.formulations import training_texts
+from jaxvalues.models import checkpoint_config, content_hash, fetch
+from jaxvalues.templates.questions import QuestionTemplate
+from jaxvalues.templates.template import Template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Base:
+    """The weights a run starts from: a checkpoint folder, or random ones from a Hugging Face config."""
+
+    hf_config: dict[str, Any]
+    folder: Path | None
+    identity: str  # content hash of the weights, or what they are drawn from
+
+    @property
+    def is_random(self) -> bool:
+        return self.folder is None
+
+
+def find_base(config: ModelConfig, seed: int) -> Base:
+    """Find (or download) the checkpoint that the config names. Raises UserError when it cannot be had."""
+    if config.config is not None:
+        return Base(dict(config.config), None, f"random weights, seed {seed}")
+    folder = fetch(config.path, config.revision)
+    return Base(checkpoint_config(folder), folder, content_hash(folder))
+
+
+def find_tokenizer(
+    config: Config, base: Base, train: Split, template: Template | QuestionTemplate
+) -> PreTrainedTokenizerBase:
+    """The tokenizer that the config names, or the checkpoint's own, or one trained on the texts of `train`.
+
+    That is the whole training split, before anything is held out: a tokenizer learns from no labels, and so all folds
+    have the same one, and a network of the same size.
+    """
+    model = config.model
+    if model.train_tokenizer is not None:
+        texts = training_texts(config.formulation, template, train.arguments)
+        return train_tokenizer(texts, model.train_tokenizer.vocab_size, config.data.max_length)
+    return load_tokenizer(model.tokenizer or base.folder, model.revision if model.tokenizer is None else None)
+
+
+def fit_to_tokenizer(hf_config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, is_random: bool) -> dict[str, Any]:
+    """The network's config, checked against the tokenizer; a random network takes sizes it does not give from it."""
+    if is_random:
+        hf_config = {"vocab_size": len(tokenizer), "pad_token_id": pad_id(tokenizer), **hf_config}
+    if len(tokenizer) > hf_config.get("vocab_size", 0):
+        raise ConfigError(
+            f"the tokenizer has {len(tokenizer)} tokens and the model only {hf_config.get('vocab_size')} embeddings: "
+            "they do not belong together"
+        )
+    return hf_config

@@ -1,0 +1,42 @@
+"""`jaxvalues train --dry-run`: everything that can be checked before a run starts. Writes nothing, compiles nothing."""
+
+from __future__ import annotations
+
+from jaxvalues.config import Config
+from jaxvalues.data.held_out import load_parts
+from jaxvalues.data.task import TASKS
+from jaxvalues.formulations import load_texts
+from jaxvalues.run.base import find_base, find_tokenizer
+from jaxvalues.run.console import RunConsole
+from jaxvalues.run.folder import RunFolder
+from jaxvalues.run.prediction import encode
+from jaxvalues.run.provenance import describe_environment
+from jaxvalues.run.resolve import resolve
+from jaxvalues.run.system import build_system
+from jaxvalues.run.train import training_pairs
+from jaxvalues.run.warm_start import find_warm_start
+from jaxvalues.training.sharding import make_mesh, place_on
+
+
+def dry_run(config: Config, run_console: RunConsole) -> None:
+    """Check what `train` checks before its first step: data, tokenizer, network, weights, devices, and the run folder.
+
+    Weights are read (and downloaded where they are on the hub) and thrown away. Raises UserError as `train` does.
+    """
+    config = resolve(config)
+    parts = load_parts(config.data)
+    base = find_base(config.model, config.seed)
+    texts = load_texts(config.formulation, TASKS[config.data.task])
+    tokenizer = find_tokenizer(config, base, parts.whole, texts)
+    mesh = make_mesh(config.mesh)
+    system = build_system(config, base, tokenizer, mesh)
+    encode(system, parts.training, run_console, training_pairs(config, parts.training))
+    for split in (parts.held_out, *parts.reported):
+        encode(system, split, run_console)
+
+    warm_start = find_warm_start(system, run_console)
+    environment = describe_environment(config, base, parts) | warm_start.record
+    state = RunFolder(config.folder, TASKS[config.data.task]).check(config, environment, system.texts)
+    if not base.is_random:
+        system.network.read(base.folder, place_on(mesh))
+    run_console.print(f"{config.folder}: {state}")

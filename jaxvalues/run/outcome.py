@@ -1,0 +1,82 @@
+"""The end of every run, whoever made the predictions: a network, a frozen one, an ensemble.
+
+Held-out predictions → decision → prediction files → scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxvalues.config import Config, DecisionConfig
+from jaxvalues.data.arguments import Split
+from jaxvalues.data.held_out import HELD_OUT
+from jaxvalues.data.task import TASKS
+from jaxvalues.evaluation.decision import Decision, choose, sigmoid
+from jaxvalues.evaluation.measures import TaskScores, measure_of
+from jaxvalues.evaluation.thresholds import decide
+from jaxvalues.run.folder import RunFolder
+from jaxvalues.run.prediction import Predicted
+from jaxvalues.training.losses import LossHyper, row_losses
+
+
+class Outcome(NamedTuple):
+    """What a run decides and scores; a reported split without labels has the scores None."""
+
+    decision: Decision
+    held_out: TaskScores
+    reported: dict[str, TaskScores | None]
+
+    @property
+    def scores(self) -> dict[str, TaskScores]:
+        """The scores of the reported splits that have labels."""
+        return {name: scores for name, scores in self.reported.items() if scores is not None}
+
+
+def finish(
+    folder: RunFolder,
+    settings: DecisionConfig,
+    held_out: Predicted,
+    reported: Iterable[Predicted],
+    *,
+    step: int | None = None,
+    how: str = "{}",
+) -> Outcome:
+    """Tune the decision on held-out predictions, apply it to them and to every reported split, and write it all.
+
+    `how` is put around the words that say how the decision was made. `step` is the step of the parameters, None for an
+    ensemble. Writing scores.json is the last thing: it makes the run a finished one.
+    """
+    chosen = choose(settings, held_out.split.labels, held_out.probabilities, measure_of(folder.task).tune)
+    decision = Decision(chosen.thresholds, how.format(chosen.how))
+    folder.write_decision(decision)
+    held_out = held_out._replace(split=replace(held_out.split, name=HELD_OUT))
+    (held_out_scores,) = apply_decision(folder, decision, [held_out]).values()
+    outcome = Outcome(decision, held_out_scores, apply_decision(folder, decision, reported))
+    folder.write_scores(step, decision, outcome.held_out, outcome.scores)
+    return outcome
+
+
+def apply_decision(
+    folder: RunFolder, decision: Decision, predicted: Iterable[Predicted]
+) -> dict[str, TaskScores | None]:
+    """Write both prediction files of each split; the scores of those that have labels, None for the others."""
+    return {one.split.name: folder.write_predictions(one.split, one.probabilities, decision) for one in predicted}
+
+
+def held_out_metrics(config: Config, held_out: Split, logits: np.ndarray, hyper: LossHyper) -> dict[str, float]:
+    """What is followed while training: loss and main scores on the held-out part, decided as the config says.
+
+    A loss that is not finite comes alone: then there is nothing to decide.
+    """
+    loss = float(row_losses(config.loss.kind, logits, held_out.labels.astype(np.float32), hyper).mean())
+    if not np.isfinite(loss):
+        return {"loss": loss}
+    probabilities = sigmoid(logits)
+    measure = measure_of(TASKS[config.data.task])
+    decision = choose(config.decision, held_out.labels, probabilities, measure.tune)
+    result = measure.score(held_out.labels, decide(probabilities, decision.thresholds))
+    return {"loss": loss, **result.headline, "threshold": float(decision.thresholds.mean())}

@@ -1,0 +1,145 @@
+"""Predictions of a finished run: of a split, or of a user's own arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jax.sharding import Mesh
+from rich.console import Console
+
+from jaxvalues.config import Config
+from jaxvalues.data.arguments import SPLITS, Split
+from jaxvalues.data.held_out import HELD_OUT, check_split
+from jaxvalues.data.loading import load_split
+from jaxvalues.data.user_file import UserFile, read_user_file
+from jaxvalues.errors import ConfigError, UserError, name_list
+from jaxvalues.evaluation.decision import Decision
+from jaxvalues.evaluation.found import Found
+from jaxvalues.evaluation.measures import TaskScores
+from jaxvalues.evaluation.report_table import render_scores
+from jaxvalues.run.base import Base, find_base
+from jaxvalues.run.folder import RunFolder
+from jaxvalues.run.outcome import apply_decision
+from jaxvalues.run.prediction import encode, predict_split
+from jaxvalues.run.process import start_process
+from jaxvalues.run.provenance import differences
+from jaxvalues.run.state import initial_weights
+from jaxvalues.run.system import System, Weights
+from jaxvalues.training.processes import is_main
+from jaxvalues.training.progress import ProgressLine
+from jaxvalues.training.sharding import check_batch_size, make_mesh
+from jaxvalues.tuning import Params
+
+
+def predict(
+    run: str | Path,
+    *,
+    split: str | None = None,
+    file: str | Path | UserFile | None = None,
+    format: str = "wide",
+    out: str | Path | None = None,
+    overrides: tuple[str, ...] = (),
+    console: Console | None = None,
+) -> TaskScores | None:
+    """Predict a split, or a user's file of arguments, with everything reloaded from a finished run's folder.
+
+    Writes predictions-<name>.tsv (official run format) and probabilities-<name>.tsv to `out` (default: the run folder).
+    Of a user's file (`jaxvalues.data.user_file`), what was found is printed and written besides, with all columns of
+    the file, in `format`: one of `jaxvalues.evaluation.found.FORMATS`.
+    Returns the scores if the labels are known. `overrides` change where things run (`mesh.…`, `data.dir=…`), not what:
+    any other key is a ConfigError.
+    """
+    if (split is None) == (file is None):
+        raise ConfigError("give either a split or a file of arguments to predict")
+    if file is not None and not isinstance(file, UserFile):
+        file = read_user_file(file)
+    if file is not None and out is None and file.path.stem in (*SPLITS, HELD_OUT):
+        raise ConfigError(
+            f"{file.path} has the name of a split, whose predictions in {run} it would replace: give --out"
+        )
+    folder, config = reopen(run, overrides)
+    if file is None:
+        check_split("--split", split)
+        data = folder.task.labelled(load_split(split, source=config.data.source, dir=config.data.dir))
+    else:
+        data = _arguments(file, folder)
+    run_console = start_process(config, console)
+    for note in () if file is None else file.notes:
+        run_console.print(f"{note}.")
+
+    # The trained network.
+    mesh = make_mesh(config.mesh)
+    check_batch_size("training.eval_batch_size", config.training.eval_batch_size, mesh)
+    system, weights = restore(folder, config, mesh)
+
+    # What comes out.
+    decision, target = folder.decision(), _target(folder, out)
+    tokens = encode(system, data, run_console)
+    with ProgressLine(run_console.console, "row", len(tokens)) as line:
+        predicted = predict_split(system, weights, data, tokens, line)
+    (result,) = apply_decision(target, decision, [predicted]).values()
+    written = [target.path / f"{kind}-{data.name}.tsv" for kind in ("predictions", "probabilities")]
+    if file is not None:
+        found = Found(file, folder.task, predicted.probabilities, decision)
+        written = [found.path(target.path, format), *written]
+        if is_main():
+            found.write(target.path, format)
+        found.render(run_console.console)
+    if result is not None:
+        render_scores({data.name: result}, run_console.console)
+    elif file is None:
+        run_console.unscored(data.name)
+    run_console.predicted(written, is_random=config.model.config is not None)
+    return result
+
+
+def _target(folder: RunFolder, out: str | Path | None) -> RunFolder:
+    """The folder that predictions of a run are written to: the run's own, or `out`, with the run's decision."""
+    if out is None or Path(out).resolve() == folder.path.resolve():
+        return folder
+    target, decision = RunFolder(out, folder.task), folder.decision()
+    target.path.mkdir(parents=True, exist_ok=True)
+    target.write_decision(Decision(decision.thresholds, f"taken from {folder.path}"))
+    return target
+
+
+def _arguments(file: UserFile, folder: RunFolder) -> Split:
+    """A user's arguments as a split; labelled where the task reads its labels from them and they are all there."""
+    data = Split(file.path.stem, file.arguments)
+    if folder.task.asked_slot is None:
+        return folder.task.labelled(data)
+    if "conclusion" in file.absent:
+        raise UserError(
+            f"{file.path} has no column Conclusion, which {folder.path} needs: it was trained on the stance"
+        )
+    return folder.task.labelled(data) if file.has_all_stances else data
+
+
+def reopen(run: str | Path, overrides: tuple[str, ...]) -> tuple[RunFolder, Config]:
+    """A finished run's folder, and its config with `overrides` that change where things run.
+
+    Raises ConfigError for those that change what was trained.
+    """
+    folder = RunFolder.finished(run)
+    config = folder.config(overrides)
+    changed = differences(folder.config(), config).keys() - {"training.eval_batch_size"}
+    if changed:
+        raise ConfigError(f"{name_list(sorted(changed))} cannot be changed for a run that is trained")
+    return folder, config
+
+
+def restore(folder: RunFolder, config: Config, mesh: Mesh) -> tuple[System, Weights]:
+    """The trained network, (system, weights): all from the folder but the weights that never trained.
+
+    Raises UserError if model.path holds other weights now than those the run started from.
+    """
+    system = System(folder.with_texts(config), folder.hf_config(), folder.tokenizer(), mesh)
+    trainable, _ = folder.restore_chosen(system)
+    frozen: Params = {}
+    if system.network.abstract_parts()[0]:
+        base = find_base(config.model, config.seed)
+        if base.identity != folder.environment()["base"]:
+            raise UserError(f"model.path {config.model.path} holds other weights than {folder.path} was trained on")
+        started = Base(folder.hf_config(), base.folder, base.identity)
+        frozen = initial_weights(system, started, config.seed).frozen
+    return system, Weights(frozen, trainable)

@@ -1,0 +1,134 @@
+"""From arguments to logits [n, C]: tokens, batches through the compiled steps, calibration, generated answers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxvalues.data.arguments import STANCES, Argument, Split
+from jaxvalues.data.batches import Slice, Tokens, collate, evaluation_plan, inputs_shape, model_inputs
+from jaxvalues.data.task import TASKS
+from jaxvalues.evaluation.decision import sigmoid
+from jaxvalues.formulations.question_rows import Pairs
+from jaxvalues.run.console import RunConsole
+from jaxvalues.run.system import System, Weights
+from jaxvalues.training.compilation import Executables
+from jaxvalues.training.progress import ProgressLine
+from jaxvalues.training.sharding import place_batch
+
+CONTENT_FREE = tuple(Argument(f"no content, {stance}", "N/A", stance, "N/A") for stance in STANCES)
+"""Arguments that say nothing, by which answers are calibrated (Zhao et al., 2021, "Calibrate Before Use")."""
+
+Stop = Callable[[], bool]
+
+
+def never() -> bool:
+    """Nobody asks to stop."""
+    return False
+
+
+class Predicted(NamedTuple):
+    """The arguments of a split and their probabilities [n, C]."""
+
+    split: Split
+    probabilities: np.ndarray
+
+
+def encode(system: System, split: Split, run_console: RunConsole, pairs: Pairs | None = None) -> Tokens:
+    """Tokenise a split, or the questions of `pairs` alone; says so when arguments were truncated."""
+    chosen = {} if pairs is None else {"pairs": pairs}
+    tokens = system.formulation.encode(split.arguments, split.labels, **chosen)
+    run_console.truncated(split, tokens.truncated, system.config.data.max_length)
+    return tokens
+
+
+def predict_split(
+    system: System, weights: Weights, split: Split, tokens: Tokens, line: ProgressLine | None = None
+) -> Predicted:
+    """The probabilities of a split, whose `tokens` these are; `line` counts the rows of `tokens` that are done."""
+    return Predicted(split, sigmoid(predict_logits(system, weights, tokens, line)))
+
+
+def predict_logits(system: System, weights: Weights, tokens: Tokens, line: ProgressLine | None = None) -> np.ndarray:
+    """The logits [n, C] that decide: by generation where the config says so, else by likelihood."""
+    if system.config.formulation.generates:
+        return generated_logits(system, weights, tokens, line)
+    return likelihood_logits(system, weights, tokens, line=line)
+
+
+def likelihood_logits(
+    system: System, weights: Weights, tokens: Tokens, stop: Stop = never, line: ProgressLine | None = None
+) -> np.ndarray | None:
+    """Logits [n, C] float32 of the arguments that `tokens` are about, in their order; None once `stop()` is true."""
+    logits = _row_logits(system, weights, tokens, stop=stop, line=line)
+    if logits is None:
+        return None
+    logits = tokens.fold(logits)
+    if system.config.formulation.verbalizer.calibrate:
+        content_free = system.formulation.encode(CONTENT_FREE)
+        logits -= content_free.fold(_row_logits(system, weights, content_free)).mean(axis=0)
+    return logits
+
+
+def generated_logits(system: System, weights: Weights, tokens: Tokens, line: ProgressLine | None = None) -> np.ndarray:
+    """Logits [n, C] of open answers: whether a synonym of the category occurs in what the model generates."""
+    logits = np.zeros(tokens.asked.categories.shape, np.float32)
+    for piece, answers in _outputs(system, system.generate_step, weights, tokens, line=line):
+        categories = tokens.asked.categories[piece.rows]
+        logits[piece.rows] = system.formulation.match(answers[: len(piece.rows)], categories)
+    return tokens.fold(logits)
+
+
+def with_features(system: System, weights: Weights, tokens: Tokens) -> Tokens:
+    """Tokens with the output of the frozen layers, computed once; unchanged where it differs from step to step."""
+    if not system.network.reuses_features or tokens.hidden is not None:
+        return tokens
+    hidden: list[Any] = [None] * len(tokens)
+    for piece, output in _outputs(system, system.feature_step, weights, tokens):
+        for row, index in enumerate(piece.rows):
+            hidden[index] = output[row, : len(tokens.ids[index])].copy()
+    return dataclasses.replace(tokens, hidden=tuple(hidden))
+
+
+def _row_logits(
+    system: System, weights: Weights, tokens: Tokens, *, stop: Stop = never, line: ProgressLine | None = None
+) -> np.ndarray | None:
+    """Logits [rows, C or K] of every row of `tokens`; None once `stop()` is true."""
+    tokens = with_features(system, weights, tokens)
+    columns = len(TASKS[system.config.data.task].labels) if tokens.asked is None else tokens.asked.categories.shape[1]
+    logits = np.zeros((len(tokens), columns), np.float32)
+    done = 0
+    for piece, output in _outputs(system, system.eval_step, weights, tokens, stop=stop, line=line):
+        logits[piece.rows] = output[: len(piece.rows)]
+        done += len(piece.rows)
+    return logits if done == len(tokens) else None
+
+
+def _outputs(
+    system: System,
+    step: Executables,
+    weights: Weights,
+    tokens: Tokens,
+    *,
+    stop: Stop = never,
+    line: ProgressLine | None = None,
+) -> Iterator[tuple[Slice, np.ndarray]]:
+    """What `step` returns for each batch of `tokens`, one batch behind the device; ends once `stop()` is true."""
+    size, waiting = system.config.training.eval_batch_size, None
+    for piece in evaluation_plan(tokens.lengths, system.config.lengths, size):
+        if stop():
+            return
+        inputs = model_inputs(collate(tokens, piece, size, system.pad_id))
+        if line is not None and not step.has(inputs_shape(inputs)):
+            line.say("compiling")
+        output = step(inputs_shape(inputs), weights.trainable, weights.frozen, place_batch(inputs, system.mesh))
+        if waiting is not None:
+            yield waiting[0], np.asarray(waiting[1])
+        if line is not None:
+            line.advance(len(piece.rows))
+        waiting = piece, output
+    if waiting is not None:
+        yield waiting[0], np.asarray(waiting[1])

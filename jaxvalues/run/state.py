@@ -1,0 +1,68 @@
+"""The weights that a system starts from, the state that training changes, and the stages it goes through."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from jaxvalues.run.base import Base
+from jaxvalues.run.network import SOFT
+from jaxvalues.run.system import System, Weights
+from jaxvalues.training.compilation import Executables
+from jaxvalues.training.loop import Stage
+from jaxvalues.training.losses import make_loss_hyper
+from jaxvalues.training.memory import give_back_freed_memory
+from jaxvalues.training.optimizer import make_hyper
+from jaxvalues.training.sharding import place_on, tree_shardings
+from jaxvalues.training.step import TrainState
+from jaxvalues.tuning import Params
+
+INITIAL = 2**32 - 1  # folded into the seed for initial weights, as dropout folds in the number of the step
+
+
+def initial_weights(system: System, base: Base, seed: int) -> Weights:
+    """The weights before training, each made or read right where it belongs on the mesh.
+
+    Heads, and everything else a checkpoint does not hold, are drawn from the seed.
+    """
+    network = system.network
+    rng, tuning_rng = jax.random.split(jax.random.fold_in(jax.random.key(seed), INITIAL))
+    if base.is_random:
+        params = system.init_all(rng)
+    else:
+        params = {**network.read(base.folder, place_on(system.mesh)), **system.init_new(rng)}
+    if SOFT in network.target.new:
+        words = network.output_words(params)
+        params[SOFT] = {"embedding": system.formulation.verbalizer.start(words)}
+    frozen, trainable = network.tuning.init(tuning_rng, params)
+    jax.block_until_ready((frozen, trainable))
+    give_back_freed_memory()
+    return Weights(frozen, jax.device_put(trainable, tree_shardings(trainable, system.mesh)))
+
+
+def initial_state(system: System, trainable: Params) -> TrainState:
+    """The state before the first step, on the mesh."""
+    step, moments = system.init_state(trainable)
+    return TrainState(step, trainable, moments)
+
+
+def restart(system: System, state: TrainState) -> TrainState:
+    """The same parameters and step, with an optimizer that has seen nothing."""
+    return initial_state(system, state.trainable)._replace(step=state.step)
+
+
+def training_stages(system: System, steps_per_epoch: int, labels: np.ndarray) -> list[Stage]:
+    """What is minimised when: contrastive pretraining, if the config asks for it, then training.
+
+    `labels` [n, C] are those of the training arguments.
+    """
+    config, contrastive = system.config, system.config.loss.contrastive
+    loss = make_loss_hyper(config.loss, labels)
+
+    def stage(first: int, epochs: int, step: Executables) -> Stage:
+        steps = epochs * steps_per_epoch
+        hyper = make_hyper(config.optimizer, steps, config.seed, loss=loss, first_step=first)
+        return Stage(first, first + steps, step, hyper)
+
+    before = [] if system.pretrain_step is None else [stage(0, contrastive.epochs, system.pretrain_step)]
+    return [*before, stage(before[0].end if before else 0, config.training.epochs, system.train_step)]
