@@ -101,8 +101,8 @@ def _argument(path: Path, row: Row, number: int, where: dict[str, int]) -> Argum
         raise UserError(f"{path}, line {row.line}: the stance is {stance[:40]!r}, expected {IN_FAVOR!r} or {AGAINST!r}")
     id = cells.get("id", str(number)).strip()
     argument = Argument(id, "" if is_blank(conclusion) else conclusion, found, cells["premise"])
-    for fault in argument.faults():
-        raise UserError(f"{path}, line {row.line}: {fault}")
+    for problem in argument.problems():
+        raise UserError(f"{path}, line {row.line}: {problem}")
     return argument
 
 
