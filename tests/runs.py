@@ -21,8 +21,14 @@ base: {ROOT / "configs/quickstart.yaml"}
 data: {{max_length: 48, buckets: [48]}}
 model:
   dropout: 0.1
-  config: {{hidden_size: 64, num_attention_heads: 2, intermediate_size: 128}}
+  config:
+    hidden_size: 64
+    num_hidden_layers: 2
+    num_attention_heads: 2
+    intermediate_size: 128
+    initializer_range: 0.1
   train_tokenizer: {{vocab_size: 500}}
+formulation: {{pooling: {{over: mean, layers: [0, -1]}}}}
 training: {{epochs: 2, batch_size: 32, evaluate_every: 4, checkpoint_every: 4, log_every: 1}}
 optimizer: {{learning_rate: 5.0e-3}}
 logging: {{tensorboard: false}}

@@ -106,7 +106,7 @@ class Loop:
         not recorded; the resumed run repeats it.
         """
         step, saved = int(state.step), int(state.step)
-        stream = self.batches.starting_at(step)
+        stream, is_compiled = self.batches.starting_at(step), False
         meter = Meter(self.writer, self.config.training.log_every, self.batches, [stage.step for stage in self.stages])
         with StopRequest(self.config.training.log_every) as stop, self._progress(step) as line:
             while True:
@@ -115,8 +115,8 @@ class Loop:
                 if due and memory.evaluated != step:
                     meter.flush(self.config)
                     started = time.perf_counter()
-                    line.say("evaluating")
-                    values = self.evaluate(state.trainable, stop)
+                    line.say("evaluating" if is_compiled else "compiling, then evaluating")
+                    values, is_compiled = self.evaluate(state.trainable, stop), True
                     meter.pause(time.perf_counter() - started)
                     if values is not None:
                         _check_finite(f"the held-out loss after step {step}", values["loss"], self.config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import math
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.console import Console
 from jaxvalues.bench import measure
 from jaxvalues.bench.inputs import positions, random_batch, separate_questions
 from jaxvalues.bench.measure import WORK, Options, bench
-from jaxvalues.bench.peers import check_comparable
+from jaxvalues.bench.peers import check_comparable, missing_packages
 from jaxvalues.bench.report import describe_shape, saving
 from jaxvalues.bench.task import Task
 from jaxvalues.bench.worker import Worker
@@ -88,6 +89,7 @@ def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "SAMPLE_SECONDS", 0.001)
 
 
+@pytest.mark.slow
 def test_side_by_side_with_torch(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     console = Console(record=True, width=160)
@@ -114,6 +116,7 @@ def test_side_by_side_with_torch(tmp_path: Path) -> None:
     assert result["machine"]["processor"] in shown
 
 
+@pytest.mark.slow
 def test_deberta_beside_torch_and_beside_itself_with_gathers(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     console = Console(record=True, width=120)
@@ -152,6 +155,25 @@ def test_missing_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"pip install 'jaxvalues\[parity\]'.*--peer none"):
         check_comparable(tiny(), ("torch-eager",))
     check_comparable(tiny(), ())
+
+
+def test_without_torch_the_default_is_jaxvalues_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert missing_packages(("torch-eager",)) == ["torch"]
+    assert missing_packages(("peft", "jaxvalues-apart")) == ["torch", "peft"]
+    assert missing_packages(("jaxvalues-apart",)) == []
+    stream = io.StringIO()
+    monkeypatch.setattr(measure, "find_base", _stop)
+    with pytest.raises(UserError, match="that far"):
+        measure.bench(tiny(), measure.Options(), Console(file=stream, width=120))
+    said = "Measuring jaxvalues alone: torch-eager needs torch (pip install 'jaxvalues[parity]')."
+    assert stream.getvalue().strip() == said
+    with pytest.raises(UserError, match="the peer needs torch"):
+        measure.bench(tiny(), measure.Options(peers=("torch-eager",)), Console(file=stream))
+
+
+def _stop(*_: object) -> None:
+    raise UserError("that far")
 
 
 @pytest.mark.parametrize(
@@ -202,6 +224,7 @@ def test_a_contender_that_dies_says_why(tmp_path: Path) -> None:
         worker.first()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "work"), [(GPT2, WORK), (T5, ("train",))], ids=["gpt2", "t5"])
 def test_prompt_tuning_beside_peft(model: dict, work: tuple[str, ...]) -> None:
     pytest.importorskip("torch")
@@ -245,6 +268,7 @@ def test_peft_reads_the_answer_behind_the_last_real_token(tmp_path: Path) -> Non
     assert not np.allclose(together[:1], together[1:], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_branches_beside_questions_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(record=True, width=120)
     options = Options(peers=("jaxvalues-apart",), lengths=(64,), repeats=1, warmup=0, real=True)

@@ -35,6 +35,7 @@ def forward(one: System) -> Any:
     return jax.jit(lambda bound, batch: one.formulation.forward(one.network.module, bound, batch).logits)
 
 
+@pytest.mark.fast_cases("roberta-True", "deberta-v2-False")
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("network", ["roberta", "deberta-v2"])
 def test_logits_are_those_of_the_words_at_the_masks(network: str, several: bool) -> None:

@@ -51,6 +51,7 @@ def same(before: Finished, after: Finished) -> Any:
     return params
 
 
+@pytest.mark.fast_cases("bert-*", "deberta-v2-*")
 @pytest.mark.parametrize(
     ("network", "change"),
     [
@@ -102,7 +103,7 @@ def test_frozen_weights_come_from_the_export_then(base: Path, tmp_path: Path) ->
         export_hf(back.path, tmp_path / "second", overrides=(f"model.path={other}",))
 
 
-@pytest.mark.usefixtures("_quick_compiles")
+@pytest.mark.usefixtures("quick_compiles")
 def test_random_frozen_weights_are_kept_too(tmp_path: Path) -> None:
     run = finish(tmp_path / "run", config("bert", {"tuning": {"method": "head"}}))
     back = round_trip(run)

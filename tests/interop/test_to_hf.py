@@ -33,7 +33,8 @@ GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positi
 SECOND_OF_THREE = {"formulation": {"heads": "multiple", "pooling": {"over": "cls", "layers": [-2]}}}
 
 
-@pytest.mark.usefixtures("_quick_compiles")
+@pytest.mark.fast_cases("roberta-*", "deberta-v2-*")
+@pytest.mark.usefixtures("quick_compiles")
 @pytest.mark.parametrize(
     ("network", "change"),
     [("bert", {}), ("roberta", SECOND_OF_THREE), ("deberta", MULTIPLE), ("deberta-v2", {})],
@@ -205,6 +206,7 @@ def test_what_is_no_classifier_of_transformers_is_refused(change: dict[str, Any]
     assert not (tmp_path / "hf").exists()
 
 
+@pytest.mark.fast_cases("lora")
 @pytest.mark.parametrize("method", ["lora", "ia3", "bitfit"])
 def test_what_was_added_is_merged(method: str, tmp_path: Path) -> None:
     """The weights that are written are those that predict, and an import has them."""

@@ -78,7 +78,8 @@ def logit(p: np.ndarray) -> np.ndarray:
     return np.log(p) - np.log1p(-p)
 
 
-@pytest.mark.usefixtures("_quick_compiles")
+@pytest.mark.fast_cases("gpt2-prompt-answer", "t5-prefix-answer", "roberta-lora-masked_choice", "bert-lora-classify")
+@pytest.mark.usefixtures("quick_compiles")
 @pytest.mark.parametrize(("network", "method", "kind"), CASES)
 def test_peft_gives_the_same_answers(
     network: str, method: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -116,7 +117,8 @@ def answers(names: dict[str, Any], kind: str, arguments: Sequence[Argument]) -> 
     return names["torch"].logit(p).numpy()
 
 
-@pytest.mark.usefixtures("_quick_compiles")
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compiles")
 def test_a_run_that_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the command line: the same probabilities as in the run's own files, and no place on this machine told."""
     pytest.importorskip("torch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,7 +73,7 @@ class Lab(NamedTuple):
             "formulation": {"kind": KINDS[kind]["kind"]},
             "training": {"epochs": 2, "batch_size": 8, "eval_batch_size": 128, "log_every": 1, "checkpoint_every": 2},
             "logging": {"tensorboard": False},
-            "runtime": {"compilation_cache": None},
+            "runtime": {"compilation_cache": os.environ["JAX_COMPILATION_CACHE_DIR"]},  # that of all tests
         }  # fmt: skip
         for changes in (one, sections):
             for section, values in changes.items():
@@ -103,6 +104,7 @@ def trained(lab: Lab) -> dict[str, tuple[Path, str]]:
     return Trained()
 
 
+@pytest.mark.fast_cases("gpt2 answer prompt", "roberta masked_choice prefix", "t5 open_answer none")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_predicts_what_it_scored(kind: str, trained: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
     folder, printed = trained[kind]

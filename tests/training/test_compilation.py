@@ -155,6 +155,7 @@ double((3,), jnp.ones(3))
 """
 
 
+@pytest.mark.slow
 def test_a_second_process_finds_what_the_first_compiled(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "cache"
     command = [sys.executable, "-c", CACHED, str(folder)]

@@ -50,6 +50,9 @@ class Step:
     def __init__(self, losses: dict[int, float], norms: dict[int, float]) -> None:
         self.losses, self.norms, self.done = losses, norms, []
 
+    def has(self, shape: Any) -> bool:
+        return True
+
     def __call__(self, shape: Any, state: TrainState, frozen: Any, batch: Any, hyper: Any) -> tuple[TrainState, Any]:
         step = int(state.step) + 1
         self.done.append(step)

@@ -46,6 +46,7 @@ def test_what_is_kept_can_be_given_back() -> None:
     assert int(given) > 200 * 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
 def test_a_second_large_block_costs_no_page_faults() -> None:
     faults = {

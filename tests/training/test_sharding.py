@@ -18,6 +18,8 @@ from jaxvalues.run.state import initial_state, initial_weights
 from jaxvalues.run.system import System, build_system
 from jaxvalues.training.sharding import check_batch_size, make_mesh, partition, place_batch, place_on
 
+pytestmark = pytest.mark.usefixtures("no_compile_cache")
+
 MESHES = {
     "data 8": MeshConfig(),
     "data 2, fsdp 4": MeshConfig(data=2, fsdp=4),
@@ -44,6 +46,7 @@ def losses_on_one_device(quick_compiles: None) -> list[float]:
     return tiny.Run(tiny.config(LAYER)).losses(STEPS)
 
 
+@pytest.mark.fast_cases("data 8", "data 2, fsdp 2, tensor 2")
 @pytest.mark.parametrize("name", MESHES)
 def test_a_run_is_the_same_on_every_mesh(name: str, losses_on_one_device: list[float]) -> None:
     """With dropout: the masks too do not depend on where they are drawn."""
