@@ -1,26 +1,118 @@
-"""Eight simulated devices on one CPU for every test, set before jax starts; and where the real data lies."""
+"""What all tests share: eight simulated devices on one CPU, one compile cache, the marker `fast_cases`, the real data.
+
+The environment is set before JAX starts. The workers of pytest-xdist and the processes that tests start inherit it.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
+import sys
+import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 
+EIGHT = "--xla_force_host_platform_device_count=8"
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+if EIGHT not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {EIGHT}".strip()
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the session one compile cache, in a temporary folder unless JAX_COMPILATION_CACHE_DIR names one to keep."""
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    if CACHE not in os.environ:  # a worker of pytest-xdist has the one of the process that started it
+        folder = os.environ[CACHE] = tempfile.mkdtemp(prefix="jaxvalues-tests-xla-")
+
+        def remove() -> None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.environ.pop(CACHE, None)
+
+        config.add_cleanup(remove)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a test marked `fast_cases`, mark the cases whose ids fit none of its patterns as slow."""
+    cases: dict[str, list[str]] = defaultdict(list)
+    wanted: dict[str, tuple[str, ...]] = {}
+    for item in items:
+        marker = item.get_closest_marker("fast_cases")
+        if marker is None:
+            continue
+        test, _, case = item.nodeid.partition("[")
+        case = case.removesuffix("]")
+        cases[test].append(case)
+        wanted[test] = marker.args
+        if not any(fnmatchcase(case, pattern) for pattern in marker.args):
+            item.add_marker("slow")
+    if config.getoption("lf", False) or any("::" in argument for argument in config.args):
+        return  # not all cases are there
+    for test, patterns in wanted.items():
+        for pattern in patterns:
+            if not any(fnmatchcase(case, pattern) for case in cases[test]):
+                raise pytest.UsageError(f"{test}: fast_cases names {pattern}, which no case is called")
+
+
+def _reset_jax() -> None:
+    """Drop the programs that JAX holds, and go back to the session's settings, which commands replace."""
+    if "jax" not in sys.modules:
+        return
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    from jaxvalues.training.memory import give_back_freed_memory
+
+    jax.clear_caches()
+    gc.collect()
+    give_back_freed_memory()
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_enable_compilation_cache", True)
+    jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fresh_jax() -> Iterator[None]:
+    """Each module starts with the same settings and without the programs of the one before.
+
+    A worker stays small, and the order of modules cannot matter.
+    """
+    _reset_jax()
+    yield
+    _reset_jax()
+
+
 @pytest.fixture(scope="module")
-def quick_compiles() -> Iterator[None]:
+def quick_compiles(_fresh_jax: None) -> Iterator[None]:
     """Compiling is most of the time of many tests, which do without XLA's costly optimizations."""
     import jax
 
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def no_compile_cache(_fresh_jax: None) -> Iterator[None]:
+    """For tests that look at a compiled program: one from the cache may lack its names and its use of memory."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Small real runs for the process-level tests: their config, processes that run them, and ways to interrupt those."""
+"""Small real runs for process-level tests: their config, processes that run them, and interruption of these."""
 
 from __future__ import annotations
 
@@ -21,14 +21,20 @@ base: {ROOT / "configs/quickstart.yaml"}
 data: {{max_length: 48, buckets: [48]}}
 model:
   dropout: 0.1
-  config: {{hidden_size: 64, num_attention_heads: 2, intermediate_size: 128}}
+  config:
+    hidden_size: 64
+    num_hidden_layers: 2
+    num_attention_heads: 2
+    intermediate_size: 128
+    initializer_range: 0.1
   train_tokenizer: {{vocab_size: 500}}
+formulation: {{pooling: {{over: mean, layers: [0, -1]}}}}
 training: {{epochs: 2, batch_size: 32, evaluate_every: 4, checkpoint_every: 4, log_every: 1}}
 optimizer: {{learning_rate: 5.0e-3}}
 logging: {{tensorboard: false}}
 """
 
-# Runs the command line with one thing that goes wrong: argv is WHERE STEP SIGNAL, then the command's own words.
+# Runs the command line and sends it a signal: argv is WHERE STEP SIGNAL, then the arguments of the command.
 INTERRUPTED = """
 import os, signal, sys, threading
 from jaxvalues.training import checkpoints, compilation, loop
@@ -69,13 +75,13 @@ main()
 
 
 def environment(**more: str) -> dict[str, str]:
-    """One simulated device, no network, and quick rather than good compiling."""
+    """Environment variables: one device, no network, fast compilation with few optimizations."""
     plain = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "HF_HUB_OFFLINE": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     return {**os.environ, **plain, **more}
 
 
 def start(*words: object, interrupt: tuple[str, int, str] | None = None, **more: str) -> subprocess.Popen[str]:
-    """`jaxvalues WORDS` in a process of its own, interrupted at (where, step, signal)."""
+    """Start `jaxvalues WORDS` in a process, interrupted at (where, step, signal)."""
     program = ["-m", "jaxvalues"] if interrupt is None else ["-c", INTERRUPTED, *map(str, interrupt)]
     return subprocess.Popen(
         [sys.executable, *program, *map(str, words)],
@@ -98,19 +104,19 @@ def run(*words: object, interrupt: tuple[str, int, str] | None = None) -> tuple[
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without the times."""
+    """The lines of metrics.jsonl, without speeds."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key != "arguments_per_s"} for line in lines]
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """Everything a finished run says, byte for byte."""
+    """The bytes of the result files of a finished run."""
     names = ("predictions-test.tsv", "probabilities-test.tsv", "thresholds.json", "scores.json")
     return {name: (folder / name).read_bytes() for name in names}
 
 
 def command(*words: object) -> tuple[int, str, str]:
-    """What `run` gives, from the command line called in this process; anything but an exit comes through."""
+    """As `run`, but in this process. Exceptions other than SystemExit are not caught."""
     out, err = io.StringIO(), io.StringIO()
     argv, sys.argv = sys.argv, ["jaxvalues", *map(str, words)]
     try:

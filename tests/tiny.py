@@ -7,11 +7,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from jaxvalues.config import Config, FormulationConfig, parse_config
 from jaxvalues.data.arguments import Split
-from jaxvalues.data.batches import Slice, Tokens, TrainingBatches, collate, inputs_shape
+from jaxvalues.data.batches import PlannedBatch, Tokens, TrainingBatches, collate, inputs_shape
 from jaxvalues.data.loading import load_split
 from jaxvalues.data.tokenizers import train_tokenizer
 from jaxvalues.formulations import load_texts, training_texts
@@ -20,9 +20,9 @@ from jaxvalues.run.base import Base, fit_to_tokenizer
 from jaxvalues.run.state import initial_state, initial_weights
 from jaxvalues.run.system import System
 from jaxvalues.templates.template import load_template
-from jaxvalues.training.losses import make_loss_hyper
-from jaxvalues.training.optimizer import Hyper, make_hyper
-from jaxvalues.training.sharding import AXES, place_batch, tree_shardings
+from jaxvalues.training.losses import make_loss_hyperparameters
+from jaxvalues.training.optimizer import Hyperparameters, make_hyperparameters
+from jaxvalues.training.sharding import place_batch, single_mesh, tree_shardings
 from jaxvalues.training.step import TrainState
 
 # XLA:CPU compiles widths below 64 slower, not faster.
@@ -48,14 +48,14 @@ DEBERTA_V2 = {
 }
 GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 160}
 T5 = {"model_type": "t5", "d_model": 64, "d_ff": 128, "d_kv": 16, "num_layers": 2, "num_heads": 4}
-NETWORKS = {  # with room for questions
+NETWORKS = {  # with enough positions for questions
     "roberta": {**ROBERTA, "max_position_embeddings": 162},
     "deberta-v2": {**DEBERTA_V2, "max_position_embeddings": 160},
     "gpt2": GPT2,
     "t5": T5,
 }
 SECTIONS: dict[str, dict[str, Any]] = {
-    "data": {"source": "sample", "max_length": 40, "buckets": [40]},  # most rows are shorter, some are cut
+    "data": {"source": "sample", "max_length": 40, "buckets": [40]},  # most rows are shorter, some are truncated
     "model": {"config": ROBERTA, "tokenizer": "tests/tiny.py", "scan": False},
     "formulation": {"template": "joined"},
     "optimizer": {"learning_rate": 1e-3},
@@ -76,7 +76,7 @@ def config(*changes: dict[str, Any]) -> Config:
 
 
 def question_config(kind: str, network: str, *changes: dict[str, Any]) -> Config:
-    """The tiny config of a `kind` that asks one of `NETWORKS`, without dropout; some rows are cut."""
+    """The tiny config of a question formulation on one of `NETWORKS`, without dropout; some rows are truncated."""
     model = {"config": NETWORKS[network], "dropout": 0.0}
     data = {"max_length": 80, "buckets": [80]}
     return config({"model": model, "data": data, "formulation": {"kind": kind, "template": None}}, *changes)
@@ -97,43 +97,43 @@ def tokenizer() -> Any:
 
 @functools.cache
 def asking_tokenizer() -> Any:
-    """One that knows the words of questions, and Yes and No as tokens."""
+    """A tokenizer trained on questions, with Yes and No as tokens."""
     form = FormulationConfig(kind="answer")
     return train_tokenizer(training_texts(form, load_texts(form), split().arguments), 2000, 160)
 
 
 def one_device() -> Mesh:
-    """A mesh of the first device alone."""
-    return Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    """A mesh of the first device only."""
+    return single_mesh()
 
 
 @functools.cache
 def canonical_params(num_layers: int = 2, projected: bool = False) -> Any:
-    """Random parameters of the tiny network, unrolled, as numpy arrays: drawn once, the same for every system."""
+    """Random unrolled parameters of the tiny network, as numpy arrays. They are the same for every system."""
     loss = {"contrastive": {"embedding": "projected"}} if projected else {}
     tiny = system(config({"model": {"config": {**ROBERTA, "num_hidden_layers": num_layers}}, "loss": loss}))
     return jax.tree.map(np.asarray, initial_weights(tiny, Base({}, None, "random"), 0)[1])
 
 
 def system(config: Config, mesh: Mesh | None = None) -> System:
-    """The config made concrete, on one device unless a mesh is given."""
+    """The system of a config, on one device unless a mesh is given."""
     known = asking_tokenizer() if config.formulation.asks_questions else tokenizer()
     return System(config, fit_to_tokenizer(config.model.config, known, True), known, mesh or one_device())
 
 
 def parts(system: System, scale: float = 5.0) -> tuple[Any, Any]:
-    """Its initial (frozen, trainable), with matrices `scale` times as large: logits that differ from row to row."""
+    """The initial (frozen, trainable), with matrices scaled by `scale`, so that logits differ between rows."""
     return jax.tree.map(lambda x: scale * x if x.ndim > 1 else x, initial_weights(system, Base({}, None, "random"), 0))
 
 
 def batch(system: System, tokens: Tokens, size: int) -> dict[str, np.ndarray]:
     """The first rows of `tokens`, padded to `size` and the longest length."""
-    piece = Slice(system.config.lengths[-1], np.arange(min(size, len(tokens))))
-    return collate(tokens, piece, size, system.pad_id)
+    planned = PlannedBatch(system.config.lengths[-1], np.arange(min(size, len(tokens))))
+    return collate(tokens, planned, size, system.pad_id)
 
 
 def padded_left(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same rows, with the padding of arguments before them."""
+    """The same rows with their arguments padded on the left."""
     shifts = [int((mask == 0).sum()) for mask in batch["attention_mask"]]
     moved = {
         name: np.stack([np.roll(row, by) for row, by in zip(batch[name], shifts, strict=True)])
@@ -143,9 +143,9 @@ def padded_left(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class Run:
-    """A system, its training stream, and a state that goes forward step by step.
+    """A system, its training stream, and a state that is trained step by step.
 
-    It starts from `canonical_params`, or from `parts` where it asks.
+    It starts from `canonical_params`, or from `parts` for question formulations.
     """
 
     def __init__(self, config: Config, mesh: Mesh | None = None) -> None:
@@ -154,13 +154,13 @@ class Run:
         self.batches = TrainingBatches(
             self.tokens, config.lengths, config.training.batch_size, config.seed, self.system.pad_id
         )
-        self.hyper = self.make_hyper(config)
+        self.hyper = self.make_hyperparameters(config)
         self.restart()
 
-    def make_hyper(self, config: Config) -> Hyper:
-        """The traced numbers of a config, over 100 steps."""
-        loss = make_loss_hyper(config.loss, split().labels)
-        return make_hyper(config.optimizer, 100, config.seed, loss=loss)
+    def make_hyperparameters(self, config: Config) -> Hyperparameters:
+        """The hyperparameters of a config, over 100 steps."""
+        loss = make_loss_hyperparameters(config.loss, split().labels)
+        return make_hyperparameters(config.optimizer, 100, config.seed, loss=loss)
 
     def restart(self) -> None:
         """Go back to the state before the first step."""
@@ -176,8 +176,8 @@ class Run:
             )
         self.state: TrainState = initial_state(self.system, trainable)
 
-    def step(self, batch: dict[str, np.ndarray], hyper: Hyper | None = None) -> dict[str, float]:
-        """Train on one batch; the step's metrics."""
+    def step(self, batch: dict[str, np.ndarray], hyper: Hyperparameters | None = None) -> dict[str, float]:
+        """Train on one batch. Returns the metrics of the step."""
         placed = place_batch(batch, self.system.mesh)
         step, hyper = self.system.train_step, hyper or self.hyper
         self.state, metrics = step(inputs_shape(batch), self.state, self.frozen, placed, hyper)

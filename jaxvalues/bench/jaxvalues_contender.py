@@ -1,4 +1,4 @@
-"""jaxvalues itself: the executables of a run, made by the code that a run uses."""
+"""The contender jaxvalues: the compiled steps of a run, built by the code that a run uses."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from jaxvalues.run.network import count
 from jaxvalues.run.state import initial_state, initial_weights
 from jaxvalues.run.system import System
 from jaxvalues.training.compilation import enable_cache
-from jaxvalues.training.losses import make_loss_hyper
+from jaxvalues.training.losses import make_loss_hyperparameters
 from jaxvalues.training.memory import keep_freed_memory
-from jaxvalues.training.optimizer import make_hyper
+from jaxvalues.training.optimizer import make_hyperparameters
 from jaxvalues.training.sharding import make_mesh, place_batch
 
 
-class Jaxvalues:
-    """See `Contender`. With `gathers`, relative attention is laid out as no run does it (see `DebertaEncoder`)."""
+class JaxvaluesContender:
+    """See `Contender`. `gathers` computes relative attention with gathers, which no run does (see `DebertaEncoder`)."""
 
     def __init__(self, task: Task, gathers: bool = False) -> None:
         keep_freed_memory()
@@ -47,22 +47,22 @@ class Jaxvalues:
         self.parameters = count((self.frozen, self.trainable))
         if self.work == "train":
             self.state = initial_state(self.system, self.trainable)
-            del self.trainable  # the state owns it now and gives it away at every step
-            loss = make_loss_hyper(config.loss, np.eye(len(CATEGORIES)))  # its numbers change no time
-            self.hyper = make_hyper(config.optimizer, TOTAL_STEPS, config.seed, loss=loss)
-        # Inference takes a large batch in pieces of eval_batch_size, as training takes it in micro-batches.
+            del self.trainable  # the state owns these arrays, and every step donates them
+            loss = make_loss_hyperparameters(config.loss, np.eye(len(CATEGORIES)))  # the numbers do not affect the time
+            self.hyper = make_hyperparameters(config.optimizer, TOTAL_STEPS, config.seed, loss=loss)
+        # Inference splits a large batch into chunks of eval_batch_size, as training splits it into micro-batches.
         rows, training = len(self.batch["input_ids"]), config.training
         self.size = rows // training.accumulation if self.work == "train" else min(rows, training.eval_batch_size)
 
     def describe(self) -> dict[str, Any]:
         devices = jax.devices()
-        segments = self.system.segments  # of each stack, where there are two
+        segments = self.system.segments  # {stack: segments} for an encoder-decoder
         stacks = segments.values() if isinstance(segments, Mapping) else (segments,)
         scanned = any(first < last for stack in stacks for first, last in stack)
         return {
             "versions": {name: version(name) for name in ("jaxvalues", "jax", "jaxlib", "flax", "optax")},
             "settings": f"layers {'scanned' if scanned else 'unrolled'}{', gathering' if self.gathers else ''}"
-            + (f", {self.size} rows of {len(self.batch['input_ids'])} at a time" if self._pieces > 1 else ""),
+            + (f", {self.size} rows of {len(self.batch['input_ids'])} at a time" if self._chunks > 1 else ""),
             "device": f"{len(devices)} × {devices[0].device_kind}",
             "platform": devices[0].platform,
             "dtype": np.dtype(self.system.network.dtype).name,
@@ -95,7 +95,7 @@ class Jaxvalues:
         return stats["peak_bytes_in_use"] if stats else peak_process_bytes()
 
     @property
-    def _pieces(self) -> int:
+    def _chunks(self) -> int:
         return len(self.batch["input_ids"]) // self.size
 
     def _step(self) -> list[jax.Array]:
@@ -107,7 +107,7 @@ class Jaxvalues:
             )
             return [metrics["loss"]]
         results = []
-        for start in range(0, self.size * self._pieces, self.size):
+        for start in range(0, self.size * self._chunks, self.size):
             inputs = {name: rows[start : start + self.size] for name, rows in model_inputs(self.batch).items()}
             placed = place_batch(inputs, system.mesh)
             results.append(system.eval_step(inputs_shape(inputs), self.trainable, self.frozen, placed))

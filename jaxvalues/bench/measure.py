@@ -1,8 +1,8 @@
-"""`jaxvalues bench`: train step and inference of a config's model, side by side with its peers on the same machine.
+"""`jaxvalues bench`: time the training step and inference of a config's model beside other implementations (peers).
 
-For every kind of work and every length: each contender that compiles starts once on an empty cache, alone, and once on
-the one it left; then all take turns, a sample each, so that whatever else the machine does meets all alike. Performance
-is read as a ratio to the named peer of the same run.
+For every kind of work and every length, each contender that compiles starts once with an empty compile cache, alone,
+and once with the cache that this left. Then all contenders take turns, one sample each, so that other load on the
+machine affects all alike. Read the results as ratios between contenders of the same run.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jaxvalues.bench.inputs import apart, encode, positions, random_batch, real_batch
-from jaxvalues.bench.peers import PEERS, check_comparable, check_form, default_peers, missing_packages
+from jaxvalues.bench.inputs import encode, positions, random_batch, real_batch, separate_questions
+from jaxvalues.bench.peers import PEERS, check_comparable, check_relative_attention, default_peers, missing_packages
 from jaxvalues.bench.report import describe_shape, render
-from jaxvalues.bench.task import APART, PEFT, UNCOMPILED, Task
+from jaxvalues.bench.task import APART, NOT_COMPILED, PEFT, Task
 from jaxvalues.bench.worker import Worker
 from jaxvalues.config import Config
 from jaxvalues.data.batches import Batch, inputs_shape
@@ -36,22 +36,22 @@ from jaxvalues.run.base import find_base, find_tokenizer, fit_to_tokenizer
 from jaxvalues.run.provenance import write_json
 
 WORK = ("train", "inference")
-SAMPLE_SECONDS = 0.25  # a sample is as many steps as last this long, so that a clock and a launch weigh nothing
+SAMPLE_SECONDS = 0.25  # minimum length of a sample, so that timer and launch overhead are negligible
 MICRO_BATCHES = {"jaxvalues": (1, 4), APART: (1, 4, 20)}
-"""In how many micro-batches branches and questions apart are tried: rows of such different length suit different batch
-sizes, and each is measured in its fastest."""
+"""The numbers of micro-batches to try with the peer `jaxvalues-apart`. Its rows are much longer in total than branched
+ones, so the best batch sizes differ; each contender is measured with its fastest."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `jaxvalues bench` is asked for besides the config."""
+    """The options of `jaxvalues bench` beside the config."""
 
-    peers: tuple[str, ...] = ()  # none: the one that the config's kind has
+    peers: tuple[str, ...] = ()  # empty: the default peer of the formulation
     work: tuple[str, ...] = WORK
-    lengths: tuple[int, ...] = ()  # in tokens; none: the config's buckets
-    repeats: int = 7  # samples of each contender
-    warmup: int = 1  # samples before those, thrown away
-    real: bool = False  # a batch of the config's training split, not random tokens without padding
+    lengths: tuple[int, ...] = ()  # in tokens; empty: the buckets of the config
+    repeats: int = 7  # samples per contender
+    warmup: int = 1  # samples before these, discarded
+    real: bool = False  # use a batch of the training split instead of random tokens without padding
 
     def __post_init__(self) -> None:
         for name, given, known in (("peer", self.peers, PEERS), ("work", self.work, WORK)):
@@ -63,7 +63,7 @@ class Options:
 
 
 def bench(config: Config, options: Options, console: Console, file: Path | None = None) -> dict[str, Any]:
-    """Measure, print a table, and write everything to `file` (JSON). Returns what is written.
+    """Measure, print a table, and write all measurements to `file` (JSON). Returns the measurements.
 
     Where no peer is named and the default one is not installed, jaxvalues is measured alone, which is printed.
     Raises UserError when a named peer is not installed, and ConfigError for a config that a peer cannot match.
@@ -79,7 +79,7 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
     check_comparable(config, peers)
     with tempfile.TemporaryDirectory(prefix="jaxvalues-bench-") as folder:
         base = find_base(config.model, config.seed)
-        check_form(base.hf_config, peers)
+        check_relative_attention(base.hf_config, peers)
         split = load_split(config.data.train, source=config.data.source, dir=config.data.dir)
         template = load_texts(config.formulation)
         tokenizer = find_tokenizer(config, base, split, template)
@@ -89,7 +89,7 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
             config.formulation, tokenizer, template, config.data.max_length, hf_config["model_type"]
         )
         if PEFT in peers and formulation.verbalizer.tokens > 1:
-            raise ConfigError(f"--peer {PEFT} answers with words of one token, and the verbalizer has longer ones")
+            raise ConfigError(f"--peer {PEFT} needs answer words of one token, but the verbalizer has longer ones")
         task = Task(
             work="",
             config=config.model_dump(mode="json"),
@@ -111,10 +111,12 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
                 if options.real
                 else random_batch(tokens, rows, length, ids)
             )
-            batches = {name: apart(batch, pad) if name == APART else batch for name in ("jaxvalues", *peers)}
+            batches = {
+                name: separate_questions(batch, pad) if name == APART else batch for name in ("jaxvalues", *peers)
+            }
             tasks = {name: (write(replace(task, work=work), name, one, folder),) for name, one in batches.items()}
             if APART in peers:
-                tasks = {name: ways(one, MICRO_BATCHES[name]) for name, (one,) in tasks.items()}
+                tasks = {name: micro_batch_variants(one, MICRO_BATCHES[name]) for name, (one,) in tasks.items()}
             case = measure(tasks, options, Path(folder))
             for name, one in batches.items():
                 case[name]["positions"] = positions(one, config)
@@ -142,15 +144,15 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
 
 
 def write(task: Task, name: str, batch: Batch, folder: str) -> Task:
-    """The task of contender `name`, with its batch in `folder` and that batch's size in its config."""
+    """Save the batch of contender `name` in `folder`. Returns the task with its path, and its size in the config."""
     file, rows = Path(folder) / f"{name}-{task.work}.npz", len(batch["input_ids"])
     np.savez(file, **batch)
     training = {**task.config["training"], "batch_size": rows, "eval_batch_size": rows}
     return replace(task, batch=str(file), config={**task.config, "training": training})
 
 
-def ways(task: Task, micro_batches: Sequence[int]) -> tuple[Task, ...]:
-    """The task in each of these numbers of micro-batches, where its rows divide by them."""
+def micro_batch_variants(task: Task, micro_batches: Sequence[int]) -> tuple[Task, ...]:
+    """The task with each of these numbers of micro-batches that divides its rows."""
     training = task.config["training"]
     rows = training["batch_size"]
     sizes = ({"accumulation": n, "eval_batch_size": rows // n} for n in micro_batches if rows % n == 0)
@@ -158,7 +160,7 @@ def ways(task: Task, micro_batches: Sequence[int]) -> tuple[Task, ...]:
 
 
 def fastest(name: str, tasks: Sequence[Task], folder: Path) -> Task:
-    """The one of several ways to do a contender's work whose second step is the fastest."""
+    """The task of `tasks` whose second step is the fastest."""
     if len(tasks) == 1:
         return tasks[0]
 
@@ -171,26 +173,26 @@ def fastest(name: str, tasks: Sequence[Task], folder: Path) -> Task:
 
 
 def measure(choices: Mapping[str, Sequence[Task]], options: Options, folder: Path) -> dict[str, Any]:
-    """One case: {contender: what it is, its first steps, all samples and their quartiles in seconds a step}.
+    """Measure one case. Returns {contender: description, first steps, samples and quartiles in seconds per step}.
 
-    `choices` are the ways in which each contender may do its work; it is measured in the fastest.
+    `choices` are the tasks that each contender may run; the fastest is measured.
     """
     results: dict[str, Any] = {name: {} for name in choices}
     tasks: dict[str, Task] = {}
     where = {}
     for name, result in results.items():
         tasks[name] = replace(fastest(name, choices[name], folder), cache=tempfile.mkdtemp(dir=folder), **where)
-        if name not in UNCOMPILED:
+        if name not in NOT_COMPILED:
             with Worker(name, tasks[name]) as cold:
                 result |= {"is": cold.describe(), "cold": cold.first()}
-        if name == "jaxvalues":  # it says where it runs and how, and the peers follow
+        if name == "jaxvalues":  # the peers use its platform and dtype
             where = {key: result["is"][key] for key in ("platform", "dtype")}
     with ExitStack() as stack:
         workers = {name: stack.enter_context(Worker(name, one)) for name, one in tasks.items()}
         for name, worker in workers.items():
             results[name] |= {"is": worker.describe(), "warm": worker.first()}
 
-        # As many steps a sample as the fastest needs to fill it; one steady step tells.
+        # One warm step of the fastest contender gives the number of steps per sample.
         count = math.ceil(SAMPLE_SECONDS / min(worker.run(1) for worker in workers.values()))
         samples = {name: [] for name in workers}
         for turn in range(options.warmup + options.repeats):
@@ -215,7 +217,7 @@ def measure(choices: Mapping[str, Sequence[Task]], options: Options, folder: Pat
 
 
 def processor() -> str:
-    """The processor's name."""
+    """The name of the processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -1,4 +1,4 @@
-"""Whom jaxvalues is measured beside, and which configs they do the same work under."""
+"""The peers that jaxvalues is compared with, and the configs that they can run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PEERS = (*TORCH, PEFT, APART, GATHER, "none")
 
 
 def default_peers(config: Config) -> tuple[str, ...]:
-    """The named peer of a config's kind: torch for classifiers, PEFT for language models that answer questions."""
+    """The default peer of a formulation: torch for classifiers, PEFT for question formulations."""
     return (PEFT,) if config.formulation.asks_questions else TORCH[:1]
 
 
@@ -27,11 +27,11 @@ def missing_packages(peers: Sequence[str]) -> list[str]:
 
 
 def check_comparable(config: Config, peers: Sequence[str]) -> None:
-    """Raise unless every peer is installed and does the same work under this config, on the task values."""
+    """Raise UserError if a peer is not installed, ConfigError if it does not do the same work with this config."""
     if config.data.task != "values":
-        raise ConfigError(f"data.task is {config.data.task}, and bench measures the 20 outputs of the task values")
+        raise ConfigError(f"data.task is {config.data.task}, but bench measures the task values only")
     if PEFT in peers and APART in peers:
-        raise ConfigError(f"--peer {PEFT} is given one question a row and --peer {APART} twenty: name one of them")
+        raise ConfigError(f"--peer {PEFT} needs one question per argument and --peer {APART} twenty: name one of them")
     if APART in peers and config.training.accumulation != 1:
         raise ConfigError(f"training.accumulation must be 1: --peer {APART} finds its own micro-batches")
     outside = [peer for peer in peers if peer in (*TORCH, PEFT)]
@@ -58,11 +58,11 @@ def check_comparable(config: Config, peers: Sequence[str]) -> None:
 
 
 def _check_prompts(config: Config) -> None:
-    """Raise for what is not prompt tuning on Yes and No."""
+    """Raise ConfigError unless the config is prompt tuning with one word for yes and one for no."""
     form, tuning = config.formulation, config.tuning
     if form.kind != "answer" or form.verbalizer.soft or len((*form.verbalizer.yes, *form.verbalizer.no)) != 2:
         raise ConfigError(
-            f"--peer {PEFT} answers with one word for yes and one for no: use formulation.kind answer with such a "
+            f"--peer {PEFT} has one word for yes and one for no: use formulation.kind answer with such a "
             "verbalizer, or --peer none"
         )
     if tuning.method != "prompt" or (tuning.sides or ("encoder",)) != ("encoder",):
@@ -71,7 +71,7 @@ def _check_prompts(config: Config) -> None:
         raise ConfigError(f"--peer {PEFT} minimises binary cross-entropy: use loss.kind bce, or --peer none")
 
 
-def check_form(hf_config: dict[str, Any], peers: Sequence[str]) -> None:
-    """Raise where the gathering form of relative attention is a peer, unless the model has such attention."""
+def check_relative_attention(hf_config: dict[str, Any], peers: Sequence[str]) -> None:
+    """Raise ConfigError if `jaxvalues-gather` is a peer and the model has no relative attention."""
     if GATHER in peers and not hf_config.get("relative_attention"):
-        raise ConfigError(f"--peer {GATHER} lays relative attention out otherwise, and this model has none")
+        raise ConfigError(f"--peer {GATHER} compares forms of relative attention, but this model has none")

@@ -1,9 +1,9 @@
-"""The named peer of prompt tuning: PEFT's soft prompt before transformers' frozen language model, on torch.
+"""The peer for prompt tuning: PEFT's soft prompt before transformers' frozen language model, on torch.
 
-Everything that `torch_contender` says holds here, too. The network answers the question of each row with Yes or No, and
-its loss is binary cross-entropy on log p(Yes) − log p(No). The logits of all words are computed, as PEFT's users do it,
-but only where the answer stands: PEFT hands GPT-2's `logits_to_keep` on, and T5's decoder reads its start token alone.
-Neither keeps a cache of keys and values.
+Settings are those of `torch_contender`. The model answers the question of each row with Yes or No; the loss is binary
+cross-entropy on log p(Yes) − log p(No). Logits of the whole vocabulary are computed, as PEFT's users do, but only at
+the answer: GPT-2 by `logits_to_keep`, T5 by a decoder input of the start token alone. There is no key-value
+cache.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import peft
 import torch
 import transformers
 
-from jaxvalues.bench.torch_contender import Torch
+from jaxvalues.bench.torch_contender import TorchContender
 
 _DROPOUT = {"gpt2": ("embd_pdrop", "resid_pdrop", "attn_pdrop"), "t5": ("dropout_rate",)}
 
 
-class Peft(Torch):
+class PeftContender(TorchContender):
     """See `Contender`."""
 
     def _make_model(self) -> torch.nn.Module:
@@ -41,14 +41,14 @@ class Peft(Torch):
     def describe(self) -> dict[str, Any]:
         described = super().describe()
         described["versions"]["peft"] = peft.__version__
-        described["settings"] += ", logits where the answer stands"
+        described["settings"] += ", logits at the answer only"
         return described
 
     def _outputs(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         if self.start is None:
-            said = self.call(**batch, logits_to_keep=self.kept).logits[torch.arange(len(self.place)), self.place]
+            logits = self.call(**batch, logits_to_keep=self.kept).logits[torch.arange(len(self.place)), self.place]
         else:
             start = torch.full((len(batch["input_ids"]), 1), self.start, device=self.device)
-            said = self.call(**batch, decoder_input_ids=start).logits[:, 0]
+            logits = self.call(**batch, decoder_input_ids=start).logits[:, 0]
         no, yes = self.task.words
-        return said[:, [yes]] - said[:, [no]]
+        return logits[:, [yes]] - logits[:, [no]]

@@ -1,4 +1,4 @@
-"""What was measured, as a table."""
+"""The tables of a benchmark."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from jaxvalues.bench.task import APART
 
 
 def render(result: dict[str, Any], console: Console) -> None:
-    """Print the conditions, then what a step takes and what starting takes, one row per case and contender.
+    """Print the conditions, then a table of steps and a table of starting, one row per case and contender.
 
-    The last two columns of the first table are a peer's seconds and memory as multiples of jaxvalues' own; a first step
-    includes tracing and compiling, cold with an empty cache and warm with the one that the cold process left. Where
-    questions branch on one side and stand apart on the other, a third table sets what that saves beside its effect.
+    The last two columns of the first table are seconds and memory of a peer as multiples of those of jaxvalues. A first
+    step includes tracing and compiling: cold with an empty compile cache, warm with the cache that the cold process
+    left. With the peer `jaxvalues-apart`, a third table compares the tokens that branches save with the time they save.
     """
     machine = result["machine"]
     contenders = result["cases"][0]["contenders"]
@@ -84,14 +84,14 @@ def _head(case: dict[str, Any], name: str, labels: bool) -> tuple[str, ...]:
 
 
 def saving(case: dict[str, Any]) -> dict[str, float]:
-    """How many times the positions (`computed` and `real`) and the seconds of branched questions those apart take."""
+    """Positions (`computed`, `real`) and seconds of separate questions as multiples of those of branched questions."""
     ours, apart = case["contenders"]["jaxvalues"], case["contenders"][APART]
     times = {kind: apart["positions"][kind] / ours["positions"][kind] for kind in ("computed", "real")}
     return times | {"seconds": apart["median_s"] / ours["median_s"]}
 
 
 def _branches(cases: Sequence[dict[str, Any]]) -> Table:
-    """One row a case: the tokens, prompts included, of both layouts, and how much of the saving arrives as time."""
+    """One row per case: tokens of both layouts, prompts included, and the share of the saving that becomes time."""
     numbers = ("tokens", "apart", "× tokens", "unpadded", "× seconds", "share", "unpadded")
     table = _table("Branches: questions apart as multiples of these", *numbers, contender=False)
     for case in cases:
@@ -108,7 +108,7 @@ def _branches(cases: Sequence[dict[str, Any]]) -> Table:
 
 
 def describe_shape(shape: Sequence[int]) -> str:
-    """The shape of a batch: rows × tokens, with the questions and their tokens that branch from each row."""
+    """The shape of a batch in words: rows × tokens, or rows × (tokens + questions × their tokens)."""
     rows, tokens, *branches = shape
     return f"{rows} × ({tokens} + {branches[0]} × {branches[1]})" if branches else f"{rows} × {tokens}"
 

@@ -1,8 +1,8 @@
-"""The named peer: transformers' model of the same shape on torch, eager or compiled, in its best fair setting.
+"""The peer for classifiers: transformers' model of the same shape on torch, eager or compiled.
 
-The same batch, dropout rates, decay groups, clipping and schedule; scaled-dot-product attention where transformers has
-it for the model (DeBERTa's is eager), AdamW in its fused form, autocast where the computation is bfloat16, inference
-mode where nothing trains.
+Batch, dropout rates, decay groups, clipping and schedule are the same. Attention is scaled-dot-product attention if
+transformers has it for the model (DeBERTa is eager), AdamW is fused, bfloat16 uses autocast, and inference runs in
+inference mode.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from jaxvalues.config import parse_config
 from jaxvalues.errors import UserError
 
 
-class Torch:
+class TorchContender:
     """See `Contender`."""
 
     def __init__(self, task: Task, compiled: bool = False) -> None:
         if task.platform not in ("cpu", "gpu"):
-            raise UserError(f"torch is no peer on {task.platform}, only on cpu and gpu")
+            raise UserError(f"the torch peers run on cpu and gpu, not on {task.platform}")
         if task.platform == "gpu" and not torch.cuda.is_available():
-            raise UserError("jax sees a gpu and this torch does not: install torch with CUDA, or set JAX_PLATFORMS=cpu")
+            raise UserError("jax finds a gpu but torch does not: install torch with CUDA, or set JAX_PLATFORMS=cpu")
         self.task, self.config, self.work, self.dtype = task, parse_config(task.config), task.work, task.dtype
         self.device = torch.device("cuda" if task.platform == "gpu" else "cpu")
         self.batch = {name: torch.from_numpy(array) for name, array in np.load(task.batch).items()}
@@ -44,7 +44,7 @@ class Torch:
     def _make_optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
         settings = self.config.optimizer
         training = [p for p in self.model.parameters() if p.requires_grad]
-        decayed = [p for p in training if p.ndim > 1]  # biases and layer norms are not
+        decayed = [p for p in training if p.ndim > 1]  # without biases and layer norms
         others = [p for p in training if p.ndim <= 1]
         optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],

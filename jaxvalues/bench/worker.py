@@ -1,7 +1,7 @@
-"""One contender in a process of its own, so that thread pools, memory and imports of two libraries cannot meet.
+"""One contender in its own process, so that libraries do not share thread pools, memory or imports.
 
-The parent writes one JSON command a line to the process and reads one JSON answer a line. While a contender is not
-asked it waits on the pipe and uses no processor, so two of them can take turns.
+The parent writes one JSON command per line and reads one JSON answer per line. An idle contender waits on the pipe and
+uses no CPU time, so contenders can take turns.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import tempfile
 from dataclasses import asdict
 from typing import Any
 
-from jaxvalues.bench.task import APART, GATHER, PEFT, Contender, Task, forget_peak
+from jaxvalues.bench.task import APART, GATHER, PEFT, Contender, Task, reset_peak_memory
 from jaxvalues.errors import UserError
 
 
 class Worker:
-    """The parent's side: starts contender `name` on `task`, and passes on the calls of `Contender`.
+    """The parent's side: starts contender `name` on `task` and forwards the methods of `Contender`.
 
-    Raises UserError with the contender's own sentence, or with the last line it wrote before it died.
+    Raises UserError with the message of the contender, or with the last line that it wrote before it died.
     """
 
     def __init__(self, name: str, task: Task) -> None:
@@ -71,7 +71,7 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the process: a measurement has nothing to put in order."""
+        """Kill the process; it has nothing to save."""
         self.process.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.errors):
@@ -79,24 +79,24 @@ class Worker:
 
 
 def build(name: str, task: Task) -> Contender:
-    """The contender of that name. Its library is imported here and nowhere else."""
+    """The contender `name`. Only its own library is imported."""
     if name in ("jaxvalues", APART, GATHER):
-        from jaxvalues.bench.jaxvalues_contender import Jaxvalues
+        from jaxvalues.bench.jaxvalues_contender import JaxvaluesContender
 
-        return Jaxvalues(task, gathers=name == GATHER)
+        return JaxvaluesContender(task, gathers=name == GATHER)
     if name == PEFT:
-        from jaxvalues.bench.peft_contender import Peft
+        from jaxvalues.bench.peft_contender import PeftContender
 
-        return Peft(task)
-    from jaxvalues.bench.torch_contender import Torch
+        return PeftContender(task)
+    from jaxvalues.bench.torch_contender import TorchContender
 
-    return Torch(task, compiled=name == "torch-compile")
+    return TorchContender(task, compiled=name == "torch-compile")
 
 
 def main() -> None:
-    """The child's side: build the contender, then answer until the pipe closes."""
+    """The child's side: build the contender, then answer commands until the pipe closes."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print must not come between the answers
+    os.dup2(2, 1)  # output of libraries goes to stderr, so that stdout has answers only
     name, task = sys.argv[1], Task(**json.loads(sys.argv[2]))
     contender: Contender | None = None
     for line in sys.stdin:
@@ -105,7 +105,7 @@ def main() -> None:
             contender = contender or build(name, task)
             content = {"answer": getattr(contender, method)(*args)}
             if method == "first":
-                forget_peak()
+                reset_peak_memory()
         except UserError as error:
             content = {"error": str(error)}
         answers.write(json.dumps(content) + "\n")

@@ -1,7 +1,7 @@
-"""Arguments and splits: what every other room reads, wherever the data comes from.
+"""Arguments and splits: the in-memory form of the data that all other packages use.
 
-Terms of the task: an argument is a conclusion, a stance towards it, and a premise. Its labels are one row of 0/1 over
-the C = 20 categories of `taxonomy.CATEGORIES`.
+An argument is a conclusion, a stance towards it, and a premise. Its labels are one row of 0/1 over the C = 20
+categories of `taxonomy.CATEGORIES`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ SPLITS: tuple[str, ...] = (
 IN_FAVOR, AGAINST = "in favor of", "against"
 STANCES: tuple[str, ...] = (IN_FAVOR, AGAINST)
 
-_SURROGATE = re.compile("[\ud800-\udfff]")  # Python strings can hold them, UTF-8 and tokenizers cannot
+_SURROGATE = re.compile("[\ud800-\udfff]")  # valid in Python strings, invalid in UTF-8 and for tokenizers
 
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument as published: the texts are never trimmed, re-cased or unquoted."""
+    """One argument of the data set. Its texts are exactly as published: not trimmed, re-cased or unquoted."""
 
     id: str
     conclusion: str
@@ -37,26 +37,26 @@ class Argument:
 
     @property
     def source(self) -> str:
-        """The letter of the corpus it comes from (`taxonomy.SOURCES`)."""
+        """The first letter of the ID, which names the corpus (`taxonomy.SOURCES`)."""
         return self.id[:1]
 
-    def faults(self) -> Iterator[str]:
-        """What keeps a model from reading it, a sentence each; an empty text does not."""
+    def problems(self) -> Iterator[str]:
+        """One sentence for each reason why a model cannot read the argument. An empty text is not a reason."""
         if self.stance not in STANCES:
             yield f"the stance of {self.id} is {self.stance!r}, expected {' or '.join(map(repr, STANCES))}"
         for name, text in (("conclusion", self.conclusion), ("premise", self.premise)):
-            if not isinstance(text, str):  # such as the nan of an empty cell
+            if not isinstance(text, str):  # for example the nan of an empty cell
                 yield f"the {name} of {self.id} is {text!r}, expected text"
             elif half := _SURROGATE.search(text):
-                yield f"the {name} of {self.id} holds {half[0]!a}, half of a character"
+                yield f"the {name} of {self.id} contains the unpaired surrogate {half[0]!a}, expected valid Unicode"
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The n arguments of one split in file order, with their labels as far as they are known.
+    """The n arguments of one split, in file order, with their labels.
 
-    labels [n, C] int8 (of the 20 categories, or of another `jaxvalues.data.task`) and level1 [n, 54] int8 (values) are
-    None when the split comes without them.
+    `labels` [n, C] int8 are those of the 20 categories, or of another task (`jaxvalues.data.task`). `level1` [n, 54]
+    int8 are those of the values. Each is None when the split has none.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Split:
         return tuple(argument.id for argument in self.arguments)
 
     def subset(self, indices: Iterable[int]) -> Split:
-        """The rows at `indices`, in that order, under the same name (few-shot subsets, folds, held-out rows)."""
+        """The rows at `indices`, in that order, under the same name."""
         rows = np.fromiter(indices, dtype=np.int64)
         return Split(
             self.name,

@@ -1,4 +1,4 @@
-"""What a folder of data holds and what is wrong with it, as figures and as tables for a terminal."""
+"""A summary of a folder of data and of the problems in its files, as figures and as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SHOWN_PROBLEMS = 20
 
 @dataclass(frozen=True)
 class Words:
-    """Words of an argument, its three fields together, separated by white space."""
+    """The number of words in an argument: its three fields together, split at white space."""
 
     mean: float
     median: float
@@ -36,38 +36,38 @@ class Words:
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """One split in figures; what only labels tell is None without them."""
+    """The figures of one split. Those that need labels are None without labels."""
 
     name: str
     rows: int
     sources: dict[str, int]
-    """Letter of `taxonomy.SOURCES` -> arguments."""
+    """{letter of `taxonomy.SOURCES`: number of arguments}"""
     words: Words
     repeated: int
-    """Arguments whose conclusion, stance and premise all stand in an earlier row too."""
+    """The number of arguments whose conclusion, stance and premise all equal those of an earlier row."""
     published: bool | None
-    """Whether all its files are the published ones, byte for byte; None when that is not known of one of them."""
+    """Whether all files of the split are the published ones, byte for byte. None: the checksum of one is unknown."""
     counts: dict[str, int] | None
-    """Category -> arguments that have it."""
+    """{category: number of arguments that have it}"""
     mean_labels: float | None
-    """Categories of an argument, on average."""
+    """The mean number of categories per argument."""
     without_label: int | None
-    """Arguments with no category at all."""
+    """The number of arguments without any category."""
 
 
 @dataclass(frozen=True)
 class FolderSummary:
-    """A folder of data: its readable splits, and one sentence for each problem."""
+    """The figures of a folder of data: its readable splits, and one sentence for each problem."""
 
     dir: Path
     splits: tuple[SplitSummary, ...]
     shared_conclusions: int
-    """Conclusions that occur in more than one split."""
+    """The number of conclusions that occur in more than one split."""
     problems: tuple[str, ...]
 
 
 def describe(source: str, dir: str | Path | None) -> FolderSummary:
-    """Sum up the data that a config's `data.source` and `data.dir` name."""
+    """The summary of the data that `data.source` and `data.dir` of a config name."""
     if dir is not None:
         return describe_folder(dir)
     if source == "sample":
@@ -77,7 +77,7 @@ def describe(source: str, dir: str | Path | None) -> FolderSummary:
 
 
 def describe_folder(dir: str | Path) -> FolderSummary:
-    """Read everything in a folder of TSV files and sum it up. Raises UserError only when there is no such folder."""
+    """The summary of a folder of TSV files. Raises UserError only when the folder does not exist."""
     splits, problems = check_folder(dir)
     readable = [split for split in splits.values() if len(split)]
     published = {split.name: _are_published(split.name, Path(dir)) for split in readable}
@@ -85,7 +85,7 @@ def describe_folder(dir: str | Path) -> FolderSummary:
 
 
 def describe_published() -> FolderSummary:
-    """Fetch the published data set (on first use) and sum it up. Raises UserError when it cannot be downloaded."""
+    """The summary of the published data set, downloaded on first use. Raises UserError for a failed download."""
     from jaxvalues.data.touche23_value_eval.prepared import prepare
 
     builder = prepare()
@@ -123,7 +123,7 @@ def _sum_up(
 
 
 def _are_published(name: str, folder: Path) -> bool | None:
-    """Whether all files of a split are the published ones; None when that is not known of one of them."""
+    """See `SplitSummary.published`."""
     matches = {matches_release(folder / file) for file in split_files(name) if (folder / file).is_file()}
     return False if False in matches else None if None in matches else True
 
@@ -213,14 +213,14 @@ def _category_table(splits: Sequence[SplitSummary]) -> Table:
 
 
 def _side_by_side(splits: Sequence[SplitSummary], width: int) -> Iterator[list[SplitSummary]]:
-    """The splits in groups whose columns fit beside the names of the categories."""
+    """The splits in groups: the columns of one group fit beside the names of the categories."""
     group: list[SplitSummary] = []
-    room = left = width - max(map(len, CATEGORIES))
+    available = left = width - max(map(len, CATEGORIES))
     for split in splits:
         needed = max(9, *map(len, _heading(split).split("\n"))) + 3
         if group and needed > left:
             yield group
-            group, left = [], room
+            group, left = [], available
         group.append(split)
         left -= needed
     if group:

@@ -1,6 +1,7 @@
-"""A folder of the published files: for each split its arguments, labels and level 1 labels, which must agree.
+"""Reads a folder of data in the published format.
 
-`arguments-<split>.tsv` is what makes a split; `labels-<split>.tsv` and `level1-labels-<split>.tsv` are optional.
+A split consists of `arguments-<split>.tsv` and, optionally, `labels-<split>.tsv` and `level1-labels-<split>.tsv`. Its
+files must agree.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 from jaxvalues.data.arguments import SPLITS, Split
 from jaxvalues.data.taxonomy import CATEGORIES, VALUE_CATEGORY, VALUES
-from jaxvalues.data.text import Report, stop
+from jaxvalues.data.text import ProblemHandler, raise_problem
 from jaxvalues.data.tsv import read_arguments, read_labels
 from jaxvalues.errors import UserError
 
@@ -23,92 +24,93 @@ def split_files(name: str) -> tuple[str, str, str]:
 
 
 def splits_in(dir: str | Path) -> tuple[str, ...]:
-    """The splits whose arguments a folder holds. Raises UserError when there is no such folder."""
+    """The splits of a folder, in the order of SPLITS. Raises UserError when the folder does not exist."""
     if not Path(dir).is_dir():
-        raise UserError(f"{dir}: no such folder, expected the one with the files {split_files('<split>')[0]}")
+        raise UserError(f"{dir}: no such folder, expected a folder with files named {split_files('<split>')[0]}")
     return tuple(name for name in SPLITS if (Path(dir) / split_files(name)[0]).is_file())
 
 
-def read_split(dir: str | Path, name: str, *, report: Report = stop) -> Split:
-    """The split `name` of a folder, with whichever of its two label files are there.
+def read_split(dir: str | Path, name: str, *, on_problem: ProblemHandler = raise_problem) -> Split:
+    """The split `name` of a folder, with the label files that exist.
 
-    Raises UserError when its arguments are not there (saying which splits are), and at the first problem.
+    Raises UserError when the file of its arguments is missing, and otherwise at the first problem.
     """
     there = splits_in(dir)
     arguments, *others = (Path(dir) / file for file in split_files(name))
     if name not in there:
-        found = f"the splits there are {', '.join(there)}" if there else "no split is there"
-        raise UserError(f"{dir}: the split {name} needs the file {arguments.name}, but {found}")
-    return read_split_files(name, arguments, *(path if path.is_file() else None for path in others), report=report)
+        found = f"only the splits {', '.join(there)}" if there else "no split"
+        raise UserError(f"{dir}: the split {name} needs the file {arguments.name}, but the folder contains {found}")
+    labels, level1 = (path if path.is_file() else None for path in others)
+    return read_split_files(name, arguments, labels, level1, on_problem=on_problem)
 
 
 def read_split_files(
-    name: str, arguments: Path, labels: Path | None, level1: Path | None, *, report: Report = stop
+    name: str, arguments: Path, labels: Path | None, level1: Path | None, *, on_problem: ProblemHandler = raise_problem
 ) -> Split:
     """A split from its files, which must list the same arguments in the same order.
 
-    With a collecting `report`, labels that cannot be trusted are None. Raises UserError at the first problem otherwise.
+    Raises UserError at the first problem. With an `on_problem` that collects instead, faulty labels become None.
     """
-    split = Split(name, read_arguments(arguments, report=report))
+    split = Split(name, read_arguments(arguments, on_problem=on_problem))
 
     def matrix(path: Path | None, columns: Sequence[str]) -> np.ndarray | None:
         if path is None:
             return None
-        ids, cells = read_labels(path, columns, report=report)
-        if not (ids and split.ids):  # one of the two is no table, which has been reported
+        ids, cells = read_labels(path, columns, on_problem=on_problem)
+        if not (ids and split.ids):  # one of the two files is not a table, and that problem is reported already
             return None
         if problem := _order_problem(split.ids, ids, arguments.name):
-            return report(f"{path}{problem}")
+            return on_problem(f"{path}{problem}")
         return None if (cells < 0).any() else cells
 
     split = Split(name, split.arguments, matrix(labels, CATEGORIES), matrix(level1, VALUES))
     if split.labels is not None and split.level1 is not None:
         wrong = np.argwhere(categories_of(split.level1) != split.labels)
         for i, c in wrong[:1]:
-            report(
-                f"{level1}, line {i + 2}: the values of {split.ids[i]} give {1 - split.labels[i, c]} for "
-                f"{CATEGORIES[c]}, but {labels.name} says {split.labels[i, c]}"
+            on_problem(
+                f"{level1}, line {i + 2}: the values of {split.ids[i]} imply {1 - split.labels[i, c]} for "
+                f"{CATEGORIES[c]}, but {labels.name} has {split.labels[i, c]}"
             )
     return split
 
 
 def check_folder(dir: str | Path) -> tuple[dict[str, Split], list[str]]:
-    """Every split of a folder, and one sentence for every problem of its files (none when all is well).
+    """All splits of a folder, and one sentence for each problem in its files.
 
-    Raises UserError only when there is no such folder.
+    Raises UserError only when the folder does not exist.
     """
     folder, problems = Path(dir), []
-    splits = {name: read_split(folder, name, report=problems.append) for name in splits_in(folder)}
+    splits = {name: read_split(folder, name, on_problem=problems.append) for name in splits_in(folder)}
     if not splits:
-        problems.append(f"{folder}: holds no split, expected files such as {split_files(SPLITS[0])[0]}")
+        problems.append(f"{folder}: contains no split, expected files such as {split_files(SPLITS[0])[0]}")
     for name in SPLITS:
         arguments, *others = split_files(name)
-        if name not in splits and name != "test-nyt":  # whose labels are published, but whose texts are not
+        if name not in splits and name != "test-nyt":  # its labels are published, its texts are not
             orphans = (folder / file for file in others if (folder / file).is_file())
-            problems += [f"{path}: labels arguments that are not there, expected {arguments}" for path in orphans]
+            problems += [f"{path}: the arguments of these labels are missing, expected {arguments}" for path in orphans]
     known = {split_files(name)[0] for name in SPLITS}
-    strangers = sorted(path for path in folder.glob("arguments-*.tsv") if path.name not in known)
-    problems += [f"{path}: names no known split, which are {', '.join(SPLITS)}" for path in strangers]
+    unknown = sorted(path for path in folder.glob("arguments-*.tsv") if path.name not in known)
+    problems += [f"{path}: the name contains no known split, expected one of {', '.join(SPLITS)}" for path in unknown]
     return splits, problems + _shared_ids(splits)
 
 
 def categories_of(level1: np.ndarray) -> np.ndarray:
-    """Level 1 labels [n, 54] -> category labels [n, 20]: a category is there when one of its values is."""
+    """Category labels [n, 20] from level 1 labels [n, 54]: an argument has a category if it has one of its values."""
     owner = np.asarray(VALUE_CATEGORY)
     return np.stack([level1[:, owner == c].max(axis=1) for c in range(len(CATEGORIES))], axis=1)
 
 
 def _order_problem(ids: tuple[str, ...], labelled: tuple[str, ...], arguments: str) -> str | None:
-    """The first line of a labels file that departs from the arguments file, in words."""
+    """The first difference between the IDs of a labels file and those of the arguments file, or None."""
     missing, extra = set(ids) - set(labelled), set(labelled) - set(ids)
     if missing:
         first = next(id for id in ids if id in missing)
-        return f": has no row for {len(missing)} of the arguments in {arguments}, the first is {first}"
+        return f": {len(missing)} arguments of {arguments} have no row, the first is {first}"
     for line, (labelled_id, id) in enumerate(zip(labelled, ids, strict=False), start=2):
         if labelled_id in extra:
             return f", line {line}: {labelled_id} is not in {arguments}"
         if labelled_id != id:
-            return f", line {line}: {labelled_id} stands where {arguments} has {id}, expected the same order"
+            return f", line {line}: the ID is {labelled_id}, expected {id} as in the same line of {arguments}"
     if len(labelled) != len(ids):
         return f": has {len(labelled)} rows, expected {len(ids)} as in {arguments}"
     return None

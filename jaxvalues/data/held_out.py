@@ -1,4 +1,7 @@
-"""Which arguments train, which are held out to choose thresholds and the best step, and which are reported."""
+"""Divides the arguments of a run in three: for training, held out for choices, and reported.
+
+Thresholds and the best step are chosen on the held-out arguments.
+"""
 
 from __future__ import annotations
 
@@ -9,55 +12,55 @@ import numpy as np
 from jaxvalues.config import DataConfig
 from jaxvalues.data.arguments import SPLITS, Split
 from jaxvalues.data.loading import load_split
-from jaxvalues.data.subset import few_shot, scarce, take_fraction
+from jaxvalues.data.subset import few_shot, scarce_classes, take_fraction
 from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError
 
 HELD_OUT = "held_out"
-"""The name of the held-out part in a run folder."""
+"""The name of a held-out fraction or fold in a run folder."""
 
 
 class Parts(NamedTuple):
-    """The arguments of a run. No argument is in two parts; reported splits may lack labels."""
+    """The arguments of a run. No argument is in two parts. Reported splits may have no labels."""
 
     training: Split
     held_out: Split
     reported: tuple[Split, ...]
-    whole: Split
-    """The training split before anything was held out or left out."""
-    drawn: str | None = None
-    """One sentence about what `data.shots` or `data.fraction` took for training, where one of them did."""
+    full_training: Split
+    """The whole training split, before `data.held_out`, `data.shots` and `data.fraction`."""
+    subset_note: str | None = None
+    """One sentence about the subset that `data.shots` or `data.fraction` selects. None: neither is set."""
 
     @property
     def pool(self) -> Split:
-        """The split that the held-out part is of: the training split, or another one that it is all of."""
-        return self.whole if self.held_out.name == self.whole.name else self.held_out
+        """The split that contains the held-out part: the training split, or the split that is held out as a whole."""
+        return self.full_training if self.held_out.name == self.full_training.name else self.held_out
 
     @property
     def by_name(self) -> dict[str, Split]:
-        """Every part under its name; a held-out fraction or fold is called `held_out`."""
-        held_out = HELD_OUT if self.pool is self.whole else self.held_out.name
+        """{name: part}. A held-out fraction or fold has the name `held_out`."""
+        held_out = HELD_OUT if self.pool is self.full_training else self.held_out.name
         return {split.name: split for split in (self.training, *self.reported)} | {held_out: self.held_out}
 
 
 def load_parts(config: DataConfig) -> Parts:
-    """Load what the config names, with the labels of its task.
+    """Loads the splits that the config names, with the labels of its task.
 
-    `data.shots` and `data.fraction` leave fewer arguments for training, after holding out, and change nothing else.
-    Raises ConfigError for an unknown split, for labels that are needed and absent, for folds that cannot be cut, for
-    folds of which none is named, and where nothing is left to train on.
+    `data.shots` and `data.fraction` are applied after holding out, to the training arguments only. Raises ConfigError
+    for an unknown split, for missing labels, for more folds than there are conclusions, for `data.folds` without
+    `data.fold`, and when no argument is left for training.
     """
     if config.folds is not None and config.fold is None:
         raise ConfigError(
-            f"data.folds is {config.folds} and data.fold is not given: one run holds out one fold, from 0 to "
-            f"{config.folds - 1}; `jaxvalues train` takes them one after another"
+            f"data.folds is {config.folds} and data.fold is not given: a single run needs one of the folds 0 to "
+            f"{config.folds - 1}; `jaxvalues train` runs all folds in turn"
         )
 
     def load(key: str, name: str, labels: bool) -> Split:
         check_split(key, name)
-        split = TASKS[config.task].labelled(load_split(name, source=config.source, dir=config.dir))
+        split = TASKS[config.task].relabel(load_split(name, source=config.source, dir=config.dir))
         if labels and split.labels is None:
-            raise ConfigError(f"{key}: the labels of {name} are absent, so it can be predicted, but not learnt from")
+            raise ConfigError(f"{key}: the split {name} has no labels, expected a split with labels")
         return split
 
     whole = load("data.train", config.train, labels=True)
@@ -74,13 +77,13 @@ def load_parts(config: DataConfig) -> Parts:
 
 
 def check_split(key: str, name: str) -> None:
-    """Raise ConfigError unless `name`, given as `key`, is a split."""
+    """Raises ConfigError unless `name`, the value of the config key `key`, is a split."""
     if name not in SPLITS:
-        raise ConfigError(f"{key}: there is no split `{name}`; it is one of {', '.join(SPLITS)}")
+        raise ConfigError(f"{key}: there is no split `{name}`, expected one of {', '.join(SPLITS)}")
 
 
 def _draw(training: Split, config: DataConfig) -> tuple[Split, str | None]:
-    """The arguments that train, fewer with `shots` or `fraction`, and a sentence about which they are."""
+    """The training arguments after `data.shots` or `data.fraction`, and the sentence for `Parts.subset_note`."""
     if config.shots is None and config.fraction is None:
         return training, None
     if config.fraction is not None:
@@ -90,7 +93,7 @@ def _draw(training: Split, config: DataConfig) -> tuple[Split, str | None]:
         task = TASKS[config.task]
         drawn = few_shot(training, config.shots, config.subset_seed, task)
         what = f"{config.shots} of each {task.label}"
-        if few := scarce(drawn, config.shots, task):
+        if few := scarce_classes(drawn, config.shots, task):
             what += f"; fewer of {', '.join(f'{category} ({count})' for category, count in few.items())}"
     return drawn, f"trains on {len(drawn)} of {len(training)} arguments: {what} (seed {config.subset_seed})"
 
@@ -98,10 +101,11 @@ def _draw(training: Split, config: DataConfig) -> tuple[Split, str | None]:
 def hold_out(
     split: Split, fraction: float, by: Literal["conclusion", "argument"] = "conclusion", seed: int = 0
 ) -> tuple[Split, Split]:
-    """Part a split in (rest, held out), the latter with about `fraction` of the rows; both keep the file's order.
+    """Divides a split in (rest, held out). The held-out part has about `fraction` of the rows. Both keep the order.
 
-    By conclusion, whole conclusions are held out, as between the official splits, none of which share one: what is
-    chosen there faces the same shift as what is reported. Raises ConfigError if either part would be empty.
+    By conclusion, all arguments of a conclusion are in the same part. The official splits share no conclusion either,
+    so the held-out part differs from the training part in the same way as the test data. Raises ConfigError if one part
+    is empty.
     """
     random = np.random.default_rng(seed)
     if by == "argument":
@@ -109,14 +113,14 @@ def hold_out(
     else:
         group, sizes = _conclusions(split)
         order = random.permutation(len(sizes))
-        # The number of groups, taken in this order, that comes nearest to the fraction asked for.
+        # The number of groups, in this order, whose total size is closest to the fraction.
         reached = np.concatenate([[0], np.cumsum(sizes[order])])
         count = np.abs(reached - fraction * len(split)).argmin()
         held = np.flatnonzero(np.isin(group, order[:count]))
     mask = np.isin(np.arange(len(split)), held)
     if mask.all() or not mask.any():
         raise ConfigError(
-            f"data.held_out: a fraction of {fraction} of the {len(split)} arguments of {split.name}, held out by {by}, "
+            f"data.held_out: the fraction {fraction} of the {len(split)} arguments of {split.name}, held out by {by}, "
             "leaves one part empty"
         )
     return split.subset(np.flatnonzero(~mask)), split.subset(np.flatnonzero(mask))
@@ -125,18 +129,18 @@ def hold_out(
 def cut_folds(
     split: Split, count: int, by: Literal["conclusion", "argument"] = "conclusion", seed: int = 0
 ) -> np.ndarray:
-    """The fold, 0 to `count` − 1, of every argument of a split: [n] int64.
+    """The fold of every argument of a split, 0 to `count` − 1: [n] int64.
 
-    By conclusion, all arguments of one conclusion are in one fold. The conclusions, those with most arguments first and
-    equals in an order drawn from `seed`, go one after another into the fold that has the fewest arguments so far
-    (Graham, 1969), so the folds differ in size by no more than one conclusion's arguments. By argument, by at most one.
-    Raises ConfigError for more folds than there are conclusions or arguments.
+    By conclusion, all arguments of a conclusion are in the same fold. The conclusions are sorted by their number of
+    arguments, largest first, with ties in a random order of `seed`. Each goes to the fold that has the fewest arguments
+    so far (Graham, 1969). The sizes of two folds differ by at most one conclusion's arguments; by argument, by at most
+    one. Raises ConfigError for more folds than there are conclusions or arguments.
     """
     group, sizes = _conclusions(split) if by == "conclusion" else (np.arange(len(split)), np.ones(len(split), int))
     if count > len(sizes):
         raise ConfigError(
             f"data.folds is {count}, but the {len(split)} arguments of {split.name} have only {len(sizes)} "
-            "conclusions, and a conclusion is never cut: give fewer folds, or data.held_out_by=argument"
+            "conclusions, which are never divided: give fewer folds, or data.held_out_by=argument"
             if by == "conclusion"
             else f"data.folds is {count}, but {split.name} has only {len(split)} arguments"
         )
@@ -149,7 +153,7 @@ def cut_folds(
 
 
 def _conclusions(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """The number of every argument's conclusion [n], and how many arguments each conclusion has."""
+    """The index of every argument's conclusion [n], and the number of arguments of each conclusion."""
     conclusions = [argument.conclusion for argument in split.arguments]
     _, group, sizes = np.unique(conclusions, return_inverse=True, return_counts=True)
     return group, sizes

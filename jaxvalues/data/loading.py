@@ -1,4 +1,4 @@
-"""One split of the data: from a folder, from the sample that comes with the package, or from the published data set."""
+"""Loads one split: from a folder, from the sample that comes with the package, or from the published data set."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def load_split(
 ) -> Split:
     """One split of the data, checked.
 
-    name: one of SPLITS. dir: a folder of TSV files in the published format; it wins over `source`. Without it,
-    "sample" reads the small data set that comes with the package and "touche23" the published one through
-    tensorflow_datasets, which downloads it on first use.
-    Raises UserError for an unknown or missing split and for files that are not as they must be.
+    `name` is one of SPLITS. `dir` is a folder of TSV files in the published format and takes precedence over `source`.
+    The source "sample" is the small data set that comes with the package. The source "touche23" is the published data
+    set, which tensorflow_datasets downloads on first use.
+    Raises UserError for an unknown or missing split, and at the first problem in a file.
     """
     if name not in SPLITS:
-        raise UserError(f"there is no split {name!r}: it is one of {', '.join(SPLITS)}")
+        raise UserError(f"there is no split {name!r}, expected one of {', '.join(SPLITS)}")
     if dir is not None:
         return read_split(dir, name)
     if source == "sample":
@@ -31,7 +31,7 @@ def load_split(
             return read_split(folder, name)
     if source == "touche23":
         return _load_prepared(name)
-    raise UserError(f"there is no data source {source!r}: it is touche23 or sample")
+    raise UserError(f"there is no data source {source!r}, expected touche23 or sample")
 
 
 def sample_folder() -> AbstractContextManager[Path]:
@@ -44,7 +44,7 @@ def _load_prepared(name: str) -> Split:
         from jaxvalues.data.touche23_value_eval import prepared
     except ImportError as error:
         raise UserError(
-            f"reading the published data needs the package {error.name}, which is not installed: install it, or give "
-            "data.dir, a folder with the files"
+            f"the published data needs the package {error.name}, which is not installed: install it, or set data.dir "
+            "to a folder with the files"
         ) from error
     return prepared.load(name)

@@ -1,6 +1,6 @@
-"""What a system is to say about an argument: the task of the data set, or the study's side task.
+"""The tasks: which labels a system predicts for an argument.
 
-A task names the C columns of every logit, probability, decision and score, and says what an argument's labels are.
+A task defines the C columns of all labels, logits, probabilities and decisions, and the labels of an argument.
 """
 
 from __future__ import annotations
@@ -16,36 +16,39 @@ from jaxvalues.data.taxonomy import CATEGORIES
 
 @dataclass(frozen=True)
 class Task:
-    """A task whose labels are the columns `labels` [C]."""
+    """A prediction task with C labels."""
 
     name: str
-    """As in `data.task`."""
+    """The value of `data.task`."""
     labels: tuple[str, ...]
+    """The names of the C columns."""
     label: str
-    """What a message calls one of them."""
+    """The word for one label in messages."""
     opposite: str | None = None
-    """With one label: what it is when it is not there, which few shots are drawn of too."""
-    asked_slot: str | None = None
-    """The slot of templates that would give the answer away."""
-    read: Callable[[Sequence[Argument]], np.ndarray] | None = None
-    """Labels [n, C] of arguments, where they are not those that the data set comes with."""
+    """The class of arguments without the label, for a task with one label."""
+    answer_slot: str | None = None
+    """The template slot that contains the answer. Templates for this task must not use it."""
+    label_arguments: Callable[[Sequence[Argument]], np.ndarray] | None = None
+    """Computes labels [n, C] from arguments. None: the labels are those of the data set."""
 
-    def labelled(self, split: Split) -> Split:
-        """The split as the data set comes, with the labels of this task instead of those of its values."""
-        return split if self.read is None else Split(split.name, split.arguments, self.read(split.arguments))
+    def relabel(self, split: Split) -> Split:
+        """The split with the labels of this task."""
+        if self.label_arguments is None:
+            return split
+        return Split(split.name, split.arguments, self.label_arguments(split.arguments))
 
     @property
     def has_categories(self) -> bool:
-        """Whether its labels are the value categories, which have descriptions, groups and an official score."""
+        """Whether the labels are the value categories. Only these have descriptions, groups and an official score."""
         return self.labels == CATEGORIES
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """What few shots are drawn of."""
+        """The classes from which few-shot subsets are drawn: the labels, and `opposite` if there is one."""
         return self.labels if self.opposite is None else (*self.labels, self.opposite)
 
-    def members(self, labels: np.ndarray) -> np.ndarray:
-        """Which of the `classes` arguments belong to: labels [n, C] of 0 and 1 to [n, classes] bool."""
+    def class_membership(self, labels: np.ndarray) -> np.ndarray:
+        """Whether each argument belongs to each of `classes`: labels [n, C] of 0 and 1 to [n, classes] bool."""
         positive = labels == 1
         return positive if self.opposite is None else np.concatenate([positive, ~positive], axis=1)
 
@@ -56,6 +59,6 @@ def _in_favor(arguments: Sequence[Argument]) -> np.ndarray:
 
 VALUES = Task("values", CATEGORIES, "category")
 """Which of the 20 value categories an argument draws on (Touché23-ValueEval)."""
-STANCE = Task("stance", (IN_FAVOR,), "stance", opposite=AGAINST, asked_slot="stance", read=_in_favor)
-"""Whether the premise is in favor of the conclusion: the natural language inference of the study (arXiv 2403.09720)."""
+STANCE = Task("stance", (IN_FAVOR,), "stance", opposite=AGAINST, answer_slot="stance", label_arguments=_in_favor)
+"""Whether the premise is in favor of the conclusion: the study's natural language inference task (arXiv 2403.09720)."""
 TASKS = {task.name: task for task in (VALUES, STANCE)}

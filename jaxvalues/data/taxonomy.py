@@ -1,7 +1,8 @@
 """The value taxonomy: 54 values in 20 categories in four higher-order groups, in the official column order.
 
-The one place that names them. Levels 1 to 3 of the taxonomy of Kiesel et al. (ACL 2022, "Identifying the Human Values
-behind Arguments"), which refines Schwartz's refined theory of basic values (2012). The descriptions are our own words.
+All other modules take the names from here. These are levels 1 to 3 of the taxonomy of Kiesel et al. (ACL 2022,
+"Identifying the Human Values behind Arguments"), which builds on Schwartz's refined theory of basic values (2012). The
+descriptions are written for this package.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Category:
-    """One of the 20 value categories (level 2): the thing to predict.
+    """One of the 20 value categories (level 2), which systems predict.
 
-    `values` are its level 1 values; an argument has the category exactly when it has one of them.
-    `groups` are its higher-order groups (level 3); Hedonism, Face and Humility belong to two.
+    `values` are its level 1 values. An argument has the category exactly when it has at least one of them. `groups` are
+    its higher-order groups (level 3). Hedonism, Face and Humility belong to two groups.
     """
 
     name: str
@@ -162,7 +163,7 @@ TAXONOMY: tuple[Category, ...] = (
 CATEGORIES: tuple[str, ...] = tuple(category.name for category in TAXONOMY)
 VALUES: tuple[str, ...] = tuple(value for category in TAXONOMY for value in category.values)
 VALUE_CATEGORY: tuple[int, ...] = tuple(i for i, category in enumerate(TAXONOMY) for _ in category.values)
-"""For each of the 54 values, the index of the category it belongs to."""
+"""The index of the category of each of the 54 values."""
 GROUPS: dict[str, tuple[str, ...]] = {
     group: tuple(category.name for category in TAXONOMY if group in category.groups)
     for group in (OPENNESS, ENHANCEMENT, CONSERVATION, TRANSCENDENCE)
@@ -177,11 +178,11 @@ SOURCES: dict[str, str] = {
     "G": "New York Times",
     "S": "jaxvalues sample",
 }
-"""The first letter of an argument's ID -> the corpus it comes from."""
+"""{first letter of an argument's ID: corpus}"""
 
 
 def category_index(name: str) -> int:
-    """The column of a category in every label matrix [..., C]; KeyError for an unknown name."""
+    """The column of a category in label matrices [..., C]. Raises KeyError for an unknown name."""
     return _INDEX[name]
 
 

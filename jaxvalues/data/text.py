@@ -1,4 +1,4 @@
-"""Text files, read strictly, and whether a text shows anything."""
+"""Reads text files strictly, and finds texts without visible characters."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from pathlib import Path
 
 from jaxvalues.errors import UserError
 
-Report = Callable[[str], None]
-"""Takes one sentence about one problem. `stop` raises the first; `list.append` collects them all."""
+ProblemHandler = Callable[[str], None]
+"""A function that takes one sentence about one problem: `raise_problem` raises it, `list.append` collects it."""
 
 
-def stop(problem: str) -> None:
-    """The default `Report`: the first problem is a UserError."""
+def raise_problem(problem: str) -> None:
+    """The default `ProblemHandler`: raises the problem as a UserError."""
     raise UserError(problem)
 
 
-def read_text(path: Path, report: Report = stop) -> str | None:
-    """The text of a UTF-8 file; None, after a report, for a file that is not plain text."""
+def read_text(path: Path, on_problem: ProblemHandler = raise_problem) -> str | None:
+    """The text of a UTF-8 file. For a file that cannot be read as plain text, calls `on_problem` and returns None."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return report(f"{path}: no such file")
+        return on_problem(f"{path}: no such file")
     except OSError as error:
-        return report(f"{path}: cannot be read ({error.strerror})")
+        return on_problem(f"{path}: cannot be read ({error.strerror})")
     if problem := _bytes_problem(data):
-        return report(f"{path}{problem}")
+        return on_problem(f"{path}{problem}")
     return data.decode("utf-8")
 
 
 def is_blank(text: str) -> bool:
-    """Whether a text shows nothing: empty, or all spaces, control characters and zero-width ones."""
+    """Whether a text has no visible character: only spaces, control characters and zero-width characters, if any."""
     return all(unicodedata.category(character) in ("Cc", "Cf", "Zs", "Zl", "Zp") for character in text)
 
 
 def _bytes_problem(data: bytes) -> str | None:
     if data.startswith(codecs.BOM_UTF8):
-        return ", line 1: starts with a byte order mark, expected UTF-8 without one"
+        return ", line 1: the file starts with a byte order mark, expected UTF-8 without one"
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        return f", line {line}: the byte 0x{data[error.start]:02x} is not UTF-8, in which the file must be saved"
+        return f", line {line}: the byte 0x{data[error.start]:02x} is not UTF-8, expected a file in UTF-8"
     if (nul := data.find(b"\0")) >= 0:
         line = data.count(b"\n", 0, nul) + 1
-        return f", line {line}: holds a NUL byte, expected plain text"
+        return f", line {line}: the line contains a NUL byte, expected plain text"
     return None

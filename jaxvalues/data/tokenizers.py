@@ -1,4 +1,4 @@
-"""Tokenizers: loaded with transformers' AutoTokenizer, or a small byte-level BPE trained on the spot."""
+"""Loads tokenizers with transformers' AutoTokenizer, and trains small byte-level BPE tokenizers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint folder or hub id. Raises UserError with a sentence when there is none."""
+    """The tokenizer of a checkpoint folder or hub id. Raises UserError when it cannot be loaded."""
     from transformers import AutoTokenizer
 
     try:
@@ -21,12 +21,12 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
     except (OSError, ValueError, ImportError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{path}: no tokenizer could be loaded ({first}); give a folder or hub id as model.tokenizer"
+            f"{path}: the tokenizer could not be loaded ({first}); set model.tokenizer to another folder or hub id"
         ) from None
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerBase:
-    """A byte-level BPE tokenizer with RoBERTa's special tokens; the same `texts` give the same tokenizer."""
+    """Trains a byte-level BPE tokenizer with RoBERTa's special tokens. The same `texts` give the same tokenizer."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -51,5 +51,5 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> P
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id that fills batches; the tokenizer's own, else its end-of-text token (GPT-2 has no padding token)."""
+    """The id of the padding token, or of the end-of-text token if there is none (GPT-2 has no padding token)."""
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

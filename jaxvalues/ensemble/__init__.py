@@ -1,4 +1,4 @@
-"""Several runs and their combination: members × seeds × folds trained in one command, or finished runs put together."""
+"""Ensembles: members × seeds × folds trained in one command, or finished runs combined."""
 
 from jaxvalues.ensemble.combination import combine_runs
 from jaxvalues.ensemble.training import train

@@ -1,9 +1,9 @@
-"""Finished runs as the columns of an ensemble: read, checked against their data, and the folds of a system joined.
+"""Finished runs as the columns of an ensemble: reading, checks against the data, and joining the folds of a system.
 
-A column is one system's predictions: of arguments it was not trained on, and of the splits that are reported. Runs that
-differ in nothing but `data.fold` are one system. Each of them was trained on the folds that it did not hold out, so its
-held-out predictions are those of one fold, and together they cover all the arguments whose fold is there (out-of-fold
-predictions). On a reported split the column is their mean probability.
+A column holds the predictions of one system, for held-out arguments and for the reported splits. Runs that differ only
+in `data.fold` are one system. Each of these runs predicts the fold that it did not train on; together their held-out
+predictions cover the arguments of all these folds (out-of-fold predictions). On a reported split, the column is the
+mean probability of the runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jaxvalues.run.provenance import checksum
 
 
 class Run(NamedTuple):
-    """A finished run, and the arguments it was made with, loaded again."""
+    """A finished run and its data, loaded again."""
 
     folder: RunFolder
     config: Config
@@ -35,7 +35,7 @@ class Run(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One system: its name, its folders, every run behind it, and its predictions."""
+    """One system: its name, its folders, all its runs, and its predictions."""
 
     name: str
     folders: tuple[RunFolder, ...]
@@ -46,10 +46,10 @@ class Column(NamedTuple):
 
 
 def read_columns(paths: Sequence[str | Path], dir: str | Path | None = None) -> list[Column]:
-    """The columns of finished runs, in the order given; the folder of an ensemble is one column by itself.
+    """The columns of finished runs, in the given order. The folder of an ensemble is one column.
 
-    `dir` is where the data lies, if it is not where the runs say. Raises UserError for a folder that holds no finished
-    run and for data that is not what a run was made with; ConfigError for runs that do not belong together.
+    `dir` is the folder of the data, if it has moved. Raises UserError for a folder without a finished run, and for data
+    that differs from the data of a run; ConfigError for runs that cannot be combined.
     """
     load = functools.cache(load_parts)
     groups: dict[str, list[tuple[RunFolder, list[Run]]]] = {}
@@ -72,11 +72,11 @@ def read_columns(paths: Sequence[str | Path], dir: str | Path | None = None) -> 
 
 
 def read_run(folder: RunFolder, dir: str | Path | None, load: Callable[[DataConfig], Parts]) -> Run:
-    """A run that is no ensemble, with its data. Raises UserError if the data is not what it was made with."""
+    """Read a single run and its data. Raises UserError if the data differs from what the run was trained with."""
     folder = RunFolder.finished(folder.path)
     if not folder.task.has_categories:
         raise ConfigError(
-            f"{folder.path} is of data.task {folder.task.name}: only runs of the task values are combined"
+            f"{folder.path} has data.task {folder.task.name}, but only runs of the task values can be combined"
         )
     config = folder.config([] if dir is None else [f"data.dir={json.dumps(str(dir))}"])
     parts = load(config.data)
@@ -84,24 +84,24 @@ def read_run(folder: RunFolder, dir: str | Path | None, load: Callable[[DataConf
     for name, split in parts.by_name.items():
         if checksum(split) != made_with[name]:
             raise UserError(
-                f"{folder.path} was made with other data than {config.data.dir or config.data.source}: its part "
+                f"{folder.path} was trained with other data than {config.data.dir or config.data.source}: the part "
                 f"{name} differs; give the folder of its data as --dir"
             )
     return Run(folder, config, parts)
 
 
 def leaves(folder: RunFolder) -> list[RunFolder]:
-    """The single runs behind a folder: itself, or those of an ensemble, which may be of ensembles."""
+    """The single runs of a folder: the run itself, or those of an ensemble, which may contain ensembles."""
     if not folder.is_ensemble:
         return [folder]
     if not folder.is_finished:
-        raise UserError(f"{folder.path} holds an ensemble that is not finished (no scores.json): make it again")
+        raise UserError(f"{folder.path} holds an ensemble that is not finished (no scores.json): run its command again")
     systems = json.loads((folder.path / "ensemble.json").read_text(encoding="utf-8"))["systems"]
     return [leaf for system in systems for path in system["folders"] for leaf in leaves(RunFolder(folder.path / path))]
 
 
 def system_key(config: Config, weights: str | None) -> str:
-    """What the runs of one system agree in: everything that decides their numbers but the fold."""
+    """A key that the runs of one system share: all settings that affect results, except the fold."""
     data = config.data.model_copy(update={"fold": None})
     return json.dumps([config.model_copy(update={"data": data}).decisive(), weights], sort_keys=True)
 
@@ -111,19 +111,19 @@ def system_name(config: Config) -> str:
 
 
 def check_different_folds(system: Iterable[tuple[str, Config]]) -> None:
-    """Raise ConfigError unless the runs of one system, each with its name, hold out different folds."""
+    """Raise ConfigError unless the runs of one system, as (name, config), hold out different folds."""
     held: dict[int | None, str] = {}
     for name, config in system:
         if config.data.fold in held:
             raise ConfigError(
-                f"{held[config.data.fold]} and {name} are the same run: an ensemble needs runs that differ, if only in "
-                "their seed"
+                f"{held[config.data.fold]} and {name} are the same run: an ensemble needs runs that differ, for "
+                "example in their seed"
             )
         held[config.data.fold] = name
 
 
 def check_same_data(runs: Iterable[tuple[str, Parts]]) -> None:
-    """Raise ConfigError unless runs, by name, report the same splits and read the same arguments and labels."""
+    """Raise ConfigError unless all runs, as (name, parts), have the same reported splits, arguments and labels."""
     (first, parts), *others = runs
     seen = {split.name: checksum(split) for split in _splits(parts)}
     reported = [split.name for split in parts.reported]
@@ -140,11 +140,10 @@ def check_same_data(runs: Iterable[tuple[str, Parts]]) -> None:
 
 
 def shared_arguments(held_out: Mapping[str, Sequence[str]]) -> set[str]:
-    """The IDs that every system has held-out predictions for: all that a decision may be tuned on.
+    """The IDs that every system has held-out predictions for. Decisions are tuned on these arguments only.
 
-    What one system holds out another may be trained on, and then the other has no held-out prediction of it. So nothing
-    in this set was trained on by the run whose prediction of it is used. `held_out` maps a system's name to the IDs it
-    has. Raises ConfigError if there are none.
+    So every prediction that is used comes from a run that was not trained on the argument. `held_out` maps the name of
+    a system to its IDs. Raises ConfigError if no ID is shared.
     """
     shared = set.intersection(*map(set, held_out.values()))
     if not shared:
@@ -156,25 +155,27 @@ def shared_arguments(held_out: Mapping[str, Sequence[str]]) -> set[str]:
 
 
 def _splits(parts: Parts) -> list[Split]:
-    return list({split.name: split for split in (parts.whole, parts.pool, *parts.reported)}.values())
+    return list({split.name: split for split in (parts.full_training, parts.pool, *parts.reported)}.values())
 
 
 def _column(name: str, folders: Sequence[RunFolder], runs: Sequence[Run]) -> Column:
-    """Read the predictions of the folders, which are a system's runs, or one ensemble of `runs`."""
+    """Read the predictions of `folders`: the runs of a system, or one ensemble of `runs`."""
     read = [_read(folder, HELD_OUT) for folder in folders]
     held_out = Predictions(
         tuple(id for one in read for id in one.ids), np.concatenate([one.probabilities for one in read])
     )
     known = {id for run in runs for id in run.parts.held_out.ids}
     if stranger := next((id for id in held_out.ids if id not in known), None):
-        raise UserError(f"the held-out predictions of {name} name the argument {stranger}, which it does not hold out")
+        raise UserError(
+            f"the held-out predictions of {name} contain the argument {stranger}, which it does not hold out"
+        )
     reported = {}
     for split in runs[0].parts.reported:
         predictions = [_read(folder, split.name) for folder in folders]
         for folder, one in zip(folders, predictions, strict=True):
             if one.ids != split.ids:
                 raise UserError(
-                    f"{folder.path}: probabilities-{split.name}.tsv is not about the arguments of the split"
+                    f"{folder.path}: probabilities-{split.name}.tsv does not have the arguments of the split"
                 )
         reported[split.name] = mean(np.stack([one.probabilities for one in predictions]))
     return Column(name, tuple(folders), tuple(runs), held_out, reported)
@@ -184,7 +185,7 @@ def _read(folder: RunFolder, part: str) -> Predictions:
     path = folder.path / f"probabilities-{part}.tsv"
     if not path.is_file():
         raise UserError(
-            f"{folder.path} has no {path.name}, as runs that were imported or trained by an earlier version: an "
-            "ensemble is made from it, so train the run again"
+            f"{folder.path} has no {path.name}, which an ensemble needs; imported runs and runs of earlier versions "
+            "lack it, so train the run again"
         )
     return read_predictions(path)

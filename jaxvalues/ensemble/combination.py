@@ -1,8 +1,8 @@
-"""Systems made one: their probabilities combined, the decision tuned, everything written to a folder.
+"""Combining systems: their probabilities are combined, the decision is tuned, and the results are written.
 
-Only held-out predictions decide: thresholds, and the weights of a stack, are fitted on arguments that every system held
-out, each predicted by a run that was not trained on it. (The best step of a run was chosen there too, so held-out
-scores come out a little too good; the splits that are reported take no part in any of it.)
+Thresholds and the weights of a stack are fitted on held-out predictions only: on arguments that every system held out,
+each predicted by a run that was not trained on it. The best step of a run was chosen there too, so held-out scores are
+slightly optimistic. Reported splits are not used for any choice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaxvalues.data.held_out import HELD_OUT, cut_folds
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.ensemble.columns import Column, Run, read_columns, shared_arguments, system_key
 from jaxvalues.errors import ConfigError, UserError
-from jaxvalues.evaluation.combine import Stack, cross_fit, fit_stack, mean
+from jaxvalues.evaluation.combine import StackingModel, cross_fit, fit_stacking, mean
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.evaluation.report_table import render_members
 from jaxvalues.run.console import RunConsole
@@ -45,16 +45,16 @@ def combine_runs(
     dir: str | Path | None = None,
     console: Console | None = None,
 ) -> dict[str, Scores]:
-    """Combine finished runs, and ensembles, into the folder `out`; decisions are made as the first run's config says.
+    """Combine finished runs and ensembles into the folder `out`. The config of the first run sets the decision.
 
-    `dir` is where the data lies, if it is not where the runs say. Returns {split: Scores}. Raises UserError or
-    ConfigError with one sentence, before anything is written, for runs that cannot be combined.
+    `dir` is the folder of the data, if it has moved. Returns {split: Scores}. Raises UserError or ConfigError for runs
+    that cannot be combined, before anything is written.
     """
     if len(runs) < 2:
         raise ConfigError("an ensemble needs at least two runs")
     check_folder(Path(out))
     if (Path(out) / "config.yaml").exists():
-        raise ConfigError(f"{out} holds an ensemble that `jaxvalues train` made: give another folder")
+        raise ConfigError(f"{out} holds an ensemble of `jaxvalues train`: give another folder")
     places = [Path(place).resolve() for place in (*runs, out)]
     if twice := next((place for place in places if places.count(place) > 1), None):
         raise ConfigError(f"{twice} is given twice")
@@ -64,18 +64,18 @@ def combine_runs(
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ConfigError if an ensemble would take the place of a run."""
+    """Raise ConfigError if `folder` holds a single run, which an ensemble would overwrite."""
     if (folder / "config.yaml").exists() and not RunFolder(folder).is_ensemble:
         raise ConfigError(f"{folder} holds a single run: give the ensemble another folder")
 
 
 @dataclass(frozen=True, eq=False)
 class Combination:
-    """Several systems as one: its probabilities, and how they are made."""
+    """Several systems combined: the probabilities, and how they were computed."""
 
     columns: list[Column]
     method: Method
-    stack: Stack | None
+    stack: StackingModel | None
     held_out: Split
     """The arguments it was fitted and tuned on: those that every system has held-out predictions for."""
     probabilities: dict[str, np.ndarray]
@@ -83,7 +83,7 @@ class Combination:
 
     @property
     def how(self) -> str:
-        """How systems and runs are combined, in words."""
+        """A description of the combination for the decision and the screen."""
         systems = f"{len(self.columns)} systems" if len(self.columns) > 1 else "one system"
         return f"{self.method} of {systems} ({sum(len(column.runs) for column in self.columns)} runs)"
 
@@ -91,11 +91,11 @@ class Combination:
 def combine(columns: list[Column], method: Method) -> Combination:
     """Combine systems: their mean probability, or a stack of logistic regressions.
 
-    What is tuned is tuned on the arguments that every system held out, and on no other: see `shared_arguments`. There
-    the prediction of a system cut in folds is that of a single run, while on a reported split it is the mean of them
-    all, which is less extreme; the fewer the systems, the more a threshold misses for it. The thresholds of a stack are
-    tuned on probabilities that are cross-fitted by conclusion, so that they and its weights are not chosen on the same
-    predictions. Raises ConfigError if no argument is held out by every system.
+    Thresholds are tuned on the arguments that every system held out (see `shared_arguments`). There, a system with
+    folds predicts with a single run. On a reported split it predicts with the mean of its runs, which is less extreme,
+    so thresholds fit less well there, most with few systems. The thresholds of a stack are tuned on probabilities
+    that are cross-fitted by conclusion, so that weights and thresholds are not fitted on the same predictions. Raises
+    ConfigError if no argument is held out by every system.
     """
     shared = shared_arguments({column.name: column.held_out.ids for column in columns})
     pool = columns[0].runs[0].parts.pool
@@ -104,7 +104,7 @@ def combine(columns: list[Column], method: Method) -> Combination:
     stack = None
     if method == "stack":
         probabilities = cross_fit(tuned_on, held_out.labels, _stack_folds(held_out))
-        stack = fit_stack(tuned_on, held_out.labels)
+        stack = fit_stacking(tuned_on, held_out.labels)
     else:
         probabilities = mean(tuned_on)
     blend = mean if stack is None else stack
@@ -119,7 +119,7 @@ def write(
     decision: DecisionConfig,
     config: Config | None = None,
 ) -> dict[str, Scores]:
-    """Tune the decision and write an ensemble's folder, with the config it was trained from if there is one."""
+    """Tune the decision and write the folder of an ensemble. `config` is that of `jaxvalues train`, if there is one."""
     folder, columns = RunFolder(path), combination.columns
     runs = [run for column in columns for run in column.runs]
     parts = runs[0].parts
@@ -127,10 +127,10 @@ def write(
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"the folder {path} cannot be made ({error.strerror})") from None
+            raise UserError(f"the folder {path} cannot be created ({error.strerror})") from None
         (path / "scores.json").unlink(missing_ok=True)  # of an earlier combination, until the files agree again
         write_json(path / "ensemble.json", _description(combination, path))
-        data = {split.name: checksum(split) for split in (parts.whole, *parts.reported)}
+        data = {split.name: checksum(split) for split in (parts.full_training, *parts.reported)}
         fingerprint = None if config is None else config.fingerprint()
         write_json(path / "environment.json", describe_process() | {"config": fingerprint, "base": None, "data": data})
         if config is not None:
@@ -156,7 +156,7 @@ def write(
 
 
 def _description(combination: Combination, path: Path) -> dict[str, Any]:
-    """Contents of ensemble.json; folders are written relative to it."""
+    """The content of ensemble.json, with folders relative to it."""
     systems = [
         {"name": column.name, "folders": [os.path.relpath(folder.path, path) for folder in column.folders]}
         for column in combination.columns
@@ -169,7 +169,7 @@ def _description(combination: Combination, path: Path) -> dict[str, Any]:
 
 
 def _members(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
-    """{member: {part: official F1 of its runs}}; runs that differ in seed and fold alone are one member."""
+    """{member: {part: official F1 of its runs}}. Runs that differ only in seed and fold are one member."""
     kinds: dict[str, list[Run]] = {}
     for run in runs:
         config = run.config.model_copy(update={"seed": 0})
@@ -186,7 +186,7 @@ def _members(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
 
 
 def _rows(column: Column, held_out: Split) -> np.ndarray:
-    """A system's held-out probabilities [n, C] of these arguments."""
+    """The probabilities [n, C] of a system for the arguments of `held_out`, in their order."""
     row = {id: number for number, id in enumerate(column.held_out.ids)}
     return column.held_out.probabilities[[row[id] for id in held_out.ids]]
 
@@ -195,7 +195,7 @@ def _stack_folds(held_out: Split) -> np.ndarray:
     conclusions = len({argument.conclusion for argument in held_out.arguments})
     if conclusions < STACK_FOLDS:
         raise ConfigError(
-            f"a stack is fitted on held-out arguments of at least {STACK_FOLDS} conclusions, and here are "
+            f"a stack needs held-out arguments with at least {STACK_FOLDS} conclusions, but there are "
             f"{conclusions}: use the method mean"
         )
     return cut_folds(held_out, STACK_FOLDS)

@@ -1,4 +1,4 @@
-"""Training what a config asks for: one run, or several one after another and their combination."""
+"""Training of one run, or of several runs one after another and their combination."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from jaxvalues.run.system import build_system
 from jaxvalues.run.train import train as train_run
 from jaxvalues.training.compilation import Programs
 from jaxvalues.training.metrics import check_logging
-from jaxvalues.training.processes import meet
+from jaxvalues.training.processes import barrier
 from jaxvalues.training.sharding import make_mesh
 
 
 def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
     """Train what a config asks for: one run, or several one after another and their combination.
 
-    Each run has a folder of its own in `config.folder` and goes on by itself as any run does: a finished one is not
-    trained again, so the same command goes on where it was stopped, and one with more seeds or members adds what is
-    new. The combination takes seconds and is made anew each time. Returns {split: Scores} of the run, or of the
-    ensemble. Raises UserError (ConfigError for what the config says), wherever possible before anything is trained.
+    Each run has its own folder in `config.folder`. The same command resumes an unfinished run, skips finished
+    ones, and with more seeds or members trains only the new runs. The combination is computed each time, in seconds.
+    Returns {split: Scores} of the run or the ensemble. Raises UserError, or ConfigError for errors in the config,
+    before training if possible.
     """
     check_logging(config)
     if not config.is_ensemble:
@@ -56,9 +56,9 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
     for number, one in enumerate(runs, start=1):
         run_console.print(f"\nrun {number} of {len(runs)}: {one.folder.name}")
         train_run(one, programs=programs, run_console=brief)
-        gc.collect()  # whatever still holds on to its arrays must not outlive it
+        gc.collect()  # frees the arrays of the run before the next one starts
     run_console.print(f"\ncompiled {len(programs)} programs for {len(runs)} runs")
-    meet("the runs of an ensemble are written")
+    barrier("the runs of an ensemble are written")
     method = (config.ensemble or EnsembleConfig()).method
     combination = combine(read_columns([one.folder for one in runs]), method)
     return write(combination, config.folder, run_console, config.decision, resolve(config))
@@ -82,9 +82,9 @@ def check(config: Config, console: Console | None = None) -> None:
 
 
 def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Programs) -> None:
-    """Find whatever is wrong with any of the runs, and with their combination, before the first one is trained.
+    """Check all runs and their combination before the first run is trained. Raises UserError or ConfigError.
 
-    Loads data and tokenizers, reads the configs of the models, builds every member's network, and computes nothing.
+    Loads data and tokenizers, reads model configs and builds the network of every member, but computes nothing.
     """
     load = functools.cache(load_parts)
     systems: dict[str, list[tuple[str, Config]]] = {}
@@ -104,7 +104,7 @@ def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Progra
             checked.add(one.name)
             base = find_base(one.model, one.seed)
             template = load_texts(one.formulation, TASKS[one.data.task])
-            tokenizer = find_tokenizer(one, base, parts.whole, template)
+            tokenizer = find_tokenizer(one, base, parts.full_training, template)
             mesh = make_mesh(one.mesh)
             build_system(one, base, tokenizer, mesh, announce=run_console.compiled, programs=programs)
     for system in systems.values():

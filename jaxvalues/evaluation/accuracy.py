@@ -1,4 +1,4 @@
-"""Accuracy of decisions about one label, beside that of a system that knows nothing but the more frequent answer."""
+"""Scores of decisions about one label: accuracy, and the accuracy of the majority baseline."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from jaxvalues.evaluation.thresholds import GRID, decide, middle_of_best
 
 @dataclass(frozen=True)
 class BinaryScores:
-    """What is reported about the decisions on one split where there is one label; all figures are in [0, 1].
+    """The scores of decisions about one label on one split. All figures are in [0, 1].
 
-    `majority_accuracy` is that of always giving the answer that is more frequent in the truth. Precision, recall and F1
-    are those of the label `positive`: None where the truth has none of it.
+    `majority_accuracy` is the accuracy of always predicting the more frequent class of the truth. Precision, recall and
+    F1 are those of the label `positive`. They are None when the truth has no positive.
     """
 
     accuracy: float
@@ -29,16 +29,16 @@ class BinaryScores:
     recall: float | None
     f1: float | None
     support: int
-    """Positives in the truth."""
+    """The number of positives in the truth."""
     arguments: int
 
     @property
     def headline(self) -> dict[str, float]:
-        """The figures that stand for all; decisions and the best step are chosen by the first."""
+        """The main figures. Thresholds and the best step are selected by the first."""
         return {"accuracy": self.accuracy, "majority_accuracy": self.majority_accuracy}
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict for `json.dump`, its keys named as the fields are."""
+        """A plain dict for `json.dump`. Its keys are the field names."""
         return asdict(self)
 
     @classmethod
@@ -48,15 +48,14 @@ class BinaryScores:
 
 
 def score_binary(positive: str, truth: np.ndarray, predicted: np.ndarray) -> BinaryScores:
-    """Score decisions about the label `positive` against the truth; both [n, 1] of 0 and 1.
+    """The scores of decisions about the label `positive`. Truth and decisions are [n, 1] of 0 and 1.
 
-    Raises UserError if the arrays do not fit each other, hold anything but 0 and 1, or no row.
+    Raises UserError for arrays of different shapes, for other values than 0 and 1, and for arrays without rows.
     """
     truth, predicted = as_binary(truth, "truth", 1), as_binary(predicted, "predicted labels", 1)
     if truth.shape != predicted.shape or not len(truth):
         raise UserError(
-            f"the truth has {len(truth)} rows and the prediction {len(predicted)}: they must be the same, and at least "
-            "one"
+            f"the truth has {len(truth)} rows and the prediction {len(predicted)}, expected as many, and at least one"
         )
     share = float(truth.mean())
     label = label_scores((positive,), truth, predicted)[positive]
@@ -68,9 +67,9 @@ def score_binary(positive: str, truth: np.ndarray, predicted: np.ndarray) -> Bin
 
 
 def tune_accuracy(truth: ArrayLike, probabilities: ArrayLike) -> float:
-    """The threshold of `GRID` that maximises accuracy; truth (0/1) and probabilities are [n, 1].
+    """The threshold of `GRID` that maximises accuracy. Truth (0/1) and probabilities are [n, 1].
 
-    Of several that score the same it is chosen as `tune_global` does.
+    Ties are resolved as in `tune_global`.
     """
     decisions = np.stack([decide(probabilities, threshold) for threshold in GRID])  # [G, n, 1]
     return float(GRID[middle_of_best((decisions == np.asarray(truth)).mean(axis=(1, 2)))])

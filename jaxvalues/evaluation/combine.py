@@ -1,6 +1,6 @@
-"""Several systems' probabilities made one: their mean, or for each category a logistic regression on their logits.
+"""Combines the probabilities of S systems: by their mean, or by one logistic regression on their logits per category.
 
-Systems lie along a first axis: `columns` are probabilities [S, n, C].
+`columns` are the systems' probabilities [S, n, C].
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from scipy.special import expit, logit
 from jaxvalues.evaluation.decision import sigmoid
 
 PENALTY = 1.0
-"""Strength of the pull towards the mean logit, which a few arguments outweigh."""
+"""The strength of the L2 penalty, which pulls the weights towards those of the mean logit."""
 
-_CERTAIN = 1e-6  # probabilities are kept this far from 0 and 1, where logits end
+_MARGIN = 1e-6  # probabilities are clipped to [_MARGIN, 1 - _MARGIN], where logits are finite
 
 
 def mean(columns: np.ndarray) -> np.ndarray:
@@ -25,8 +25,8 @@ def mean(columns: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class Stack:
-    """Stacked systems: for each category c, sigmoid(weights[c] · the systems' logits + bias[c])."""
+class StackingModel:
+    """A fitted combination of systems: sigmoid(weights[c] · the systems' logits + bias[c]) for each category c."""
 
     weights: np.ndarray
     """[C, S]"""
@@ -38,41 +38,40 @@ class Stack:
         return sigmoid(np.einsum("snc,cs->nc", _logits(columns), self.weights) + self.bias)
 
 
-def fit_stack(columns: np.ndarray, truth: np.ndarray, penalty: float = PENALTY) -> Stack:
-    """Stacking (Wolpert, 1992) as the winners of the shared task tried it (Schroter et al., 2023).
+def fit_stacking(columns: np.ndarray, truth: np.ndarray, penalty: float = PENALTY) -> StackingModel:
+    """Fits stacking (Wolpert, 1992), which the winners of the shared task tried (Schroter et al., 2023).
 
-    For each category the weights w and bias b that minimise
+    For each category, the weights w and the bias b minimise
 
         Σ_i log(1 + exp(−y_i z_i)) + penalty/2 · (‖w − 1/S‖² + b²),   z_i = w · logits_i + b,   y_i = ±1
 
-    on held-out predictions: `columns` [S, n, C], of arguments no system was trained on, and `truth` [n, C] of 0 and 1.
-    Without evidence, as for a category with few positives, the result is the mean logit. The objective is strictly
-    convex, so there is one minimum, whatever the data.
+    `columns` [S, n, C] are predictions for arguments on which no system was trained. `truth` [n, C] is 0/1. With few
+    positives the result is close to the mean logit. The objective is strictly convex and has exactly one minimum.
     """
     systems, _, categories = columns.shape
     logits, centre = _logits(columns), np.append(np.full(systems, 1 / systems), 0.0)
     solutions = np.empty((categories, systems + 1))
     for c in range(categories):
         inputs = np.concatenate([logits[:, :, c].T, np.ones((logits.shape[1], 1))], axis=1)
-        solutions[c] = _minimum(inputs, np.where(truth[:, c] > 0, 1.0, -1.0), centre, penalty)
-    return Stack(solutions[:, :-1], solutions[:, -1])
+        solutions[c] = _fit_category(inputs, np.where(truth[:, c] > 0, 1.0, -1.0), centre, penalty)
+    return StackingModel(solutions[:, :-1], solutions[:, -1])
 
 
 def cross_fit(columns: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Stacked probabilities [n, C] of each argument, from weights fitted on the arguments of the other folds.
+    """Stacked probabilities [n, C]. Those of an argument come from weights fitted on the other folds.
 
-    `fold` [n] numbers the fold of each argument. Thresholds tuned on these, and their score, have not seen an argument
-    twice, as they would with weights fitted on the same arguments.
+    `fold` [n] is the fold of each argument. Thresholds tuned on these probabilities are not biased by weights that were
+    fitted on the same arguments.
     """
     probabilities = np.empty(columns.shape[1:], np.float32)
     for k in np.unique(fold):
-        stack = fit_stack(columns[:, fold != k], truth[fold != k])
+        stack = fit_stacking(columns[:, fold != k], truth[fold != k])
         probabilities[fold == k] = stack(columns[:, fold == k])
     return probabilities
 
 
-def _minimum(inputs: np.ndarray, signs: np.ndarray, centre: np.ndarray, penalty: float) -> np.ndarray:
-    """The weights [S + 1] of one category's regression; its objective is divided by n, which rounds less."""
+def _fit_category(inputs: np.ndarray, signs: np.ndarray, centre: np.ndarray, penalty: float) -> np.ndarray:
+    """The weights [S + 1] of one category's regression. The objective is divided by n to reduce rounding errors."""
     n = len(signs)
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
@@ -88,4 +87,4 @@ def _minimum(inputs: np.ndarray, signs: np.ndarray, centre: np.ndarray, penalty:
 
 
 def _logits(columns: np.ndarray) -> np.ndarray:
-    return logit(np.clip(np.asarray(columns, np.float64), _CERTAIN, 1 - _CERTAIN))
+    return logit(np.clip(np.asarray(columns, np.float64), _MARGIN, 1 - _MARGIN))

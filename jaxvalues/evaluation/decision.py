@@ -1,4 +1,4 @@
-"""How a run decides: thresholds chosen where nothing is reported, and the words that say how."""
+"""The decision of a run: thresholds for its probabilities, chosen on held-out arguments."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from jaxvalues.evaluation.thresholds import tune_global, tune_per_category
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """Thresholds [C], and in words where they come from."""
+    """The thresholds [C] of a run, and a description of how they were chosen."""
 
     thresholds: np.ndarray
     how: str
 
     @property
     def span(self) -> str:
-        """The thresholds as one number, or from the lowest to the highest."""
+        """The thresholds as text: one number, or the lowest and the highest."""
         low, high = self.thresholds.min(), self.thresholds.max()
         return f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities [n, C] float32; finite for logits of any size."""
+    """Probabilities [n, C] float32 from logits [n, C]. Large logits do not overflow."""
     return (0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))).astype(np.float32)
 
 
-def choose(
+def choose_thresholds(
     config: DecisionConfig,
     truth: np.ndarray,
     probabilities: np.ndarray,
     tune: Callable[[np.ndarray, np.ndarray], float] = tune_global,
 ) -> Decision:
-    """The decision that the config asks for, tuned on held-out labels and probabilities, both [n, C].
+    """The decision that the config defines. Thresholds are tuned on held-out labels and probabilities, both [n, C].
 
-    `tune` finds the one threshold of labels and probabilities.
+    `tune` returns the one threshold for all categories, from labels and probabilities.
     """
     match config.threshold:
         case "fixed":

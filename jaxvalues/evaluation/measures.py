@@ -1,6 +1,6 @@
-"""By what each task is measured: values by the official score, a stance by its accuracy.
+"""The measure of each task: the official score for values, accuracy for the stance.
 
-Whatever is chosen (the best step, a tuned threshold) is chosen by the first figure of the scores' headline.
+The best step and the tuned thresholds are selected by the first figure of the scores' `headline`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ TaskScores = Scores | BinaryScores
 
 
 class Measure(NamedTuple):
-    """How decisions of a task are scored, its scores are read back, and one threshold is tuned for them."""
+    """The functions that score decisions of a task and tune thresholds for it."""
 
-    score: Callable[[np.ndarray, np.ndarray], TaskScores]
+    score: Callable[[np.ndarray, np.ndarray], TaskScores]  # (truth, decisions), both [n, C]
     from_json: Callable[[Mapping[str, Any]], TaskScores]
-    tune: Callable[[np.ndarray, np.ndarray], float]
-    chosen_by: str
+    tune: Callable[[np.ndarray, np.ndarray], float]  # (truth, probabilities) to one threshold
+    selection_metric: str  # the first figure of the scores' `headline`
 
 
 def measure_of(task: Task) -> Measure:

@@ -1,7 +1,7 @@
-"""The official score of Touché23-ValueEval, exactly as the organisers compute it, and the figures behind it.
+"""The official score of Touché23-ValueEval, and the figures of each category and group.
 
-Follows the evaluator of SemEval-2023 Task 4 (Kiesel et al. 2023; version of 2023-08-13). It departs from it in one
-place: where macro-precision and macro-recall are both 0 the evaluator divides by zero, and the score here is 0.
+The score equals that of the official evaluator of SemEval-2023 Task 4 (Kiesel et al. 2023; version of 2023-08-13), with
+one exception: if macro-precision and macro-recall are both 0, the evaluator divides by zero and the score here is 0.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from jaxvalues.errors import UserError
 
 @dataclass(frozen=True)
 class LabelScore:
-    """How well one label (a category or a group) is found; None where the truth has no positive to find."""
+    """The scores of one label (a category or a group). They are None when the truth has no positive."""
 
     precision: float | None
     recall: float | None
     f1: float | None
     support: int
-    """Positives in the truth."""
+    """The number of positives in the truth."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Everything reported about the decisions on one split; all figures are in [0, 1].
+    """The scores of the decisions on one split. All figures are in [0, 1].
 
-    `official_f1` is the task's score, the harmonic mean of `macro_precision` and `macro_recall`. `mean_category_f1`,
-    which many papers report as "F1", is the mean of the categories' F1. The two differ: always say which one is meant.
-    All four are over the categories with at least one positive in the truth.
+    `official_f1` is the task's score: the harmonic mean of `macro_precision` and `macro_recall`. `mean_category_f1` is
+    the mean of the categories' F1, which many papers report as "F1". The two differ, so always name the one you report.
+    All four are computed over the categories with at least one positive in the truth.
 
-    `groups` scores the four higher-order values (level 3) as labels of their own. An argument has a group if it has one
-    of the group's categories, in truth and in prediction alike, which is how Kiesel et al. 2022 made the labels of that
-    level. So confusing two categories of one group costs nothing there. Groups take no part in the four figures above.
+    `groups` are the scores of the four higher-order values (level 3). An argument has a group if it has at least one of
+    the group's categories, both in the truth and in the prediction (Kiesel et al. 2022). So a confusion of two
+    categories of one group is no error there. The groups do not enter the four figures above.
     """
 
     official_f1: float
@@ -49,11 +49,11 @@ class Scores:
 
     @property
     def headline(self) -> dict[str, float]:
-        """The figures that stand for all; decisions and the best step are chosen by the first."""
+        """The main figures. Thresholds and the best step are selected by the first."""
         return {"official_f1": self.official_f1, "mean_category_f1": self.mean_category_f1}
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict for `json.dump`, its keys named as the fields are."""
+        """A plain dict for `json.dump`. Its keys are the field names."""
         return asdict(self)
 
     @classmethod
@@ -67,16 +67,18 @@ class Scores:
 
 
 def score(truth: np.ndarray, predicted: np.ndarray) -> Scores:
-    """Score decisions against the truth; both [n, C] of 0 and 1, columns in the order of `CATEGORIES`.
+    """The scores of decisions. Truth and decisions are [n, C] of 0 and 1, with columns in the order of `CATEGORIES`.
 
-    Raises UserError if the arrays do not fit each other, hold anything but 0 and 1, or if the truth has no positive.
+    Raises UserError for arrays of different shapes, for other values than 0 and 1, and for a truth without positives.
     """
     truth = as_binary(truth, "truth", len(CATEGORIES))
     predicted = as_binary(predicted, "predicted labels", len(CATEGORIES))
     if truth.shape != predicted.shape:
-        raise UserError(f"the truth has {len(truth)} rows and the prediction {len(predicted)}: they must be the same")
+        raise UserError(
+            f"the truth has {len(truth)} rows and the prediction {len(predicted)}, expected the same number"
+        )
     if not truth.any():
-        raise UserError("the truth has no positive label in any category: there is nothing to score")
+        raise UserError("the truth has no positive label in any category, expected at least one")
     categories = label_scores(CATEGORIES, truth, predicted)
     found = [label for label in categories.values() if label.support]
     macro_precision = float(np.mean([label.precision for label in found]))
@@ -92,21 +94,22 @@ def score(truth: np.ndarray, predicted: np.ndarray) -> Scores:
 
 
 def precision_recall(hits: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall from counts of any one shape: true positives, positives predicted, positives in the truth.
+    """Precision and recall from counts of the same shape.
 
-    Precision is 0 where nothing is predicted. Where `support` is 0 both are 0: leave those categories out of any mean.
+    `hits` are true positives, `predicted` are predicted positives, `support` are positives in the truth. Precision is 0
+    where nothing is predicted. Both are 0 where `support` is 0; exclude these categories from means.
     """
     return hits / np.maximum(predicted, 1), hits / np.maximum(support, 1)
 
 
 def harmonic_mean(precision: np.ndarray | float, recall: np.ndarray | float) -> np.ndarray:
-    """F1 = 2PR / (P + R), element by element; 0 where both are 0."""
+    """F1 = 2PR / (P + R) for each element, and 0 where both are 0."""
     total = np.add(precision, recall)
     return 2 * np.multiply(precision, recall) / np.where(total > 0, total, 1)
 
 
 def label_scores(names: tuple[str, ...], truth: np.ndarray, predicted: np.ndarray) -> dict[str, LabelScore]:
-    """The score of each label by name; truth and prediction are [n, C] bool."""
+    """{name: score} of all labels. Truth and prediction are [n, C] bool."""
     support = truth.sum(axis=0)
     precision, recall = precision_recall((truth & predicted).sum(axis=0), predicted.sum(axis=0), support)
     columns = zip(names, precision, recall, harmonic_mean(precision, recall), support, strict=True)
@@ -117,16 +120,19 @@ def label_scores(names: tuple[str, ...], truth: np.ndarray, predicted: np.ndarra
 
 
 def _to_groups(labels: np.ndarray) -> np.ndarray:
-    """Labels by category [n, C] -> by group [n, 4]."""
+    """Labels of the groups [n, 4] from those of the categories [n, C]."""
     members = [[CATEGORIES.index(name) for name in names] for names in GROUPS.values()]
     return np.stack([labels[:, columns].any(axis=1) for columns in members], axis=1)
 
 
 def as_binary(labels: np.ndarray, what: str, columns: int) -> np.ndarray:
-    """Labels [n, columns] as bool. Raises UserError, which names `what` they are, for anything but 0 and 1."""
+    """Labels [n, columns] as bool. Raises UserError for another shape and for values other than 0 and 1.
+
+    `what` is the name of the labels in these messages.
+    """
     labels = np.asarray(labels)
     if labels.ndim != 2 or labels.shape[1] != columns:
         raise UserError(f"the {what} must have the shape [n, {columns}], not {list(labels.shape)}")
     if not np.isin(labels, (0, 1)).all():
-        raise UserError(f"the {what} must hold only 0 and 1")
+        raise UserError(f"the {what} must contain only 0 and 1")
     return labels.astype(bool)

@@ -1,11 +1,11 @@
-"""A system's predictions on a split, and the three files that hold them.
+"""A system's predictions on a split, and the three files that store them.
 
-- `predictions-<split>.tsv`, the official run format: `Argument ID` and the 20 categories, each 0 or 1. Of another task
-  (`jaxvalues.data.task`): that task's labels in their place.
-- `probabilities-<split>.tsv`: the same table with the probabilities behind the decisions.
-- `thresholds.json`, beside them: the threshold of every label, and how it was chosen.
+- `predictions-<split>.tsv` is in the official run format: `Argument ID` and the 20 categories, each 0 or 1. For another
+  task (`jaxvalues.data.task`) it has that task's labels instead.
+- `probabilities-<split>.tsv` is the same table with probabilities.
+- `thresholds.json`, in the same folder, has the threshold of every label and how they were chosen.
 
-The last two give the first again, bit for bit.
+The last two files determine the first exactly.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ THRESHOLDS_FILE = "thresholds.json"
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Probabilities [n, C] (float32, in [0, 1], one column for each of `labels`) of the arguments `ids`.
+    """A system's probabilities for the arguments `ids`: [n, C] float32 in [0, 1], one column for each of `labels`.
 
-    Raises UserError for any other shape, and for a value outside [0, 1] or not finite.
+    Raises UserError for any other shape and for values outside [0, 1] or NaN.
     """
 
     ids: tuple[str, ...]
@@ -53,21 +53,22 @@ class Predictions:
 
     @property
     def decided(self) -> bool:
-        """Whether everything is 0 or 1, as in a file in the official run format."""
+        """Whether all values are 0 or 1, as in a file in the official run format."""
         return bool(np.isin(self.probabilities, (0, 1)).all())
 
     def write_probabilities(self, path: str | Path) -> None:
-        """Write the probabilities such that `read_predictions` gives back the same float32 bits."""
-        # Nine significant digits tell any two float32 apart.
+        """Writes the probabilities so that `read_predictions` returns the same float32 numbers."""
+        # Nine significant digits identify every float32.
         rows = self.probabilities.tolist()
         write_table(
             path, self._header, [(i, *(f"{p:.9g}" for p in row)) for i, row in zip(self.ids, rows, strict=True)]
         )
 
     def write_run(self, path: str | Path, decisions: np.ndarray) -> None:
-        """Write decisions [n, C] of 0 and 1 about the same arguments in the official run format."""
+        """Writes decisions [n, C] of 0 and 1 about the same arguments in the official run format."""
         if decisions.shape != self.probabilities.shape or not np.isin(decisions, (0, 1)).all():
-            raise UserError(f"the decisions for {path} must be 0 or 1 in the shape {list(self.probabilities.shape)}")
+            shape = list(self.probabilities.shape)
+            raise UserError(f"{path}: the decisions must be 0 or 1 in an array of the shape {shape}")
         rows = decisions.astype(int).tolist()
         write_table(path, self._header, [(i, *row) for i, row in zip(self.ids, rows, strict=True)])
 
@@ -77,10 +78,10 @@ class Predictions:
 
 
 def read_predictions(path: str | Path, labels: tuple[str, ...] = CATEGORIES) -> Predictions:
-    """Read a probabilities file or a run in the official format, whose 0 and 1 are probabilities too.
+    """Reads a probabilities file, or a run in the official format as probabilities 0 and 1.
 
-    Raises UserError naming file and line for anything but the expected header, one row for each argument and, in every
-    cell, a number between 0 and 1.
+    Raises UserError, with file and line, for another header, for a repeated ID and for a cell that is not a number
+    between 0 and 1.
     """
     ids, rows = read_table(path, (ID, *labels))
     probabilities = [
@@ -93,7 +94,7 @@ def read_predictions(path: str | Path, labels: tuple[str, ...] = CATEGORIES) -> 
 def write_thresholds(
     folder: str | Path, thresholds: ArrayLike, chosen: str, labels: Sequence[str] = CATEGORIES
 ) -> None:
-    """Keep what was decided with: one threshold or [C], and in a few words how it was chosen ("tuned on ...")."""
+    """Writes `thresholds.json`: the thresholds (one number or [C]), and how they were chosen ("tuned on ...")."""
     values = np.broadcast_to(thresholds, len(labels)).tolist()
     text = json.dumps({"chosen": chosen, "thresholds": dict(zip(labels, values, strict=True))}, indent=2)
     path = Path(folder) / THRESHOLDS_FILE
@@ -103,17 +104,17 @@ def write_thresholds(
 
 
 def read_thresholds(folder: str | Path, labels: Sequence[str] = CATEGORIES) -> tuple[np.ndarray, str]:
-    """The thresholds [C] of a run folder and how they were chosen; UserError if the file is absent or incomplete."""
+    """The thresholds [C] of a run folder, and how they were chosen. Raises UserError for a missing or faulty file."""
     path = Path(folder) / THRESHOLDS_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         thresholds = np.array([content["thresholds"][name] for name in labels], np.float64)
         chosen = str(content["chosen"])
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file, so it is not known how the run's probabilities are decided") from None
+        raise UserError(f"{path}: no such file, expected the thresholds of the run") from None
     except (ValueError, KeyError, TypeError) as error:  # JSON and Unicode errors are ValueErrors
         raise UserError(
-            f"{path}: expected 'chosen' and, under 'thresholds', one number per category: {error}"
+            f"{path}: expected the keys 'chosen' and 'thresholds', with one number per category: {error}"
         ) from None
     if not ((thresholds > 0) & (thresholds <= 1)).all():
         raise UserError(f"{path}: every threshold must be above 0 and at most 1")

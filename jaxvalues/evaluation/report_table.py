@@ -25,11 +25,10 @@ _NOTE = (
 
 
 def render_scores(scores: Mapping[str, TaskScores], console: Console) -> None:
-    """Print the four named scores of every split, then precision, recall, F1 and support of every category and group;
-    of a task with one label, its accuracy and the like.
+    """Prints the four main scores of every split, then precision, recall, F1 and support of every category and group.
 
-    `scores` maps the name of a split to its scores, all of one task. Splits stand side by side, as many as the console
-    is wide enough for; the others follow below.
+    For a task with one label it prints accuracy, precision, recall and F1. `scores` is {split: scores}, all of one
+    task. The columns of several splits are side by side as far as the console is wide enough; the others follow below.
     """
     if any(isinstance(one, BinaryScores) for one in scores.values()):
         console.print(_accuracies(scores))
@@ -47,9 +46,10 @@ def render_scores(scores: Mapping[str, TaskScores], console: Console) -> None:
 def render_members(
     members: Mapping[str, Mapping[str, Sequence[float]]], ensemble: Mapping[str, float], console: Console
 ) -> None:
-    """Print the official F1 of an ensemble under those of its members: {name: {part: the scores of its runs}}.
+    """Prints the official F1 of an ensemble and of its members.
 
-    Several runs of a member are shown as mean ± standard deviation (of a sample, with n − 1).
+    `members` is {name: {part: scores of the member's runs}}. Several runs of a member are shown as mean ± standard
+    deviation (of a sample, with n − 1).
     """
     from rich.markup import escape
 
@@ -93,7 +93,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def in_words(figure: str) -> str:
-    """The name of a figure (a key of scores.json) as it is written: `official_f1` is official F1."""
+    """The display name of a figure (a key of scores.json): `official_f1` becomes "official F1"."""
     return figure.replace("_", " ").replace("f1", "F1")
 
 
@@ -154,7 +154,7 @@ def _block(label: LabelScore) -> str:
 
 
 def _figure(value: float | None) -> str:
-    """.528, 1.00 or –; always at most four characters."""
+    """A figure in at most four characters: .528, 1.00 or – (None)."""
     if value is None:
         return "–"
     text = f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""Scoring files: a run of any system, ours or not, against a labels file."""
+"""Scores the run file of any system against a labels file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxvalues.data.tsv import read_labels
-from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.errors import ConfigError, UserError, name_list
 from jaxvalues.evaluation.official import Scores, score
 from jaxvalues.evaluation.predictions import THRESHOLDS_FILE, Predictions, read_predictions, read_thresholds
 from jaxvalues.evaluation.thresholds import decide
@@ -16,34 +16,34 @@ from jaxvalues.evaluation.thresholds import decide
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """The scores of a run file, and what whoever reads them must know about how they came about."""
+    """The scores of a run file, with notes on how they were computed."""
 
     scores: Scores
     missing: int
-    """Arguments of the truth without a row in the run; each counts as having no category."""
+    """The number of arguments of the truth without a row in the run. Each counts as having no category."""
     notes: tuple[str, ...]
-    """Sentences to print beside the scores: the threshold applied, the rows missing."""
+    """Sentences to print with the scores: the applied threshold and the missing rows."""
 
 
 def score_files(truth: str | Path, run: str | Path, threshold: float | None = None) -> ScoredRun:
-    """Score a run in the official format, or a probabilities file, against a labels file; rows are matched by ID.
+    """Scores a run in the official format, or a probabilities file, against a labels file. Rows are matched by ID.
 
-    Probabilities are decided with `threshold`, or else with the `thresholds.json` that lies beside them. As in the
-    official evaluator an argument without a row counts as having no category.
+    Probabilities become decisions with `threshold`, or with the `thresholds.json` in the same folder. As in the
+    official evaluator, an argument without a row counts as having no category.
 
-    Raises UserError for a file that is not as it must be, for IDs the truth does not have, and for probabilities with
-    no threshold to decide them; ConfigError for a threshold outside (0, 1].
+    Raises UserError for a faulty file, for IDs that are not in the truth and for probabilities without a threshold, and
+    ConfigError for a threshold outside (0, 1].
     """
     if threshold is not None and not 0 < threshold <= 1:
-        raise ConfigError(f"the threshold is {threshold}, but a number above 0 and at most 1 is expected")
+        raise ConfigError(f"the threshold is {threshold}, expected a number above 0 and at most 1")
     ids, labels = read_labels(truth)
     predictions = read_predictions(run)
     decisions, note = _decide(predictions, Path(run), threshold)
     row_of = {argument: row for row, argument in enumerate(ids)}
     unknown = [argument for argument in predictions.ids if argument not in row_of]
     if unknown:
-        first = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-        raise UserError(f"{run}: {len(unknown)} of its {len(predictions.ids)} argument IDs are not in {truth}: {first}")
+        names = name_list(unknown)
+        raise UserError(f"{run}: {len(unknown)} of its {len(predictions.ids)} argument IDs are not in {truth}: {names}")
     aligned = np.zeros_like(labels)
     aligned[[row_of[argument] for argument in predictions.ids]] = decisions
     missing = len(ids) - len(predictions.ids)
@@ -54,20 +54,20 @@ def score_files(truth: str | Path, run: str | Path, threshold: float | None = No
 
 
 def _decide(predictions: Predictions, run: Path, threshold: float | None) -> tuple[np.ndarray, str | None]:
-    """Decisions [n, C] and a sentence about the threshold; none is needed where all is decided."""
+    """Decisions [n, C], and a sentence about the threshold or None."""
     if predictions.decided:
-        note = None if threshold is None else f"{run} holds only 0 and 1: the threshold {threshold} changes nothing."
+        note = None if threshold is None else f"{run} has only 0 and 1, so the threshold {threshold} changes nothing."
         return decide(predictions.probabilities, 0.5), note
     if threshold is not None:
-        return decide(predictions.probabilities, threshold), f"Probabilities of {run} decided at {threshold}, as asked."
-    beside = run.parent / THRESHOLDS_FILE
-    if not beside.is_file():
+        return decide(predictions.probabilities, threshold), f"Probabilities of {run} decided at {threshold}."
+    path = run.parent / THRESHOLDS_FILE
+    if not path.is_file():
         raise UserError(
-            f"{run} holds probabilities: give --threshold (such as 0.3), or put {THRESHOLDS_FILE} beside it"
+            f"{run}: the file has probabilities: give --threshold (such as 0.3), or put {THRESHOLDS_FILE} in its folder"
         )
     thresholds, chosen = read_thresholds(run.parent)
     low, high = thresholds.min(), thresholds.max()
     span = f"{low:g}" if low == high else f"{low:g} to {high:g} by category"
     return decide(
         predictions.probabilities, thresholds
-    ), f"Probabilities of {run} decided at {span} ({beside}: {chosen})."
+    ), f"Probabilities of {run} decided at {span} ({path}: {chosen})."

@@ -1,7 +1,7 @@
-"""From probabilities to decisions: thresholds tuned on held-out data, for the official F1 itself.
+"""Thresholds that turn probabilities into decisions, tuned for the official F1.
 
-Only ever tune on data that is neither trained on nor reported on. In the shared task tuned thresholds of .2 to .3 were
-worth more than most changes to the network (Schroter et al. 2023 used one global threshold of .26).
+Tune only on data that is neither for training nor for reporting. In the shared task, tuned thresholds of .2 to .3
+improved the score more than most changes to the network (Schroter et al. 2023 used one global threshold of .26).
 """
 
 from __future__ import annotations
@@ -13,37 +13,37 @@ from jaxvalues.errors import UserError
 from jaxvalues.evaluation.official import harmonic_mean, precision_recall
 
 GRID = np.arange(1, 100) / 100
-"""The thresholds tried: 0.01, 0.02 ... 0.99."""
+"""The candidate thresholds [G]: 0.01, 0.02 ... 0.99."""
 
-# A gain below this is the rounding of a float64 mean, not a better score.
+# A smaller gain is a rounding error of float64 means.
 _ROUNDING = 1e-12
 
 
 def decide(probabilities: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
-    """Decisions [n, C] (int8) from probabilities [n, C]: 1 where a probability reaches its threshold.
+    """Decisions [n, C] int8 from probabilities [n, C]: 1 where a probability is at least its threshold.
 
-    `thresholds` is one number or [C]. Both sides are compared in float32, so decisions do not depend on whether they
-    come from memory or from a file. Raises UserError for anything outside [0, 1] or not finite.
+    `thresholds` is one number or [C]. The comparison is in float32, so probabilities in memory and those read from a
+    file give the same decisions. Raises UserError for values outside [0, 1] or NaN.
     """
     return (_checked(probabilities, "probability") >= _checked(thresholds, "threshold")).astype(np.int8)
 
 
 def tune_global(truth: ArrayLike, probabilities: ArrayLike) -> float:
-    """The one threshold of `GRID` that maximises the official F1; truth (0/1) and probabilities are [n, C].
+    """The one threshold of `GRID` that maximises the official F1. Truth (0/1) and probabilities are [n, C].
 
-    Often several neighbours score the same. The middle of the longest such run is taken (of equally long ones the
-    lowest; of two middles the lower), the point furthest from where decisions start to change.
+    Adjacent thresholds often have the same score. The result is the middle of the longest run of best thresholds: of
+    runs of equal length the lowest, of two middles the lower. Raises UserError for a truth without positives.
     """
     precision, recall = _curves(truth, probabilities)
     return float(GRID[middle_of_best(harmonic_mean(precision.mean(axis=1), recall.mean(axis=1)))])
 
 
 def tune_per_category(truth: ArrayLike, probabilities: ArrayLike) -> np.ndarray:
-    """One threshold of `GRID` per category, [C], by coordinate ascent on the official F1 from `tune_global`.
+    """One threshold of `GRID` per category [C], by coordinate ascent on the official F1, starting from `tune_global`.
 
-    Categories are visited in order, again and again, until none improves the score. A category leaves the global
-    threshold only for a strictly better score, so the result never scores lower on the data given, and a category
-    without a positive in the truth, which takes no part in the score, keeps the global threshold.
+    The categories are visited in order until a whole pass improves nothing. A threshold changes only for a strictly
+    better score, so the score on this data is never lower than that of `tune_global`. Categories without a positive in
+    the truth do not enter the score and keep the global threshold.
     """
     precision, recall = _curves(truth, probabilities)
     start = middle_of_best(harmonic_mean(precision.mean(axis=1), recall.mean(axis=1)))
@@ -69,9 +69,10 @@ def tune_per_category(truth: ArrayLike, probabilities: ArrayLike) -> np.ndarray:
 
 
 def _curves(truth: ArrayLike, probabilities: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall [G, scored categories] at every threshold of the grid, of categories with a positive.
+    """Precision and recall [G, scored categories] at every threshold of `GRID`, for categories with a positive.
 
-    A probability is counted once, by how many thresholds it reaches; summing from the top gives every threshold.
+    Each probability is counted once, at the number of thresholds that it reaches. Cumulative sums from the highest
+    threshold give the counts at every threshold.
     """
     truth = np.asarray(truth).astype(bool)
     probabilities = _checked(probabilities, "probability")
@@ -81,7 +82,9 @@ def _curves(truth: ArrayLike, probabilities: ArrayLike) -> tuple[np.ndarray, np.
         )
     scored = truth.any(axis=0)
     if not scored.any():
-        raise UserError("the held-out truth has no positive label in any category: no threshold can be tuned on it")
+        raise UserError(
+            "the held-out truth has no positive label in any category, expected at least one to tune thresholds"
+        )
     truth, probabilities = truth[:, scored], probabilities[:, scored]
     reached = np.searchsorted(GRID.astype(np.float32), probabilities, side="right")
 
@@ -94,7 +97,7 @@ def _curves(truth: ArrayLike, probabilities: ArrayLike) -> tuple[np.ndarray, np.
 
 
 def middle_of_best(values: np.ndarray) -> int:
-    """The index in the middle of the longest run of the highest value."""
+    """The index in the middle of the longest run of the highest value (see `tune_global`)."""
     best = np.concatenate([[False], values >= values.max() - _ROUNDING, [False]])
     start, stop = np.flatnonzero(best[1:] & ~best[:-1]), np.flatnonzero(~best[1:] & best[:-1])
     longest = np.argmax(stop - start)

@@ -1,4 +1,4 @@
-"""How arguments become inputs, and outputs become logits [B, C]: one class a kind, all used alike."""
+"""Formulations: how arguments become inputs, and how outputs become logits [B, C]. Each kind is one class."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ __all__ = ["Answer", "Classify", "Formulation", "MaskedChoice", "OpenAnswer", "c
 __all__ += ["make_formulation", "training_texts"]
 
 CAUSAL, SEQ2SEQ = ("gpt2",), ("t5",)
-"""Architectures (model_type) that continue a text; all others fill masks."""
+"""The model types of generative architectures. All others are masked language models."""
 
 
 class Formulation(Protocol):
-    """One way to put the task to a network."""
+    """The interface of all formulations: arguments to token rows, and batches of them to logits."""
 
     @property
     def constants(self) -> tuple[int, ...]:
-        """Token ids that are part of the compiled steps: of the answer words, of the mask."""
+        """The token ids that are constants of the compiled steps, such as those of the answer words and the mask."""
         ...
 
     def encode(self, arguments: Sequence[Argument], labels: np.ndarray | None = None) -> Tokens:
-        """Token rows of arguments; kinds that ask take `pairs` besides, the questions to ask."""
+        """The token rows of arguments. Question formulations also take `pairs`, which select the questions."""
         ...
 
     def forward(
         self, module: nn.Module, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None = None
     ) -> Outputs:
-        """Logits of a batch of these rows, [B, C], or [B, K] of the K categories that each row asks for."""
+        """The logits of a batch of rows: [B, C], or [B, K] for question formulations. `key` enables dropout."""
         ...
 
 
 def load_texts(config: FormulationConfig, task: Task = VALUES) -> Template | QuestionTemplate:
-    """The template of a config, with its descriptions, checked. Raises ConfigError."""
+    """The checked template of a config, with its descriptions. Raises ConfigError for a faulty one."""
     name = config.template or config.default_template(task.name)
     if not config.asks_questions:
         return load_template(name, config.descriptions, task)
@@ -65,13 +65,13 @@ def load_texts(config: FormulationConfig, task: Task = VALUES) -> Template | Que
 def training_texts(
     config: FormulationConfig, template: Template | QuestionTemplate, arguments: Iterable[Argument]
 ) -> Iterable[str]:
-    """Whatever a tokenizer of its own should know: every argument in its template, every question and answer word."""
+    """The texts for training a tokenizer: every argument in its template, every question and every answer word."""
     if isinstance(template, Template):
         return (text for argument in arguments for text in template.render(argument))
     arguments = list(arguments)
     contexts = (template.context(argument) for argument in arguments)
-    asked = arguments if not template.shares_context else arguments[:1]
-    questions = (t for argument in asked for c in range(len(template.labels)) for t in template.question(c, argument))
+    some = arguments if not template.shares_context else arguments[:1]
+    questions = (t for argument in some for c in range(len(template.labels)) for t in template.question(c, argument))
     if config.kind == "open_answer":
         words = chain.from_iterable(load_synonyms(config.synonyms).values())
     else:
@@ -80,17 +80,21 @@ def training_texts(
 
 
 def check_kind(kind: str, model_type: str) -> None:
-    """Raise ConfigError for a kind that an architecture cannot answer."""
-    speaks = model_type in CAUSAL + SEQ2SEQ
-    if kind == "masked_choice" and speaks:
-        raise ConfigError(f"formulation.kind masked_choice fills a mask, and a {model_type} model has none: use answer")
-    if kind in ("answer", "open_answer") and not speaks:
+    """Raises ConfigError for a formulation kind that an architecture does not support."""
+    is_generative = model_type in CAUSAL + SEQ2SEQ
+    if kind == "masked_choice" and is_generative:
         raise ConfigError(
-            f"formulation.kind {kind} needs a model that continues a text ({', '.join(CAUSAL + SEQ2SEQ)}), and a "
-            f"{model_type} model does not: use masked_choice"
+            f"formulation.kind masked_choice needs a masked language model, and {model_type} is none: use answer"
+        )
+    if kind in ("answer", "open_answer") and not is_generative:
+        raise ConfigError(
+            f"formulation.kind {kind} needs a generative model ({', '.join(CAUSAL + SEQ2SEQ)}), and {model_type} is "
+            "none: use masked_choice"
         )
     if kind == "classify" and model_type in SEQ2SEQ:
-        raise ConfigError(f"formulation.kind classify is not for encoder-decoders such as {model_type}: use answer")
+        raise ConfigError(
+            f"formulation.kind classify does not support encoder-decoders such as {model_type}: use answer"
+        )
 
 
 def make_formulation(
@@ -100,7 +104,11 @@ def make_formulation(
     max_length: int,
     model_type: str,
 ) -> Formulation:
-    """The formulation of a config for a network of `model_type`. Raises ConfigError for what does not fit."""
+    """The formulation of a config for a network of `model_type`.
+
+    Raises ConfigError for a kind that the architecture does not support, and for a template, tokenizer or length that
+    does not fit the kind.
+    """
     check_kind(config.kind, model_type)
     is_causal = model_type in CAUSAL
     match config.kind:

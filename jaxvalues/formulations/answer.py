@@ -1,6 +1,6 @@
-"""`answer` (BCA): T5 or GPT-2 answers a question about each category with Yes or No.
+"""`answer` (BCA): a generative model answers a question about each category with Yes or No.
 
-The study's BCA template (arXiv 2403.09720): logit = log p(Yes) − log p(No) as the continuation.
+It is the study's BCA template (arXiv 2403.09720). logit = log p(Yes) − log p(No), each as the continuation of the row.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from flax import linen as nn
 from jaxvalues.config import FormulationConfig
 from jaxvalues.formulations.lm_scoring import answer_log_probs, word_logits
 from jaxvalues.formulations.question_rows import QuestionFormulation, QuestionRows
-from jaxvalues.formulations.rows import Tokenizer
+from jaxvalues.formulations.rows import SafeTokenizer
 from jaxvalues.formulations.verbalizer import Verbalizer
 from jaxvalues.models import Outputs
 from jaxvalues.templates.questions import QuestionTemplate
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer(QuestionFormulation):
-    """Rows to logits [B, K]: all 20 questions of an argument branch from it on a causal network, else one a row."""
+    """The formulation `answer`. Its logits are [B, K].
+
+    On a causal network the K questions of an argument branch from its row. Otherwise each row has one question.
+    """
 
     verbalizer: Verbalizer
 
@@ -41,7 +44,8 @@ class Answer(QuestionFormulation):
         *,
         is_causal: bool,
     ) -> Answer:
-        verbalizer = Verbalizer.make(config.verbalizer, Tokenizer(tokenizer))
+        """The formulation of a config. Raises ConfigError for answer words or a template that do not fit."""
+        verbalizer = Verbalizer.make(config.verbalizer, SafeTokenizer(tokenizer))
         tokens = verbalizer.tokens
         rows = QuestionRows.for_language_model(tokenizer, template, max_length, is_causal=is_causal, tokens=tokens)
         return cls(rows, verbalizer)
@@ -53,7 +57,7 @@ class Answer(QuestionFormulation):
     def forward(
         self, module: nn.Module, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None = None
     ) -> Outputs:
-        """Logits [B, K] of a batch; dropout where a key is given."""
+        """The logits [B, K] of a batch. `key` enables dropout."""
         if self.verbalizer.tokens == 1:
             scores = word_logits(module, bound, batch, key, self.verbalizer.words(bound.params))
         else:

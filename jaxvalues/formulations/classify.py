@@ -1,6 +1,6 @@
-"""`classify`: one pass over a template, and a classifier head that gives all 20 logits at once.
+"""`classify`: the network encodes an argument once, and a classifier head returns all 20 logits.
 
-The study's CLS template and its single- and multiple-head classifiers (arXiv 2403.09720) are instances.
+It covers the study's CLS template and its single- and multiple-head classifiers (arXiv 2403.09720).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from jaxvalues.data.arguments import STANCES, Argument
 from jaxvalues.data.batches import Tokens
 from jaxvalues.errors import ConfigError
-from jaxvalues.formulations.rows import Row, Tokenizer, arrays, check_readable, fitting_rows
+from jaxvalues.formulations.rows import Row, SafeTokenizer, as_arrays, check_readable, fitting_rows
 from jaxvalues.models import Classifier, Outputs
 from jaxvalues.templates.template import Template
 from jaxvalues.tuning import Bound
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Classify:
-    """How arguments become token rows, and the model's output becomes logits [B, C].
+    """The formulation `classify`. Its logits are [B, C].
 
-    A row is [CLS] segment ([SEP] segment)* [SEP]; a tokenizer without such tokens (GPT-2's) gives the segment alone.
-    Raises ConfigError for a template of several segments then, and for descriptions that do not fit.
+    A row is [CLS] segment ([SEP] segment)* [SEP]. With a tokenizer without these tokens (GPT-2's) a row is one segment.
+    Raises ConfigError for several segments with such a tokenizer, and for descriptions that are too long.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -39,36 +39,35 @@ class Classify:
 
     def __post_init__(self) -> None:
         segments = len(self.template.segments) + (self.template.descriptions is not None)
-        if not self._frames and segments > 1:
+        if not self._has_special_tokens and segments > 1:
             raise ConfigError(
-                f"formulation.template {self.template.name}: with descriptions it has {segments} segments, and this "
-                f"{type(self.tokenizer).__name__} has no [CLS] and [SEP] tokens to set them apart: use a template "
-                "without {sep}, and no descriptions"
+                f"formulation.template {self.template.name}: with descriptions it has {segments} segments, but this "
+                f"{type(self.tokenizer).__name__} has no [CLS] and [SEP] tokens between them: use a template without "
+                "{sep} and no descriptions"
             )
         if self.template.descriptions is not None:
-            self._check_room(self.template.descriptions)
+            self._check_length(self.template.descriptions)
 
     def encode(self, arguments: Sequence[Argument], labels: np.ndarray | None = None) -> Tokens:
-        """Tokenise arguments, each in at most `max_length` tokens.
+        """Tokenises arguments to at most `max_length` tokens each.
 
-        Where that is too long, the premise loses its end, and the conclusion too when no premise is left; the words of
-        the template, the stance and the descriptions stay. Ids are always those of a whole text, never cut apart; only
-        a template that is too long by itself is cut at its end. Text that spells a special token (`</s>`, `[MASK]`)
-        never becomes one, so no argument can break its own frame.
-        Raises UserError for an argument that cannot be read.
+        A long argument is truncated at the end of its premise, and at the end of its conclusion when no premise is
+        left. The template's own words, the stance and the descriptions stay. The text is truncated, not the ids, except
+        for a template that is too long by itself. Text that spells a special token (`</s>`, `[MASK]`) is not converted
+        to that token. Raises UserError for an argument that a model cannot read.
         """
         check_readable(arguments)
         rows, long = fitting_rows(arguments, self._rows, self.max_length)
-        end = [self.tokenizer.sep_token_id] if self._frames else []
+        end = [self.tokenizer.sep_token_id] if self._has_special_tokens else []
         for i in long:
             if len(rows[i]) > self.max_length:
                 rows[i] = [*rows[i][: self.max_length - len(end)], *end]
-        return Tokens(arrays(rows), labels, len(long))
+        return Tokens(as_arrays(rows), labels, len(long))
 
     def forward(
         self, module: Classifier, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None = None
     ) -> Outputs:
-        """Logits [B, C] and embedding [B, E] of a batch; dropout where a key is given."""
+        """The logits [B, C] and the embeddings [B, E] of a batch. `key` enables dropout."""
         return module.apply(
             {"params": bound.params},
             batch.get("input_ids"),
@@ -85,18 +84,18 @@ class Classify:
         return ()
 
     @property
-    def _frames(self) -> bool:
+    def _has_special_tokens(self) -> bool:
         return None not in (self.tokenizer.cls_token_id, self.tokenizer.sep_token_id)
 
     @cached_property
-    def _tokenize(self) -> Tokenizer:
-        return Tokenizer(self.tokenizer)
+    def _tokenize(self) -> SafeTokenizer:
+        return SafeTokenizer(self.tokenizer)
 
     def _rows(self, arguments: Sequence[Argument]) -> list[Row]:
-        """Token ids of whole arguments, however long."""
+        """The token ids of whole arguments, of any length."""
         rendered = [self.template.render(argument) for argument in arguments]
         ids = self._tokenize(text for segments in rendered for text in segments)
-        if not self._frames:
+        if not self._has_special_tokens:
             return [ids[text] for (text,) in rendered]
         rows = []
         for segments in rendered:
@@ -106,12 +105,13 @@ class Classify:
             rows.append(row)
         return rows
 
-    def _check_room(self, descriptions: str) -> None:
-        frames = self._rows([Argument("", "", stance, "") for stance in STANCES])
-        needed, room = max(map(len, frames)), self.max_length
-        if needed >= room:
+    def _check_length(self, descriptions: str) -> None:
+        empty = self._rows([Argument("", "", stance, "") for stance in STANCES])
+        needed = max(map(len, empty))
+        if needed >= self.max_length:
             described = len(self._tokenize.ids(descriptions))
             raise ConfigError(
-                f"formulation.descriptions: the descriptions take {described} tokens, with the template's own words "
-                f"{needed}, and data.max_length {room} leaves none for an argument: raise it, or describe more briefly"
+                f"formulation.descriptions: the descriptions take {described} tokens, {needed} with the template's own "
+                f"words, and data.max_length {self.max_length} leaves none for an argument: raise it, or use shorter "
+                "descriptions"
             )

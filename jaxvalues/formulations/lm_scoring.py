@@ -1,7 +1,7 @@
-"""What language models that continue a text say to questions: logits of words, and probabilities of longer answers.
+"""Scores answers with generative models: logits of single tokens, and log-probabilities of longer answers.
 
-Both functions take a batch of `QuestionRows` and return [B, K, A] for the K questions of a row and A words. A causal
-network reads an argument once; all its questions and answers branch from it. T5 encodes a row once for all answers.
+Both functions take a batch of `QuestionRows` and return [B, K, A] for K questions per row and A answers. A causal
+network processes an argument once, and its questions and answers branch from it. T5 encodes a row once for all answers.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Batch = dict[str, jax.Array]
 
 
 def word_logits(module: nn.Module, bound: Bound, batch: Batch, key: jax.Array | None, words: jax.Array) -> jax.Array:
-    """Logits [B, K, A] of single tokens `words` [A], or of vectors [A, E] in their place, as the answer."""
+    """The logits [B, K, A] of the answers `words`: ids of single tokens [A], or output vectors [A, E] instead."""
     if isinstance(module, T5):
-        return _T5Reader(module, bound, batch, key).first(words)
+        return _T5Scorer(module, bound, batch, key).first_token_logits(words)
     if "question_ids" in batch:
         packed = _packed(batch)
         branches = Branches(*batch["question_ids"].shape[1:])
@@ -45,26 +45,26 @@ def word_logits(module: nn.Module, bound: Bound, batch: Batch, key: jax.Array | 
 def answer_log_probs(
     module: nn.Module, bound: Bound, batch: Batch, key: jax.Array | None, answers: tuple[jax.Array, jax.Array]
 ) -> jax.Array:
-    """log p [B, K, A] that the answer begins with each of the token sequences `answers`, exactly.
+    """The exact log-probabilities [B, K, A] that the answer begins with each of the token sequences `answers`.
 
-    They are ids [B, K, A, R] and a mask, nonzero on real tokens. Every token is predicted from all before it, so
-    A · (R − 1) tokens are read besides each question.
+    `answers` are ids [B, K, A, R] and a mask, nonzero on real tokens. Each token is predicted from all tokens before
+    it, so the network processes A · (R − 1) tokens in addition to each question.
     """
     ids, mask = answers
     if isinstance(module, T5):
-        return _T5Reader(module, bound, batch, key).log_probs(ids, mask)
-    rows, asked, words, size = ids.shape
+        return _T5Scorer(module, bound, batch, key).log_probs(ids, mask)
+    rows, questions, words, size = ids.shape
     packed = _packed(batch, ids[..., :-1], mask[..., :-1])
-    positions = jnp.concatenate([packed.last[..., None], packed.answers.reshape(rows, asked, -1)], axis=2)
+    positions = jnp.concatenate([packed.last[..., None], packed.answers.reshape(rows, questions, -1)], axis=2)
     logits = _causal(module, bound, packed, key, positions=positions.reshape(rows, -1))
-    logits = logits.reshape(rows, asked, 1 + words * (size - 1), -1)
-    first = jnp.broadcast_to(logits[:, :, None, :1], (rows, asked, words, 1, logits.shape[-1]))
-    rest = logits[:, :, 1:].reshape(rows, asked, words, size - 1, -1)
+    logits = logits.reshape(rows, questions, 1 + words * (size - 1), -1)
+    first = jnp.broadcast_to(logits[:, :, None, :1], (rows, questions, words, 1, logits.shape[-1]))
+    rest = logits[:, :, 1:].reshape(rows, questions, words, size - 1, -1)
     return token_log_probs(jnp.concatenate([first, rest], axis=3), ids, mask)
 
 
 def _packed(batch: Batch, answer_ids: jax.Array | None = None, answer_mask: jax.Array | None = None) -> Packed:
-    """The rows of a batch with their branches; a row that asks by itself has one empty question."""
+    """The rows of a batch packed with their branches. A row that contains its question gets one empty branch."""
     none = jnp.zeros((len(batch["input_ids"]), 1, 0), jnp.int32)
     question = batch.get("question_ids", none), batch.get("question_mask", none)
     return pack(batch["input_ids"], batch["attention_mask"], *question, answer_ids, answer_mask)
@@ -89,8 +89,8 @@ def _apply(module: nn.Module, bound: Bound, key: jax.Array | None, *args: Any, *
     return module.apply({"params": bound.params}, *args, deterministic=key is None, rngs=rngs, **options)
 
 
-class _T5Reader:
-    """A batch encoded once, to be decoded from with any answers."""
+class _T5Scorer:
+    """Encodes a batch once, and scores answers with the decoder."""
 
     def __init__(self, module: T5, bound: Bound, batch: Batch, key: jax.Array | None) -> None:
         self.module, self.bound, self.mask = module, bound, batch["attention_mask"]
@@ -107,8 +107,8 @@ class _T5Reader:
             method="encode",
         )
 
-    def first(self, words: jax.Array) -> jax.Array:
-        """Logits [B, 1, A] of the first word to say."""
+    def first_token_logits(self, words: jax.Array) -> jax.Array:
+        """The logits [B, 1, A] of the first token."""
         return self._decode(self._start(), words=words)
 
     def log_probs(self, ids: jax.Array, mask: jax.Array) -> jax.Array:

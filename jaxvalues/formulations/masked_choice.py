@@ -1,7 +1,7 @@
 """`masked_choice` (MBC): a masked language model fills the mask of a question with Yes or No.
 
-The study's MBC template (arXiv 2403.09720), one query for each category. Words of m tokens are scored on m masks side
-by side, Σ_j log p(token j at mask j), as Schick & Schütze (2021, section 3) read several masks in one pass.
+It is the study's MBC template (arXiv 2403.09720), with one question for each category. Words of m tokens are scored at
+m adjacent masks in one pass: Σ_j log p(token j at mask j) (Schick & Schütze, 2021, section 3).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvalues.config import FormulationConfig
-from jaxvalues.errors import ConfigError
+from jaxvalues.errors import ConfigError, name_list
 from jaxvalues.formulations.question_rows import QuestionFormulation, QuestionRows
-from jaxvalues.formulations.rows import Tokenizer
+from jaxvalues.formulations.rows import SafeTokenizer
 from jaxvalues.formulations.verbalizer import Verbalizer, token_log_probs
 from jaxvalues.models import MaskedLM, Outputs
 from jaxvalues.templates.questions import QuestionTemplate
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MaskedChoice(QuestionFormulation):
-    """Rows [CLS] text with masks [SEP], one for each argument and category, to logits [B, 1]."""
+    """The formulation `masked_choice`. Its logits are [B, 1].
+
+    There is one row for each argument and category: [CLS] text with masks [SEP].
+    """
 
     verbalizer: Verbalizer
 
@@ -36,26 +39,29 @@ class MaskedChoice(QuestionFormulation):
     def make(
         cls, config: FormulationConfig, tokenizer: PreTrainedTokenizerBase, template: QuestionTemplate, max_length: int
     ) -> MaskedChoice:
-        """Raises ConfigError for a tokenizer without a mask, and for words of different lengths in tokens."""
+        """The formulation of a config.
+
+        Raises ConfigError for a tokenizer without a mask token, for a template without `{mask}`, and for answer words
+        with different numbers of tokens.
+        """
         if None in (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id):
             raise ConfigError(
                 "formulation.kind masked_choice needs a tokenizer with [CLS], [SEP] and [MASK] tokens, and this "
-                f"{type(tokenizer).__name__} has not all of them"
+                f"{type(tokenizer).__name__} does not have all of them"
             )
         if not template.has_mask:
             raise ConfigError(f"formulation.template {template.name}: masked_choice needs the slot {{mask}}")
-        verbalizer = Verbalizer.make(config.verbalizer, Tokenizer(tokenizer))
+        verbalizer = Verbalizer.make(config.verbalizer, SafeTokenizer(tokenizer))
         lengths = (verbalizer.ids >= 0).sum(axis=1)
         if lengths.min() < lengths.max():
-            said = ", ".join(
-                f"`{word}` {n}"
-                for word, n in zip((*config.verbalizer.no, *config.verbalizer.yes), lengths, strict=True)
-            )
+            words = (*config.verbalizer.no, *config.verbalizer.yes)
+            counts = name_list(f"`{word}` {n}" for word, n in zip(words, lengths, strict=True))
             raise ConfigError(
-                f"formulation.verbalizer: words that fill masks must all have as many tokens, and they have {said}"
+                "formulation.verbalizer: for masked_choice all words must have the same number of tokens, but they "
+                f"have: {counts}"
             )
-        before, after = [tokenizer.cls_token_id], [tokenizer.sep_token_id]
-        return cls(QuestionRows(tokenizer, template, max_length, before, after, verbalizer.tokens), verbalizer)
+        start, end = [tokenizer.cls_token_id], [tokenizer.sep_token_id]
+        return cls(QuestionRows(tokenizer, template, max_length, start, end, verbalizer.tokens), verbalizer)
 
     @property
     def constants(self) -> tuple[int, ...]:
@@ -64,10 +70,10 @@ class MaskedChoice(QuestionFormulation):
     def forward(
         self, module: MaskedLM, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None = None
     ) -> Outputs:
-        """Logits [B, 1] of a batch; dropout where a key is given."""
+        """The logits [B, 1] of a batch. `key` enables dropout."""
         several = self.verbalizer.tokens > 1
         words = None if several else self.verbalizer.words(bound.params)
-        # No text of an argument can hold a mask, so the first is the template's.
+        # The tokens of an argument contain no mask, so the first mask is the template's.
         first = jnp.argmax(batch["input_ids"] == self.question_rows.tokenizer.mask_token_id, axis=1)
         logits = module.apply(
             {"params": bound.params},

@@ -1,8 +1,8 @@
-"""`open_answer` (OA): T5 or GPT-2 describes the arguer in its own words; which categories do these words belong to?
+"""`open_answer` (OA): a generative model describes the arguer freely, and the words are matched to categories.
 
-The study's OA template (arXiv 2403.09720): a category is found where one of its synonyms occurs in the generated
-answer. Beside it, and to train, the probability P that an answer begins with one of them: the logit is
-log P − log(1 − P).
+It is the study's OA template (arXiv 2403.09720). With `scoring: generation` an argument has a category if one of its
+synonyms occurs in the generated answer. For training, and with `scoring: likelihood`, P is the probability that an
+answer begins with one of the synonyms, and the logit is log P − log(1 − P).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from jaxvalues.config import FormulationConfig
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.formulations.lm_scoring import answer_log_probs
 from jaxvalues.formulations.question_rows import QuestionFormulation, QuestionRows
-from jaxvalues.formulations.rows import Tokenizer, padded
-from jaxvalues.formulations.verbalizer import any_log_prob, without_longer, word_ids
+from jaxvalues.formulations.rows import SafeTokenizer, pad_rows
+from jaxvalues.formulations.verbalizer import any_log_prob, drop_extensions, word_ids
 from jaxvalues.models import Outputs
 from jaxvalues.templates.questions import QuestionTemplate
 from jaxvalues.templates.synonyms import SynonymMatcher, load_synonyms
@@ -30,13 +30,13 @@ from jaxvalues.tuning import Bound
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-CERTAIN = 20.0
-"""The logit of a category whose words were found in a generated answer; its negative where they were not."""
+FOUND_LOGIT = 20.0
+"""The logit of a category with a synonym in the generated answer. Without one, the logit is the negative."""
 
 
 @dataclass(frozen=True)
 class OpenAnswer(QuestionFormulation):
-    """Rows, one for each argument and category, to logits [B, 1]."""
+    """The formulation `open_answer`. Its logits are [B, K], or [B, 1] by generation."""
 
     synonyms: dict[str, tuple[str, ...]]
 
@@ -50,15 +50,15 @@ class OpenAnswer(QuestionFormulation):
         *,
         is_causal: bool,
     ) -> OpenAnswer:
-        """Reads the synonyms. Raises ConfigError for a table that is not as it must be.
+        """The formulation of a config. Raises ConfigError for a faulty file of synonyms.
 
-        An answer is generated behind a row, so with `scoring: generation` a row asks one question.
+        With `scoring: generation` each row has one question, because the answer is generated after the row.
         """
-        synonyms, tokenize = load_synonyms(config.synonyms), Tokenizer(tokenizer)
-        words = [without_longer([word_ids(tokenize, word) for word in synonyms[name]]) for name in CATEGORIES]
+        synonyms, tokenize = load_synonyms(config.synonyms), SafeTokenizer(tokenizer)
+        words = [drop_extensions([word_ids(tokenize, word) for word in synonyms[name]]) for name in CATEGORIES]
         answers = np.full((len(words), max(map(len, words)), max(len(w) for one in words for w in one)), -1, np.int32)
         for table, one in zip(answers, words, strict=True):
-            ids = padded(one)
+            ids = pad_rows(one)
             table[: ids.shape[0], : ids.shape[1]] = ids
         question_rows = QuestionRows.for_language_model(
             tokenizer,
@@ -78,18 +78,21 @@ class OpenAnswer(QuestionFormulation):
     def forward(
         self, module: nn.Module, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None = None
     ) -> Outputs:
-        """Logits [B, K] of a batch by the likelihood of the synonyms; dropout where a key is given."""
+        """The logits [B, K] of a batch by the likelihood of the synonyms. `key` enables dropout."""
         ids, mask = batch["answer_ids"], batch["answer_mask"]
         scores = answer_log_probs(module, bound, batch, key, (ids, mask))
-        there = mask.any(axis=-1)  # categories have different numbers of synonyms
-        return Outputs(any_log_prob(jnp.where(there, scores, -jnp.inf)), None)
+        is_real = mask.any(axis=-1)  # categories have different numbers of synonyms
+        return Outputs(any_log_prob(jnp.where(is_real, scores, -jnp.inf)), None)
 
     def match(self, answers: np.ndarray, categories: np.ndarray) -> np.ndarray:
-        """Logits [B, 1] by generation: token ids of `answers` [B, M], each to a question about one of `categories`
-        [B, 1]. Only the answer is looked at, never the question."""
+        """The logits [B, 1] by generation.
+
+        `answers` [B, M] are the generated token ids, without the question. `categories` [B, 1] are those of the
+        questions.
+        """
         texts = self.question_rows.tokenizer.batch_decode(answers, skip_special_tokens=True)
         found = np.stack([self._matcher.match(text) for text in texts])
-        return np.where(np.take_along_axis(found, categories, axis=1), CERTAIN, -CERTAIN).astype(np.float32)
+        return np.where(np.take_along_axis(found, categories, axis=1), FOUND_LOGIT, -FOUND_LOGIT).astype(np.float32)
 
     @cached_property
     def _matcher(self) -> SynonymMatcher:

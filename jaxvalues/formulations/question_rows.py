@@ -1,7 +1,7 @@
-"""What the kinds that ask have in common: one question about an argument for each category, as token rows.
+"""The token rows of question formulations, which have one question for each argument and category.
 
-Two layouts. Where a template shows the argument first, a causal network reads it once, and 20 questions branch from it:
-a row is an argument. Otherwise a row is one pair of argument and category.
+There are two layouts. With `branches`, a row is an argument, and the 20 questions branch from it. This needs a causal
+network and a template in which the argument comes first. Otherwise a row is one pair of argument and category.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxvalues.data.arguments import STANCES, Argument
-from jaxvalues.data.batches import Asked, Tokens
+from jaxvalues.data.batches import QuestionIndex, Tokens
 from jaxvalues.errors import ConfigError
-from jaxvalues.formulations.rows import Row, Tokenizer, arrays, check_readable, fitting_rows, padded
+from jaxvalues.formulations.rows import Row, SafeTokenizer, as_arrays, check_readable, fitting_rows, pad_rows
 from jaxvalues.templates.questions import QuestionTemplate
 
 if TYPE_CHECKING:
@@ -27,19 +27,20 @@ Pairs = tuple[np.ndarray, np.ndarray]  # (argument [R], category [R])
 
 @dataclass(frozen=True)
 class QuestionRows:
-    """Arguments and questions as tokens.
+    """Encodes arguments and their questions as token rows.
 
-    `before` and `after` are the ids that frame a row; `masks` is how many mask tokens stand in the place of {mask};
-    `branches`: questions branch from arguments; `reserved` tokens are kept free behind a row; `answers` [C, A, R] are
-    the words asked for, where each category has its own. Raises ConfigError for questions that leave no room.
+    `start_ids` and `end_ids` are the special tokens at the ends of a row. `num_masks` mask tokens replace {mask}. With
+    `branches`, questions branch from arguments. `reserved` is the number of tokens kept free after a row. `answers`
+    [C, A, R] are the tokens of the answers, where each category has its own. Raises ConfigError for questions that
+    leave no token for an argument.
     """
 
     tokenizer: PreTrainedTokenizerBase
     template: QuestionTemplate
     max_length: int
-    before: Row
-    after: Row
-    masks: int = 1
+    start_ids: Row
+    end_ids: Row
+    num_masks: int = 1
     branches: bool = False
     reserved: int = 0
     answers: np.ndarray | None = None
@@ -51,50 +52,52 @@ class QuestionRows:
         if needed >= self.max_length:
             raise ConfigError(
                 f"the template {self.template.name} and its descriptions take up to {needed} tokens, and "
-                f"data.max_length {self.max_length} leaves none for an argument: raise it, or describe more briefly"
+                f"data.max_length {self.max_length} leaves none for an argument: raise it, or use shorter descriptions"
             )
 
     def encode(
         self, arguments: Sequence[Argument], labels: np.ndarray | None = None, pairs: Pairs | None = None
     ) -> Tokens:
-        """Tokenise the questions of `pairs`, or of all arguments and categories; `labels` [n, C].
+        """Tokenises the questions of `pairs`. None: all arguments and categories. `labels` are [n, C].
 
-        Where a row is too long, the argument is truncated as `Classify.encode` does it.
-        Raises UserError for an argument that cannot be read.
+        A long argument is truncated as in `Classify.encode`. Raises UserError for an argument that a model cannot read.
         """
         check_readable(arguments)
         if self.branches:
-            rows, long = fitting_rows(arguments, self._contexts, self._longest_row)
-            asked = self._all_at_once(len(arguments)) if pairs is None else Asked(pairs[0], pairs[1][:, None])
-            asked = Asked(asked.argument, asked.categories, padded(self._branch_rows), self.answers)
-            ids = [rows[i] for i in asked.argument]
+            rows, long = fitting_rows(arguments, self._contexts, self._max_row_length)
+            if pairs is None:
+                index, categories = self._all_questions(len(arguments))
+            else:
+                index, categories = pairs[0], pairs[1][:, None]
+            questions = QuestionIndex(index, categories, pad_rows(self._branch_rows), self.answers)
+            ids = [rows[i] for i in index]
         else:
-            asked = self._one_by_one(len(arguments), pairs)
-            ids, long = self._fitting(arguments, asked)
-        asked_labels = None if labels is None else labels[asked.argument[:, None], asked.categories]
-        return Tokens(arrays(ids), asked_labels, len(set(long)), asked=asked)
+            index, category = self._all_pairs(len(arguments)) if pairs is None else pairs
+            questions = QuestionIndex(index, category[:, None], None, self.answers)
+            ids, long = self._question_rows(arguments, questions)
+        row_labels = None if labels is None else labels[questions.argument[:, None], questions.categories]
+        return Tokens(as_arrays(ids), row_labels, len(set(long)), questions=questions)
 
-    def _all_at_once(self, count: int) -> Asked:
-        everything = np.broadcast_to(np.arange(self._count), (count, self._count))
-        return Asked(np.arange(count), everything)
+    def _all_questions(self, num_arguments: int) -> Pairs:
+        """One row for each argument, with all categories: (argument [n], categories [n, C])."""
+        return np.arange(num_arguments), np.broadcast_to(np.arange(self._count), (num_arguments, self._count))
 
-    def _one_by_one(self, count: int, pairs: Pairs | None) -> Asked:
-        if pairs is None:
-            pairs = np.repeat(np.arange(count), self._count), np.tile(np.arange(self._count), count)
-        return Asked(pairs[0], pairs[1][:, None], None, self.answers)
+    def _all_pairs(self, num_arguments: int) -> Pairs:
+        """One row for each argument and category: (argument [n · C], category [n · C])."""
+        return np.repeat(np.arange(num_arguments), self._count), np.tile(np.arange(self._count), num_arguments)
 
-    def _fitting(self, arguments: Sequence[Argument], asked: Asked) -> tuple[list[Row], list[int]]:
-        """The row of every question asked, and the arguments that had to be truncated for any."""
-        ids: list[Row] = [[]] * len(asked.argument)
+    def _question_rows(self, arguments: Sequence[Argument], questions: QuestionIndex) -> tuple[list[Row], list[int]]:
+        """The row of every question, and the indices of the arguments that are truncated in any row."""
+        ids: list[Row] = [[]] * len(questions.argument)
         known = self._tokenize(self.template.context(argument) for argument in arguments)
         truncated = []
         for category in range(self._count):
-            at = np.flatnonzero(asked.categories[:, 0] == category)
+            at = np.flatnonzero(questions.categories[:, 0] == category)
             rows_of = self._rows_of(category, known)
-            rows, long = fitting_rows([arguments[i] for i in asked.argument[at]], rows_of, self._longest_row)
+            rows, long = fitting_rows([arguments[i] for i in questions.argument[at]], rows_of, self._max_row_length)
             for i, row in zip(at, rows, strict=True):
                 ids[i] = row
-            truncated += asked.argument[at[long]].tolist()
+            truncated += questions.argument[at[long]].tolist()
         return ids, truncated
 
     def _rows_of(self, category: int, known: dict[str, Row]) -> Callable[[Sequence[Argument]], list[Row]]:
@@ -102,7 +105,7 @@ class QuestionRows:
 
     @property
     def _count(self) -> int:
-        """How many questions there are about an argument."""
+        """The number of questions about an argument, C."""
         return len(self.template.labels)
 
     @classmethod
@@ -117,60 +120,65 @@ class QuestionRows:
         branches: bool = True,
         answers: np.ndarray | None = None,
     ) -> QuestionRows:
-        """Rows that a language model continues, with answers of at most so many `tokens`: a causal network reads all
-        but the last of them behind a row, and its questions branch where they may; T5's decoder reads them."""
+        """The rows for a generative model, with answers of at most `tokens` tokens.
+
+        A causal network processes all but the last token of an answer after the row, so these are reserved. Its
+        questions branch where the template allows it, unless `branches` is False. T5's decoder processes the answers.
+        """
         return cls(
             tokenizer,
             template,
             max_length,
-            before=[],
-            after=[] if is_causal else [tokenizer.eos_token_id],
+            start_ids=[],
+            end_ids=[] if is_causal else [tokenizer.eos_token_id],
             branches=is_causal and branches and template.shares_context,
             reserved=tokens - 1 if is_causal else 0,
             answers=answers,
         )
 
     @cached_property
-    def _tokenize(self) -> Tokenizer:
-        return Tokenizer(self.tokenizer)
+    def _tokenize(self) -> SafeTokenizer:
+        return SafeTokenizer(self.tokenizer)
 
     @property
-    def _longest_row(self) -> int:
-        """The longest row."""
+    def _max_row_length(self) -> int:
+        """The maximum length of a row in tokens, without branches and reserved tokens."""
         return self.max_length - self.reserved - (max(map(len, self._branch_rows)) if self.branches else 0)
 
     @cached_property
     def _branch_rows(self) -> list[Row]:
-        """The questions, each the end of its row."""
-        questions = [self.template.question(category, _NOBODY) for category in range(self._count)]
+        """The tokens of the questions that branch, with `end_ids`. They are the same for all arguments."""
+        questions = [self.template.question(category, _EMPTY_ARGUMENT) for category in range(self._count)]
         ids = self._tokenize(text for question in questions for text in question)
-        return [[*self._joined(question, ids), *self.after] for question in questions]
+        return [[*self._joined(question, ids), *self.end_ids] for question in questions]
 
     def _contexts(self, arguments: Sequence[Argument]) -> list[Row]:
-        """The beginnings of rows, which all questions share."""
+        """The tokens that all questions about an argument share, with `start_ids`."""
         texts = [self.template.context(argument) for argument in arguments]
         ids = self._tokenize(texts)
-        return [[*self.before, *ids[text]] for text in texts]
+        return [[*self.start_ids, *ids[text]] for text in texts]
 
     def _rows(self, arguments: Sequence[Argument], category: int, known: dict[str, Row]) -> list[Row]:
-        """Whole rows; `known` are ids of texts that need not be tokenised again."""
+        """The rows of one category. `known` are the ids of texts that are tokenised already."""
         texts = [(self.template.context(a), self.template.question(category, a)) for a in arguments]
         new = (text for context, question in texts for text in (context, *question) if text not in known)
         ids = known | self._tokenize(new)
-        return [[*self.before, *ids[context], *self._joined(question, ids), *self.after] for context, question in texts]
+        return [
+            [*self.start_ids, *ids[context], *self._joined(question, ids), *self.end_ids] for context, question in texts
+        ]
 
     def _joined(self, question: tuple[str, ...], ids: dict[str, Row]) -> Row:
         """The ids of a question's texts, with mask tokens between them."""
         first, *rest = question
         row = list(ids[first])
         for text in rest:
-            row += [self.tokenizer.mask_token_id] * self.masks + ids[text]
+            row += [self.tokenizer.mask_token_id] * self.num_masks + ids[text]
         return row
 
 
 @dataclass(frozen=True)
 class QuestionFormulation:
-    """What is common to the kinds that ask: their rows are those of `asking`."""
+    """The base of question formulations: `question_rows` encodes their arguments."""
 
     question_rows: QuestionRows
 
@@ -181,4 +189,4 @@ class QuestionFormulation:
         return self.question_rows.encode(arguments, labels, pairs)
 
 
-_NOBODY = Argument("", "", STANCES[0], "")  # questions that branch are the same for every argument
+_EMPTY_ARGUMENT = Argument("", "", STANCES[0], "")

@@ -1,4 +1,4 @@
-"""Token rows: texts as ids that no text can break, framed as the tokenizer frames them, in at most so many tokens."""
+"""Token rows: safe tokenisation, truncation to a maximum length, and padding."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Row = list[int]
 
 
 @dataclass(frozen=True)
-class Tokenizer:
-    """A tokenizer under which a text that spells a special token (`</s>`, `[MASK]`) never becomes one."""
+class SafeTokenizer:
+    """A tokenizer that never converts text to a special token, even if it spells one (`</s>`, `[MASK]`)."""
 
     inner: PreTrainedTokenizerBase
 
     def __call__(self, texts: Iterable[str]) -> dict[str, Row]:
-        """The ids of each text, without special tokens; one that comes often is tokenised once."""
+        """{text: ids} without special tokens. Equal texts are tokenised once."""
         distinct = list(dict.fromkeys(texts))
-        if not distinct:  # which transformers cannot tokenise
+        if not distinct:  # transformers raises an error for an empty list
             return {}
         options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
         ids = self.inner(distinct, add_special_tokens=False, split_special_tokens=True, **options)["input_ids"]
@@ -39,7 +39,10 @@ class Tokenizer:
         return self([text])[text]
 
     def _without_special(self, ids: Row) -> Row:
-        """Unigram vocabularies hold the special tokens as pieces, which a text can spell: they become unknown."""
+        """The ids with special tokens replaced by the unknown token, or removed if there is none.
+
+        Unigram vocabularies contain the special tokens as pieces, so text can spell them.
+        """
         if self._special.isdisjoint(ids):
             return ids
         unknown = [] if self.inner.unk_token_id is None else [self.inner.unk_token_id]
@@ -51,18 +54,19 @@ class Tokenizer:
 
 
 def check_readable(arguments: Iterable[Argument]) -> None:
-    """Raise UserError for an argument that no model can read."""
+    """Raises UserError for an argument that a model cannot read."""
     for argument in arguments:
-        for fault in argument.faults():
-            raise UserError(fault)
+        for problem in argument.problems():
+            raise UserError(problem)
 
 
 def fitting_rows(
     arguments: Sequence[Argument], rows_of: Callable[[Sequence[Argument]], list[Row]], max_length: int
 ) -> tuple[list[Row], list[int]]:
-    """The rows of arguments, those that are too long with a truncated premise; and the indices of these.
+    """The rows of arguments, truncated to `max_length` tokens, and the indices of the truncated ones.
 
-    A row that is too long whatever is cut comes as it is.
+    `rows_of` returns the rows of whole arguments. A row that is too long even without any word of the argument is
+    returned as it is.
     """
     rows = rows_of(arguments)
     long = [i for i, row in enumerate(rows) if len(row) > max_length]
@@ -72,14 +76,14 @@ def fitting_rows(
     return rows, long
 
 
-def padded(rows: Sequence[Row]) -> np.ndarray:
-    """Rows of different length as one array [n, S], padded on the right with -1."""
+def pad_rows(rows: Sequence[Row]) -> np.ndarray:
+    """Rows of different lengths as one array [n, S], padded on the right with -1."""
     table = np.full((len(rows), max(map(len, rows), default=0)), -1, np.int32)
     for row, ids in zip(table, rows, strict=True):
         row[: len(ids)] = ids
     return table
 
 
-def arrays(rows: Iterable[Row]) -> tuple[np.ndarray, ...]:
-    """Rows as id arrays, each of its own length."""
+def as_arrays(rows: Iterable[Row]) -> tuple[np.ndarray, ...]:
+    """Rows as int32 arrays of their own lengths."""
     return tuple(np.array(row, np.int32) for row in rows)

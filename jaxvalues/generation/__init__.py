@@ -1,4 +1,4 @@
-"""Decoding: what a language model says, token by token."""
+"""Decoding: generates answers token by token."""
 
 from jaxvalues.generation.greedy import greedy
 

@@ -1,4 +1,4 @@
-"""Greedy decoding: the likeliest token, again and again, with keys and values cached."""
+"""Greedy decoding: generates the most likely token at every step, with a cache of keys and values."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ Step = Callable[
 def greedy(
     module: nn.Module, bound: Bound, batch: dict[str, jax.Array], *, length: int, end: int, pad: int
 ) -> jax.Array:
-    """The ids [B, M] of at most M = `length` tokens that follow each row of a batch; `pad` after the token `end`.
+    """Generates up to M = `length` tokens after each row of a batch: ids [B, M], with `pad` after the token `end`.
 
-    Pure and of fixed shapes. Stops as soon as every row has ended.
+    It is a pure function with fixed shapes. It stops as soon as all rows have generated `end`.
     """
     start = _start_t5 if isinstance(module, T5) else _start_causal
     logits, cache, step = start(module, bound, batch, length)
     rows = len(batch["input_ids"])
 
-    def more(state: tuple) -> jax.Array:
+    def is_unfinished(state: tuple) -> jax.Array:
         i, _, _, done, _ = state
         return (i < length) & ~done.all()
 
-    def one(state: tuple) -> tuple:
+    def add_token(state: tuple) -> tuple:
         i, logits, cache, done, answers = state
         token = jnp.where(done, pad, jnp.argmax(logits, axis=-1).astype(jnp.int32))
         answers = answers.at[:, i].set(token)
@@ -43,18 +43,19 @@ def greedy(
         return i + 1, logits, cache, done, answers
 
     answers = jnp.full((rows, length), pad, jnp.int32)
-    *_, answers = lax.while_loop(more, one, (jnp.int32(0), logits, cache, jnp.zeros(rows, bool), answers))
+    state = (jnp.int32(0), logits, cache, jnp.zeros(rows, bool), answers)
+    *_, answers = lax.while_loop(is_unfinished, add_token, state)
     return answers
 
 
 def _start_causal(
     module: nn.Module, bound: Bound, batch: dict[str, jax.Array], length: int
 ) -> tuple[jax.Array, Any, Step]:
-    """The logits of the first new token, the cache of the text, and how to go on."""
+    """The logits [B, V] of the first new token, the cache of the rows, and the step function for the next tokens."""
     ids, mask = batch["input_ids"], batch["attention_mask"]
     sizes = [0 if bound.prefix is None else bound.prefix.shape[2], 0 if bound.prompt is None else len(bound.prompt)]
     cache = empty_cache(module.encoder, len(ids), sum(sizes) + ids.shape[1] + length, prefix=bound.prefix)
-    apply = _applied(module, bound)
+    apply = _bind_apply(module, bound)
     logits, cache = apply(ids, mask, cache, prompt=bound.prompt, positions=last_token(mask)[:, None], method="extend")
 
     def step(token: jax.Array, real: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
@@ -65,10 +66,10 @@ def _start_causal(
 
 
 def _start_t5(module: T5, bound: Bound, batch: dict[str, jax.Array], length: int) -> tuple[jax.Array, Any, Step]:
-    """The same; the decoder begins with its start token."""
+    """As `_start_causal`, for T5. The decoder begins with its start token."""
     ids, mask = batch["input_ids"], batch["attention_mask"]
     prompt, prefix = bound.prompt or Prompt(), bound.prefix or Prefix()
-    apply = _applied(module, bound)
+    apply = _bind_apply(module, bound)
     hidden = apply(ids, mask, prompt=prompt.encoder, prefix=prefix.encoder, method="encode")
     given = {"prompt": prompt.decoder, "prefix": prefix.decoder, "cross_prefix": prefix.cross}
     cache = apply(hidden, mask, length + 1, **given, method="init_cache")
@@ -82,5 +83,5 @@ def _start_t5(module: T5, bound: Bound, batch: dict[str, jax.Array], length: int
     return logits, cache, step
 
 
-def _applied(module: nn.Module, bound: Bound) -> Callable[..., Any]:
+def _bind_apply(module: nn.Module, bound: Bound) -> Callable[..., Any]:
     return lambda *args, **options: module.apply({"params": bound.params}, *args, **options)

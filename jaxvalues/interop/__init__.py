@@ -1,1 +1,1 @@
-"""Runs in other libraries' formats, and back."""
+"""Export of runs to the formats of transformers and PEFT, and import from transformers' format."""

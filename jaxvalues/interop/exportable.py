@@ -9,8 +9,8 @@ from typing import Any
 from jaxvalues.config import Config, load_config
 from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError
-from jaxvalues.interop.predicting import check_task, pooled_layer
-from jaxvalues.tuning.peft_folder import TYPES
+from jaxvalues.interop.inference_settings import check_task, pooled_layer
+from jaxvalues.tuning.peft_folder import PEFT_TYPES
 
 
 def export_command(run: str | Path) -> str | None:
@@ -34,40 +34,40 @@ def exportable(config: Config, hf_config: dict[str, Any]) -> tuple[str, ...]:
 
 
 def check_hf(config: Config, hf_config: dict[str, Any]) -> tuple[int, int]:
-    """Raise ConfigError for a run whose network, with what trained in it, is none of transformers' classifiers.
+    """Raise ConfigError if the trained network is not one of transformers' classifiers.
 
     Returns the layer whose first token it classifies, and how many layers there are.
     """
     check_task(TASKS[config.data.task], "hf")
     kind, method = config.formulation.kind, config.tuning.method
     if config.formulation.asks_questions:
-        hint = f": tuning.method {method} can be exported with --to peft" if method in TYPES else ""
+        hint = f": tuning.method {method} can be exported with --to peft" if method in PEFT_TYPES else ""
         raise ConfigError(f"formulation.kind {kind} has no classifier, and --to hf writes classifiers{hint}")
     if method in ("prompt", "p_tuning", "prefix"):
         raise ConfigError(
-            f"tuning.method {method} adds vectors to the input or to the layers, for which transformers' classifiers "
-            "have no place: only a run that trained weights can be exported to hf"
+            f"tuning.method {method} adds vectors to the input or to the layers, but transformers' classifiers cannot "
+            "store these: only a run that trained weights can be exported to hf"
         )
     return pooled_layer(config, hf_config, "hf")
 
 
 def check_peft(config: Config, hf_config: dict[str, Any]) -> None:
-    """Raise ConfigError for a run that is no adapter of one of transformers' models, whatever its weights are."""
+    """Raise ConfigError if the config trains something that PEFT cannot add to one of transformers' models."""
     check_task(TASKS[config.data.task], "peft")
     method = config.tuning.method
-    if method not in TYPES:
+    if method not in PEFT_TYPES:
         hint = "" if config.formulation.asks_questions else "; --to hf writes whole classifiers"
-        raise ConfigError(f"tuning.method {method} has no form in PEFT, only {', '.join(TYPES)}{hint}")
+        raise ConfigError(f"tuning.method {method} is not in PEFT; expected one of {', '.join(PEFT_TYPES)}{hint}")
     if config.formulation.verbalizer.soft:
         raise ConfigError(
-            "formulation.verbalizer.soft learned vectors in the place of answer words, for which a PEFT adapter has no "
-            "place: only a run with soft=false can be exported to peft"
+            "formulation.verbalizer.soft trains vectors instead of answer words, but a PEFT adapter cannot store them: "
+            "only a run with soft=false can be exported to peft"
         )
     if config.formulation.kind == "classify":
         layer, num_layers = pooled_layer(config, hf_config, "peft")
         if layer < num_layers:
             raise ConfigError(
                 f"formulation.pooling.layers is {list(config.formulation.pooling.layers)}, but transformers' "
-                f"classifiers see the last of {num_layers} layers, and an adapter leaves none of its base model out: "
-                "--to hf does, where tuning.method trained weights"
+                f"classifiers read the last of {num_layers} layers, and an adapter cannot drop layers: use --to hf if "
+                "tuning.method trained weights"
             )

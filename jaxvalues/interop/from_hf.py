@@ -1,4 +1,4 @@
-"""`jaxvalues import DIR --out RUN`: from a folder that `jaxvalues export --to hf` wrote, its run folder again."""
+"""`jaxvalues import DIR --out RUN`: make a run folder from a folder that `jaxvalues export --to hf` wrote."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import UserError
 from jaxvalues.evaluation.decision import Decision
-from jaxvalues.interop.new_folder import check_new, new_folder
-from jaxvalues.interop.predicting import COPIED, OURS
+from jaxvalues.interop.atomic_folder import atomic_folder, check_new_folder
+from jaxvalues.interop.inference_settings import COPIED_FILES, SETTINGS_KEY
 from jaxvalues.models import content_hash, load_classifier, read_config
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder, RunRecord
@@ -27,34 +27,36 @@ from jaxvalues.run.provenance import TEMPLATE, write_json
 
 
 def import_hf(source: str | Path, out: str | Path, *, console: Console | None = None) -> None:
-    """Make the run that `export_hf` wrote to the folder `source` a run folder again, at `out`, which must be new.
+    """Make the new run folder `out` from the folder `source` that `export_hf` wrote.
 
-    It predicts the same, bit for bit on the same device. What an export leaves out (where data and base model lie, how
-    work is spread over devices) is back at its default; where weights are needed, model.path names `source`.
-    Raises UserError with a sentence for a folder that is not as jaxvalues wrote it.
+    The new run predicts the same, bit for bit on the same device. Settings that an export omits (paths of data and base
+    model, mesh) have their defaults. If the run has frozen weights, its model.path is `source`. Raises UserError if
+    `source` is not a folder that jaxvalues wrote.
     """
     source, out, run_console = Path(source).resolve(), Path(out), RunConsole(console or Console())
-    check_new(out)
+    check_new_folder(out)
     hf_config = read_config(source)
-    ours, decision = _read_ours(source, hf_config)
-    environment, scores = (_read_json(source / name) for name in COPIED)
-    config = _config(source, out, ours)
+    settings, decision = _read_settings(source, hf_config)
+    environment, scores = (_read_json(source / name) for name in COPIED_FILES)
+    config = _config(source, out, settings)
 
     network = build_network(config, hf_config)
     params: dict[str, Any] = load_classifier(source, network.module)
     shapes = jax.eval_shape(network.init, jax.random.key(0))
-    # What only contrastive learning uses takes no part in predictions and is not exported.
+    # The projection of contrastive learning is not exported, as predictions do not use it.
     params |= {name: jax.tree.map(jnp.zeros_like, shapes[name]) for name in shapes.keys() - params.keys()}
     frozen, trainable = network.tuning.init(jax.random.key(0), params)
-    if frozen:  # a run reads these from model.path whenever it predicts
+    if frozen:  # a run reads frozen weights from model.path
         model = config.model.model_copy(update={"path": str(source), "config": None})
         config = config.model_copy(update={"model": model})
     if config.model.path == str(source):
         environment["base"] = content_hash(source)
 
-    with new_folder(out) as partial:
+    with atomic_folder(out) as partial:
         folder = RunFolder(partial)
-        folder.create(config, RunRecord(environment, hf_config, load_tokenizer(source), {TEMPLATE: ours["template"]}))
+        folder.create(
+            config, RunRecord(environment, hf_config, load_tokenizer(source), {TEMPLATE: settings["template"]})
+        )
         folder.write_decision(decision)
         with closing(folder.chosen()) as chosen:
             chosen.save(scores["step"], trainable, network.segments, {"best_step": scores["step"]})
@@ -62,43 +64,45 @@ def import_hf(source: str | Path, out: str | Path, *, console: Console | None = 
     run_console.scores(RunFolder(out).scores(), config.model.config is not None, out)
 
 
-def _read_ours(source: Path, hf_config: dict[str, Any]) -> tuple[dict[str, Any], Decision]:
-    """What config.json says for jaxvalues, taken out of it and checked, and the decision in it."""
-    ours = hf_config.pop(OURS, None)
+def _read_settings(source: Path, hf_config: dict[str, Any]) -> tuple[dict[str, Any], Decision]:
+    """(settings, decision): remove the settings from `hf_config` and check them. Raises UserError."""
+    settings = hf_config.pop(SETTINGS_KEY, None)
     try:
-        thresholds = np.array(ours["thresholds"], np.float64)
-        decision = Decision(thresholds, str(ours["decision"]))
+        thresholds = np.array(settings["thresholds"], np.float64)
+        decision = Decision(thresholds, str(settings["decision"]))
         whole = (
             thresholds.shape == (len(CATEGORIES),)
             and ((thresholds > 0) & (thresholds <= 1)).all()
             and [hf_config["id2label"][str(i)] for i in range(len(CATEGORIES))] == list(CATEGORIES)
-            and isinstance(ours["template"], str)
-            and isinstance(ours["config"]["model"], dict)
+            and isinstance(settings["template"], str)
+            and isinstance(settings["config"]["model"], dict)
         )
     except (KeyError, TypeError, ValueError):
         whole = False
     if not whole:
         raise UserError(
-            f"{source / 'config.json'} does not hold under `{OURS}` what `jaxvalues export` writes there (template, "
-            "thresholds, config), so this is no run; model.path can train from its encoder"
+            f"{source / 'config.json'} has no valid `{SETTINGS_KEY}` entry (template, thresholds, config), so this is "
+            "not a folder of `jaxvalues export --to hf`; model.path can start training from its encoder"
         )
-    return ours, decision
+    return settings, decision
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path.parent} holds no {path.name}, which `jaxvalues export` writes with every run") from None
+        raise UserError(f"{path.parent} holds no {path.name}, which `jaxvalues export` writes for every run") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error})") from None
 
 
-def _config(source: Path, out: Path, ours: dict[str, Any]) -> Config:
-    """The run's config, with the places it needs."""
-    model = dict(ours["config"]["model"])
+def _config(source: Path, out: Path, settings: dict[str, Any]) -> Config:
+    """The config of the run, with the paths that it needs. Raises ConfigError if the stored config is invalid."""
+    model = dict(settings["config"]["model"])
     if model.get("config") is None:
         model["path"] = model.get("path") or str(source)
     elif model.get("train_tokenizer") is None:
         model["tokenizer"] = model.get("tokenizer") or str(source)
-    return parse_config({**ours["config"], "output": str(out), "model": model}, where=f"{source}/config.json, {OURS}")
+    return parse_config(
+        {**settings["config"], "output": str(out), "model": model}, where=f"{source}/config.json, {SETTINGS_KEY}"
+    )

@@ -1,4 +1,4 @@
-"""The model card of an exported run: its README.md, with the metadata that the Hugging Face hub reads."""
+"""The model card of an exported run: README.md with the metadata that the Hugging Face hub reads."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import yaml
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.evaluation.official import LabelScore, Scores
 
-_RANDOM = "random weights, which shows that things work and not what such models can do"
+_RANDOM = "random weights, so its scores only show that the software works"
 _HEAD_BELOW_TANH = """\
-- The head is linear, and {architecture} has a tanh in it. So its dense layer is a tiny
-  multiple of the identity, where tanh changes nothing, and the classifier's weights are as much larger. float32 and
-  bfloat16 hold such numbers; float16 is coarse there. To train further with torch, give it a new head: no learning rate
-  suits this one."""
+- The trained head is linear, but {architecture} has a tanh in its head. Its dense
+  layer is therefore a tiny multiple of the identity, where tanh is linear, and the classifier's weights are larger by
+  the same factor. float32 and bfloat16 represent such numbers well; float16 does not. To train further with torch,
+  replace the head: no learning rate suits this one."""
 
 
 _LOAD_NETWORK = """\
@@ -29,10 +29,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 folder = "."  # this folder, or the model's name on the hub
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-settings = model.config.jaxvalues  # template, longest input, thresholds
+settings = model.config.jaxvalues  # template, maximum length, thresholds
 categories = list(model.config.label2id)"""
 _IMPORT = """\
-jaxvalues itself makes a run of this folder again: `jaxvalues import FOLDER --out RUN`, then
+To use this folder with jaxvalues: `jaxvalues import FOLDER --out RUN`, then
 `jaxvalues predict RUN --input arguments.tsv`."""
 _LOAD_ADAPTER = """\
 import json
@@ -44,12 +44,12 @@ from transformers import $auto, AutoTokenizer
 folder = "."  # this folder
 base = $base
 with open(f"{folder}/jaxvalues.json", encoding="utf-8") as file:
-    settings = json.load(file)  # template, longest input, thresholds, and what the base model is loaded with
+    settings = json.load(file)  # template, maximum length, thresholds, settings of the base model
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = PeftModel.from_pretrained($auto.from_pretrained(base, **settings["model"]), folder).eval()
 categories = settings["categories"]"""
-# What a language model says to a question, as logits [V].
-_SAID = {
+# Code for the logits [V] of a language model at the answer of a question.
+_ANSWER_LOGITS = {
     "AutoModelForCausalLM": "model(input_ids=ids, attention_mask=mask).logits[0, -1]",
     "AutoModelForMaskedLM": "model(input_ids=ids, attention_mask=mask).logits[0, row.index(tokenizer.mask_token_id)]",
     "AutoModelForSeq2SeqLM": """\
@@ -62,7 +62,7 @@ model(
 
 
 def model_card(folder: Path) -> str:
-    """The card of an exported network, from what its config.json and scores.json say."""
+    """The model card of an exported network, from its config.json and scores.json."""
     hf_config = _read(folder / "config.json")
     ours, architecture = hf_config["jaxvalues"], hf_config["architectures"][0]
     has_tanh = hf_config.get("pooler_hidden_act") != "linear"
@@ -78,24 +78,27 @@ def model_card(folder: Path) -> str:
 
 
 def adapter_card(folder: Path) -> str:
-    """The card of an exported adapter, from what its adapter_config.json, jaxvalues.json and scores.json say."""
+    """The model card of an exported adapter, from its adapter_config.json, jaxvalues.json and scores.json."""
     adapter, ours = _read(folder / "adapter_config.json"), _read(folder / "jaxvalues.json")
     kind, name, auto = ours["config"]["formulation"]["kind"], adapter["base_model_name_or_path"], ours["auto_class"]
     if ours["config"]["model"]["config"]:
-        base, note = 'f"{folder}/base"  # random weights, drawn by jaxvalues: they are nowhere else', ""
+        base, note = 'f"{folder}/base"  # random weights, saved with this adapter', ""
     elif ours["config"]["model"]["path"]:
         base, note = f'"{name}"  # its name on the hub', ""
     else:
-        base, note = f'"{name}"  # where that folder is', f"The base model is a checkpoint called `{name}` there."
+        base, note = (
+            f'"{name}"  # the path of its folder',
+            f"The base model is a local checkpoint; its folder was called `{name}` in training.",
+        )
     load = Template(_LOAD_ADAPTER).substitute(auto=auto, base=base)
     if kind == "classify":
         usage = _text("usage_classify.md", load=load, note=note)
     elif "words" in ours:
-        usage = _text("usage_answer.md", load=load, note=note, said=_SAID[auto])
+        usage = _text("usage_answer.md", load=load, note=note, answer_logits=_ANSWER_LOGITS[auto])
     else:
         how = "the likelihood of the synonyms" if kind == "open_answer" else "words of several tokens, or calibrated"
         note += (
-            f"\n\nThis run's answers are scored by {how}: `jaxvalues predict` shows how much of each category it finds."
+            f"\n\nThis run scores answers by {how}, which takes more code: use `jaxvalues predict` for probabilities."
         )
         usage = f"```python\n{load}\n```\n\n{note.strip()}"
     return _card(
@@ -119,7 +122,7 @@ def _card(
     usage: str,
     head: str,
 ) -> str:
-    """What all cards have in common, around `usage`."""
+    """The model card with the parts that all cards share. `usage` is the Markdown of its section on use."""
     config, results = ours["config"], _read(folder / "scores.json")
     model, is_sample = config["model"], config["data"]["source"] == "sample"
     splits = {name: Scores.from_json(entry) for name, entry in results["splits"].items()}
@@ -154,7 +157,7 @@ def _card(
 
 
 def _text(file: str, /, **slots: str) -> str:
-    """One of the texts beside this file, filled in."""
+    """The text of a Markdown file of this package, with its slots filled in."""
     return Template(files("jaxvalues.interop").joinpath(file).read_text(encoding="utf-8")).substitute(slots)
 
 
@@ -166,7 +169,7 @@ def _held_out(data: Mapping[str, Any]) -> str:
     if isinstance(data["held_out"], str):
         return f"the split `{data['held_out']}`"
     if data["folds"] is not None:
-        return f"fold {data['fold']} of {data['folds']} of that split, cut by {data['held_out_by']}"
+        return f"fold {data['fold']} of {data['folds']} of that split, divided by {data['held_out_by']}"
     return f"a share of {data['held_out']:g} of that split, held out by {data['held_out_by']}"
 
 

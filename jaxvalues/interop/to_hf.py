@@ -1,10 +1,10 @@
 """`jaxvalues export RUN --to hf DIR`: a run as a folder that transformers' AutoModelForSequenceClassification loads.
 
-config.json          the network, the names of the categories, and under "jaxvalues" what else predicting takes
+config.json          the network, the names of the categories, and under "jaxvalues" the other inference settings
 model.safetensors    encoder and head
 README.md            the model card
-scores.json · environment.json     the run's own
-tokenizer.json …     the tokenizer
+scores.json, environment.json     copies of the run's files
+tokenizer.json, …    the tokenizer
 """
 
 from __future__ import annotations
@@ -15,10 +15,16 @@ from pathlib import Path
 from rich.console import Console
 
 from jaxvalues.config import Config, parse_config
+from jaxvalues.interop.atomic_folder import atomic_folder, check_new_folder
 from jaxvalues.interop.exportable import check_hf
+from jaxvalues.interop.inference_settings import (
+    COPIED_FILES,
+    DROPPED_KEYS,
+    LABEL_SETTINGS,
+    SETTINGS_KEY,
+    inference_settings,
+)
 from jaxvalues.interop.model_card import model_card
-from jaxvalues.interop.new_folder import check_new, new_folder
-from jaxvalues.interop.predicting import COPIED, DROPPED, LABELS, OURS, for_predicting
 from jaxvalues.models import save_classifier, ungroup
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.network import build_network
@@ -29,36 +35,36 @@ from jaxvalues.training.sharding import single_mesh
 def export_hf(
     run: str | Path, target: str | Path, *, overrides: tuple[str, ...] = (), console: Console | None = None
 ) -> None:
-    """Write a finished run to the folder `target`, which must be new, for transformers.
+    """Export a finished run to the new folder `target`, in transformers' format.
 
-    `overrides` change where things are: `model.path=…` of a run with frozen weights. Raises ConfigError that names the
-    setting where transformers has no such network, UserError for what is not as it must be; nothing is left then.
+    `overrides` change paths: `model.path=…` of a run with frozen weights. Raises ConfigError, naming the setting, if
+    transformers has no such network; UserError if the run or its base model is incomplete. Then nothing is written.
     """
     target, run_console = Path(target), RunConsole(console or Console())
-    check_new(target)
+    check_new_folder(target)
     folder, config = reopen(run, overrides)
     layer, num_layers = check_hf(config, folder.hf_config())
     system, weights = restore(folder, config, single_mesh())
 
-    # The network with what a method added merged into its matrices, without the layers above the one that is pooled.
+    # The network, with additive methods merged into its weights, without the layers above the pooled one.
     params = ungroup(system.network.tuning.bind(*weights).params)
     params["encoder"]["layers"] = {str(i): params["encoder"]["layers"][str(i)] for i in range(layer)}
     config = _without_layers(config, num_layers - layer, layer)
-    hf_config = {key: value for key, value in folder.hf_config().items() if key not in DROPPED}
+    hf_config = {key: value for key, value in folder.hf_config().items() if key not in DROPPED_KEYS}
     hf_config |= {"num_hidden_layers": layer}
     module = build_network(config, hf_config).module
 
-    # What else transformers must know, and what it has no place for.
+    # What transformers reads from config.json, and the settings that only jaxvalues reads.
     hf_config |= {
         "hidden_dropout_prob": module.encoder.config.hidden_dropout_prob,
         "attention_probs_dropout_prob": module.encoder.config.attention_probs_dropout_prob,
-        **LABELS,
-        OURS: for_predicting(config, system, folder.decision()),
+        **LABEL_SETTINGS,
+        SETTINGS_KEY: inference_settings(config, system, folder.decision()),
     }
-    with new_folder(target) as partial:
+    with atomic_folder(target) as partial:
         folder.tokenizer().save_pretrained(partial)
         save_classifier(partial, hf_config, module, params)
-        for name in COPIED:
+        for name in COPIED_FILES:
             shutil.copyfile(folder.path / name, partial / name)
         (partial / "README.md").write_text(model_card(partial), encoding="utf-8")
     if layer < num_layers:
@@ -67,7 +73,7 @@ def export_hf(
 
 
 def _without_layers(config: Config, dropped: int, kept: int) -> Config:
-    """The config of the same network without the layers above the one that is pooled."""
+    """The config of the network with its first `kept` layers, without the `dropped` layers above."""
     if not dropped:
         return config
     tree = config.model_dump(mode="json")

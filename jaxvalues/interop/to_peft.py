@@ -1,11 +1,11 @@
-"""`jaxvalues export RUN --to peft DIR`: what a run trained as an adapter that peft.PeftModel.from_pretrained loads.
+"""`jaxvalues export RUN --to peft DIR`: a run as an adapter that peft.PeftModel.from_pretrained loads.
 
-adapter_config.json · adapter_model.safetensors     what trained, under PEFT's names
-jaxvalues.json       what else predicting takes: template, answer words, thresholds, settings of the base model
-README.md            the model card, which shows how to use it
-scores.json · environment.json     the run's own
-tokenizer.json …     the tokenizer
-base/                the base model, where it was drawn at random and so is nowhere else
+adapter_config.json, adapter_model.safetensors     the trained parameters, under PEFT's names
+jaxvalues.json       the other inference settings: template, answer words, thresholds, settings of the base model
+README.md            the model card, which shows how to use the adapter
+scores.json, environment.json     copies of the run's files
+tokenizer.json, …    the tokenizer
+base/                the base model, if its weights are random
 """
 
 from __future__ import annotations
@@ -19,10 +19,16 @@ from rich.console import Console
 from jaxvalues.config import Config
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.formulations import CAUSAL, SEQ2SEQ
+from jaxvalues.interop.atomic_folder import atomic_folder, check_new_folder
 from jaxvalues.interop.exportable import check_peft
+from jaxvalues.interop.inference_settings import (
+    COPIED_FILES,
+    DROPPED_KEYS,
+    LABEL_SETTINGS,
+    SETTINGS_KEY,
+    inference_settings,
+)
 from jaxvalues.interop.model_card import adapter_card
-from jaxvalues.interop.new_folder import check_new, new_folder
-from jaxvalues.interop.predicting import COPIED, DROPPED, LABELS, OURS, for_predicting
 from jaxvalues.models import (
     head_modules,
     head_settings,
@@ -43,11 +49,11 @@ from jaxvalues.tuning import Params
 from jaxvalues.tuning.peft_folder import save_adapter
 from jaxvalues.tuning.peft_format import PeftTarget, to_peft
 
-BASE = "base"  # the folder in an export that holds a base model of random weights
+BASE = "base"  # the folder of an export with the base model, if its weights are random
 
 
 class _Task(NamedTuple):
-    """What a base model does, as PEFT and transformers call it."""
+    """The names of a task in PEFT and transformers."""
 
     task_type: str | None  # PEFT has none for masked language models
     auto_class: str
@@ -56,19 +62,19 @@ class _Task(NamedTuple):
 def export_peft(
     run: str | Path, target: str | Path, *, overrides: tuple[str, ...] = (), console: Console | None = None
 ) -> None:
-    """Write what a finished run trained to the folder `target`, which must be new, as an adapter for PEFT.
+    """Export the trained parameters of a finished run to the new folder `target`, as an adapter for PEFT.
 
-    `overrides` change where things are: `model.path=…`. Raises ConfigError that names the setting where PEFT has no
-    such adapter, UserError for what is not as it must be; nothing is left then.
+    `overrides` change paths: `model.path=…`. Raises ConfigError, naming the setting, if PEFT has no such adapter;
+    UserError if the run or its base model is incomplete. Then nothing is written.
     """
     target, run_console = Path(target), RunConsole(console or Console())
-    check_new(target)
+    check_new_folder(target)
     folder, config = reopen(run, overrides)
-    hf_config = {key: value for key, value in folder.hf_config().items() if key not in DROPPED}
+    hf_config = {key: value for key, value in folder.hf_config().items() if key not in DROPPED_KEYS}
     check_peft(config, hf_config)
     system, weights = restore(folder, config, single_mesh())
 
-    # The adapter: vectors as they enter, matrices as they trained, a head as transformers' modules.
+    # The adapter: prompts and prefixes as the network reads them, the head as transformers' modules.
     task, base, kind = _task(config, hf_config["model_type"]), _base_name(folder.config()), config.formulation.kind
     bound = system.network.tuning.bind(*weights)
     modules = None
@@ -84,34 +90,36 @@ def export_peft(
     )
     content["revision"] = config.model.revision  # of the base model
 
-    # What else predicting takes.
-    ours = for_predicting(config, system, folder.decision())
-    ours |= {
+    # The other inference settings.
+    settings = inference_settings(config, system, folder.decision())
+    settings |= {
         "categories": CATEGORIES,
         "model_type": hf_config["model_type"],
         "auto_class": task.auto_class,
         "model": {},
     }
     if kind == "classify":
-        of_labels = {key: LABELS[key] for key in ("num_labels", "problem_type")}
-        ours["model"] = of_labels | head_settings(hf_config["model_type"], system.network.module)
+        of_labels = {key: LABEL_SETTINGS[key] for key in ("num_labels", "problem_type")}
+        settings["model"] = of_labels | head_settings(hf_config["model_type"], system.network.module)
     else:
-        ours |= _questions(config, system)
+        settings |= _questions(config, system)
     tokenizer, is_random = folder.tokenizer(), config.model.config is not None
-    with new_folder(target) as partial:
+    with atomic_folder(target) as partial:
         tokenizer.save_pretrained(partial)
         save_adapter(partial, content, tensors)
-        write_json(partial / f"{OURS}.json", ours)
+        write_json(partial / f"{SETTINGS_KEY}.json", settings)
         if is_random:
             ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-            _save_base(partial / BASE, config, ends | hf_config | ours["model"], system.network.module, weights.frozen)
-        for name in COPIED:
+            _save_base(
+                partial / BASE, config, ends | hf_config | settings["model"], system.network.module, weights.frozen
+            )
+        for name in COPIED_FILES:
             shutil.copyfile(folder.path / name, partial / name)
         (partial / "README.md").write_text(adapter_card(partial), encoding="utf-8")
     if is_random:
-        run_console.print(f"the base model has random weights that are nowhere else, so {target / BASE} holds them")
+        run_console.print(f"the base model has random weights, which are saved in {target / BASE}")
     else:
-        run_console.print(f"the adapter belongs to the base model {base}, which is not copied")
+        run_console.print(f"the adapter needs the base model {base}, which is not copied")
     run_console.print(f"wrote {target}, an adapter for PEFT; its README.md shows how to use it")
 
 
@@ -126,20 +134,20 @@ def _task(config: Config, model_type: str) -> _Task:
 
 
 def _base_name(config: Config) -> str:
-    """What a run calls its base model: the name on the hub, or that of its folder and no place on this machine."""
+    """The name of the base model: its name on the hub, or the last part of its local path."""
     path = config.model.path
     return BASE if path is None else hub_name(path) or Path(path).name
 
 
 def _questions(config: Config, system: System) -> dict[str, Any]:
-    """Questions as texts and ids to put together, and the words that answer them where each is one token."""
+    """The formats and token ids that questions are built from, and the answer words if each is one token."""
     question_rows, template = system.formulation.question_rows, system.template
     content = {
-        "context": template.before,
-        "question": template.after,
+        "context": template.context_format,
+        "question": template.question_formats,
         "descriptions": template.descriptions,
-        "begin": question_rows.before,
-        "end": question_rows.after,
+        "begin": question_rows.start_ids,
+        "end": question_rows.end_ids,
     }
     if system.hf_config["model_type"] in SEQ2SEQ:
         content["decoder_start_token_id"] = system.network.module.config.decoder_start_token_id
@@ -153,7 +161,7 @@ def _questions(config: Config, system: System) -> dict[str, Any]:
 
 
 def _save_base(folder: Path, config: Config, hf_config: dict[str, Any], module: Any, params: Params) -> None:
-    """Write the base model as a checkpoint that transformers loads."""
+    """Write the base model as a checkpoint in transformers' format."""
     model_type = hf_config["model_type"]
     if config.formulation.kind == "classify":
         save_model(folder, hf_config, params["encoder"], prefix=NAMINGS[model_type].encoder)

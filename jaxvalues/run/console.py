@@ -66,9 +66,9 @@ class RunConsole:
         self.print(
             f"{sizes}; {epochs} of {batches.steps_per_epoch} steps; lengths {', '.join(map(str, batches.lengths()))}"
         )
-        if parts.drawn is not None:
-            self.print(parts.drawn)
-        if batches.tokens.asked is not None:
+        if parts.subset_note is not None:
+            self.print(parts.subset_note)
+        if batches.tokens.questions is not None:
             self.print(_questions(batches.tokens))
         if batches.tokens.hidden is not None:
             size = sum(one.nbytes for one in batches.tokens.hidden) / 2**20
@@ -133,11 +133,11 @@ def _broken(line: str, width: int) -> str:
 
 def _questions(tokens: Tokens) -> str:
     """How many questions a row asks, and what it saves that they branch from one argument."""
-    asked = tokens.asked
-    rows, each = asked.categories.shape
-    if asked.questions is None or each == 1:
+    questions = tokens.questions
+    rows, each = questions.categories.shape
+    if questions.question_ids is None or each == 1:
         return f"{rows} questions, one a row"
-    lengths = (asked.questions >= 0).sum(axis=1)[asked.categories].sum(axis=1)
+    lengths = (questions.question_ids >= 0).sum(axis=1)[questions.categories].sum(axis=1)
     together, apart = (tokens.lengths + lengths).sum(), (tokens.lengths * each + lengths).sum()
     return (
         f"{each} questions branch from every argument: {together:,} tokens an epoch in the place of {apart:,}, "

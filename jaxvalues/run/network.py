@@ -68,13 +68,13 @@ class Network(NamedTuple):
     def output_words(self, params: Params) -> jax.Array:
         """The output embeddings [V, E]: those of the input, except for T5 v1.1 and Flan, which have their own."""
         flat = flatten_dict(params, sep="/")
-        return flat.get("head/embedding", flat[self.target.words])
+        return flat.get("head/embedding", flat[self.target.word_embedding])
 
     def init(self, rng: jax.Array) -> Params:
         """Random parameters. The vectors of a soft verbalizer are 0: they are set from words later."""
         ids = jnp.zeros((1, 1), jnp.int32)
         params = self.module.init(rng, ids, jnp.ones_like(ids))["params"]
-        if SOFT in self.target.new:
+        if SOFT in self.target.new_keys:
             params[SOFT] = {"embedding": jnp.zeros((2, self.sizes.word_size))}
         return params
 

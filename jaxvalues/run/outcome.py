@@ -15,12 +15,12 @@ from jaxvalues.config import Config, DecisionConfig
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import HELD_OUT
 from jaxvalues.data.task import TASKS
-from jaxvalues.evaluation.decision import Decision, choose, sigmoid
+from jaxvalues.evaluation.decision import Decision, choose_thresholds, sigmoid
 from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.evaluation.thresholds import decide
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.prediction import Predicted
-from jaxvalues.training.losses import LossHyper, row_losses
+from jaxvalues.training.losses import LossHyperparameters, row_losses
 
 
 class Outcome(NamedTuple):
@@ -50,7 +50,7 @@ def finish(
     `how` is put around the words that say how the decision was made. `step` is the step of the parameters, None for an
     ensemble. Writing scores.json is the last thing: it makes the run a finished one.
     """
-    chosen = choose(settings, held_out.split.labels, held_out.probabilities, measure_of(folder.task).tune)
+    chosen = choose_thresholds(settings, held_out.split.labels, held_out.probabilities, measure_of(folder.task).tune)
     decision = Decision(chosen.thresholds, how.format(chosen.how))
     folder.write_decision(decision)
     held_out = held_out._replace(split=replace(held_out.split, name=HELD_OUT))
@@ -67,7 +67,9 @@ def apply_decision(
     return {one.split.name: folder.write_predictions(one.split, one.probabilities, decision) for one in predicted}
 
 
-def held_out_metrics(config: Config, held_out: Split, logits: np.ndarray, hyper: LossHyper) -> dict[str, float]:
+def held_out_metrics(
+    config: Config, held_out: Split, logits: np.ndarray, hyper: LossHyperparameters
+) -> dict[str, float]:
     """What is followed while training: loss and main scores on the held-out part, decided as the config says.
 
     A loss that is not finite comes alone: then there is nothing to decide.
@@ -77,6 +79,6 @@ def held_out_metrics(config: Config, held_out: Split, logits: np.ndarray, hyper:
         return {"loss": loss}
     probabilities = sigmoid(logits)
     measure = measure_of(TASKS[config.data.task])
-    decision = choose(config.decision, held_out.labels, probabilities, measure.tune)
+    decision = choose_thresholds(config.decision, held_out.labels, probabilities, measure.tune)
     result = measure.score(held_out.labels, decide(probabilities, decision.thresholds))
     return {"loss": loss, **result.headline, "threshold": float(decision.thresholds.mean())}

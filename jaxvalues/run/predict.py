@@ -60,7 +60,7 @@ def predict(
     folder, config = reopen(run, overrides)
     if file is None:
         check_split("--split", split)
-        data = folder.task.labelled(load_split(split, source=config.data.source, dir=config.data.dir))
+        data = folder.task.relabel(load_split(split, source=config.data.source, dir=config.data.dir))
     else:
         data = _arguments(file, folder)
     run_console = start_process(config, console)
@@ -107,12 +107,12 @@ def _arguments(file: UserFile, folder: RunFolder) -> Split:
     """A user's arguments as a split; labelled where the task reads its labels from them and they are all there."""
     data = Split(file.path.stem, file.arguments)
     if folder.task.asked_slot is None:
-        return folder.task.labelled(data)
+        return folder.task.relabel(data)
     if "conclusion" in file.absent:
         raise UserError(
             f"{file.path} has no column Conclusion, which {folder.path} needs: it was trained on the stance"
         )
-    return folder.task.labelled(data) if file.has_all_stances else data
+    return folder.task.relabel(data) if file.has_all_stances else data
 
 
 def reopen(run: str | Path, overrides: tuple[str, ...]) -> tuple[RunFolder, Config]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxvalues.data.arguments import STANCES, Argument, Split
-from jaxvalues.data.batches import Slice, Tokens, collate, evaluation_plan, inputs_shape, model_inputs
+from jaxvalues.data.batches import PlannedBatch, Tokens, collate, evaluation_plan, inputs_shape, model_inputs
 from jaxvalues.data.task import TASKS
 from jaxvalues.evaluation.decision import sigmoid
 from jaxvalues.formulations.question_rows import Pairs
@@ -66,20 +66,20 @@ def likelihood_logits(
     logits = _row_logits(system, weights, tokens, stop=stop, line=line)
     if logits is None:
         return None
-    logits = tokens.fold(logits)
+    logits = tokens.to_arguments(logits)
     if system.config.formulation.verbalizer.calibrate:
         content_free = system.formulation.encode(CONTENT_FREE)
-        logits -= content_free.fold(_row_logits(system, weights, content_free)).mean(axis=0)
+        logits -= content_free.to_arguments(_row_logits(system, weights, content_free)).mean(axis=0)
     return logits
 
 
 def generated_logits(system: System, weights: Weights, tokens: Tokens, line: ProgressLine | None = None) -> np.ndarray:
     """Logits [n, C] of open answers: whether a synonym of the category occurs in what the model generates."""
-    logits = np.zeros(tokens.asked.categories.shape, np.float32)
-    for piece, answers in _outputs(system, system.generate_step, weights, tokens, line=line):
-        categories = tokens.asked.categories[piece.rows]
-        logits[piece.rows] = system.formulation.match(answers[: len(piece.rows)], categories)
-    return tokens.fold(logits)
+    logits = np.zeros(tokens.questions.categories.shape, np.float32)
+    for planned, answers in _outputs(system, system.generate_step, weights, tokens, line=line):
+        categories = tokens.questions.categories[planned.rows]
+        logits[planned.rows] = system.formulation.match(answers[: len(planned.rows)], categories)
+    return tokens.to_arguments(logits)
 
 
 def with_features(system: System, weights: Weights, tokens: Tokens) -> Tokens:
@@ -87,8 +87,8 @@ def with_features(system: System, weights: Weights, tokens: Tokens) -> Tokens:
     if not system.network.reuses_features or tokens.hidden is not None:
         return tokens
     hidden: list[Any] = [None] * len(tokens)
-    for piece, output in _outputs(system, system.feature_step, weights, tokens):
-        for row, index in enumerate(piece.rows):
+    for planned, output in _outputs(system, system.feature_step, weights, tokens):
+        for row, index in enumerate(planned.rows):
             hidden[index] = output[row, : len(tokens.ids[index])].copy()
     return dataclasses.replace(tokens, hidden=tuple(hidden))
 
@@ -98,12 +98,14 @@ def _row_logits(
 ) -> np.ndarray | None:
     """Logits [rows, C or K] of every row of `tokens`; None once `stop()` is true."""
     tokens = with_features(system, weights, tokens)
-    columns = len(TASKS[system.config.data.task].labels) if tokens.asked is None else tokens.asked.categories.shape[1]
+    columns = (
+        len(TASKS[system.config.data.task].labels) if tokens.questions is None else tokens.questions.categories.shape[1]
+    )
     logits = np.zeros((len(tokens), columns), np.float32)
     done = 0
-    for piece, output in _outputs(system, system.eval_step, weights, tokens, stop=stop, line=line):
-        logits[piece.rows] = output[: len(piece.rows)]
-        done += len(piece.rows)
+    for planned, output in _outputs(system, system.eval_step, weights, tokens, stop=stop, line=line):
+        logits[planned.rows] = output[: len(planned.rows)]
+        done += len(planned.rows)
     return logits if done == len(tokens) else None
 
 
@@ -115,20 +117,20 @@ def _outputs(
     *,
     stop: Stop = never,
     line: ProgressLine | None = None,
-) -> Iterator[tuple[Slice, np.ndarray]]:
+) -> Iterator[tuple[PlannedBatch, np.ndarray]]:
     """What `step` returns for each batch of `tokens`, one batch behind the device; ends once `stop()` is true."""
     size, waiting = system.config.training.eval_batch_size, None
-    for piece in evaluation_plan(tokens.lengths, system.config.lengths, size):
+    for planned in evaluation_plan(tokens.lengths, system.config.lengths, size):
         if stop():
             return
-        inputs = model_inputs(collate(tokens, piece, size, system.pad_id))
+        inputs = model_inputs(collate(tokens, planned, size, system.pad_id))
         if line is not None and not step.has(inputs_shape(inputs)):
             line.say("compiling")
         output = step(inputs_shape(inputs), weights.trainable, weights.frozen, place_batch(inputs, system.mesh))
         if waiting is not None:
             yield waiting[0], np.asarray(waiting[1])
         if line is not None:
-            line.advance(len(piece.rows))
-        waiting = piece, output
+            line.advance(len(planned.rows))
+        waiting = planned, output
     if waiting is not None:
         yield waiting[0], np.asarray(waiting[1])

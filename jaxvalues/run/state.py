@@ -10,9 +10,9 @@ from jaxvalues.run.network import SOFT
 from jaxvalues.run.system import System, Weights
 from jaxvalues.training.compilation import Executables
 from jaxvalues.training.loop import Stage
-from jaxvalues.training.losses import make_loss_hyper
-from jaxvalues.training.memory import give_back_freed_memory
-from jaxvalues.training.optimizer import make_hyper
+from jaxvalues.training.losses import make_loss_hyperparameters
+from jaxvalues.training.memory import release_freed_memory
+from jaxvalues.training.optimizer import make_hyperparameters
 from jaxvalues.training.sharding import place_on, tree_shardings
 from jaxvalues.training.step import TrainState
 from jaxvalues.tuning import Params
@@ -31,12 +31,12 @@ def initial_weights(system: System, base: Base, seed: int) -> Weights:
         params = system.init_all(rng)
     else:
         params = {**network.read(base.folder, place_on(system.mesh)), **system.init_new(rng)}
-    if SOFT in network.target.new:
+    if SOFT in network.target.new_keys:
         words = network.output_words(params)
-        params[SOFT] = {"embedding": system.formulation.verbalizer.start(words)}
+        params[SOFT] = {"embedding": system.formulation.verbalizer.initial_vectors(words)}
     frozen, trainable = network.tuning.init(tuning_rng, params)
     jax.block_until_ready((frozen, trainable))
-    give_back_freed_memory()
+    release_freed_memory()
     return Weights(frozen, jax.device_put(trainable, tree_shardings(trainable, system.mesh)))
 
 
@@ -57,11 +57,11 @@ def training_stages(system: System, steps_per_epoch: int, labels: np.ndarray) ->
     `labels` [n, C] are those of the training arguments.
     """
     config, contrastive = system.config, system.config.loss.contrastive
-    loss = make_loss_hyper(config.loss, labels)
+    loss = make_loss_hyperparameters(config.loss, labels)
 
     def stage(first: int, epochs: int, step: Executables) -> Stage:
         steps = epochs * steps_per_epoch
-        hyper = make_hyper(config.optimizer, steps, config.seed, loss=loss, first_step=first)
+        hyper = make_hyperparameters(config.optimizer, steps, config.seed, loss=loss, first_step=first)
         return Stage(first, first + steps, step, hyper)
 
     before = [] if system.pretrain_step is None else [stage(0, contrastive.epochs, system.pretrain_step)]

@@ -14,7 +14,7 @@ from jaxvalues.config import Config
 from jaxvalues.data.task import TASKS
 from jaxvalues.data.tokenizers import pad_id
 from jaxvalues.formulations import load_texts, make_formulation
-from jaxvalues.formulations.rows import Tokenizer
+from jaxvalues.formulations.rows import SafeTokenizer
 from jaxvalues.generation import greedy
 from jaxvalues.models import Outputs
 from jaxvalues.run.base import Base, fit_to_tokenizer
@@ -62,7 +62,7 @@ class System:
         self.template = load_texts(config.formulation, TASKS[config.data.task])
         form, model_type = config.formulation, hf_config["model_type"]
         self.formulation = make_formulation(form, tokenizer, self.template, config.data.max_length, model_type)
-        self.network = build_network(config, hf_config, Tokenizer(tokenizer).ids)
+        self.network = build_network(config, hf_config, SafeTokenizer(tokenizer).ids)
         self.segments = self.network.segments
         self.optimizer = AdamW(config.optimizer, self.network.num_layers)
 
@@ -114,7 +114,7 @@ class System:
         """What makes all weights, those that no checkpoint holds, and (step, moments), each where it belongs."""
         init = self.network.init
         weights = tree_shardings(jax.eval_shape(init, jax.random.key(0)), self.mesh)
-        new = {name: sharding for name, sharding in weights.items() if name in self.network.target.new}
+        new = {name: sharding for name, sharding in weights.items() if name in self.network.target.new_keys}
         state = tree_shardings(self.abstract_state(), self.mesh)
 
         def start(trainable: Params) -> tuple[jax.Array, Any]:

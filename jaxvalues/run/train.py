@@ -30,7 +30,7 @@ from jaxvalues.run.state import initial_state, initial_weights, restart, trainin
 from jaxvalues.run.system import Weights, build_system
 from jaxvalues.run.warm_start import find_warm_start
 from jaxvalues.training.compilation import Programs
-from jaxvalues.training.loop import Loop, Memory, Series
+from jaxvalues.training.loop import Loop, LoopState, Series
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
 from jaxvalues.training.preemption import StopRequest
 from jaxvalues.training.processes import is_main
@@ -60,7 +60,7 @@ def train(
     parts = load_parts(config.data)
     base = find_base(config.model, config.seed)
     texts = load_texts(config.formulation, TASKS[config.data.task])
-    tokenizer = find_tokenizer(config, base, parts.whole, texts)
+    tokenizer = find_tokenizer(config, base, parts.full_training, texts)
 
     # The network on its mesh. Nothing is computed yet, so mistakes show up at once.
     mesh = make_mesh(config.mesh)
@@ -88,10 +88,10 @@ def train(
     # The state: fresh, or the newest checkpoint's.
     series = Series(folder.resume(), folder.chosen())
     if series.resume.latest() is None:
-        state, memory = initial_state(system, weights.trainable), Memory()
+        state, loop_state = initial_state(system, weights.trainable), LoopState()
     else:
         state, remembered = series.resume.restore(system.abstract_state(), system.segments, mesh)
-        memory = Memory(**remembered)
+        loop_state = LoopState(**remembered)
         run_console.print(f"resuming at step {int(state.step)}")
     del weights
 
@@ -109,7 +109,7 @@ def train(
         stages=stages,
         restart=partial(restart, system),
         evaluate=evaluate,
-        chosen_by=measure_of(folder.task).chosen_by,
+        chosen_by=measure_of(folder.task).selection_metric,
         series=series,
         segments=system.segments,
         writer=writer,
@@ -117,7 +117,7 @@ def train(
     )
     try:
         if count(state.trainable):
-            loop.run(state, frozen, memory, mesh)
+            loop.run(state, frozen, loop_state, mesh)
     finally:
         writer.close()
         series.close()

@@ -116,7 +116,7 @@ def _read_run(source: Path, system: System) -> tuple[_Trained, list[Path]]:
     if _is_vectors(system.config):
         bound = network.tuning.bind({}, trainable)
         added, method = _by_side(bound.prompt if wanted.method == "prompt" else bound.prefix), wanted.method
-    new = {key: tree for key, tree in trainable.items() if key in network.target.new}
+    new = {key: tree for key, tree in trainable.items() if key in network.target.new_keys}
     settings = {"rank": config.tuning.rank, "alpha": config.tuning.alpha} if method == "lora" else {}
     files = sorted(path for path in (folder.path / "checkpoints/chosen").rglob("*") if path.is_file())
     return _Trained(method, *ungroup(jax.device_get((added, new))), settings), files

@@ -1,8 +1,8 @@
-"""Templates: text files that turn an argument into what a model reads.
+"""Templates: text files that define the input text of an argument.
 
-A template is one line of text with slots in braces: `{premise}`, `{conclusion}`, `{stance}` and `{sep}`, which stands
-for the tokenizer's separator token; `{{` and `}}` are braces. Those of jaxvalues lie in `data/templates/`; a path names
-a user's own.
+A template is one line of text with slots in braces: `{premise}`, `{conclusion}`, `{stance}` and `{sep}`, the
+tokenizer's separator token. `{{` and `}}` are literal braces. The built-in templates are in `templates/texts/`. A path
+names a user's file.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from jaxvalues.data.text import read_text
 from jaxvalues.errors import ConfigError
 from jaxvalues.templates.descriptions import load_descriptions
 
-OWN = ("cls", "joined", "stance")
-"""The templates of this kind that come with jaxvalues."""
+BUILT_IN = ("cls", "joined", "stance")
+"""The names of the built-in templates."""
 ARGUMENT_SLOTS = ("premise", "conclusion", "stance")
 SLOTS = (*ARGUMENT_SLOTS, "sep")
-STANCES = {IN_FAVOR: "supporting", AGAINST: "against"}  # how the paper's templates word them
+STANCES = {IN_FAVOR: "supporting", AGAINST: "against"}  # the words of the study's templates
 
 
 @dataclass(frozen=True)
 class Template:
-    """A checked template. `segments` are the stretches of text between separator tokens.
+    """A checked template, which renders arguments as texts.
 
-    `descriptions` say what the categories mean; they are one more segment at the end of every input.
+    `segments` are format strings, between which separator tokens stand. `descriptions` explain the categories; they are
+    the last segment of every input.
     """
 
     name: str
@@ -39,53 +40,53 @@ class Template:
     descriptions: str | None = None
 
     def render(self, argument: Argument) -> list[str]:
-        """The argument as one text a segment."""
+        """The texts of an argument, one for each segment."""
         slots = argument_slots(argument)
         rendered = [segment.format(**slots) for segment in self.segments]
         return rendered if self.descriptions is None else [*rendered, self.descriptions]
 
     @property
     def text(self) -> str:
-        """The text of a file that `load_template` reads as this template, descriptions included."""
+        """The text of a file that `load_template` reads as this template, with its descriptions."""
         described = () if self.descriptions is None else (escape(self.descriptions),)
         return " {sep} ".join((*self.segments, *described))
 
 
 def load_template(name: str, descriptions: str | None = None, task: Task = VALUES) -> Template:
-    """A template that comes with jaxvalues, by name, or a user's file, by path.
+    """Loads a built-in template, by name, or a user's file, by path.
 
-    `descriptions` is a source of `load_descriptions`: what the 20 categories mean, appended as one more segment.
-    Raises ConfigError for an unknown name, an unknown slot, one that gives away what the task asks for, a template that
-    never shows the premise, and a separator with nothing before or after it.
+    `descriptions` is a source of `load_descriptions`; these are appended as one more segment. Raises ConfigError for an
+    unknown name or slot, for a slot that contains the answer, for a template without premise, and for a separator at
+    the beginning or the end.
     """
-    segments = _split(name, " ".join(read_template(name, OWN).split()), task)
+    segments = _split(name, " ".join(read_template(name, BUILT_IN).split()), task)
     return Template(name, segments, None if descriptions is None else _join(load_descriptions(descriptions)))
 
 
-def read_template(name: str, own: Sequence[str]) -> str:
-    """The text of a template that comes with jaxvalues, one of `own`, or of a user's file, by path.
+def read_template(name: str, built_in: Sequence[str]) -> str:
+    """The text of a built-in template, whose name is in `built_in`, or of a user's file, by path.
 
-    Raises ConfigError, with the known names, when there is neither, and for a file that is not plain text.
+    Raises ConfigError for an unknown name and for a file that is not plain text.
     """
-    if name in own:
+    if name in built_in:
         return resources.files("jaxvalues.templates").joinpath("texts", f"{name}.txt").read_text(encoding="utf-8")
     if not Path(name).is_file():
-        refuse(f"no template `{name}` (known: {', '.join(own)}) and no text file there")
-    return read_text(Path(name), refuse)
+        raise_template_error(f"`{name}` is neither one of {', '.join(built_in)} nor a text file")
+    return read_text(Path(name), raise_template_error)
 
 
 def parse_template(name: str, text: str, slots: Sequence[str], task: Task = VALUES) -> Iterator[tuple[str, str | None]]:
-    """The pieces of a template's text, in turn: literal text, ready for `str.format`, and the slot after it, if any.
+    """The parts of a template's text, in order: literal text, escaped for `str.format`, and the slot after it, if any.
 
-    Raises ConfigError for unpaired braces, for a slot that is not one of `slots` or that gives away what the task asks
-    for, and, in the end, for a template that never shows the premise.
+    Raises ConfigError for unpaired braces, for a slot that is not one of `slots` or that contains the answer, and at
+    the end for a template without premise.
     """
-    shows_premise, known = False, [slot for slot in slots if slot != task.asked_slot]
+    shows_premise, known = False, [slot for slot in slots if slot != task.answer_slot]
     try:
         for literal, slot, spec, conversion in string.Formatter().parse(text):
-            if slot is not None and slot == task.asked_slot:
+            if slot is not None and slot == task.answer_slot:
                 raise ConfigError(
-                    f"template {name}: the slot {{{slot}}} gives away what data.task {task.name} asks for: leave it out"
+                    f"template {name}: the slot {{{slot}}} contains the answer of data.task {task.name}: remove it"
                 )
             if slot is not None and (slot not in slots or spec or conversion):
                 written = slot + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
@@ -99,22 +100,22 @@ def parse_template(name: str, text: str, slots: Sequence[str], task: Task = VALU
 
 
 def argument_slots(argument: Argument) -> dict[str, str]:
-    """What the slots of an argument are filled with."""
+    """{slot: text} of an argument."""
     return {"premise": argument.premise, "conclusion": argument.conclusion, "stance": STANCES[argument.stance]}
 
 
 def escape(text: str) -> str:
-    """Text such that `str.format` gives it back: braces are doubled."""
+    """The text with doubled braces: `str.format` returns the original."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
-def refuse(problem: str) -> NoReturn:
-    """Raise the ConfigError that says what is wrong with `formulation.template`."""
+def raise_template_error(problem: str) -> NoReturn:
+    """Raises a ConfigError about `formulation.template`."""
     raise ConfigError(f"formulation.template: {problem}")
 
 
 def _split(name: str, text: str, task: Task) -> tuple[str, ...]:
-    """The segments of a template's text, checked."""
+    """The checked segments of a template's text."""
     segments = [""]
     for literal, slot in parse_template(name, text, SLOTS, task):
         segments[-1] += literal
@@ -123,7 +124,7 @@ def _split(name: str, text: str, task: Task) -> tuple[str, ...]:
         elif slot is not None:
             segments[-1] += f"{{{slot}}}"
     segments = [segment.strip() for segment in segments]
-    if not (segments[0] and segments[-1]):  # between others, nothing is RoBERTa's double separator
+    if not (segments[0] and segments[-1]):  # an empty segment between others is RoBERTa's double separator
         raise ConfigError(f"template {name}: {{sep}} must stand between two texts, not at the beginning or the end")
     return tuple(segments)
 

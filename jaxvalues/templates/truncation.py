@@ -1,7 +1,7 @@
-"""Arguments that are too long for a model, truncated by as little as possible and where it costs least.
+"""Truncates arguments that are too long for a model, by as few words as possible.
 
-The premise loses its end, word by word; the conclusion loses its own only when no premise is left. The rest of a
-template stays as it is.
+Words are removed from the end of the premise. The conclusion is truncated only when no word of the premise is left. The
+rest of the template stays.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import replace
 from jaxvalues.data.arguments import Argument
 
 LONGEST_WORD = 40
-"""What is longer between two spaces is no word: a script that writes none, an address, or noise."""
+"""In characters. Longer runs without a space may be truncated inside: scripts without spaces, addresses, noise."""
 
 _WORD = re.compile(r"\S+")
 _CHARACTER = re.compile("[\U0001f1e6-\U0001f1ff]{2}|.", re.DOTALL)  # two regional indicators are one flag
@@ -23,11 +23,11 @@ Encode = Callable[[Sequence[Argument]], list[list[int]]]
 
 
 def truncated_rows(arguments: Sequence[Argument], encode: Encode, max_length: int) -> list[list[int]]:
-    """The token rows of arguments that do not fit, each with as many of its words as fit in `max_length` tokens.
+    """The token rows of arguments, each truncated to as many words as fit in `max_length` tokens.
 
-    `encode` gives the row of whole arguments, so a row is always that of a text. One that is too long without any word
-    of the argument is returned as it is. Halves the words in question, of all rows at once: for n words, a row is
-    encoded log2(n) times, but no more than twice its length in all.
+    `encode` returns the rows of whole arguments, so each row is the encoding of a text. A row that is too long even
+    without any word of the argument is returned as it is. The number of words is found by bisection, for all rows at
+    once: a row of n words is encoded log2(n) times.
     """
     steps = [Truncations(argument) for argument in arguments]
     rows = encode([step[0] for step in steps])
@@ -44,7 +44,7 @@ def truncated_rows(arguments: Sequence[Argument], encode: Encode, max_length: in
 
 
 class Truncations:
-    """An argument truncated to any degree: the first has no text, then the conclusion grows, then the premise."""
+    """All truncations of an argument, from the shortest to the whole: first the conclusion grows, then the premise."""
 
     def __init__(self, argument: Argument) -> None:
         self.argument = argument
@@ -61,10 +61,11 @@ class Truncations:
 
 
 def possible_ends(text: str) -> list[int]:
-    """The indices at which a text may be cut, increasing: 0 and the end of every word.
+    """The indices at which a text may be truncated, increasing: 0 and the end of every word.
 
-    Inside what is longer than a word, also between any two characters as readers see them: never between a letter and
-    its accents or inside an emoji (roughly the extended grapheme clusters of Unicode Standard Annex 29).
+    A run of more than LONGEST_WORD characters may also be truncated between any two user-perceived characters, but
+    not between a letter and its accents or inside an emoji (approximately the extended grapheme clusters of Unicode
+    Standard Annex 29).
     """
     ends = [0]
     for word in _WORD.finditer(text):
@@ -81,7 +82,7 @@ def _between_characters(text: str, start: int, end: int) -> list[int]:
 
 
 def _continues(character: str) -> bool:
-    """Whether a character belongs to the one before it."""
+    """Whether a character combines with the one before it."""
     return (
         unicodedata.category(character).startswith("M")  # accents, vowel signs, variation selectors
         or character in "\u200c\u200d"  # zero-width joiners

@@ -1,9 +1,9 @@
 """Checkpoints: the one module that talks to Orbax.
 
-A run folder has two series. `checkpoints/resume` holds the latest states to go on from (trainable parameters, optimizer
-state, step, and what the loop remembers). `checkpoints/chosen` holds the trainable parameters that the reported scores
-come from. Both are written atomically and in the background. A checkpoint says how its layers were grouped, and is
-always restored onto explicit shardings: it can be read scanned or unrolled, and on any mesh.
+A run folder has two series. `checkpoints/resume` holds the latest state to resume from: trainable parameters, optimizer
+state, step, and the `LoopState`. `checkpoints/chosen` holds the trainable parameters that the reported scores come
+from. Both are written atomically and in the background. A checkpoint records how its layers are grouped and is
+restored onto explicit shardings, so it can be read scanned or unrolled, and on any mesh.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaxvalues.training.sharding import tree_shardings
 
 
 class Checkpoints:
-    """One series of checkpoints in `folder`, of which the newest `keep` stay."""
+    """One series of checkpoints in `folder`. The newest `keep` are kept."""
 
     def __init__(self, folder: Path, keep: int = 1) -> None:
         self.folder = folder.absolute()
@@ -31,13 +31,13 @@ class Checkpoints:
         self.manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def latest(self) -> int | None:
-        """Step of the newest complete checkpoint; half-written ones do not count."""
+        """The step of the newest complete checkpoint; None if there is none."""
         return self.manager.latest_step()
 
     def save(self, step: int, tree: Any, segments: Grouping, memory: dict[str, Any]) -> None:
-        """Write arrays, whose layers lie in `segments`, and a JSON-able memory, in the background.
+        """Write `tree`, whose layers are grouped in `segments`, and `memory`, which JSON can hold, in the background.
 
-        A step that is already saved is left as it is.
+        A step that is already saved is not written again.
         """
         if step in self.manager.all_steps():
             return
@@ -46,14 +46,14 @@ class Checkpoints:
         self.manager.save(step, args=items, force=True)
 
     def restore(self, target: Any, segments: Grouping, mesh: Mesh) -> tuple[Any, dict[str, Any]]:
-        """Read the newest (tree, memory).
+        """Read (tree, memory) of the newest checkpoint.
 
-        `target` is a tree of (abstract) arrays whose layers lie in `segments`: the result has its structure, shapes and
-        dtypes, placed on `mesh`. Raises UserError if there is none or it does not fit.
+        `target` is a tree of (abstract) arrays whose layers are grouped in `segments`. The result has its structure,
+        shapes and dtypes, and is placed on `mesh`. Raises UserError if there is no checkpoint or it does not fit.
         """
         step = self.latest()
         if step is None:
-            raise UserError(f"{self.folder}: there is no complete checkpoint here")
+            raise UserError(f"{self.folder} holds no complete checkpoint")
         try:
             memory = self.manager.restore(step, args=ocp.args.Composite(memory=ocp.args.JsonRestore()))["memory"]
             saved = _from_json(memory.pop("segments"))
@@ -71,17 +71,17 @@ class Checkpoints:
         return tree, memory
 
     def wait(self) -> None:
-        """Return when everything asked for is on disk."""
+        """Wait until all saves are on disk."""
         self.manager.wait_until_finished()
 
     def close(self) -> None:
-        """Finish writing and let go of the folder."""
+        """Finish writing and close the folder."""
         self.wait()
         self.manager.close()
 
 
 def _to_json(segments: Grouping) -> Any:
-    """[[first, last], ...], or {stack: [[first, last], ...]}."""
+    """The grouping as JSON: [[first, last], …], or {stack: [[first, last], …]}."""
     if isinstance(segments, Mapping):
         return {stack: _to_json(each) for stack, each in segments.items()}
     return [list(segment) for segment in segments]
@@ -103,7 +103,7 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _check_fits(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
-    """Raise ValueError that names the first leaf that is missing, superfluous or of another shape."""
+    """Raise ValueError, naming the first leaf that is missing, unexpected or of another shape."""
     misfits = [path for path in sorted(found.keys() | wanted.keys()) if found.get(path) != wanted.get(path)]
     if misfits:
         there, here = (tree.get(misfits[0], "absent") for tree in (found, wanted))

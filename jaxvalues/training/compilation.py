@@ -1,4 +1,4 @@
-"""Compiling: each function once per batch shape, ahead of time, timed, counted, and kept in an on-disk cache."""
+"""Ahead-of-time compilation: each function once per batch shape, timed and counted, with an on-disk cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ CACHE_HIT = "/jax/compilation_cache/cache_hits"
 
 
 def enable_cache(folder: str | None) -> Path | None:
-    """Keep programs compiled from now on in `folder` (None: do not). Raises UserError if it cannot be made."""
+    """Use `folder` as JAX's persistent compilation cache; None disables it. Returns the folder.
+
+    Raises UserError if the folder cannot be created.
+    """
     if folder is None:
         jax.config.update("jax_enable_compilation_cache", False)
         return None
@@ -26,19 +29,19 @@ def enable_cache(folder: str | None) -> Path | None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"runtime.compilation_cache: the folder {path} cannot be made ({error.strerror}); give another, or null"
+            f"runtime.compilation_cache: the folder {path} cannot be created ({error.strerror}); set another, or null"
         ) from None
     jax.config.update("jax_enable_compilation_cache", True)
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    compilation_cache.reset_cache()  # JAX settles on its cache at the first compile, which may have been before
+    compilation_cache.reset_cache()  # JAX initialises its cache at the first compile, which may already be over
     return path
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """One executable and what it took to get it."""
+    """One executable, the batch shape it is for, and how long tracing and compiling took, in seconds."""
 
     name: str
     shape: tuple[int, ...]
@@ -54,10 +57,10 @@ class Compiled:
 
 
 class Executables:
-    """A jitted function compiled ahead of time for each batch shape it meets.
+    """A jitted function, compiled ahead of time for each batch shape that it is called with.
 
-    An executable cannot retrace: other shapes, dtypes or shardings than it was compiled for are an error, so
-    `len(executables)` is the number of compiles of the whole run. `announce` is called with each new one.
+    An executable cannot retrace: other shapes, dtypes or shardings than those it was compiled for are an error. So
+    `len(executables)` is the number of compiles in the run. `announce` is called with each new executable.
     """
 
     def __init__(self, name: str, jitted: Any, announce: Callable[[Compiled], None] = lambda _: None) -> None:
@@ -73,11 +76,11 @@ class Executables:
 
     @property
     def seconds(self) -> float:
-        """Time spent tracing and compiling so far."""
+        """Seconds spent on tracing and compiling so far."""
         return sum(one.trace_s + one.compile_s for one in self.compiled.values())
 
     def __call__(self, shape: tuple[int, ...], *args: Any) -> Any:
-        """Run on `args`, whose batch has `shape`; compiles when the shape is new."""
+        """Run on `args`, whose batch has `shape`. Compiles first if the shape is new."""
         if shape not in self.compiled:
             self.compiled[shape] = compile_once(self.name, shape, self.jitted, *args)
             self.announce(self.compiled[shape])
@@ -85,28 +88,28 @@ class Executables:
 
 
 class Programs:
-    """The compiled steps of several runs: those that agree in everything that decides a program share it.
+    """The compiled steps of several runs. Runs share a step if nothing that affects the program differs.
 
-    Jitted functions that run once at the start can be held beside the steps; they are not counted.
+    The key may also hold jitted functions that run once at the start; these are not counted.
     """
 
     def __init__(self) -> None:
         self.held: dict[Hashable, dict[str, Any]] = {}
 
     def __len__(self) -> int:
-        """Number of compiles of all steps."""
+        """The number of compiles of all steps."""
         held = (one for steps in self.held.values() for one in steps.values())
         return sum(len(one) for one in held if isinstance(one, Executables))
 
     def get(self, key: Hashable, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The steps held under `key`, made now if there are none."""
+        """The steps stored under `key`; calls `make` if there are none."""
         if key not in self.held:
             self.held[key] = make()
         return self.held[key]
 
 
 def compile_once(name: str, shape: tuple[int, ...], jitted: Any, *args: Any) -> Compiled:
-    """Trace and compile `jitted` for `args` (arrays or ShapeDtypeStructs), timing both."""
+    """Trace and compile `jitted` for `args` (arrays or ShapeDtypeStructs), and time both."""
     start = time.perf_counter()
     lowered = jitted.lower(*args)
     traced = time.perf_counter()
@@ -116,7 +119,7 @@ def compile_once(name: str, shape: tuple[int, ...], jitted: Any, *args: Any) -> 
 
 
 class _CacheHits:
-    """Counts hits of the persistent cache while it is open."""
+    """Context manager that counts hits of the persistent cache."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -1,11 +1,11 @@
-"""Contrastive learning for multi-label batches: arguments are drawn together by the categories they share.
+"""Contrastive loss for multi-label batches: arguments that share categories get similar embeddings.
 
-The loss of the study (arXiv 2403.09720): with affinities a_ij = y_i·y_j of label vectors, embeddings x, batch B,
+The loss of the study (arXiv 2403.09720), with affinities a_ij = y_i·y_j of label vectors, embeddings x and batch B, is
 
     w_ij = a_ij / (Σ_k a_ik + ε)        ℓ_i = −log[ Σ_j w_ij exp(sim(x_i, x_j)/τ) / Σ_j exp(sim(x_i, x_j)/τ) ]
 
-where j and k run over the batch without i, sim is the cosine similarity, ε = 1e-6. Under `jit` over a mesh B is the
-global batch: XLA gathers the embeddings across devices, so one device and eight give the same loss.
+where j and k run over the batch without i, sim is the cosine similarity, and ε = 1e-6. Under `jit` over a mesh, B is
+the global batch: XLA gathers the embeddings across devices, so the loss does not depend on the number of devices.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ EPSILON = 1e-6
 def contrastive_loss(
     embeddings: jax.Array, affinity: jax.Array, weights: jax.Array, temperature: jax.Array
 ) -> jax.Array:
-    """Mean of ℓ_i over the rows that have a partner, a scalar; 0 where no row has one.
+    """Mean of ℓ_i over the rows with at least one partner, a scalar; 0 if no row has one.
 
-    `embeddings` [B, E]; `affinity` [B, B], not negative, its diagonal ignored; `weights` [B], 0 for padding rows, which
-    are neither anchors nor partners.
+    `embeddings` [B, E]. `affinity` [B, B] is not negative; its diagonal is ignored. `weights` [B] is 0 for padded rows,
+    which are neither anchors nor partners.
     """
     x = embeddings.astype(jnp.float32)
     x = x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))
@@ -33,7 +33,7 @@ def contrastive_loss(
     share = affinity / (total + EPSILON)
     similarity = x @ x.T / temperature
     anchors = total[:, 0] > 0
-    # Rows that are no anchors are given something finite to chew on: NaN would come back through the gradient.
+    # Rows without a partner get finite inputs: a NaN here would reach the gradient even where it is masked.
     safe = anchors[:, None]
     positive = jax.nn.logsumexp(similarity, axis=1, b=jnp.where(safe, share, 1.0))
     every = jax.nn.logsumexp(similarity, axis=1, b=jnp.where(safe, others, 1.0).astype(jnp.float32))
@@ -41,21 +41,24 @@ def contrastive_loss(
 
 
 def label_affinity(labels: jax.Array) -> jax.Array:
-    """How many categories two rows share: labels [B, C] -> [B, B]."""
+    """The number of categories that two rows share: labels [B, C] -> [B, B]."""
     return labels @ labels.T
 
 
 def view_affinity(rows: int) -> jax.Array:
-    """1 between the two views of an argument, which stand side by side: [rows, rows], rows even.
+    """[rows, rows]: 1 between the two views of an argument, which are adjacent rows, else 0. `rows` is even.
 
-    Two passes with other dropout are the two views of SimCSE (Gao et al., 2021).
+    The two views are two passes with different dropout, as in SimCSE (Gao et al., 2021).
     """
     argument = jnp.arange(rows) // 2
     return (argument[:, None] == argument[None, :]).astype(jnp.float32)
 
 
 def affinity_for(positives: str, labels: jax.Array) -> jax.Array:
-    """The affinities [B, B] that a config asks for; `labels` [B, C] of views have each row twice, side by side."""
+    """The affinities [B, B] for `loss.contrastive.positives`; with views, `labels` [B, C] has each row twice, adjacent.
+
+    Raises ValueError for an unknown name.
+    """
     match positives:
         case "labels":
             return label_affinity(labels)
@@ -63,4 +66,4 @@ def affinity_for(positives: str, labels: jax.Array) -> jax.Array:
             return view_affinity(len(labels))
         case "both":
             return jnp.maximum(label_affinity(labels), view_affinity(len(labels)))
-    raise ValueError(f"no positives {positives}")
+    raise ValueError(f"unknown positives {positives}")

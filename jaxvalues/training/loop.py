@@ -1,4 +1,4 @@
-"""The training loop: steps, evaluations on the held-out part, checkpoints, and stopping for every reason there is."""
+"""The training loop: steps, evaluation on the held-out part, checkpoints, early stopping and interruption."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaxvalues.models.layers.layout import Grouping
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.compilation import Executables
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
-from jaxvalues.training.optimizer import Hyper
+from jaxvalues.training.optimizer import Hyperparameters
 from jaxvalues.training.preemption import StopRequest
 from jaxvalues.training.progress import ProgressLine
 from jaxvalues.training.sharding import place_batch
@@ -30,22 +30,22 @@ class Stopped(UserError):
 
 
 @dataclass
-class Memory:
-    """What the loop remembers besides the state, saved with every checkpoint."""
+class LoopState:
+    """The loop's own state: evaluations and the best score. Checkpoints save it as the JSON item `memory`."""
 
     evaluated: int = -1  # step of the last evaluation
     best_score: float = -1.0
     best_step: int = -1
-    stale: int = 0  # evaluations since the best one
+    stale: int = 0  # number of evaluations since the best one
 
 
 class Stage(NamedTuple):
-    """A stretch of the run with its own step: steps `first` to `end`, the latter excluded."""
+    """A part of the run with its own training step: steps `first` (included) to `end` (excluded)."""
 
     first: int
     end: int
     step: Executables
-    hyper: Hyper
+    hyper: Hyperparameters
 
 
 class Series(NamedTuple):
@@ -69,11 +69,11 @@ Evaluate = Callable[[Any, StopRequest], dict[str, float] | None]  # trainable ->
 
 
 class Loop:
-    """Trains from a state to the end of the last stage; only that one is evaluated.
+    """Trains to the end of the last stage. Only the last stage is evaluated.
 
-    `restart` gives a state whose optimizer has seen nothing, for the start of every later stage. `evaluate` scores
-    trainable parameters on the held-out part; the step with the best score, the figure `chosen_by`, is kept in
-    `series.chosen` (or the last step, as the config says).
+    `restart` returns the state with a new optimizer state; every later stage starts with it. `evaluate` scores
+    trainable parameters on the held-out part. `series.chosen` keeps the step with the best score, the metric
+    `chosen_by`, or the last step if training.keep is `last`.
     """
 
     def __init__(
@@ -99,11 +99,11 @@ class Loop:
         self.evaluate_every = _steps(config.training.evaluate_every, steps_per_epoch)
         self.checkpoint_every = _steps(config.training.checkpoint_every, steps_per_epoch)
 
-    def run(self, state: TrainState, frozen: Any, memory: Memory, mesh: jax.sharding.Mesh) -> Memory:
+    def run(self, state: TrainState, frozen: Any, memory: LoopState, mesh: jax.sharding.Mesh) -> LoopState:
         """Train to the end. Raises Stopped when asked to stop, UserError when the loss is not finite.
 
-        At every step the order is: evaluate if due, save if due, stop if asked, train. An evaluation that was cut short
-        is not remembered, and comes again on resuming.
+        The order at every step is: evaluate if due, save if due, stop if asked to, train. An interrupted evaluation is
+        not recorded; the resumed run repeats it.
         """
         step, saved = int(state.step), int(state.step)
         stream, is_compiled = self.batches.starting_at(step), False
@@ -149,7 +149,7 @@ class Loop:
             self._choose(step, state, memory)
         return memory
 
-    def _remember(self, memory: Memory, step: int, values: dict[str, float], state: TrainState) -> None:
+    def _remember(self, memory: LoopState, step: int, values: dict[str, float], state: TrainState) -> None:
         better = values[self.chosen_by] > memory.best_score
         memory.evaluated = step
         memory.stale = 0 if better else memory.stale + 1
@@ -175,15 +175,15 @@ class Loop:
 
     # One series is written at a time: Orbax mixes up the barriers of two saves when there are several processes.
 
-    def _choose(self, step: int, state: TrainState, memory: Memory) -> None:
+    def _choose(self, step: int, state: TrainState, memory: LoopState) -> None:
         self.series.resume.wait()
         self.series.chosen.save(step, state.trainable, self.segments, asdict(memory))
 
-    def _save(self, step: int, state: TrainState, memory: Memory) -> None:
+    def _save(self, step: int, state: TrainState, memory: LoopState) -> None:
         self.series.chosen.wait()  # and what the memory calls best must be on disk before the memory is
         self.series.resume.save(step, state, self.segments, asdict(memory))
 
-    def _out_of_patience(self, memory: Memory) -> bool:
+    def _out_of_patience(self, memory: LoopState) -> bool:
         patience = self.config.training.patience
         return patience is not None and memory.stale >= patience
 
@@ -192,7 +192,7 @@ class Loop:
 
 
 class Meter:
-    """Follows the loss one step behind the device, so that looking at it never makes the device wait."""
+    """Reads metrics one step behind the device, so that reading them never makes the device wait."""
 
     def __init__(
         self, writer: MetricsWriter | NoMetrics, every: int, batches: TrainingBatches, steps: Sequence[Executables]
@@ -203,7 +203,7 @@ class Meter:
         self._restart()
 
     def add(self, step: int, metrics: dict[str, jax.Array], rows: int, config: Config) -> None:
-        """Take the metrics of a step that has been dispatched; look at those of the step before."""
+        """Store the metrics of a step that has been dispatched, and read those of the step before."""
         self.flush(config)
         self.pending = (step, metrics)
         if self._compiling() != self.compiled:  # steps ran on while it compiled: time anew
@@ -211,7 +211,7 @@ class Meter:
         self.rows += rows
 
     def flush(self, config: Config) -> None:
-        """Look at what is pending: stop at a loss that is not finite, log what is due."""
+        """Read the pending metrics and log them if due. Raises UserError if loss or gradient norm is not finite."""
         if self.pending is None:
             return
         (step, metrics), self.pending = self.pending, None
@@ -226,7 +226,7 @@ class Meter:
             self._restart()
 
     def pause(self, seconds: float) -> None:
-        """Do not count these seconds as training."""
+        """Exclude these seconds from the training speed."""
         self.paused += seconds
 
     def _restart(self) -> None:

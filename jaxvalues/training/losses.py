@@ -1,8 +1,8 @@
-"""Losses over logits [B, C], each as one number a row, so that padded rows and micro-batches weigh what they should.
+"""Losses over logits [B, C]. Each returns one number per row, which the step weighs (padded rows have weight 0).
 
-Every kind is a weighted mean over categories of y·positive(z) + (1 − y)·negative(z) with its own two terms; targets y
-may be smoothed. All of them work on logits and stay finite, with finite gradients, for logits of any size. Their
-numbers are traced: a sweep over them compiles nothing new.
+Every kind is a weighted mean over categories of y·positive(z) + (1 − y)·negative(z), with its own two terms. Targets y
+may be smoothed. Losses and gradients are finite for logits of any size. The numbers of a loss are traced, so a sweep
+over them compiles nothing new.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from jax.nn import log_sigmoid, softplus
 from jaxvalues.config import LossConfig
 
 
-class LossHyper(NamedTuple):
-    """The traced numbers of a loss; those that its kind does not use are there all the same."""
+class LossHyperparameters(NamedTuple):
+    """The numbers that a loss takes as traced arrays. All fields are set, also those that its kind does not use."""
 
     label_smoothing: jax.Array
     gamma: jax.Array
@@ -27,20 +27,20 @@ class LossHyper(NamedTuple):
     margin: jax.Array
     negative_scale: jax.Array
     category_weights: jax.Array  # [C]
-    shift: jax.Array  # [C], of the logits
+    shift: jax.Array  # [C], added to the logits
     contrastive_weight: jax.Array
     temperature: jax.Array
 
-    def of(self, categories: jax.Array) -> LossHyper:
-        """The numbers for logits [B, K] of the `categories` [B, K] alone."""
+    def for_categories(self, categories: jax.Array) -> LossHyperparameters:
+        """The same numbers for logits [B, K] of the `categories` [B, K]: category weights and shift become [B, K]."""
         return self._replace(category_weights=self.category_weights[categories], shift=self.shift[categories])
 
 
-def make_loss_hyper(config: LossConfig, labels: np.ndarray) -> LossHyper:
-    """The traced numbers of a config; category weights and shift are counted on the training `labels` [n, C]."""
+def make_loss_hyperparameters(config: LossConfig, labels: np.ndarray) -> LossHyperparameters:
+    """The numbers of a config. Category weights and shift are computed from the training `labels` [n, C]."""
     contrastive = config.contrastive
     joint = contrastive is not None and contrastive.use == "joint"
-    return LossHyper(
+    return LossHyperparameters(
         label_smoothing=np.float32(config.label_smoothing),
         gamma=np.float32(config.gamma),
         gamma_positive=np.float32(config.gamma_positive),
@@ -55,10 +55,10 @@ def make_loss_hyper(config: LossConfig, labels: np.ndarray) -> LossHyper:
 
 
 def balanced_weights(labels: np.ndarray, beta: float) -> np.ndarray:
-    """Weights [C] by the effective number of examples, with mean 1: w_c ∝ (1 − β) / (1 − β^n_c).
+    """Category weights [C] with mean 1, by the effective number of examples: w_c ∝ (1 − β) / (1 − β^n_c).
 
-    Cui et al. (2019), "Class-Balanced Loss Based on Effective Number of Samples", eq. 2; n_c counts the positives of
-    `labels` [n, C]. A category without one weighs as if it had one.
+    n_c is the number of positives in `labels` [n, C]; a category without positives counts as having one. Source: Cui et
+    al. (2019), "Class-Balanced Loss Based on Effective Number of Samples", eq. 2.
     """
     count = np.maximum(labels.sum(axis=0), 1).astype(np.float64)
     weights = (1 - beta) / (1 - beta**count)
@@ -66,19 +66,20 @@ def balanced_weights(labels: np.ndarray, beta: float) -> np.ndarray:
 
 
 def prior_shift(labels: np.ndarray, kappa: float) -> np.ndarray:
-    """The shift ν [C] of the logits towards the categories' prior: −κ·log(n / n_c − 1), negative for rare ones.
+    """The shift [C] of the logits towards the prior of each category: −κ·log(n / n_c − 1), negative for rare ones.
 
-    Wu et al. (2020), "Distribution-Balanced Loss", section 3.2, whose sign convention is z − ν with ν the opposite.
+    Source: Wu et al. (2020), "Distribution-Balanced Loss", section 3.2, which subtracts the negated shift.
     """
     n = len(labels)
     share = np.clip(labels.sum(axis=0) / n, 0.5 / n, 1 - 0.5 / n)
     return (-kappa * np.log(1 / share - 1)).astype(np.float32)
 
 
-def row_losses(kind: str, logits: jax.Array, labels: jax.Array, hyper: LossHyper) -> jax.Array:
-    """The loss of each row, mean over categories: logits, labels [B, C] -> [B], float32.
+def row_losses(kind: str, logits: jax.Array, labels: jax.Array, hyper: LossHyperparameters) -> jax.Array:
+    """The loss of each row, a mean over categories: logits and labels [B, C] -> [B], float32.
 
-    Where rows ask for K categories each, logits and labels are [B, K] and `hyper` is `hyper.of(categories)`.
+    For rows with K questions each, logits and labels are [B, K], and `hyper` comes from `hyper.for_categories`. Raises
+    ValueError for an unknown `kind`.
     """
     z = logits.astype(jnp.float32)
     positive, negative, weights = _terms(kind, z, hyper)
@@ -86,12 +87,12 @@ def row_losses(kind: str, logits: jax.Array, labels: jax.Array, hyper: LossHyper
     return ((targets * positive + (1 - targets) * negative) * weights).mean(axis=-1)
 
 
-def _terms(kind: str, z: jax.Array, hyper: LossHyper) -> tuple[jax.Array, jax.Array, jax.Array | float]:
-    """What a positive and a negative cost at logits z [B, C], and the categories' weights."""
+def _terms(kind: str, z: jax.Array, hyper: LossHyperparameters) -> tuple[jax.Array, jax.Array, jax.Array | float]:
+    """(loss of a positive, loss of a negative, category weights) at logits z [B, C]."""
     match kind:
         case "bce":
             return softplus(-z), softplus(z), 1.0
-        case "class_balanced":  # the weight of a category goes to its positives and negatives alike
+        case "class_balanced":  # a category has one weight for positives and negatives
             return softplus(-z), softplus(z), hyper.category_weights
         case "focal":  # Lin et al. (2017), eq. 4, with (1 − p_t)^γ = exp(γ·log(1 − p_t))
             return (
@@ -104,10 +105,10 @@ def _terms(kind: str, z: jax.Array, hyper: LossHyper) -> tuple[jax.Array, jax.Ar
             return positive, _shifted_negative(z, hyper.gamma_negative, hyper.margin), 1.0
         case "class_balanced_negative_tolerant":
             # Huang et al. (2021), "Balancing Methods for Multi-label Text Classification", section 3: CB-NTR without
-            # the focal factor. Negatives far below 0 stop pulling sooner by the factor λ.
+            # the focal factor. The factor λ makes the loss of negatives far below 0 vanish sooner.
             shifted, scale = z + hyper.shift, hyper.negative_scale
             return softplus(-shifted), softplus(scale * shifted) / scale, hyper.category_weights
-    raise ValueError(f"no loss of kind {kind}")
+    raise ValueError(f"unknown loss kind {kind}")
 
 
 def _focus(log_p: jax.Array, gamma: jax.Array) -> jax.Array:
@@ -118,6 +119,6 @@ def _shifted_negative(z: jax.Array, gamma: jax.Array, margin: jax.Array) -> jax.
     """−p_m^γ·log(1 − p_m) with p_m = max(p − m, 0): Ridnik et al. (2021), "Asymmetric Loss", eqs. 5 to 7."""
     p = jax.nn.sigmoid(z) - margin
     counts = p > 0
-    # 1 − p_m = (1 − p) + m, as a sum of logarithms so that p = 1 with m = 0 stays finite.
+    # log(1 − p_m) with 1 − p_m = (1 − p) + m; logaddexp keeps it finite at p = 1 with m = 0.
     cost = -jnp.logaddexp(log_sigmoid(-z), jnp.log(margin))
     return jnp.where(counts, jnp.exp(gamma * jnp.log(jnp.where(counts, p, 1.0))) * cost, 0.0)

@@ -1,4 +1,4 @@
-"""What a run says about itself while it runs: metrics.jsonl, TensorBoard and, if asked for, Weights & Biases."""
+"""Metrics of a run: metrics.jsonl, TensorBoard and, if the config asks for it, Weights & Biases."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def check_logging(config: Config) -> None:
 
 
 class MetricsWriter:
-    """Appends one JSON object a line to metrics.jsonl and the same numbers to TensorBoard.
+    """Writes metrics to metrics.jsonl, one JSON object per line, and the same numbers to TensorBoard.
 
-    When a run resumes at `step`, lines of later steps (written after the checkpoint) are dropped: they come again.
+    When a run resumes at `step`, lines of later steps are dropped, as the resumed run writes them again.
     """
 
     def __init__(self, folder: Path, config: Config, step: int = 0) -> None:
@@ -72,7 +72,7 @@ class MetricsWriter:
 
 
 class NoMetrics:
-    """What the processes other than the first write: nothing."""
+    """Writes nothing: for the processes other than the first."""
 
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None: ...
 
@@ -88,7 +88,7 @@ def _wandb_id(folder: Path, resumes: bool) -> str:
 
 
 def _complete_lines(path: Path) -> list[str]:
-    """The lines of a JSON-lines file; a last line cut short by a kill is not one."""
+    """The lines of a JSON-lines file, without a last line that a kill left incomplete."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")

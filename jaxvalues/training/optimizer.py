@@ -1,4 +1,6 @@
-"""AdamW whose learning rate, decay, warm-up and clipping are *traced*: a sweep over them compiles nothing new.
+"""AdamW whose numbers (learning rate, decays, warm-up, clipping) are traced arguments of the compiled step.
+
+A sweep over them therefore compiles nothing new.
 
 The update is Loshchilov & Hutter's (2019, algorithm 2): p ← p − η·m·(Adam(g) + λ·p), with m the layer-wise factor.
 """
@@ -15,13 +17,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxvalues.config import OptimizerConfig
 from jaxvalues.models.layers.layout import layer_range
-from jaxvalues.training.losses import LossHyper
+from jaxvalues.training.losses import LossHyperparameters
 
-UNDECAYED = ("bias", "scale")  # leaf names of biases and layer norms
+NO_DECAY = ("bias", "scale")  # leaf names of biases and layer norms
 
 
-class Hyper(NamedTuple):
-    """Everything a step takes as a traced number."""
+class Hyperparameters(NamedTuple):
+    """The numbers that a training step takes as traced scalars, float32 except `seed` (uint32)."""
 
     learning_rate: jax.Array
     weight_decay: jax.Array
@@ -31,17 +33,22 @@ class Hyper(NamedTuple):
     total_steps: jax.Array
     seed: jax.Array
     first_step: jax.Array
-    loss: LossHyper | None
+    loss: LossHyperparameters | None
 
 
-def make_hyper(
-    config: OptimizerConfig, total_steps: int, seed: int, *, loss: LossHyper | None = None, first_step: int = 0
-) -> Hyper:
-    """The traced numbers of a stage of `total_steps` steps, the first of which is the run's step `first_step`.
+def make_hyperparameters(
+    config: OptimizerConfig,
+    total_steps: int,
+    seed: int,
+    *,
+    loss: LossHyperparameters | None = None,
+    first_step: int = 0,
+) -> Hyperparameters:
+    """The hyperparameters of a stage of `total_steps` steps that starts at step `first_step` of the run.
 
-    Warm-up is rounded up to whole steps; no clipping is a limit of infinity. `loss` are the loss's own numbers.
+    Warm-up is rounded up to whole steps. Without clipping, `clip_norm` is infinite. `loss` has the loss's own numbers.
     """
-    return Hyper(
+    return Hyperparameters(
         learning_rate=np.float32(config.learning_rate),
         weight_decay=np.float32(config.weight_decay),
         layer_decay=np.float32(config.layer_decay),
@@ -54,8 +61,11 @@ def make_hyper(
     )
 
 
-def learning_rate_at(step: jax.Array, hyper: Hyper, schedule: str) -> jax.Array:
-    """Learning rate of update `step`: linear warm-up from `first_step`, then `schedule`, which ends at 0."""
+def learning_rate_at(step: jax.Array, hyper: Hyperparameters, schedule: str) -> jax.Array:
+    """Learning rate of update `step`: linear warm-up from `first_step`, then `schedule`.
+
+    `cosine` and `linear` end at 0; `constant` stays at the full rate.
+    """
     step = jnp.asarray(step, jnp.float32) - hyper.first_step
     warmup = jnp.minimum(1.0, (step + 1.0) / jnp.maximum(hyper.warmup_steps, 1.0))
     after = jnp.maximum(step - hyper.warmup_steps, 0.0) / jnp.maximum(hyper.total_steps - hyper.warmup_steps, 1.0)
@@ -70,9 +80,10 @@ def learning_rate_at(step: jax.Array, hyper: Hyper, schedule: str) -> jax.Array:
 
 
 def layer_exponents(params: Any, num_layers: int) -> Any:
-    """How many times the layer decay applies to each leaf: 0 for heads and top layer, then 1, 2, …; embeddings L.
+    """The exponent of the layer decay for each leaf of `params`.
 
-    Stacked leaves [n, …] get one exponent a layer, shaped [n, 1, …] to broadcast.
+    It is 0 for heads and the top layer, 1 for the layer below, and so on; embeddings have `num_layers`. A leaf of
+    stacked layers [n, …] gets one exponent per layer, shaped [n, 1, …] to broadcast.
     """
     exponents = {}
     for path, leaf in flatten_dict(params, sep="/").items():
@@ -87,13 +98,13 @@ def layer_exponents(params: Any, num_layers: int) -> Any:
 
 
 def decay_mask(params: Any) -> Any:
-    """1 for leaves that weight decay shrinks, 0 for biases and layer norms."""
+    """1 for each leaf with weight decay, 0 for biases and layer norms."""
     flat = flatten_dict(params)
-    return unflatten_dict({path: np.float32(path[-1] not in UNDECAYED) for path in flat})
+    return unflatten_dict({path: np.float32(path[-1] not in NO_DECAY) for path in flat})
 
 
 class AdamW:
-    """The optimizer as pure functions; `state` holds Adam's moments and nothing else."""
+    """The optimizer as pure functions. `state` holds Adam's moments and their count, as optax's `ScaleByAdamState`."""
 
     def __init__(self, config: OptimizerConfig, num_layers: int) -> None:
         self.schedule = config.schedule
@@ -101,15 +112,16 @@ class AdamW:
         self.adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
 
     def init(self, params: Any) -> Any:
-        """Moments of 0 for every leaf of `params`."""
+        """The initial state: zero moments for every leaf of `params`."""
         return self.adam.init(params)
 
     def update(
-        self, grads: Any, state: Any, params: Any, step: jax.Array, hyper: Hyper, *, count: Any = 1.0
+        self, grads: Any, state: Any, params: Any, step: jax.Array, hyper: Hyperparameters, *, count: Any = 1.0
     ) -> tuple[Any, Any, dict]:
-        """One update with `grads` / `count`. Returns (params, state, metrics): learning rate, norm before clipping.
+        """One update with the mean gradients `grads` / `count`. Returns (params, state, metrics).
 
-        Gradients summed over `count` rows need no pass of their own to be divided.
+        `grads` are sums over `count` rows; the division is fused with clipping. Metrics: learning_rate, and grad_norm
+        before clipping.
         """
         norm = optax.global_norm(grads) / count
         scale = jnp.minimum(1.0, hyper.clip_norm / jnp.maximum(norm, 1e-12)) / count

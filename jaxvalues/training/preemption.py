@@ -1,4 +1,4 @@
-"""Stopping politely: Ctrl-C and SIGTERM ask, the loop saves and stops at the next step; a second Ctrl-C is at once."""
+"""Stopping on Ctrl-C or SIGTERM: the loop saves a checkpoint at the next step. A second Ctrl-C stops at once."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 
 
 class StopRequest:
-    """Context manager that turns SIGINT and SIGTERM into a flag that the training and evaluation loops poll."""
+    """Context manager that turns SIGINT and SIGTERM into a flag, which the training and evaluation loops poll."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self, every: int = 1) -> None:
-        """With several processes only every `every`-th look asks the others, which makes all of them wait."""
-        self.every, self.looks = every, 0
+        """With several processes, only every `every`-th poll synchronises them, as that makes all of them wait."""
+        self.every, self.polls = every, 0
         self.signal: signal.Signals | None = None
-        self._previous: dict[signal.Signals, object] = {}  # None: a handler set outside Python, as by jax.distributed
+        self._previous: dict[signal.Signals, object] = {}  # None: set outside Python, as by jax.distributed
 
     def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
             self._previous = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
         return self
 
@@ -38,13 +38,13 @@ class StopRequest:
         os.write(2, b"\njaxvalues: stopping at the next step; Ctrl-C again stops at once, without saving\n")
 
     def __bool__(self) -> bool:
-        """Whether to stop now. Every process must ask at the same steps: one that was signalled stops them all."""
-        asked = self.signal is not None
+        """Whether to stop now. A signal to one process stops all of them, so all must poll at the same steps."""
+        signalled = self.signal is not None
         if jax.process_count() == 1:
-            return asked
-        self.looks += 1
-        if self.looks % self.every:
+            return signalled
+        self.polls += 1
+        if self.polls % self.every:
             return False
         from jax.experimental import multihost_utils
 
-        return bool(np.max(multihost_utils.process_allgather(np.array(asked))))
+        return bool(np.max(multihost_utils.process_allgather(np.array(signalled))))

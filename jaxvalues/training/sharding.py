@@ -1,16 +1,16 @@
-"""Where arrays live: one mesh with axes data, fsdp, tensor, and one ordered table from parameter paths to partitions.
+"""Sharding: one mesh with axes data, fsdp and tensor, and one ordered table from parameter paths to partitions.
 
-Rows of a batch are split over data × fsdp. The table says which dimension of a weight `tensor` splits (Megatron's
-choice: columns into the layer, rows out of it); `fsdp` then splits the largest dimension left that it divides. What
-`fsdp` splits is what is kept from step to step, weights and moments: to compute with them a step gathers the weights
-(`gather_weights`). A network that is too large for that is split by `tensor`.
+Rows of a batch are split over data × fsdp. The table names the dimension of a weight that `tensor` splits, as in
+Megatron: columns of the first matrix of a block, rows of the second. `fsdp` then splits the largest remaining dimension
+that it divides. `fsdp` splits what is stored between steps, weights and moments; a step gathers the weights to compute
+with them (`gather_weights`). A network whose gathered weights do not fit on a device needs `tensor`.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -25,10 +25,10 @@ from jaxvalues.errors import ConfigError
 AXES = ("data", "fsdp", "tensor")
 ROWS = ("data", "fsdp")  # the axes that split the rows of a batch
 
-# (path pattern, dimension that `tensor` splits, counted from the end); the first match decides, no match: none.
+# (path pattern, dimension that `tensor` splits, counted from the end). The first match decides; without one, none.
 TENSOR_RULES: tuple[tuple[str, int], ...] = (
     (r"/(cross_)?attention/(query|key|value|relative_query|relative_key)/(kernel|bias)$", -1),
-    (r"/attention/in_proj/kernel$", -1),  # DeBERTa v1: the columns of a head's query, key and value side by side
+    (r"/attention/in_proj/kernel$", -1),  # DeBERTa v1: query, key and value of a head are adjacent columns
     (r"/mlp/(gate|up)/(kernel|bias)$", -1),
     (r"/(cross_)?attention/output/kernel$", -2),
     (r"/mlp/down/kernel$", -2),
@@ -37,35 +37,37 @@ TENSOR_RULES: tuple[tuple[str, int], ...] = (
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """The device mesh. Raises ConfigError when the sizes do not multiply to the number of devices."""
+    """The device mesh. Raises ConfigError if the product of the sizes is not the number of devices."""
     sizes = [config.data, config.fsdp, config.tensor]
     devices = jax.device_count()
     if -1 in sizes:
         taken = -math.prod(sizes)
         if devices % taken:
-            raise ConfigError(f"mesh {dict(zip(AXES, sizes, strict=True))} does not divide the {devices} devices here")
+            raise ConfigError(f"mesh {_describe(sizes)} does not divide the {devices} devices")
         sizes[sizes.index(-1)] = devices // taken
     if math.prod(sizes) != devices:
-        raise ConfigError(
-            f"mesh {dict(zip(AXES, sizes, strict=True))} needs {math.prod(sizes)} devices and there are {devices}"
-        )
+        raise ConfigError(f"mesh {_describe(sizes)} needs {math.prod(sizes)} devices, but there are {devices}")
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def _describe(sizes: Sequence[int]) -> str:
+    return ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+
+
 def single_mesh() -> Mesh:
-    """A mesh of one device alone, for what needs no more: reading a run to write it elsewhere."""
+    """A mesh of the first device only, for example to read a run and export it."""
     return jax.make_mesh((1,) * len(AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=jax.devices()[:1])
 
 
 def row_shards(mesh: Mesh) -> int:
-    """Over how many devices the rows of a batch are split."""
+    """The number of devices that the rows of a batch are split over."""
     return math.prod(mesh.shape[axis] for axis in ROWS)
 
 
 def check_batch_size(key: str, rows: int, mesh: Mesh) -> None:
-    """Raise ConfigError unless `rows` (of one micro-batch) divide evenly over the mesh."""
+    """Raise ConfigError, naming the config `key`, unless the `rows` of a micro-batch split evenly over the mesh."""
     if rows % row_shards(mesh):
-        raise ConfigError(f"{key}: {rows} rows at a time cannot be split evenly over {row_shards(mesh)} devices")
+        raise ConfigError(f"{key}: {rows} rows per micro-batch do not split evenly over {row_shards(mesh)} devices")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -73,13 +75,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def partition(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """The partition of one parameter, named by its path."""
+    """The partition of the parameter at `path`, of this shape."""
     axes: list[str | None] = [None] * len(shape)
     stacked = re.search(r"layers/\d+-\d+/", path) is not None
     split = next((dim for pattern, dim in TENSOR_RULES if re.search(pattern, "/" + path)), None)
     if split is not None and shape[split] % mesh.shape["tensor"] == 0 and mesh.shape["tensor"] > 1:
         axes[split] = "tensor"
-    if mesh.shape["fsdp"] > 1 and len(shape) - stacked > 1:  # a split bias saves nothing and costs a gather
+    if mesh.shape["fsdp"] > 1 and len(shape) - stacked > 1:  # splitting a bias saves nothing and costs a gather
         # The layer axis of a stack stays whole: scan takes one layer at a time.
         free = [d for d in range(stacked, len(shape)) if axes[d] is None and shape[d] % mesh.shape["fsdp"] == 0]
         if free:
@@ -88,9 +90,9 @@ def partition(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 
 
 def tree_shardings(tree: Any, mesh: Mesh) -> Any:
-    """NamedShardings for any tree of (abstract) arrays: parameters, a part of them, an optimizer's moments, a state.
+    """NamedShardings for a tree of (abstract) arrays: parameters, some of them, optimizer moments, or a whole state.
 
-    The table looks at the end of a path, which is the same for a weight and for its moments.
+    The table matches the end of a path, which is the same for a weight and for its moments.
     """
 
     def sharding(path: Any, leaf: Any) -> NamedSharding:
@@ -101,10 +103,10 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def gather_weights(params: Any, mesh: Mesh) -> Any:
-    """The same parameters, to compute with: whole over `fsdp`, while their gradients come back split (ZeRO stage 3,
-    Rajbhandari et al., 2020). Inside a jitted function.
+    """The parameters gathered over `fsdp`, to compute with; their gradients are split again. Call it inside jit.
 
-    Left to itself XLA moves whichever is smaller, so that with few tokens it gathers and sums activations instead.
+    This is ZeRO stage 3 (Rajbhandari et al., 2020). Without the constraint XLA moves whatever is smaller: with few
+    tokens, it gathers and sums activations instead.
     """
     if mesh.shape["fsdp"] == 1:
         return params
@@ -119,7 +121,7 @@ def gather_weights(params: Any, mesh: Mesh) -> Any:
 
 
 def place_on(mesh: Mesh) -> Callable[[str, np.ndarray], jax.Array]:
-    """A function (path, host array) -> device array that puts each weight where it belongs as it is read."""
+    """A function (path, host array) -> device array that shards each weight over `mesh` as it is read."""
 
     def place(path: str, array: np.ndarray) -> jax.Array:
         sharding = NamedSharding(mesh, partition(path, array.shape, mesh))
@@ -129,7 +131,7 @@ def place_on(mesh: Mesh) -> Callable[[str, np.ndarray], jax.Array]:
 
 
 def place_batch(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
-    """A global batch from the same host batch on every process; each device receives only its rows."""
+    """The global batch, from the same host batch on every process. Each device receives only its rows."""
     sharding = NamedSharding(mesh, PartitionSpec(ROWS))
     return {
         name: jax.make_array_from_callback(array.shape, sharding, lambda index, array=array: array[index])

@@ -1,6 +1,6 @@
-"""One training step and one evaluation step: pure functions, compiled once per batch shape.
+"""The training step and the evaluation step: pure functions, compiled once per batch shape.
 
-loss → gradients with respect to `trainable` only → AdamW → metrics
+A training step computes the loss, its gradients with respect to `trainable` only, an AdamW update, and metrics.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from jaxvalues.config import LossConfig
 from jaxvalues.models import Outputs
 from jaxvalues.training.contrastive import affinity_for, contrastive_loss
 from jaxvalues.training.losses import row_losses
-from jaxvalues.training.optimizer import AdamW, Hyper
+from jaxvalues.training.optimizer import AdamW, Hyperparameters
 from jaxvalues.tuning import Bound, Tuning
 
 Apply = Callable[..., Outputs]  # (bound, batch, dropout key or None) -> logits [B, C] and embedding [B, E]
 
 
 class TrainState(NamedTuple):
-    """All that changes while training; together with the config and the data it decides the rest of the run."""
+    """Everything that training changes. State, config and data together determine the rest of the run."""
 
     step: jax.Array  # updates done, int32
     trainable: Any
@@ -38,42 +38,44 @@ def make_train_step(
     *,
     accumulation: int = 1,
     stage: Literal["training", "pretraining"] = "training",
-) -> Callable[[TrainState, Any, dict[str, jax.Array], Hyper], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[[TrainState, Any, dict[str, jax.Array], Hyperparameters], tuple[TrainState, dict[str, jax.Array]]]:
     """The function (state, frozen, batch, hyper) -> (state, metrics).
 
-    With `accumulation` K the batch [B, …] is taken as K micro-batches of B/K rows. Losses and gradients are summed over
-    rows and divided once by the number of real rows, so that K micro-batches are one batch, padded rows or not.
-    Dropout keys are fold_in(fold_in(seed, step), micro-batch). Metrics: loss, learning_rate, grad_norm, positives
-    (share of logits above 0), contrastive where there is such a term, and prompt_norm where there are prompts or
-    prefixes. In the stage `pretraining` the contrastive term is all there is.
+    With `accumulation` K, the batch [B, …] is split into K micro-batches of B/K rows. Losses and gradients are summed
+    over rows and divided once by the number of real rows, so the result equals that of the whole batch, with or without
+    padded rows. Dropout keys are fold_in(fold_in(seed, step), micro-batch).
+
+    Metrics: loss, learning_rate, grad_norm, positives (share of logits above 0); contrastive if the loss has a
+    contrastive term; prompt_norm if the method trains prompts or prefixes. In the stage `pretraining` the loss is the
+    contrastive term alone.
     """
     contrastive = loss.contrastive
     views = contrastive is not None and contrastive.positives != "labels"
     joint = contrastive is not None and contrastive.use == "joint"
 
     def loss_sum(
-        trainable: Any, frozen: Any, batch: dict[str, jax.Array], key: jax.Array, hyper: Hyper
+        trainable: Any, frozen: Any, batch: dict[str, jax.Array], key: jax.Array, hyper: Hyperparameters
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        if views and (joint or stage == "pretraining"):  # each row twice, side by side, with half the weight
+        if views and (joint or stage == "pretraining"):  # each row twice, adjacent, with half the weight
             batch = {name: jnp.repeat(rows, 2, axis=0) for name, rows in batch.items()}
             batch["weights"] = batch["weights"] / 2
         outputs = apply(tuning.bind(frozen, trainable), batch, key)
         labels, weights = batch["labels"], batch["weights"]
         sums = {}
         if stage == "training":
-            numbers = hyper.loss.of(batch["categories"]) if "categories" in batch else hyper.loss
+            numbers = hyper.loss.for_categories(batch["categories"]) if "categories" in batch else hyper.loss
             sums["loss"] = jnp.sum(row_losses(loss.kind, outputs.logits, labels, numbers) * weights)
             sums["positives"] = jnp.sum((outputs.logits > 0).mean(axis=-1) * weights)
         if stage == "pretraining" or joint:
             affinity = affinity_for(contrastive.positives, labels)
             term = contrastive_loss(outputs.embedding, affinity, weights, hyper.loss.temperature)
-            sums["contrastive"] = term * weights.sum()  # a mean already; what is summed here is divided again
+            sums["contrastive"] = term * weights.sum()  # it is a mean; `sums` are divided by the same count below
             weight = 1.0 if stage == "pretraining" else hyper.loss.contrastive_weight
             sums["loss"] = sums.get("loss", 0.0) + weight * sums["contrastive"]
         return sums["loss"], sums
 
     def train_step(
-        state: TrainState, frozen: Any, batch: dict[str, jax.Array], hyper: Hyper
+        state: TrainState, frozen: Any, batch: dict[str, jax.Array], hyper: Hyperparameters
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(hyper.seed), state.step)
         grad = jax.grad(loss_sum, has_aux=True)
@@ -84,7 +86,7 @@ def make_train_step(
         if accumulation == 1:
             grads, sums = micro_batch(0, batch)
         else:
-            # [B, …] -> [K, B/K, …] with the rows of a micro-batch spread over all shards.
+            # [B, …] -> [K, B/K, …]; each micro-batch takes rows from all shards.
             micro = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
 
             def add(total: Any, numbered: tuple[jax.Array, Any]) -> tuple[Any, None]:
@@ -107,7 +109,7 @@ def make_train_step(
 
 
 def prompt_norm(bound: Bound) -> jax.Array | None:
-    """The global norm of prompts and prefixes; None where there are none."""
+    """The global norm of prompts and prefixes; None if there are none."""
     added = (bound.prompt, bound.prefix)
     return optax.global_norm(added) if jax.tree.leaves(added) else None
 

@@ -1,4 +1,4 @@
-"""Tuning methods: what trains, what it adds and how that enters the network."""
+"""Tuning methods: which parameters train, and how they enter the network."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Callable
 from jaxvalues.config import TuningConfig
 from jaxvalues.errors import ConfigError
 from jaxvalues.tuning.ia3 import IA3
-from jaxvalues.tuning.initial import make_initial
+from jaxvalues.tuning.initializers import make_initializer
 from jaxvalues.tuning.lora import LoRA
 from jaxvalues.tuning.method import Bound, Params, Stack, Target, Tuning
 from jaxvalues.tuning.prefix import PrefixTuning
 from jaxvalues.tuning.prompts import PromptTuning, PTuning
-from jaxvalues.tuning.weights import BitFit, Full, Head, LastLayers, Nothing
+from jaxvalues.tuning.weights import BitFit, Full, Head, LastLayers, NoTuning
 
 __all__ = ["Bound", "Params", "Stack", "Target", "Tuning", "make_tuning"]
 
 
 def make_tuning(config: TuningConfig, target: Target) -> Tuning:
-    """The method that the config names, for a system. Raises ConfigError where the two do not fit together."""
+    """The tuning method of a config for a system. Raises ConfigError for a method that the system does not support."""
     return _METHODS[config.method](config, target)
 
 
 def _prompt(config: TuningConfig, target: Target) -> Tuning:
-    return PromptTuning(target, _sides(config, target, ("encoder",)), make_initial(config, target))
+    return PromptTuning(target, _sides(config, target, ("encoder",)), make_initializer(config, target))
 
 
 def _p_tuning(config: TuningConfig, target: Target) -> Tuning:
     size, recurrent = config.reparameterization_size or target.word_size, config.reparameterization == "lstm"
-    return PTuning(target, _sides(config, target, ("encoder",)), make_initial(config, target), size, recurrent)
+    return PTuning(target, _sides(config, target, ("encoder",)), make_initializer(config, target), size, recurrent)
 
 
 def _prefix(config: TuningConfig, target: Target) -> Tuning:
@@ -47,12 +47,12 @@ _METHODS: dict[str, Callable[[TuningConfig, Target], Tuning]] = {
     "prefix": _prefix,
     "lora": lambda config, target: LoRA(target, config.rank, config.alpha, config.targets),
     "ia3": lambda config, target: IA3(target, config.targets),
-    "none": lambda config, target: Nothing(target),
+    "none": lambda config, target: NoTuning(target),
 }
 
 
 def _sides(config: TuningConfig, target: Target, default: tuple[str, ...]) -> tuple[str, ...]:
-    """Where vectors enter, each place once."""
+    """The stacks of attention layers that get a prompt or a prefix, without repetitions."""
     sides = tuple(dict.fromkeys(config.sides or default))
     unknown = [side for side in sides if side not in target.stacks]
     if unknown:

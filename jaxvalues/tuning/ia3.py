@@ -1,5 +1,5 @@
-"""(IA)³ (Liu et al., 2022, "Few-Shot Parameter-Efficient Fine-Tuning"): scales of keys, values and what is inside the
-feed-forward block."""
+"""(IA)³ (Liu et al., 2022, "Few-Shot Parameter-Efficient Fine-Tuning"): trained scales of keys, values and feed-forward
+activations."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxvalues.tuning.method import AdditiveMethod, Bound, Params
 from jaxvalues.tuning.targets import BERT_LIKE, default_targets, target_layers
 
-# PEFT's (TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING), which has none for xlm-roberta: roberta's. Its
-# "output.dense" is both the attention's `output` and the feed-forward's `down`.
+# PEFT's defaults (TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING). PEFT has none for xlm-roberta, which takes those
+# of roberta. PEFT's "output.dense" matches both the attention's `output` and the feed-forward's `down`.
 DEFAULTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((*BERT_LIKE, "deberta-v2"), ("key", "value", "output", "down")),
     "deberta": ("in_proj", "output", "down"),
     "gpt2": ("qkv", "down"),
     "t5": ("key", "value", "down"),
 }
-# PEFT's (TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING): layers of which the input is scaled.
+# PEFT's defaults (TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING): the layers whose input is scaled.
 INPUT_SCALED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((*BERT_LIKE, "deberta-v2", "deberta"), ("output", "down")),
     "gpt2": ("down",),
@@ -31,17 +31,20 @@ INPUT_SCALED: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class IA3(AdditiveMethod):
-    """What the dense layers called `targets` (None: `DEFAULTS`) give is scaled, or what the layers in `INPUT_SCALED`
-    take: as much as scaling the columns of a kernel and its bias, or the kernel's rows.
+    """(IA)³: scales the output of the dense layers named in `targets` (None: `DEFAULTS`).
 
-    {"ia3": {path of the layer: {"scale": [features]}}}, with a leading axis in a stacked segment: out parameters a
-    layer, or in, besides what is new. All start at 1, so the network at first is what it was.
+    For the layers in `INPUT_SCALED` it scales the input. Scaling the output multiplies the columns of the kernel and
+    the bias; scaling the input multiplies the rows of the kernel.
+
+    The trainable tree is {"ia3": {path of the layer: {"scale": [features]}}} besides the new parameters, with a leading
+    axis in a stacked segment. A layer has `out` parameters, or `in` if its input is scaled. All scales start at 1, so
+    the initial network is unchanged.
     """
 
     key: ClassVar[str] = "ia3"
     targets: tuple[str, ...] | None = None
 
-    def start(self, rng: jax.Array, params: Params) -> Params:
+    def init_added(self, rng: jax.Array, params: Params) -> Params:
         names = self.targets or default_targets(self.target.model_type, DEFAULTS, "ia3")
         added = {}
         for path, kernel in target_layers(params, names).items():
@@ -49,7 +52,7 @@ class IA3(AdditiveMethod):
             added[f"{path}/scale"] = jnp.ones((*stack, fan_in if self._scales_input(path) else fan_out))
         return unflatten_dict(added, sep="/")
 
-    def enter(self, params: Params, added: Params) -> Bound:
+    def bind_added(self, params: Params, added: Params) -> Bound:
         flat = flatten_dict(params, sep="/")
         for name, scale in flatten_dict(added, sep="/").items():
             path = name.removesuffix("/scale")

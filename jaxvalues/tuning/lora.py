@@ -1,4 +1,4 @@
-"""LoRA (Hu et al., 2022): changes of low rank to some of the network's matrices."""
+"""LoRA (Hu et al., 2022): low-rank updates of some of the network's matrices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxvalues.tuning.method import AdditiveMethod, Bound, Params
 from jaxvalues.tuning.networks import uniform_fan_in
 from jaxvalues.tuning.targets import BERT_LIKE, default_targets, is_stacked, target_layers
 
-# PEFT's (TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING); T5's are those of all its attentions.
+# PEFT's defaults (TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING). T5's are in all its attention blocks.
 DEFAULTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((*BERT_LIKE, "deberta-v2", "t5"), ("query", "value")),
     "deberta": ("in_proj",),
@@ -25,14 +25,13 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class LoRA(AdditiveMethod):
-    """W + (alpha / rank) a b for each matrix W [in, out] of the dense layers called `targets` (None: `DEFAULTS`).
+    """LoRA: W + (alpha / rank) a b for each matrix W [in, out] of the dense layers in `targets` (None: `DEFAULTS`).
 
-    {"lora": {path of the layer: {"a": [in, rank], "b": [rank, out]}}}, with a leading axis in a stacked segment:
-    rank · (in + out) parameters a matrix, besides what is new. b starts at 0, so the network at first is what it was,
-    and a as PEFT draws it. The numbers drawn are the same however the layers are grouped.
+    The trainable tree is {"lora": {path of the layer: {"a": [in, rank], "b": [rank, out]}}} besides the new parameters,
+    with a leading axis in a stacked segment. A matrix has rank · (in + out) parameters. b starts at 0, so the initial
+    network is unchanged. a has PEFT's initial distribution. Its random numbers do not depend on the grouping of layers.
 
-    The changed matrices are made once a step, whatever the batch, and no token passes through a and b: networks need
-    not know of them.
+    The updated matrices are computed once per step. Networks take them as ordinary weights.
     """
 
     key: ClassVar[str] = "lora"
@@ -40,7 +39,7 @@ class LoRA(AdditiveMethod):
     alpha: float
     targets: tuple[str, ...] | None = None
 
-    def start(self, rng: jax.Array, params: Params) -> Params:
+    def init_added(self, rng: jax.Array, params: Params) -> Params:
         names = self.targets or default_targets(self.target.model_type, DEFAULTS, "lora")
         kernels = target_layers(params, names)
         places = {path: re.sub(r"(^|/)layers/[^/]+/", r"\1layers/", path) for path in kernels}
@@ -52,7 +51,7 @@ class LoRA(AdditiveMethod):
             added[f"{path}/b"] = jnp.zeros((*stack, self.rank, fan_out))
         return unflatten_dict(added, sep="/")
 
-    def enter(self, params: Params, added: Params) -> Bound:
+    def bind_added(self, params: Params, added: Params) -> Bound:
         flat, changes = flatten_dict(params, sep="/"), flatten_dict(added, sep="/")
         for path in (name.removesuffix("/a") for name in changes if name.endswith("/a")):
             change = jnp.matmul(changes[f"{path}/a"], changes[f"{path}/b"])  # [..., in, out]
@@ -60,7 +59,7 @@ class LoRA(AdditiveMethod):
         return Bound(unflatten_dict(flat, sep="/"))
 
     def _draw(self, rng: jax.Array, path: str, fan_in: int) -> jax.Array:
-        """a of one layer, or of each layer of a segment."""
+        """The initial a of one layer, or of all layers of a stacked segment."""
 
         def draw(key: jax.Array) -> jax.Array:
             return uniform_fan_in(key, (fan_in, self.rank), fan_in)

@@ -1,9 +1,9 @@
-"""What a tuning method is, what it is told of a system, and what it gives to the network.
+"""The interface of tuning methods.
 
-A method is two pure functions. `init` parts the parameters in two trees: `frozen`, which is never differentiated and
-has no optimizer state, and `trainable`, the one definition of what is optimised, counted, saved and reloaded (heads
-included). `bind` makes of both what the network is applied to. The parts share no leaf, so full tuning keeps no second
-copy of the model. Networks know no method by name: they take parameters, a prompt and a prefix.
+A method is two pure functions. `init` splits the parameters in two trees. `frozen` is never differentiated and has no
+optimizer state. `trainable` is the one definition of what is optimised, counted, saved and reloaded (heads included).
+`bind` joins both to the inputs of the network. The trees share no leaf, so full tuning keeps no second copy of the
+model. Networks do not depend on methods: they take parameters, a prompt and a prefix.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ Params = dict[str, Any]
 
 
 class Bound(NamedTuple):
-    """What a network is applied to: the parameters of the whole system, and what enters beside the tokens.
+    """The arguments of `module.apply` besides the batch: the parameters of the whole system, a prompt and a prefix.
 
-    `prompt` is [P, E], or the `Prompt` of an encoder-decoder; `prefix` is [L, 2, P, N, H], or its `Prefix`.
+    `prompt` is [P, E], or a `Prompt` for an encoder-decoder. `prefix` is [L, 2, P, N, H], or a `Prefix` for an
+    encoder-decoder. Both may be None.
     """
 
     params: Params
@@ -30,7 +31,7 @@ class Bound(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """One stack of attention layers: L, N and H."""
+    """The sizes of one stack of attention layers: L, N and H."""
 
     num_layers: int
     num_heads: int
@@ -38,17 +39,17 @@ class Stack(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What a method must know of the system that it tunes.
+    """The facts about a system that a tuning method needs.
 
-    `new` are the top-level keys that no checkpoint holds (heads of classifiers, a projection, a verbalizer), which
-    always train; `words` is the path of the word embeddings [V, E], of which `word_size` is E; `stacks` are the stacks
-    of attention layers: "encoder" alone, or "encoder", "decoder" and "cross" (cross-attention); `encode` gives the
-    token ids of a text, without special tokens.
+    `new_keys` are the top-level keys of new parameters, which are not in the checkpoint: a classifier's head, a
+    projection, a soft verbalizer. They always train. `word_embedding` is the path of the word embeddings [V, E], and
+    `word_size` is E. `stacks` are the stacks of attention layers: "encoder", or "encoder", "decoder" and "cross"
+    (cross-attention). `encode` returns the token ids of a text, without special tokens.
     """
 
     model_type: str
-    new: frozenset[str]
-    words: str
+    new_keys: frozenset[str]
+    word_embedding: str
     word_size: int
     stacks: dict[str, Stack]
     encode: Callable[[str], list[int]]
@@ -59,52 +60,52 @@ class Target(NamedTuple):
 
 
 class Tuning(Protocol):
-    """A tuning method."""
+    """The interface of all tuning methods: which parameters train, and how the network uses them."""
 
     def boundary(self, num_layers: int) -> int:
-        """The lowest encoder layer that trains; nothing below it is differentiated (0: the network is not cut)."""
+        """The index of the lowest encoder layer that trains. No gradient is computed below it (0: all layers)."""
         ...
 
     def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
-        """Part `params` into (frozen, trainable)."""
+        """Splits `params` into (frozen, trainable), and adds the method's own parameters to the latter."""
         ...
 
     def bind(self, frozen: Params, trainable: Params) -> Bound:
-        """What the network is applied to, from both parts."""
+        """The arguments of the network, from both trees."""
         ...
 
 
 def split_params(params: Params, keys: Collection[str]) -> tuple[Params, Params]:
-    """(what lies under other top-level keys, what lies under `keys`)."""
+    """Splits a tree by its top-level keys: (the rest, those in `keys`)."""
     inside = {key: tree for key, tree in params.items() if key in keys}
     return {key: tree for key, tree in params.items() if key not in inside}, inside
 
 
 @dataclass(frozen=True)
 class AdditiveMethod(ABC):
-    """A method that leaves the network's own weights as they are and trains what it adds, under a `key` of its own.
+    """The base of methods that freeze the network and train added parameters, which are under the top-level `key`.
 
-    It says what it adds (`start`) and how that enters (`enter`).
+    Subclasses define the added parameters (`init_added`) and how the network uses them (`bind_added`).
     """
 
     key: ClassVar[str]
     target: Target
 
     @abstractmethod
-    def start(self, rng: jax.Array, params: Params) -> Params:
-        """What is added to `params`, before the first step."""
+    def init_added(self, rng: jax.Array, params: Params) -> Params:
+        """The initial added parameters of a network with `params`."""
 
     @abstractmethod
-    def enter(self, params: Params, added: Params) -> Bound:
-        """What the network is applied to, from its own `params` and what was `added`."""
+    def bind_added(self, params: Params, added: Params) -> Bound:
+        """The arguments of the network, from its own `params` and the `added` ones."""
 
     def boundary(self, num_layers: int) -> int:
         return 0
 
     def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
-        frozen, new = split_params(params, self.target.new)
-        return frozen, {**new, self.key: self.start(rng, frozen)}
+        frozen, new = split_params(params, self.target.new_keys)
+        return frozen, {**new, self.key: self.init_added(rng, frozen)}
 
     def bind(self, frozen: Params, trainable: Params) -> Bound:
         new, added = split_params(trainable, (self.key,))
-        return self.enter({**frozen, **new}, added[self.key])
+        return self.bind_added({**frozen, **new}, added[self.key])

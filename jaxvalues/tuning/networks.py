@@ -1,6 +1,6 @@
-"""The small networks that make vectors of a prompt or a prefix: PEFT's, in plain functions, drawn as torch draws them.
+"""The small networks that compute the vectors of a prompt or a prefix, as in PEFT, with torch's initialisation.
 
-A linear layer is {"kernel" [in, out], "bias" [out]}; vectors are rows.
+A linear layer is {"kernel" [in, out], "bias" [out]}. Vectors are rows.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from jaxvalues.tuning.method import Params
 
 @dataclass(frozen=True)
 class MLP:
-    """Linear layers with these `names`, from sizes[i] to sizes[i + 1], with `activation` between them."""
+    """A multi-layer perceptron: layer names[i] maps sizes[i] to sizes[i + 1], with `activation` between layers."""
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     activation: Callable[[jax.Array], jax.Array]
 
     def init(self, rng: jax.Array) -> Params:
-        """{name: linear layer}."""
+        """The initial parameters: {name: linear layer}."""
         return {
             name: init_linear(jax.random.fold_in(rng, i), *self.sizes[i : i + 2]) for i, name in enumerate(self.names)
         }
@@ -38,9 +38,10 @@ class MLP:
 
 @dataclass(frozen=True)
 class BiLSTM:
-    """Two layers of long short-term memory (Hochreiter & Schmidhuber, 1997), each read forward and backward.
+    """A bidirectional LSTM of two layers (Hochreiter & Schmidhuber, 1997). `width` is the input's size, `size` is h.
 
-    One bias [4 h] where torch has two that are added: input, forget, cell and output gate, as torch orders them.
+    It has one bias [4 h] instead of torch's two, which are added. The gates are in torch's order: input, forget, cell
+    and output.
     """
 
     width: int
@@ -52,10 +53,10 @@ class BiLSTM:
         return {"first": self._draw(first, self.width), "second": self._draw(second, 2 * self.size)}
 
     def __call__(self, params: Params, x: jax.Array) -> jax.Array:
-        """x [P, width] to [P, 2 h]: for each vector what was read before it, and what was read after it."""
+        """x [P, width] to [P, 2 h]: the hidden states of the forward and the backward direction."""
         for name in ("first", "second"):
             both = params[name]
-            x = jnp.concatenate([_read(both["forward"], x), _read(both["backward"], x, reverse=True)], axis=-1)
+            x = jnp.concatenate([_lstm(both["forward"], x), _lstm(both["backward"], x, reverse=True)], axis=-1)
         return x
 
     def _draw(self, rng: jax.Array, width: int) -> Params:
@@ -67,8 +68,8 @@ class BiLSTM:
         }
 
 
-def _read(params: Params, x: jax.Array, reverse: bool = False) -> jax.Array:
-    """x [P, in] to the hidden states [P, h], each where its vector is."""
+def _lstm(params: Params, x: jax.Array, reverse: bool = False) -> jax.Array:
+    """One direction of one layer: x [P, in] to the hidden states [P, h], in the order of x."""
     zero = jnp.zeros(len(params["hidden"]))
 
     def step(state: tuple[jax.Array, jax.Array], given: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
@@ -82,6 +83,7 @@ def _read(params: Params, x: jax.Array, reverse: bool = False) -> jax.Array:
 
 
 def linear(params: Params, x: jax.Array) -> jax.Array:
+    """x [..., in] to [..., out]."""
     return x @ params["kernel"] + params["bias"]
 
 
@@ -95,6 +97,6 @@ def init_linear(rng: jax.Array, fan_in: int, fan_out: int) -> Params:
 
 
 def uniform_fan_in(rng: jax.Array, shape: tuple[int, ...], fan_in: int) -> jax.Array:
-    """Uniform within fan_in ** -0.5 of 0: He et al.'s (2015) with the slope √5 that torch gives its linear layers."""
+    """Uniform in ±fan_in ** -0.5: torch's initialisation of linear layers (He et al., 2015, with slope √5)."""
     limit = fan_in**-0.5
     return jax.random.uniform(rng, shape, minval=-limit, maxval=limit)

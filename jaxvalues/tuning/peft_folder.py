@@ -1,4 +1,4 @@
-"""The folder of a PEFT adapter: adapter_config.json and adapter_model.safetensors, and which settings can be read."""
+"""Reads and writes the folder of a PEFT adapter: adapter_config.json and adapter_model.safetensors."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, name_list
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Tensors = dict[str, np.ndarray]
 
-# The methods, and PEFT's names for them.
-TYPES = {"prompt": "PROMPT_TUNING", "p_tuning": "P_TUNING", "prefix": "PREFIX_TUNING", "lora": "LORA", "ia3": "IA3"}
+# {tuning method: PEFT's `peft_type`}
+PEFT_TYPES = {
+    "prompt": "PROMPT_TUNING",
+    "p_tuning": "P_TUNING",
+    "prefix": "PREFIX_TUNING",
+    "lora": "LORA",
+    "ia3": "IA3",
+}
 
-# Settings that are read here, or that change nothing once an adapter is trained. All others must be off.
+# Settings that are read, or that do not affect a trained adapter. All others must be off.
 _NEUTRAL = {"peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"}
 _NEUTRAL |= {"inference_mode", "target_modules", "exclude_modules", "feedforward_modules", "fan_in_fan_out"}
 _NEUTRAL |= {"r", "lora_alpha", "lora_dropout", "init_lora_weights", "init_ia3_weights", "qalora_group_size"}
@@ -29,12 +35,12 @@ _NEUTRAL |= {"prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or
 _NEUTRAL |= {"encoder_reparameterization_type", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout"}
 _NEUTRAL |= {"prefix_projection", "init_weights"}
 _OFF = (None, False, "none", "None", [], {})
-# Other ways to start from the base model's weights (pissa, olora, …) change these.
-_LORA_STARTS = (True, False, "gaussian", "orthogonal")
+# Other values (pissa, olora, …) change the weights of the base model.
+_LORA_INITIALIZATIONS = (True, False, "gaussian", "orthogonal")
 
 
 def save_adapter(folder: str | Path, content: Mapping[str, Any], tensors: Tensors) -> None:
-    """Write what `to_peft` gives to a folder that `peft.PeftModel.from_pretrained(base, folder)` reads."""
+    """Writes the output of `to_peft` to a folder, for `peft.PeftModel.from_pretrained(base, folder)`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -42,41 +48,43 @@ def save_adapter(folder: str | Path, content: Mapping[str, Any], tensors: Tensor
 
 
 def read_adapter_config(folder: str | Path) -> dict[str, Any]:
-    """The contents of a folder's adapter_config.json; raises `UserError` for what this package has not."""
+    """The content of a folder's adapter_config.json. Raises UserError for a missing or faulty file and for settings
+    that this package does not support."""
     path = Path(folder) / CONFIG
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{folder} holds no {CONFIG}, expected an adapter that PEFT wrote") from None
+        raise UserError(f"{folder}: the folder has no {CONFIG}, expected an adapter in PEFT's format") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error})") from None
     kind = content.get("peft_type") if isinstance(content, dict) else None
-    if kind not in TYPES.values():
-        raise UserError(f"{path}: peft_type {kind} is not supported, only {', '.join(TYPES.values())}")
+    if kind not in PEFT_TYPES.values():
+        raise UserError(f"{path}: peft_type {kind} is not supported, only {', '.join(PEFT_TYPES.values())}")
     for key, value in content.items():
         if key not in _NEUTRAL and value not in _OFF:
-            raise UserError(f"{path}: {key} = {value!r} is not supported, an adapter must be without it")
-    if content.get("init_lora_weights", True) not in _LORA_STARTS:
-        start = content["init_lora_weights"]
-        raise UserError(f"{path}: init_lora_weights = {start!r} is not supported, it changes the base model's weights")
+            raise UserError(f"{path}: {key} = {value!r} is not supported, expected an adapter without it")
+    if (value := content.get("init_lora_weights", True)) not in _LORA_INITIALIZATIONS:
+        raise UserError(
+            f"{path}: init_lora_weights = {value!r} is not supported, because it changes the base model's weights"
+        )
     needed = {"LORA": ("r", "lora_alpha"), "IA3": ()}.get(kind, ("num_virtual_tokens",))
     needed += ("num_layers", "num_attention_heads") if kind == "PREFIX_TUNING" else ()
     if missing := [key for key in needed if content.get(key) is None]:
-        raise UserError(f"{path} lacks {', '.join(missing)}")
+        raise UserError(f"{path}: the setting {name_list(missing)} is missing")
     return content
 
 
-def read_tensors(folder: str | Path) -> Tensors:
-    """Every tensor of an adapter, as float32; raises `UserError` where there is no such file."""
+def read_adapter_tensors(folder: str | Path) -> Tensors:
+    """{name: tensor} of an adapter, in float32. Raises UserError for a missing or faulty file."""
     path = Path(folder) / WEIGHTS
     if not path.is_file():
         if path.with_suffix(".bin").is_file():
             raise UserError(
-                f"{folder} holds only adapter_model.bin, expected {WEIGHTS}: load it with PEFT where torch is "
-                "installed and save it again with save_pretrained"
+                f"{folder}: the folder has only adapter_model.bin, expected {WEIGHTS}: load it with PEFT where torch "
+                "is installed and save it again with save_pretrained"
             )
-        raise UserError(f"{folder} holds no {WEIGHTS}, expected an adapter that PEFT wrote")
+        raise UserError(f"{folder}: the folder has no {WEIGHTS}, expected an adapter in PEFT's format")
     try:
         return {name: np.asarray(tensor, np.float32) for name, tensor in load_file(path).items()}
     except SafetensorError as error:
-        raise UserError(f"{path} is not a whole safetensors file ({error})") from error
+        raise UserError(f"{path}: the file is not a complete safetensors file ({error})") from error

@@ -1,14 +1,14 @@
-"""What a tuning method trained as an adapter of the PEFT library, and back: the same numbers under PEFT's names.
+"""Converts trained parameters to an adapter of the PEFT library and back: the same numbers under PEFT's names.
 
-    prompt    PROMPT_TUNING   prompt_embeddings [P, E]                        T5: before the encoder alone
-    p_tuning  P_TUNING        prompt_embeddings [P, E], as its network gives  T5: before the encoder alone
-    prefix    PREFIX_TUNING   prompt_embeddings [P, L · 2 · N · H]            T5: in the decoder's self-attention alone
+    prompt    PROMPT_TUNING   prompt_embeddings [P, E]                        T5: only before the encoder
+    p_tuning  P_TUNING        prompt_embeddings [P, E], its network's output  T5: only before the encoder
+    prefix    PREFIX_TUNING   prompt_embeddings [P, L · 2 · N · H]            T5: only in the decoder's self-attention
     lora      LORA            {module}.lora_A.weight [r, in], {module}.lora_B.weight [out, r]
     ia3       IA3             {module}.ia3_l [out, 1], or [1, in] where the input is scaled
 
-Module names are transformers' own and come from the conversion tables. What one side cannot express is an error that
-names the setting: nothing is left out. PEFT counts padding among the positions of a GPT-2, so with prompts both sides
-agree on rows without padding or with padding on the right.
+Module names are those of transformers and come from the conversion tables. A setting that the other library does not
+support is an error that names it. For GPT-2 with prompts, PEFT counts padding as positions, so the outputs agree only
+on rows without padding or with padding on the right.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxvalues.config import TuningConfig
-from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.errors import ConfigError, UserError, name_list
 from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.sequence_classification import NAMINGS
 from jaxvalues.models.heads.masked_lm import masked_lm_table
@@ -32,14 +32,14 @@ from jaxvalues.models.t5.config import T5Config
 from jaxvalues.models.t5.model import Prefix, Prompt
 from jaxvalues.tuning.ia3 import INPUT_SCALED
 from jaxvalues.tuning.method import Params
-from jaxvalues.tuning.peft_folder import TYPES, Tensors, read_adapter_config, read_tensors
+from jaxvalues.tuning.peft_folder import PEFT_TYPES, Tensors, read_adapter_config, read_adapter_tensors
 
 _PREFIX = "base_model.model."  # what PEFT puts before the names of the base model
 _VECTORS = "prompt_embeddings"
 
 
 class PeftTarget(NamedTuple):
-    """The base model of an adapter, as transformers and PEFT know it."""
+    """The base model of an adapter, described for PEFT."""
 
     hf_config: Mapping[str, Any]  # the contents of its config.json
     task_type: Literal["CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS"] | None = None  # None: a masked language model
@@ -51,7 +51,7 @@ class PeftTarget(NamedTuple):
 
 
 class Adapter(NamedTuple):
-    """An adapter as a trainable tree, unrolled, with only the part of its method; that of P-tuning is a prompt."""
+    """An adapter as a trainable tree with unrolled layers, without new parameters. P-tuning is read as a prompt."""
 
     method: Literal["prompt", "prefix", "lora", "ia3"]
     trainable: Params
@@ -68,22 +68,21 @@ def to_peft(
     prefix: jax.Array | Prefix | None = None,
     modules: Mapping[str, Tensors] | None = None,
 ) -> tuple[dict[str, Any], Tensors]:
-    """The contents of adapter_config.json and the tensors of adapter_model.safetensors.
+    """The content of adapter_config.json and the tensors of adapter_model.safetensors.
 
-    `prompt` and `prefix` are what the method's `bind` gives: vectors, however they were parameterised. `modules` are
-    modules of the base model itself that trained too, as {name: {name of a tensor in it: array}}, such as a
-    classifier's head (PEFT's modules_to_save). Raises `ConfigError` that names the setting where PEFT has no such
-    thing.
+    `prompt` and `prefix` are those of the `Bound` that the method's `bind` returns. `modules` are modules of the base
+    model that trained too, such as a classifier's head (PEFT's modules_to_save): {module: {tensor: array}}. Raises
+    ConfigError for a setting that PEFT does not support.
     """
     method = config.method
-    if method not in TYPES:
-        raise ConfigError(f"tuning.method {method} has no form in PEFT, only {', '.join(TYPES)}")
+    if method not in PEFT_TYPES:
+        raise ConfigError(f"tuning.method {method} has no equivalent in PEFT, only {', '.join(PEFT_TYPES)} have one")
     if not modules and (rest := sorted(trainable.keys() - {method})):
         raise ConfigError(
-            f"{', '.join(rest)} trained beside tuning.method {method}, but a PEFT adapter has no place for it"
+            f"tuning.method {method}: a PEFT adapter cannot contain the parameters that also trained: {name_list(rest)}"
         )
     content = {
-        "peft_type": TYPES[method],
+        "peft_type": PEFT_TYPES[method],
         "task_type": target.task_type,
         "base_model_name_or_path": target.base_model_name_or_path,
         "inference_mode": True,
@@ -104,13 +103,13 @@ def to_peft(
 
 
 def from_peft(folder: str | Path, target: PeftTarget) -> Adapter:
-    """Read an adapter that `save_adapter` or PEFT itself wrote for the same base model.
+    """Reads an adapter that `save_adapter` or PEFT wrote for the same base model.
 
-    Shapes are the caller's to compare with what the run trains. Raises `UserError` for a folder that holds no such
-    adapter and for one that this package cannot express, with the setting or the tensors that are at fault.
+    The caller must compare its shapes with those of the run. Raises UserError for a faulty folder and for settings or
+    tensors that this package does not support.
     """
     folder = Path(folder)
-    content, tensors = read_adapter_config(folder), read_tensors(folder)
+    content, tensors = read_adapter_config(folder), read_adapter_tensors(folder)
     try:
         match content["peft_type"]:
             case "LORA":
@@ -122,8 +121,8 @@ def from_peft(folder: str | Path, target: PeftTarget) -> Adapter:
                 return Adapter("prefix", {"prefix": _read_prefix(content, target, tensors)})
             case _:
                 return Adapter("prompt", {"prompt": _read_prompt(content, target, tensors)})
-    except _Problem as problem:
-        raise UserError(f"the adapter in {folder} cannot be read: {problem}") from None
+    except _AdapterError as error:
+        raise UserError(f"{folder}: the adapter cannot be read: {error}") from None
 
 
 def _write_prompt(
@@ -131,9 +130,9 @@ def _write_prompt(
 ) -> tuple[dict[str, Any], Tensors]:
     _check_vectors(target, config.method)
     if isinstance(prompt, Prompt):
-        if prompt.decoder is not None:  # PEFT makes one with num_transformer_submodules = 2, but never uses it
+        if prompt.decoder is not None:  # PEFT creates one with num_transformer_submodules = 2, but does not use it
             raise ConfigError(
-                "tuning.sides: PEFT puts no prompt before a T5's decoder, so only a run with tuning.sides=[encoder] "
+                "tuning.sides: PEFT supports no prompt before T5's decoder, so only a run with tuning.sides=[encoder] "
                 "can be exported"
             )
         prompt = prompt.encoder
@@ -147,7 +146,7 @@ def _write_prompt(
 
 def _read_prompt(content: dict[str, Any], target: PeftTarget, tensors: Tensors) -> Params:
     _check_vectors(target, "prompt")
-    # PEFT may hold as many again for a decoder, which it does not use.
+    # For T5, PEFT may store as many vectors again for the decoder, and does not use them.
     return {"encoder": _vectors(content, tensors, copies=2 if target.model_type == "t5" else 1)}
 
 
@@ -156,20 +155,20 @@ def _write_prefix(target: PeftTarget, prefix: jax.Array | Prefix | None) -> tupl
     if isinstance(prefix, Prefix):
         if prefix.encoder is not None or prefix.cross is not None:
             raise ConfigError(
-                "tuning.sides: PEFT puts prefixes into the self-attention of a T5's decoder alone, so only a run with "
+                "tuning.sides: for T5, PEFT supports prefixes only in the decoder's self-attention, so only a run with "
                 "tuning.sides=[decoder] can be exported"
             )
         prefix = prefix.decoder
     layers, _, length, heads, size = prefix.shape
     rows = np.asarray(prefix).transpose(2, 0, 1, 3, 4)
     if target.model_type == "t5":
-        rows = np.stack([rows, np.zeros_like(rows)], axis=2)  # the zeros are what PEFT leaves unused
+        rows = np.stack([rows, np.zeros_like(rows)], axis=2)  # PEFT does not use the zeros (cross-attention)
         layers *= 2
     settings = {
         "num_virtual_tokens": length,
         "num_layers": layers,
         "num_attention_heads": heads,
-        "token_dim": heads * size,  # not the network's width where its heads are wider
+        "token_dim": heads * size,  # differs from the hidden size of some T5 models
         "num_transformer_submodules": 2 if target.model_type == "t5" else 1,
         "prefix_projection": False,
     }
@@ -180,7 +179,9 @@ def _read_prefix(content: dict[str, Any], target: PeftTarget, tensors: Tensors) 
     _check_vectors(target, "prefix")
     rows, layers, heads = _vectors(content, tensors), content["num_layers"], content["num_attention_heads"]
     if rows.shape[1] % (2 * layers * heads):
-        raise _Problem(f"{_VECTORS} {list(rows.shape)} are no keys and values of {layers} layers and {heads} heads")
+        raise _AdapterError(
+            f"{_VECTORS} {list(rows.shape)} cannot be keys and values of {layers} layers and {heads} heads"
+        )
     places, stack = np.arange(2 * layers).reshape(layers, 2), "encoder"
     if target.model_type == "t5":
         places, stack = _t5_places(layers, T5Config.from_hf(target.hf_config).num_decoder_layers), "decoder"
@@ -189,14 +190,16 @@ def _read_prefix(content: dict[str, Any], target: PeftTarget, tensors: Tensors) 
 
 
 def _t5_places(num_layers: int, decoder_layers: int) -> np.ndarray:
-    """Where the keys and values of a T5's decoder layers stand in an adapter that is said to have `num_layers`, [L, 2].
+    """The indices [L, 2] of the keys and values of T5's decoder layers in an adapter with the setting `num_layers`.
 
-    PEFT repeats the 2 · num_layers entries, hands each layer the next four of them (two for self-attention, two for
-    cross-attention) and then forgets those of cross-attention. With num_layers = L, as it guesses, only L / 2 prefixes
-    or so differ. With num_layers = 2L each layer has its own and nothing is repeated: so they are written here.
+    PEFT repeats the 2 · num_layers entries, gives each layer the next four of them (two for self-attention, two for
+    cross-attention) and ignores those of cross-attention. With num_layers = L, PEFT's default, only about L / 2
+    prefixes are distinct. With num_layers = 2L each layer has its own, so `_write_prefix` uses 2L.
     """
     if num_layers < decoder_layers:
-        raise _Problem(f"num_layers = {num_layers} leaves some of the {decoder_layers} layers of the decoder out")
+        raise _AdapterError(
+            f"num_layers is {num_layers}, expected at least {decoder_layers}, the layers of the decoder"
+        )
     return (4 * np.arange(decoder_layers)[:, None] + np.arange(2)) % (2 * num_layers)
 
 
@@ -209,7 +212,7 @@ def _write_lora(config: TuningConfig, target: PeftTarget, tree: Params) -> tuple
         "r": config.rank,
         "lora_alpha": config.alpha,
         "target_modules": [names[path] for path in leaves],
-        "fan_in_fan_out": target.model_type == "gpt2",  # its matrices are [in, out] in transformers too
+        "fan_in_fan_out": target.model_type == "gpt2",  # GPT-2's matrices are [in, out] in transformers too
     }
     return settings, tensors
 
@@ -229,30 +232,33 @@ def _write_ia3(target: PeftTarget, tree: Params) -> tuple[dict[str, Any], Tensor
 
 
 def _read_modules(target: PeftTarget, tensors: Tensors, leaves: dict[str, str]) -> Params:
-    """The tree of tensors named "{module}{suffix}", where `leaves` says what each suffix is called here."""
+    """The tree of tensors named "{module}{suffix}". `leaves` is {suffix: name of the leaf in the tree}."""
     paths = {
         f"{_PREFIX}{name}{suffix}": (path, suffix) for path, name in _module_names(target).items() for suffix in leaves
     }
     if unexpected := [name for name in tensors if name not in paths]:
-        raise _Problem(f"it holds tensors that no layer of the {target.model_type} model has: {', '.join(unexpected)}")
+        raise _AdapterError(f"no layer of the {target.model_type} model has the tensors {name_list(unexpected)}")
     found: dict[str, np.ndarray] = {}
     for name, tensor in tensors.items():
         path, suffix = paths[name]
         if leaves[suffix] == "scale":
             scaled = "input" if path.rsplit("/", 1)[-1] in INPUT_SCALED[target.model_type] else "output"
             if tensor.shape != ((1, tensor.size) if scaled == "input" else (tensor.size, 1)):
-                raise _Problem(f"feedforward_modules: {name} is {list(tensor.shape)}, but here the {scaled} is scaled")
+                raise _AdapterError(
+                    f"feedforward_modules: {name} has the shape {list(tensor.shape)}, but this package scales the "
+                    f"layer's {scaled}"
+                )
         found[f"{path}/{leaves[suffix]}"] = tensor.reshape(-1) if leaves[suffix] == "scale" else tensor.T
     layers = {path.rsplit("/", 1)[0] for path in found}
     if halves := sorted(path for path in layers for leaf in leaves.values() if f"{path}/{leaf}" not in found):
-        raise _Problem(f"it holds only a half of {', '.join(halves)}")
+        raise _AdapterError(f"one of the two matrices is missing for {name_list(halves)}")
     if not found:
-        raise _Problem("it holds no tensors")
+        raise _AdapterError("it has no tensors")
     return unflatten_dict({path: np.ascontiguousarray(leaf) for path, leaf in found.items()}, sep="/")
 
 
 def _vectors(content: dict[str, Any], tensors: Tensors, copies: int = 1) -> np.ndarray:
-    """The first P rows of the one tensor that adapters of vectors have; it has P, or as many as `copies` times P."""
+    """The first P rows of the one tensor of a prompt or prefix adapter. It has P or `copies` · P rows."""
     length = content["num_virtual_tokens"]
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     if (
@@ -260,25 +266,28 @@ def _vectors(content: dict[str, Any], tensors: Tensors, copies: int = 1) -> np.n
         or len(shapes[_VECTORS]) != 2
         or shapes[_VECTORS][0] not in (length, copies * length)
     ):
-        held = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
-        raise _Problem(
-            f"expected {_VECTORS} of num_virtual_tokens = {length} rows alone, but it holds {held or 'nothing'}"
+        found = name_list(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise _AdapterError(
+            f"expected only {_VECTORS} with num_virtual_tokens = {length} rows, but it has {found or 'no tensors'}"
         )
     return tensors[_VECTORS][:length]
 
 
 def _check_vectors(target: PeftTarget, method: str) -> None:
-    """PEFT's prompts and prefixes are ours before causal and encoder-decoder models only."""
+    """Raises ConfigError for encoders. PEFT's prompts and prefixes agree with ours only for causal models and T5.
+
+    PEFT has no masked language model with prompts, and its classifiers pool the prompt's first vector instead of the
+    first token.
+    """
     if target.model_type in NAMINGS:
         raise ConfigError(
-            f"tuning.method {method} on a {target.model_type} model is not what PEFT does: it has no masked language "
-            "model with prompts, and its classifiers read the prompt's first vector in the place of the first token; "
-            "only lora and ia3 can be exchanged"
+            f"tuning.method {method} on a {target.model_type} model differs from PEFT's, so it cannot be exchanged, "
+            "expected lora or ia3"
         )
 
 
 def _module_names(target: PeftTarget) -> dict[str, str]:
-    """{path of a dense layer in our parameters: name of that module in transformers}, for every layer."""
+    """{path of a dense layer in our parameters: name of the module in transformers}, for all layers."""
     if target.model_type == "t5":
         network = T5Config.from_hf(target.hf_config)
         table, layers = t5_table(network), max(network.num_layers, network.num_decoder_layers)
@@ -300,12 +309,12 @@ def _module_names(target: PeftTarget) -> dict[str, str]:
 
 
 def _by_layer(tree: Params) -> dict[str, dict[str, np.ndarray]]:
-    """{path of a dense layer: its leaves} of a tree however its layers are grouped."""
+    """{path of a dense layer: its leaves} of a tree with any grouping of layers."""
     layers: dict[str, dict[str, np.ndarray]] = {}
     for (*path, name), leaf in flatten_dict(ungroup(tree)).items():
         layers.setdefault("/".join(path), {})[name] = np.asarray(leaf)
     return layers
 
 
-class _Problem(Exception):
-    """What is wrong with an adapter, to be said together with where it lies."""
+class _AdapterError(Exception):
+    """A problem with an adapter. `from_peft` adds the folder to the message."""

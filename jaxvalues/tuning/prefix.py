@@ -1,4 +1,4 @@
-"""Prefix tuning (Li & Liang, 2021; P-tuning v2, Liu et al., 2022): keys and values before those of every layer."""
+"""Prefix tuning (Li & Liang, 2021; P-tuning v2, Liu et al., 2022): trained keys and values in every layer."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from jaxvalues.tuning.networks import MLP
 
 @dataclass(frozen=True)
 class PrefixTuning(AdditiveMethod):
-    """Keys and values of each of `sides`, the stacks of attention layers that have a prefix, trained themselves or,
-    with a `size`, made from [P, E] by PEFT's `PrefixEncoder` (two linear layers with tanh between them).
+    """Prefix tuning: keys and values [2, P, N, H] before those of the tokens, in every layer of the stacks `sides`.
 
-        {"prefix": {stack: [L, 2, P, N, H]}}                                                    2 L P N H a stack
+    Without `size` the keys and values train directly. With `size` (h), PEFT's `PrefixEncoder`, two linear layers with
+    tanh between them, computes them from an embedding [P, E]. The trainable tree and its parameters per stack, besides
+    the new parameters:
+
+        {"prefix": {stack: [L, 2, P, N, H]}}                                                    2 L P N H
         {"prefix": {stack: {"embedding": [P, E], "hidden": {"kernel" [E, h], "bias"}, "out": {"kernel", "bias"}}}}
-                                                        P E + (E h + h) + (h + 1) · 2 L N H a stack, h is `size`
+                                                                    P E + (E h + h) + (h + 1) · 2 L N H
 
-    besides what is new. What is drawn (keys and values, or the embedding) is normal with `deviation` around 0,
-    where PEFT has torch's default for embeddings, which is 1.
+    The initial keys and values, or the embedding, are normal with mean 0 and standard deviation `deviation`. PEFT uses
+    torch's default, 1.
     """
 
     key: ClassVar[str] = "prefix"
@@ -32,18 +35,18 @@ class PrefixTuning(AdditiveMethod):
     deviation: float
     size: int | None = None
 
-    def start(self, rng: jax.Array, params: Params) -> Params:
+    def init_added(self, rng: jax.Array, params: Params) -> Params:
         keys = jax.random.split(rng, len(self.sides))
         return {
             side: self._start_stack(key, self.target.stacks[side]) for side, key in zip(self.sides, keys, strict=True)
         }
 
-    def enter(self, params: Params, added: Params) -> Bound:
+    def bind_added(self, params: Params, added: Params) -> Bound:
         prefixes = {side: self.keys_values(self.target.stacks[side], tree) for side, tree in added.items()}
         return Bound(params, prefix=Prefix(**prefixes) if self.target.is_encoder_decoder else prefixes["encoder"])
 
     def keys_values(self, stack: Stack, tree: Any) -> jax.Array:
-        """The prefix [L, 2, P, N, H] of one stack: all that need be kept once nothing trains any more."""
+        """The prefix [L, 2, P, N, H] of one stack."""
         if self.size is None:
             return tree
         columns = self._mlp(stack)(tree, tree["embedding"])  # [P, L · 2 · N · H]

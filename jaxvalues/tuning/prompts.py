@@ -1,7 +1,7 @@
-"""Prompts: vectors before the input, in the place of word vectors, on a network that stays as it is.
+"""Prompt tuning and P-tuning: trained vectors before the word embeddings of the input, with a frozen network.
 
-`prompt` trains the vectors themselves (Lester et al., 2021), `p_tuning` vectors from which a small network makes them
-(Liu et al., 2021). An encoder-decoder has a prompt for each of its `sides`, and for P-tuning a network for each.
+`prompt` trains the vectors directly (Lester et al., 2021). `p_tuning` trains a small network that computes them (Liu et
+al., 2021). An encoder-decoder has a prompt, and for P-tuning a network, for each of its `sides`.
 """
 
 from __future__ import annotations
@@ -13,35 +13,36 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from jaxvalues.models.t5.model import Prompt
-from jaxvalues.tuning.initial import Initial
+from jaxvalues.tuning.initializers import Initializer
 from jaxvalues.tuning.method import AdditiveMethod, Bound, Params, Target
 from jaxvalues.tuning.networks import MLP, BiLSTM
 
 
 @dataclass(frozen=True)
 class PromptTuning(AdditiveMethod):
-    """{"prompt": {side: [P, E]}}: sides · P · E parameters, besides what is new."""
+    """Prompt tuning. The trainable tree is {"prompt": {side: [P, E]}} besides the new parameters."""
 
     key: ClassVar[str] = "prompt"
     sides: tuple[str, ...]
-    initial: Initial
+    initializer: Initializer
 
-    def start(self, rng: jax.Array, params: Params) -> Params:
+    def init_added(self, rng: jax.Array, params: Params) -> Params:
         words = _words(params, self.target)
         keys = jax.random.split(rng, len(self.sides))
-        return {side: self.initial(key, words) for side, key in zip(self.sides, keys, strict=True)}
+        return {side: self.initializer(key, words) for side, key in zip(self.sides, keys, strict=True)}
 
-    def enter(self, params: Params, added: Params) -> Bound:
-        return Bound(params, prompt=_as_network_takes_it(added, self.target))
+    def bind_added(self, params: Params, added: Params) -> Bound:
+        return Bound(params, prompt=_as_network_input(added, self.target))
 
 
 @dataclass(frozen=True)
 class PTuning(AdditiveMethod):
-    """PEFT's `PromptEncoder`: {"p_tuning": {side: {"embedding": [P, E], "lstm": ..., "mlp": ...}}}.
+    """P-tuning with PEFT's `PromptEncoder`.
 
-    The prompt is mlp(embedding), three linear layers with ReLU between them, or with `recurrent`
-    mlp(lstm(embedding)), two bidirectional layers and two linear ones; h is `size`. `initial` is where the embedding
-    starts. Parameters of each side, besides what is new:
+    The trainable tree is {"p_tuning": {side: {"embedding": [P, E], "lstm": ..., "mlp": ...}}} besides the new
+    parameters. The prompt is mlp(embedding), with three linear layers and ReLU between them. With `recurrent` it is
+    mlp(lstm(embedding)), with two bidirectional layers and two linear ones. `initializer` gives the initial embedding.
+    Parameters of each side, where h is `size`:
 
         mlp     P E + (E h + h) + (h h + h) + (h E + E)
         lstm    P E + 2 · 4 h (E + h + 1) + 2 · 4 h (3 h + 1) + (4 h h + 2 h) + (2 h E + E)
@@ -49,27 +50,27 @@ class PTuning(AdditiveMethod):
 
     key: ClassVar[str] = "p_tuning"
     sides: tuple[str, ...]
-    initial: Initial
+    initializer: Initializer
     size: int
     recurrent: bool = False
 
-    def start(self, rng: jax.Array, params: Params) -> Params:
+    def init_added(self, rng: jax.Array, params: Params) -> Params:
         words = _words(params, self.target)
         keys = jax.random.split(rng, len(self.sides))
         return {side: self._start_side(key, words) for side, key in zip(self.sides, keys, strict=True)}
 
-    def enter(self, params: Params, added: Params) -> Bound:
+    def bind_added(self, params: Params, added: Params) -> Bound:
         prompts = {side: self.vectors(tree) for side, tree in added.items()}
-        return Bound(params, prompt=_as_network_takes_it(prompts, self.target))
+        return Bound(params, prompt=_as_network_input(prompts, self.target))
 
     def vectors(self, tree: Params) -> jax.Array:
-        """The prompt [P, E] of one side: all that need be kept once nothing trains any more."""
+        """The prompt [P, E] of one side."""
         x = self._lstm(tree["lstm"], tree["embedding"]) if self.recurrent else tree["embedding"]
         return self._mlp(tree["mlp"], x)
 
     def _start_side(self, rng: jax.Array, words: jax.Array) -> Params:
         embedding, mlp, lstm = jax.random.split(rng, 3)
-        tree = {"embedding": self.initial(embedding, words), "mlp": self._mlp.init(mlp)}
+        tree = {"embedding": self.initializer(embedding, words), "mlp": self._mlp.init(mlp)}
         return {**tree, "lstm": self._lstm.init(lstm)} if self.recurrent else tree
 
     @property
@@ -85,9 +86,9 @@ class PTuning(AdditiveMethod):
 
 
 def _words(params: Params, target: Target) -> Any:
-    """The word embeddings [V, E]."""
-    return flatten_dict(params, sep="/")[target.words]
+    """The word embeddings [V, E] of the network."""
+    return flatten_dict(params, sep="/")[target.word_embedding]
 
 
-def _as_network_takes_it(prompts: dict[str, jax.Array], target: Target) -> Any:
+def _as_network_input(prompts: dict[str, jax.Array], target: Target) -> Any:
     return Prompt(**prompts) if target.is_encoder_decoder else prompts["encoder"]

@@ -1,4 +1,4 @@
-"""The dense layers that an adapter in weight space changes, by name."""
+"""Finds the dense layers that LoRA and (IA)³ change, by name."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ BERT_LIKE = ("bert", "roberta", "xlm-roberta")
 
 
 def default_targets(model_type: str, defaults: Mapping[str, tuple[str, ...]], method: str) -> tuple[str, ...]:
-    """The names that `defaults` has for an architecture. Raises ConfigError where it has none."""
+    """The default names of an architecture. Raises ConfigError for an architecture without default."""
     if model_type not in defaults:
         raise ConfigError(
-            f"tuning.targets must name the dense layers that {method} changes, as {model_type} models have no default"
+            f"tuning.targets must name the dense layers that {method} changes, because {model_type} has no default"
         )
     return defaults[model_type]
 
 
 def target_layers(params: Any, names: tuple[str, ...]) -> dict[str, jax.Array]:
-    """{path: kernel} of the dense layers with one of `names`, sorted by path.
+    """{path: kernel} of the dense layers whose name is in `names`, sorted by path.
 
-    A kernel is [in, out], or [n, in, out] in a segment of n stacked layers. Raises ConfigError, with the names there
-    are, for a name that no dense layer has.
+    A kernel is [in, out], or [n, in, out] in a segment of n stacked layers. Raises ConfigError for a name that no dense
+    layer has.
     """
     flat = flatten_dict(params, sep="/")
     kernels = {path.removesuffix("/kernel"): leaf for path, leaf in flat.items() if path.endswith("/kernel")}
-    dense = {path: leaf for path, leaf in kernels.items() if leaf.ndim == 2 + is_stacked(path)}  # no convolution
-    there = sorted({_name(path) for path in dense})
-    unknown = [name for name in names if name not in there]
+    dense = {path: leaf for path, leaf in kernels.items() if leaf.ndim == 2 + is_stacked(path)}  # no convolutions
+    known = sorted({_name(path) for path in dense})
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigError(
-            f"tuning.targets: no dense layer of the model is called {' or '.join(unknown)}, only {', '.join(there)}"
+            f"tuning.targets: no dense layer of the model is called {' or '.join(unknown)}, only {', '.join(known)}"
         )
     return {path: dense[path] for path in sorted(dense) if _name(path) in names}
 
 
 def is_stacked(path: str) -> bool:
-    """Whether leaves under this path have a leading axis of layers."""
+    """Whether the leaves below this path have a leading axis of layers."""
     first, last = layer_range(path) or (0, 0)
     return last > first
 

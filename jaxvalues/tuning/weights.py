@@ -1,5 +1,7 @@
-"""Methods that train some of the system's own weights, or nothing but what is new in it: `full`, `last_layers`,
-`head`, `bitfit` and `none`."""
+"""Methods that train a subset of the system's own weights: `full`, `last_layers`, `head`, `bitfit` and `none`.
+
+New parameters are those under `Target.new_keys`, which are not in the checkpoint. All methods train them.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,25 @@ class Full:
 
 
 @dataclass(frozen=True)
-class LastLayers:
-    """What is new and the top `layers` encoder layers train (the study's recipe: 8; arXiv 2403.09720)."""
+class NoTuning:
+    """The new parameters alone train, if there are any (`none`). Without them, the system is zero-shot."""
 
     target: Target
+
+    def boundary(self, num_layers: int) -> int:
+        return 0
+
+    def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
+        return split_params(params, self.target.new_keys)
+
+    def bind(self, frozen: Params, trainable: Params) -> Bound:
+        return Bound(unflatten_dict({**flatten_dict(frozen), **flatten_dict(trainable)}))
+
+
+@dataclass(frozen=True)
+class LastLayers(NoTuning):
+    """The new parameters and the top `layers` encoder layers train (8 in the study; arXiv 2403.09720)."""
+
     layers: int
 
     def __post_init__(self) -> None:
@@ -45,81 +62,45 @@ class LastLayers:
 
     def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
         lowest = self.boundary(self.target.stacks["encoder"].num_layers)
-        return _part(params, self.target, lambda path: _at_least(path, lowest))
-
-    def bind(self, frozen: Params, trainable: Params) -> Bound:
-        return _join(frozen, trainable)
+        return _split_by_path(params, self.target, lambda path: _is_in_layer(path, lowest))
 
 
 @dataclass(frozen=True)
-class Head:
-    """The heads alone train, on an encoder that stays as it is."""
-
-    target: Target
+class Head(NoTuning):
+    """The heads alone train, on a frozen encoder."""
 
     def __post_init__(self) -> None:
         _check_one_stack(self.target, "head")
-        if not self.target.new:
-            raise ConfigError("tuning.method: head trains what is new in a system, and nothing is new in this one")
+        if not self.target.new_keys:
+            raise ConfigError("tuning.method: head trains new parameters, but this system has none, such as a head")
 
     def boundary(self, num_layers: int) -> int:
         return num_layers
 
-    def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
-        return split_params(params, self.target.new)
-
-    def bind(self, frozen: Params, trainable: Params) -> Bound:
-        return _join(frozen, trainable)
-
 
 @dataclass(frozen=True)
-class BitFit:
-    """Every bias and what is new train (Ben Zaken et al., 2022); matrices, embeddings and norm scales do not."""
-
-    target: Target
-
-    def boundary(self, num_layers: int) -> int:
-        return 0
+class BitFit(NoTuning):
+    """All biases and the new parameters train (Ben Zaken et al., 2022). Matrices, embeddings and norm scales do not."""
 
     def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
-        known, _ = split_params(params, self.target.new)
+        known, _ = split_params(params, self.target.new_keys)
         if not any(path.endswith("/bias") for path in flatten_dict(known, sep="/")):
             raise ConfigError(f"tuning.method: bitfit trains biases, and this {self.target.model_type} model has none")
-        return _part(params, self.target, lambda path: path.endswith("/bias"))
-
-    def bind(self, frozen: Params, trainable: Params) -> Bound:
-        return _join(frozen, trainable)
+        return _split_by_path(params, self.target, lambda path: path.endswith("/bias"))
 
 
-@dataclass(frozen=True)
-class Nothing:
-    """Nothing trains but what is new, if there is something (a soft verbalizer, a head): without, it is zero-shot."""
-
-    target: Target
-
-    def boundary(self, num_layers: int) -> int:
-        return 0
-
-    def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
-        return split_params(params, self.target.new)
-
-    def bind(self, frozen: Params, trainable: Params) -> Bound:
-        return _join(frozen, trainable)
-
-
-def _part(params: Params, target: Target, trains: Callable[[str], bool]) -> tuple[Params, Params]:
-    """(the leaves that stay, those that are new or whose path trains)."""
+def _split_by_path(params: Params, target: Target, trains: Callable[[str], bool]) -> tuple[Params, Params]:
+    """(frozen, trainable): the new parameters and the leaves for whose path `trains` is true are trainable."""
     flat = flatten_dict(params, sep="/")
-    frozen = {path: leaf for path, leaf in flat.items() if path.split("/")[0] not in target.new and not trains(path)}
+    frozen = {
+        path: leaf for path, leaf in flat.items() if path.split("/")[0] not in target.new_keys and not trains(path)
+    }
     trainable = {path: leaf for path, leaf in flat.items() if path not in frozen}
     return unflatten_dict(frozen, sep="/"), unflatten_dict(trainable, sep="/")
 
 
-def _join(frozen: Params, trainable: Params) -> Bound:
-    return Bound(unflatten_dict({**flatten_dict(frozen), **flatten_dict(trainable)}))
-
-
-def _at_least(path: str, lowest: int) -> bool:
+def _is_in_layer(path: str, lowest: int) -> bool:
+    """Whether the leaf belongs to the layer `lowest` or a higher one."""
     layers = layer_range(path)
     return layers is not None and layers[0] >= lowest
 
@@ -127,6 +108,6 @@ def _at_least(path: str, lowest: int) -> bool:
 def _check_one_stack(target: Target, method: str) -> None:
     if target.is_encoder_decoder:
         raise ConfigError(
-            f"tuning.method: {method} belongs to networks of one stack of layers; "
-            f"a {target.model_type} model has an encoder and a decoder"
+            f"tuning.method: {method} supports only networks with one stack of layers, but {target.model_type} has an "
+            "encoder and a decoder"
         )

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from jaxvalues.bench import measure
-from jaxvalues.bench.inputs import apart, positions, random_batch
+from jaxvalues.bench.inputs import positions, random_batch, separate_questions
 from jaxvalues.bench.measure import WORK, Options, bench
 from jaxvalues.bench.peers import check_comparable, missing_packages
 from jaxvalues.bench.report import describe_shape, saving
@@ -89,6 +89,7 @@ def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "SAMPLE_SECONDS", 0.001)
 
 
+@pytest.mark.slow
 def test_side_by_side_with_torch(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     console = Console(record=True, width=160)
@@ -115,6 +116,7 @@ def test_side_by_side_with_torch(tmp_path: Path) -> None:
     assert result["machine"]["processor"] in shown
 
 
+@pytest.mark.slow
 def test_deberta_beside_torch_and_beside_itself_with_gathers(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     console = Console(record=True, width=120)
@@ -130,7 +132,7 @@ def test_deberta_beside_torch_and_beside_itself_with_gathers(tmp_path: Path) -> 
     assert not case["contenders"]["jaxvalues-gather"]["cold"]["from_cache"]  # it is another program
     shown = console.export_text()
     assert max(len(line) for line in shown.splitlines()) <= 120
-    assert "…" not in shown  # no column was cut
+    assert "…" not in shown  # no column is truncated
     assert shown.count("jaxvalues-gather") == 3  # what it is, its steps, how it starts
 
 
@@ -222,6 +224,7 @@ def test_a_contender_that_dies_says_why(tmp_path: Path) -> None:
         worker.first()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "work"), [(GPT2, WORK), (T5, ("train",))], ids=["gpt2", "t5"])
 def test_prompt_tuning_beside_peft(model: dict, work: tuple[str, ...]) -> None:
     pytest.importorskip("torch")
@@ -233,7 +236,7 @@ def test_prompt_tuning_beside_peft(model: dict, work: tuple[str, ...]) -> None:
         assert case["shape"] == [8, 64]  # questions of their own, no branches
         ours, theirs = case["contenders"]["jaxvalues"], case["contenders"]["peft"]
         assert theirs["is"]["parameters"] == ours["is"]["parameters"]
-        assert "logits where the answer stands" in theirs["is"]["settings"]
+        assert "logits at the answer only" in theirs["is"]["settings"]
         assert theirs["positions"] == ours["positions"] == {"computed": 8 * (64 + PROMPT), "real": 8 * (64 + PROMPT)}
         assert "cold" not in theirs
         assert math.isclose(theirs["times_the_memory_of_jaxvalues"], theirs["peak_bytes"] / ours["peak_bytes"])
@@ -246,7 +249,7 @@ def test_peft_reads_the_answer_behind_the_last_real_token(tmp_path: Path) -> Non
     """The logits of right-padded rows are those of the rows alone."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("peft")
-    from jaxvalues.bench.peft_contender import Peft
+    from jaxvalues.bench.peft_contender import PeftContender
 
     ids, mask = np.full((2, 8), 5), np.ones((2, 8), int)
     ids[1, 5:], mask[1, 5:] = 0, 0
@@ -256,7 +259,7 @@ def test_peft_reads_the_answer_behind_the_last_real_token(tmp_path: Path) -> Non
         np.savez(tmp_path / "batch.npz", **batch)
         config = question_config().explicit().model_dump(mode="json")
         task = Task("inference", config, GPT2, "", str(tmp_path / "batch.npz"), "", "cpu", "float32", words=(3, 7))
-        return Peft(task)._infer().numpy()
+        return PeftContender(task)._infer().numpy()
 
     torch.manual_seed(0)
     together = logits(slice(0, 2), 8)
@@ -265,6 +268,7 @@ def test_peft_reads_the_answer_behind_the_last_real_token(tmp_path: Path) -> Non
     assert not np.allclose(together[:1], together[1:], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_branches_beside_questions_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(record=True, width=120)
     options = Options(peers=("jaxvalues-apart",), lengths=(64,), repeats=1, warmup=0, real=True)
@@ -312,9 +316,13 @@ def test_the_fastest_way_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     task = Task("train", question_config().model_dump(mode="json"), GPT2, "", "", "", "", "")
     task = measure.write(task, "jaxvalues-apart", {"input_ids": np.zeros((160, 9))}, str(tmp_path))
     assert np.load(task.batch)["input_ids"].shape == (160, 9)
-    ways = measure.ways(task, (1, 3, 4, 20))
-    assert [way.config["training"]["accumulation"] for way in ways] == [1, 4, 20]  # 160 rows do not divide by 3
-    best = measure.fastest("jaxvalues-apart", ways, tmp_path).config["training"]
+    variants = measure.micro_batch_variants(task, (1, 3, 4, 20))
+    assert [way.config["training"]["accumulation"] for way in variants] == [
+        1,
+        4,
+        20,
+    ]  # 160 rows do not divide by 3
+    best = measure.fastest("jaxvalues-apart", variants, tmp_path).config["training"]
     assert (best["batch_size"], best["accumulation"], best["eval_batch_size"]) == (160, 4, 40)
 
 
@@ -328,7 +336,7 @@ def test_questions_apart_are_the_rows_that_branches_stand_for() -> None:
         "labels": np.array([[0, 1], [1, 0]], np.float32),
         "weights": np.array([1, 0], np.float32),
     }
-    rows = apart(batch, pad_id=0)
+    rows = separate_questions(batch, pad_id=0)
     assert rows["input_ids"].tolist() == [[11, 12, 13, 1, 2], [11, 12, 13, 3, 0], [21, 1, 2, 0, 0], [21, 3, 0, 0, 0]]
     assert rows["attention_mask"].sum(axis=1).tolist() == [5, 4, 3, 2]
     assert rows["categories"].tolist() == [[4], [7], [4], [7]]
@@ -366,5 +374,5 @@ def test_questions_that_a_peer_does_not_ask(
 
 @pytest.mark.parametrize("config", [tiny(), question_config(T5)])
 def test_nothing_branches(config: Config) -> None:
-    with pytest.raises(ConfigError, match="--peer jaxvalues-apart asks questions apart that branch"):
+    with pytest.raises(ConfigError, match="--peer jaxvalues-apart needs questions that branch"):
         bench(config, Options(peers=("jaxvalues-apart",)), Console(quiet=True))

@@ -8,7 +8,15 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from jaxvalues.data.batches import Slice, Tokens, TrainingBatches, collate, epoch_plan, evaluation_plan, plan
+from jaxvalues.data.batches import (
+    PlannedBatch,
+    Tokens,
+    TrainingBatches,
+    collate,
+    epoch_plan,
+    evaluation_plan,
+    plan_batches,
+)
 
 BUCKETS = (8, 16, 32)
 
@@ -27,45 +35,49 @@ def tokens_of(n: int) -> Tokens:
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_a_plan_has_each_row_once_in_as_few_batches_as_there_can_be(n: int, batch_size: int) -> None:
     lengths = lengths_of(n)
-    slices = plan(np.random.default_rng(1).permutation(n), lengths, BUCKETS, batch_size)
+    slices = plan_batches(np.random.default_rng(1).permutation(n), lengths, BUCKETS, batch_size)
     assert len(slices) == -(-n // batch_size)
-    assert sorted(np.concatenate([piece.rows for piece in slices])) == list(range(n))
-    assert all(len(piece.rows) == batch_size for piece in slices[:-1])  # only the last is padded
-    for piece in slices:
-        assert piece.length in BUCKETS
-        assert lengths[piece.rows].max() <= piece.length
+    assert sorted(np.concatenate([planned.rows for planned in slices])) == list(range(n))
+    assert all(len(planned.rows) == batch_size for planned in slices[:-1])  # only the last is padded
+    for planned in slices:
+        assert planned.length in BUCKETS
+        assert lengths[planned.rows].max() <= planned.length
 
 
 def test_leftovers_move_up_to_the_next_bucket() -> None:
     lengths = np.array([3, 20, 4, 12, 5, 13, 6, 30])  # buckets 8: rows 0 2 4 6; 16: 3 5; 32: 1 7
-    slices = plan(np.arange(8), lengths, BUCKETS, 3)
-    assert [(piece.length, piece.rows.tolist()) for piece in slices] == [(8, [0, 2, 4]), (16, [6, 3, 5]), (32, [1, 7])]
+    slices = plan_batches(np.arange(8), lengths, BUCKETS, 3)
+    assert [(planned.length, planned.rows.tolist()) for planned in slices] == [
+        (8, [0, 2, 4]),
+        (16, [6, 3, 5]),
+        (32, [1, 7]),
+    ]
 
 
 def test_a_row_goes_to_the_shortest_bucket_that_holds_it_and_unused_buckets_stay_away() -> None:
-    assert plan(np.arange(1), np.array([8]), BUCKETS, 1)[0].length == 8
-    assert plan(np.arange(1), np.array([9]), BUCKETS, 1)[0].length == 16
-    assert [piece.length for piece in plan(np.arange(5), np.array([3] * 5), BUCKETS, 2)] == [8, 8, 8]
+    assert plan_batches(np.arange(1), np.array([8]), BUCKETS, 1)[0].length == 8
+    assert plan_batches(np.arange(1), np.array([9]), BUCKETS, 1)[0].length == 16
+    assert [planned.length for planned in plan_batches(np.arange(5), np.array([3] * 5), BUCKETS, 2)] == [8, 8, 8]
 
 
 @pytest.mark.parametrize("n", [5, 50, 203])
 def test_every_epoch_has_the_same_shapes(n: int) -> None:
     epochs = [epoch_plan(lengths_of(n), BUCKETS, 8, seed=0, epoch=epoch) for epoch in range(5)]
-    shapes = [Counter((piece.length, len(piece.rows)) for piece in slices) for slices in epochs]
+    shapes = [Counter((planned.length, len(planned.rows)) for planned in slices) for slices in epochs]
     assert shapes.count(shapes[0]) == len(shapes)
 
 
 def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else() -> None:
     def order(seed: int, epoch: int) -> list[list[int]]:
         np.random.rand()  # a global generator must not matter
-        return [piece.rows.tolist() for piece in epoch_plan(lengths_of(100), BUCKETS, 8, seed, epoch)]
+        return [planned.rows.tolist() for planned in epoch_plan(lengths_of(100), BUCKETS, 8, seed, epoch)]
 
     assert order(0, 3) == order(0, 3)
     assert len({str(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
 
 
 def test_an_evaluation_takes_rows_in_file_order_within_their_bucket() -> None:
-    assert [piece.rows.tolist() for piece in evaluation_plan(np.array([3, 30, 4, 31, 5, 6]), BUCKETS, 2)] == [
+    assert [planned.rows.tolist() for planned in evaluation_plan(np.array([3, 30, 4, 31, 5, 6]), BUCKETS, 2)] == [
         [0, 2], [4, 5], [1, 3],
     ]  # fmt: skip
 
@@ -73,7 +85,7 @@ def test_an_evaluation_takes_rows_in_file_order_within_their_bucket() -> None:
 def test_a_batch_holds_its_rows_and_padding_weighs_nothing() -> None:
     tokens = tokens_of(4)
     lengths = tokens.lengths
-    batch = collate(tokens, Slice(32, np.array([3, 1])), batch_size=4, pad_id=1)
+    batch = collate(tokens, PlannedBatch(32, np.array([3, 1])), batch_size=4, pad_id=1)
     assert {name: (x.shape, x.dtype.name) for name, x in batch.items()} == {
         "input_ids": ((4, 32), "int32"),
         "attention_mask": ((4, 32), "int32"),
@@ -87,7 +99,7 @@ def test_a_batch_holds_its_rows_and_padding_weighs_nothing() -> None:
     assert batch["attention_mask"][2:].sum(axis=1).tolist() == [1, 1]  # something to look at, or softmax is NaN
     assert batch["weights"].tolist() == [1, 1, 0, 0]
     assert batch["labels"][:, 0].tolist() == [1, 1, 0, 0]
-    assert "labels" not in collate(Tokens(tokens.ids, None), Slice(32, np.array([0])), 4, 1)
+    assert "labels" not in collate(Tokens(tokens.ids, None), PlannedBatch(32, np.array([0])), 4, 1)
 
 
 @pytest.mark.parametrize("step", [0, 1, 6, 7, 8, 20, 21])

@@ -41,7 +41,7 @@ def test_local_folder_comes_back_whole(folder: Path, tmp_path: Path):
         assert_same(load(name), read_split(folder, name))
     assert load("training").labels.dtype == np.int8
     assert (load("validation").labels, load("test").level1) == (None, None)
-    with pytest.raises(UserError, match="test-nyt is not in"):
+    with pytest.raises(UserError, match="the split test-nyt is not in the prepared data"):
         load("test-nyt")
 
 
@@ -84,7 +84,7 @@ def test_a_faulty_folder_is_not_prepared(folder: Path, tmp_path: Path):
     with pytest.raises(UserError, match=r"arguments-test\.tsv, line 3: the stance of E00001 is 'never'"):
         prepared.load("training", data_dir=tmp_path / "tfds", source_dir=folder)
     assert not list((tmp_path / "tfds").rglob("*.array_record*"))
-    with pytest.raises(UserError, match="holds no split"):
+    with pytest.raises(UserError, match="contains no split"):
         prepared.load("training", source_dir=tmp_path)
 
 
@@ -178,6 +178,6 @@ except UserError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == (
-        "reading the published data needs the package tensorflow_datasets, which is not installed: install it, or give "
-        "data.dir, a folder with the files"
+        "the published data needs the package tensorflow_datasets, which is not installed: install it, or set data.dir "
+        "to a folder with the files"
     )

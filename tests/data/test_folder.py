@@ -46,13 +46,13 @@ def double(lines: list[str]) -> None:
 
 
 FAULTS = [
-    pytest.param(edit("labels-training.tsv", swap), "labels-training.tsv, line 4: A00003 stands where", id="order"),
-    pytest.param(edit("labels-training.tsv", rename), "labels-training.tsv: has no row for 1 of the", id="other id"),
-    pytest.param(edit("labels-training.tsv", lambda lines: lines.pop()), "no row for 1 of the", id="row missing"),
+    pytest.param(edit("labels-training.tsv", swap), "labels-training.tsv, line 4: the ID is A00003", id="order"),
+    pytest.param(edit("labels-training.tsv", rename), "labels-training.tsv: 1 arguments of", id="other id"),
+    pytest.param(edit("labels-training.tsv", lambda lines: lines.pop()), "1 arguments of argu", id="row missing"),
     pytest.param(edit("labels-training.tsv", double), "has 7 rows, expected 6 as in", id="row too many"),
     pytest.param(edit("level1-labels-training.tsv", swap), "level1-labels-training.tsv, line 4:", id="level 1 order"),
     pytest.param(edit("level1-labels-training.tsv", clear), "level1-labels-training.tsv, line 3: the values of A00001 "
-                 "give 0 for", id="level 1 disagrees"),
+                 "imply 0 for", id="level 1 disagrees"),
 ]  # fmt: skip
 
 
@@ -86,15 +86,15 @@ def test_untrusted_labels_are_left_out_of_a_check(folder: Path):
 
 def test_missing_split_says_what_is_there(folder: Path, tmp_path: Path):
     with pytest.raises(
-        UserError, match=r"test-nyt needs the file arguments-test-nyt\.tsv, but the splits there are tr"
+        UserError, match=r"test-nyt needs the file arguments-test-nyt\.tsv, but the folder contains only the splits tr"
     ):
         load_split("test-nyt", dir=folder)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no split is there"):
+    with pytest.raises(UserError, match="the folder contains no split"):
         load_split("test", dir=tmp_path / "empty")
     with pytest.raises(UserError, match="no such folder"):
         load_split("test", dir=tmp_path / "nowhere")
-    with pytest.raises(UserError, match="there is no split 'train': it is one of training, validation"):
+    with pytest.raises(UserError, match="there is no split 'train', expected one of training, validation"):
         load_split("train", dir=folder)
 
 
@@ -106,23 +106,23 @@ def test_check_finds_all_problems_of_a_folder(folder: Path, tmp_path: Path):
     (folder / "arguments-test-nahjalbalagha.tsv").unlink()
     _, problems = check_folder(folder)
     expected = (
-        "/labels-training.tsv, line 4: A00003 stands where",
+        "/labels-training.tsv, line 4: the ID is A00003, expected",
         "/arguments-test.tsv, line 8: the stance of X1",
         "/arguments-test.tsv, line 8: the premise of X1",
-        "/labels-test.tsv: has no row for 1",
-        "/level1-labels-test.tsv: has no row for 1",
-        "/labels-validation-zhihu.tsv: has no row for 6",
-        "/level1-labels-validation-zhihu.tsv: has no row for 6",
-        "/labels-test-nahjalbalagha.tsv: labels arguments that are not there",
-        "/level1-labels-test-nahjalbalagha.tsv: labels arguments that are not there",
-        "/arguments-dev.tsv: names no known split",
+        "/labels-test.tsv: 1 arguments of",
+        "/level1-labels-test.tsv: 1 arguments of",
+        "/labels-validation-zhihu.tsv: 6 arguments of",
+        "/level1-labels-validation-zhihu.tsv: 6 arguments of",
+        "/labels-test-nahjalbalagha.tsv: the arguments of these labels are missing",
+        "/level1-labels-test-nahjalbalagha.tsv: the arguments of these labels are missing",
+        "/arguments-dev.tsv: the name contains no known split",
         "the splits validation and validation-zhihu share 6 IDs, the first is D00000",
     )
     assert len(problems) == len(expected)
     for problem, sentence in zip(problems, expected, strict=True):
         assert sentence in problem
     (tmp_path / "empty").mkdir()
-    assert "holds no split" in check_folder(tmp_path / "empty")[1][0]
+    assert "contains no split" in check_folder(tmp_path / "empty")[1][0]
 
 
 def test_labels_of_the_new_york_times_may_wait_for_their_texts(folder: Path):

@@ -94,9 +94,9 @@ def test_a_run_holds_out_one_fold_and_trains_on_the_others() -> None:
     assert sorted(id for one in parts for id in one.held_out.ids) == sorted(whole.ids)
     for one in parts:
         assert not set(one.training.ids) & set(one.held_out.ids)
-        assert {*one.training.ids, *one.held_out.ids} == set(one.whole.ids) == set(whole.ids)
+        assert {*one.training.ids, *one.held_out.ids} == set(one.full_training.ids) == set(whole.ids)
         assert not {a.conclusion for a in one.training.arguments} & {a.conclusion for a in one.held_out.arguments}
-        assert one.pool is one.whole
+        assert one.pool is one.full_training
         assert set(one.by_name) == {"training", "held_out", "validation", "test"}
 
 
@@ -105,7 +105,7 @@ def test_more_folds_than_there_are_parts_are_refused() -> None:
         cut_folds(SPLIT, 16)
     with pytest.raises(ConfigError, match=r"data\.folds is 101, but training has only 100 arguments"):
         cut_folds(SPLIT, 101, "argument")
-    with pytest.raises(ConfigError, match=r"data\.folds is 3 and data\.fold is not given: .* from 0 to 2"):
+    with pytest.raises(ConfigError, match=r"data\.folds is 3 and data\.fold is not given: .* the folds 0 to 2"):
         load_parts(DataConfig(source="sample", folds=3))
 
 

@@ -11,7 +11,7 @@ from jaxvalues.config import DataConfig
 from jaxvalues.data.arguments import IN_FAVOR, Argument, Split
 from jaxvalues.data.held_out import load_parts
 from jaxvalues.data.loading import load_split
-from jaxvalues.data.subset import few_shot, sample_pairs, scarce, take_fraction
+from jaxvalues.data.subset import few_shot, sample_pairs, scarce_classes, take_fraction
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import ConfigError
 
@@ -36,8 +36,8 @@ def test_every_category_has_its_shots_or_all_there_are(shots: int) -> None:
     assert (there >= np.minimum(shots, had)).all()
     assert rows(drawn) == sorted(set(rows(drawn)))
     assert np.array_equal(drawn.labels, SPLIT.labels[rows(drawn)])
-    assert scarce(drawn, shots) == {c: n for c, n in zip(CATEGORIES, had.tolist(), strict=True) if n < shots}
-    assert bool(scarce(drawn, shots)) == (shots == 20)
+    assert scarce_classes(drawn, shots) == {c: n for c, n in zip(CATEGORIES, had.tolist(), strict=True) if n < shots}
+    assert bool(scarce_classes(drawn, shots)) == (shots == 20)
 
 
 def test_an_argument_counts_for_every_category_it_has() -> None:
@@ -48,7 +48,7 @@ def test_an_argument_counts_for_every_category_it_has() -> None:
     labels[20, 2] = 1
     drawn = few_shot(split_of(labels), 3)
     assert rows(drawn) == [10, 20, 30]
-    assert scarce(drawn, 3) == {"Stimulation": 1} | dict.fromkeys(CATEGORIES[3:], 0)
+    assert scarce_classes(drawn, 3) == {"Stimulation": 1} | dict.fromkeys(CATEGORIES[3:], 0)
     assert len(few_shot(split_of(labels), 4)) == 4  # one more, of the frequent category
 
 
@@ -84,7 +84,7 @@ def test_nothing_to_draw_is_an_error() -> None:
 
 def test_only_the_training_part_of_a_run_shrinks() -> None:
     whole = load_parts(DataConfig(source="sample"))
-    assert whole.drawn is None
+    assert whole.subset_note is None
     for change, said in (
         ({"shots": 1, "subset_seed": 4}, "1 of each category (seed 4)"),
         ({"fraction": 0.5}, "0.5 of all (seed 0)"),
@@ -92,17 +92,17 @@ def test_only_the_training_part_of_a_run_shrinks() -> None:
         parts = load_parts(DataConfig(source="sample", **change))
         assert set(parts.training.ids) < set(whole.training.ids)
         assert parts.held_out.ids == whole.held_out.ids
-        assert parts.whole.ids == whole.whole.ids
+        assert parts.full_training.ids == whole.full_training.ids
         assert [split.ids for split in parts.reported] == [split.ids for split in whole.reported]
-        assert parts.drawn == f"trains on {len(parts.training)} of {len(whole.training)} arguments: {said}"
+        assert parts.subset_note == f"trains on {len(parts.training)} of {len(whole.training)} arguments: {said}"
 
 
 def test_a_run_says_which_categories_have_too_few() -> None:
     parts = load_parts(DataConfig(source="sample", shots=30))
-    few = scarce(parts.training, 30)
-    assert few == scarce(load_parts(DataConfig(source="sample")).training, 30)
+    few = scarce_classes(parts.training, 30)
+    assert few == scarce_classes(load_parts(DataConfig(source="sample")).training, 30)
     for category, count in few.items():
-        assert f"{category} ({count})" in parts.drawn
+        assert f"{category} ({count})" in parts.subset_note
     assert few
 
 
@@ -111,7 +111,7 @@ def test_five_shots_of_the_real_data(real_data: Path) -> None:
     drawn = few_shot(training, 5)
     assert drawn.labels.sum(0).min() == 5
     assert 20 <= len(drawn) <= 100
-    assert not scarce(drawn, 5)
+    assert not scarce_classes(drawn, 5)
 
 
 def test_without_a_ratio_every_pair_is_asked() -> None:

@@ -59,7 +59,7 @@ def test_batches_are_filled_with_the_end_token_where_there_is_no_padding_token()
 
 def test_a_folder_without_tokenizer_is_named_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"no tokenizer could be loaded .*; give a folder or hub id as model.tokenizer"
+        UserError, match=r"the tokenizer could not be loaded .*; set model.tokenizer to another folder or hub id"
     ) as e:
         load_tokenizer(tmp_path)
     assert str(tmp_path) in str(e.value)

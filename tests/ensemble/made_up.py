@@ -1,4 +1,4 @@
-"""Finished runs of the embedded sample, whose predictions are made up: no network is trained."""
+"""Finished runs of the embedded sample with random predictions: no network is trained."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaxvalues.run.provenance import checksum, write_json
 
 
 def config_of(name: str = "a", seed: int = 0, *, decision: dict[str, Any] | None = None, **data: Any) -> Config:
-    """A config of the sample, each name with a learning rate of its own; `data` is what its section says besides."""
+    """A config of the sample. Every name has its own learning rate; `data` adds keys to the section data."""
     sections = {
         "data": {"report": ["validation", "test"], **data},
         "optimizer": {"learning_rate": 1 / crc32(name.encode())},
@@ -28,7 +28,7 @@ def config_of(name: str = "a", seed: int = 0, *, decision: dict[str, Any] | None
 
 
 def finish(folder: Path, config: Config, skill: float = 1.5, draw: int = 0) -> Path:
-    """Write the folder of a finished run whose logits are `skill` times the truth, and noise from `draw`."""
+    """Write a finished run. Its logits are `skill` times the labels (±1) plus noise of the seed `draw`."""
     random = np.random.default_rng(draw)
     parts = load_parts(config.data)
     run = RunFolder(folder)
@@ -48,7 +48,7 @@ def finish(folder: Path, config: Config, skill: float = 1.5, draw: int = 0) -> P
 
 
 def folds(place: Path, name: str, count: int, seed: int = 0, only: tuple[int, ...] = (), **data: Any) -> list[Path]:
-    """The finished runs of a system cut in folds: all of them, or `only` some."""
+    """The finished runs of a system with folds: all, or those in `only`."""
     return [
         finish(
             place / f"{name}-seed{seed}-fold{fold}",

@@ -17,7 +17,7 @@ from jaxvalues.data.held_out import cut_folds, load_parts
 from jaxvalues.data.loading import load_split, sample_folder
 from jaxvalues.ensemble import combine_runs
 from jaxvalues.errors import ConfigError, UserError
-from jaxvalues.evaluation.combine import cross_fit, fit_stack
+from jaxvalues.evaluation.combine import cross_fit, fit_stacking
 from jaxvalues.evaluation.official import score
 from jaxvalues.evaluation.predictions import read_predictions, read_thresholds
 from jaxvalues.evaluation.thresholds import decide, tune_global, tune_per_category
@@ -100,7 +100,7 @@ def test_a_stack_is_fitted_on_all_and_tuned_on_cross_fitted_predictions(two: lis
     assert np.array_equal(np.stack([*table(out, "held_out").values()]), crossed)
     assert (read_thresholds(out)[0] == tune_global(WHOLE.labels, crossed)).all()
 
-    stack = fit_stack(columns, WHOLE.labels)
+    stack = fit_stacking(columns, WHOLE.labels)
     means = np.stack([np.mean([[*table(folder, "test").values()] for folder in system], axis=0) for system in two])
     np.testing.assert_allclose(np.stack([*table(out, "test").values()]), stack(means), rtol=1e-5)
     written = json.loads((out / "ensemble.json").read_text())["stack"]
@@ -218,7 +218,9 @@ def elsewhere(tmp_path: Path) -> Path:
 
 
 def test_the_data_can_lie_elsewhere(two: list[list[Path]], elsewhere: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a-seed0-fold0 was made with other data than .*: its part test differs; give"):
+    with pytest.raises(
+        UserError, match=r"a-seed0-fold0 was trained with other data than .*: the part test differs; give"
+    ):
         quietly(two[0], tmp_path / "out", dir=elsewhere)
     with sample_folder() as sample:
         quietly(two[0], tmp_path / "out", dir=sample)
@@ -266,11 +268,11 @@ def wrong(place: Path, two: list[list[Path]]) -> dict[str, tuple[list[object], i
         "other splits": ([a0, reports, "--out", out], 2, "reports validation, test, but"),
         "nothing shared": ([reports, on_validation, "--out", out], 2, "no argument is held out by all of c-seed0, d-s"),
         "folds that do not meet": ([a0, two[1][1], "--out", out], 2, "no argument is held out by all of a-seed0, b-s"),
-        "rows missing": ([short, a1, "--out", out], 1, "probabilities-test.tsv is not about the arguments of the"),
+        "rows missing": ([short, a1, "--out", out], 1, "probabilities-test.tsv does not have the arguments of the"),
         "rows of another fold": ([strange, b0, "--out", out], 1, "which it does not hold out"),
         "out is a run": ([a0, a1, "--out", b0], 2, "b-seed0-fold0 holds a single run: give the ensemble another"),
         "out is an input": ([a0, place / "broken", "--out", place / "broken"], 2, "broken is given twice"),
-        "out is a file": ([a0, a1, "--out", a0 / "config.yaml"], 1, "cannot be made"),
+        "out is a file": ([a0, a1, "--out", a0 / "config.yaml"], 1, "cannot be created"),
         "data elsewhere": ([a0, a1, "--out", out, "--dir", place / "none"], 1, "none: no such folder"),
     }
 
@@ -291,7 +293,7 @@ def test_a_stack_needs_conclusions_to_cross_fit_on(tmp_path: Path) -> None:
     few = [finish(tmp_path / name, config_of(name, held_out=0.05)) for name in "ab"]
     conclusions = {a.conclusion for a in load_parts(config_of(held_out=0.05).data).held_out.arguments}
     assert len(conclusions) < 5
-    with pytest.raises(ConfigError, match=f"at least 5 conclusions, and here are {len(conclusions)}: use the method"):
+    with pytest.raises(ConfigError, match=f"at least 5 conclusions, but there are {len(conclusions)}: use the method"):
         quietly(few, tmp_path / "out", method="stack")
     quietly(few, tmp_path / "out")
 

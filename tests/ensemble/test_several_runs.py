@@ -6,13 +6,11 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from made_up import config_of, finish
 from runs import SMALL, command, metrics
 
@@ -40,19 +38,14 @@ class Lab(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab(tmp_path_factory: pytest.TempPathFactory, quick_compiles: None) -> Lab:
     folder = tmp_path_factory.mktemp("several")
     (folder / "small.yaml").write_text(f"{SMALL}runtime: {{compilation_cache: {folder / 'xla'}}}\n")
-    compilation_cache.reset_cache()  # an earlier test may have compiled without it
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield Lab(folder)
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()
+    return Lab(folder)
 
 
 class Watched(NamedTuple):
-    """Four runs trained in one command that was stopped in the last of them, and then gone on with."""
+    """Four runs trained in one command that was stopped in the last of them, then resumed."""
 
     stopped: tuple[int, str, str]
     finished: tuple[int, str, str]
@@ -98,6 +91,7 @@ def on_devices() -> int:
     return sum(array.nbytes for array in jax.live_arrays())
 
 
+@pytest.mark.slow
 def test_it_stops_as_a_whole_and_goes_on_where_it_was(watched: Watched, lab: Lab) -> None:
     code, out, err = watched.stopped
     assert code == 1
@@ -114,6 +108,7 @@ def test_it_stops_as_a_whole_and_goes_on_where_it_was(watched: Watched, lab: Lab
         assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_folds_and_seeds_compile_what_one_run_compiles(watched: Watched, lab: Lab) -> None:
     _, out, _ = watched.stopped
     several = [line.split(":")[0].strip() for line in out.splitlines() if "traced in" in line]
@@ -125,11 +120,13 @@ def test_folds_and_seeds_compile_what_one_run_compiles(watched: Watched, lab: La
     assert watched.compiles[2:] == [0, 0]  # nothing at all once each size of fold has been there
 
 
+@pytest.mark.slow
 def test_nothing_stays_on_the_devices_between_runs(watched: Watched) -> None:
     assert len(watched.bytes_left) == 7
     assert max(watched.bytes_left) < 10_000  # a network has 400 thousand
 
 
+@pytest.mark.slow
 def test_the_folder_of_the_ensemble(watched: Watched, lab: Lab) -> None:
     folder = lab.folder / "four"
     assert {path.name for path in folder.iterdir()} == {
@@ -155,6 +152,7 @@ def test_the_folder_of_the_ensemble(watched: Watched, lab: Lab) -> None:
         assert (folder / name).read_bytes() == (lab.folder / "by-hand" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_another_method_combines_anew_and_trains_nothing(watched: Watched, lab: Lab) -> None:
     shutil.copytree(lab.folder / "four", lab.folder / "stack")
     code, out, err = lab.train("stack", *ENSEMBLE, "ensemble.method=stack")
@@ -168,11 +166,12 @@ def test_another_method_combines_anew_and_trains_nothing(watched: Watched, lab: 
     for overrides in (("data.held_out=0.1",), (*ENSEMBLE, "optimizer.b1=0.8")):
         code, out, err = lab.train("stack", *overrides)
         assert code == 2
-        assert "holds an ensemble: give another output" in err or "small-seed0-fold0 holds a run of other set" in err
+        assert "holds an ensemble: give another output" in err or "small-seed0-fold0 holds a run with other set" in err
         assert "training and" not in out
     assert (lab.folder / "stack/scores.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_every_run_writes_its_held_out_predictions(watched: Watched, lab: Lab) -> None:
     ids = {name: read_predictions(lab.folder / "four" / name / "probabilities-held_out.tsv").ids for name in RUNS}
     assert ids[RUNS[0]] == ids[RUNS[2]]

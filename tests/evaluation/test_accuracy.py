@@ -68,7 +68,7 @@ def test_each_task_has_its_measure() -> None:
     for task, args in ((VALUES, values), (STANCE, (TRUTH, PREDICTED))):
         measure = measure_of(task)
         scores = measure.score(*args)
-        assert next(iter(scores.headline)) == measure.chosen_by
+        assert next(iter(scores.headline)) == measure.selection_metric
         assert measure.from_json(scores.to_json()) == scores
 
 

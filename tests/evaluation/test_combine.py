@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxvalues.evaluation.combine import PENALTY, Stack, cross_fit, fit_stack, mean
+from jaxvalues.evaluation.combine import PENALTY, StackingModel, cross_fit, fit_stacking, mean
 
 
 def made_up(systems: int = 3, rows: int = 200, categories: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +40,7 @@ def test_the_mean_is_numpys() -> None:
 def test_a_stack_is_a_logistic_function_of_logits() -> None:
     columns, _ = made_up()
     random = np.random.default_rng(1)
-    stack = Stack(random.normal(size=(20, 3)), random.normal(size=20))
+    stack = StackingModel(random.normal(size=(20, 3)), random.normal(size=20))
     z = sum(logits(columns)[s] * stack.weights[:, s] for s in range(3)) + stack.bias
     np.testing.assert_allclose(stack(columns), 1 / (1 + np.exp(-z)), rtol=1e-5)
 
@@ -48,7 +48,7 @@ def test_a_stack_is_a_logistic_function_of_logits() -> None:
 @pytest.mark.parametrize("penalty", [PENALTY, 25.0])
 def test_the_stack_is_where_the_objective_is_lowest(penalty: float) -> None:
     columns, truth = made_up(rows=60)
-    stack = fit_stack(columns, truth, penalty)
+    stack = fit_stacking(columns, truth, penalty)
     random = np.random.default_rng(2)
     for c in (0, 7, 19):
         w = np.append(stack.weights[c], stack.bias[c])
@@ -65,14 +65,14 @@ def test_the_stack_is_where_the_objective_is_lowest(penalty: float) -> None:
 
 def test_the_better_system_weighs_more() -> None:
     columns, truth = made_up(rows=2000)
-    weights = fit_stack(columns, truth).weights[10:]
+    weights = fit_stacking(columns, truth).weights[10:]
     assert (weights[:, 0] > 2 * weights[:, 1]).all()
     assert (weights[:, 1] > weights[:, 2]).all()
 
 
 def test_without_evidence_a_stack_is_the_mean_logit() -> None:
     columns, truth = made_up()
-    stack = fit_stack(columns, truth, penalty=1e9)
+    stack = fit_stacking(columns, truth, penalty=1e9)
     np.testing.assert_allclose(stack.weights, 1 / 3, atol=1e-5)
     np.testing.assert_allclose(stack.bias, 0, atol=1e-5)
 
@@ -82,7 +82,7 @@ def test_certain_probabilities_and_one_sided_truths_give_finite_stacks() -> None
     columns[0] = truth  # right, and certain of it
     columns[1, :, :10] = 1 - truth[:, :10]
     truth[:, 3], truth[:, 4] = 0, 1
-    stack = fit_stack(columns, truth)
+    stack = fit_stacking(columns, truth)
     assert np.isfinite(stack.weights).all()
     assert np.isfinite(stack.bias).all()
     assert ((stack(columns) >= 0) & (stack(columns) <= 1)).all()
@@ -94,7 +94,7 @@ def test_cross_fitting_never_predicts_what_it_was_fitted_on() -> None:
     fold = np.random.default_rng(0).integers(0, 5, 100)
     probabilities = cross_fit(columns, truth, fold)
     for k in range(5):
-        stack = fit_stack(columns[:, fold != k], truth[fold != k])
+        stack = fit_stacking(columns[:, fold != k], truth[fold != k])
         assert np.array_equal(probabilities[fold == k], stack(columns[:, fold == k]))
     # Other labels of one fold change nothing in its own predictions.
     changed = truth.copy()

@@ -136,8 +136,8 @@ def test_json_has_the_agreed_keys_and_comes_back():
     [
         (np.ones((3, C)), np.ones((2, C)), "3 rows and the prediction 2"),
         (np.ones((3, 4)), np.ones((3, 4)), r"shape \[n, 20\], not \[3, 4\]"),
-        (np.ones((3, C)), np.full((3, C), 0.7), "predicted labels must hold only 0 and 1"),
-        (np.full((3, C), np.nan), np.ones((3, C)), "truth must hold only 0 and 1"),
+        (np.ones((3, C)), np.full((3, C), 0.7), "predicted labels must contain only 0 and 1"),
+        (np.full((3, C), np.nan), np.ones((3, C)), "truth must contain only 0 and 1"),
         (np.zeros((3, C)), np.ones((3, C)), "no positive label"),
         (np.zeros((0, C)), np.zeros((0, C)), "no positive label"),
     ],

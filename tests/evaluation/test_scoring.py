@@ -114,10 +114,10 @@ def test_a_threshold_changes_nothing_about_decisions_and_says_so(tmp_path, truth
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        ({"A1": [0.5] * C}, "holds probabilities: give --threshold"),
+        ({"A1": [0.5] * C}, "the file has probabilities: give --threshold"),
         (
             {f"B{i}": ones() for i in range(5)},
-            r"5 of its 5 argument IDs are not in .*labels-test.tsv: B0, B1, B2, \.\.\.",
+            r"5 of its 5 argument IDs are not in .*labels-test.tsv: B0, B1, B2 and 2 more",
         ),
         ({"A1": ones(), "A9": ones()}, r"1 of its 2 argument IDs are not in .*: A9$"),
         ([("A1", ones()), ("A1", ones())], r"run\.tsv, line 3: .*A1"),

@@ -1,4 +1,4 @@
-"""Tokenizers of every kind that classifies, built on the spot from the sample's texts."""
+"""Tokenizers of all kinds used for classification, built from the texts of the sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
 
 
 def wordpiece(folder: Path) -> Any:
-    """BERT's, lower-casing, with the sample's most frequent words and single letters."""
+    """A lower-casing BERT tokenizer with the sample's most frequent words and single letters."""
     counted = Counter(word for text in texts() for word in text.lower().split() if word.isalpha())
     letters = [chr(code) for code in range(33, 127)]
     words = [word for word, _ in counted.most_common(200) if len(word) > 1]
@@ -23,12 +23,12 @@ def wordpiece(folder: Path) -> Any:
 
 
 def byte_level(folder: Path) -> Any:
-    """RoBERTa's."""
+    """A RoBERTa tokenizer."""
     return tiny.tokenizer()
 
 
 def unigram(folder: Path) -> Any:
-    """DeBERTa-v3's: pieces with a score, special tokens among them."""
+    """A DeBERTa-v3 tokenizer: pieces with scores, including special tokens."""
     counted = Counter(word for text in texts() for word in text.split() if word.isalpha())
     pieces = [("▁", -4.0), *((chr(code), -6.0) for code in range(33, 127))]
     pieces += [(f"▁{word}", -3.0) for word, _ in counted.most_common(200)]
@@ -36,7 +36,7 @@ def unigram(folder: Path) -> Any:
 
 
 def slow(folder: Path) -> Any:
-    """One that transformers runs in Python: sentencepiece itself (BPE, which trains deterministically)."""
+    """A slow tokenizer, which runs in Python: sentencepiece BPE, whose training is deterministic."""
     pad, cls, sep, unknown, mask = SPECIAL
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts()), model_prefix=str(folder / "spm"), model_type="bpe", vocab_size=400,

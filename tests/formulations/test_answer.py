@@ -78,6 +78,7 @@ def logit(log_probs: Any, is_yes: np.ndarray) -> Any:
     return jnp.logaddexp.reduce(log_probs[:, is_yes], axis=1) - jnp.logaddexp.reduce(log_probs[:, ~is_yes], axis=1)
 
 
+@pytest.mark.fast_cases("prefix")
 @pytest.mark.parametrize("method", METHODS)
 def test_twenty_questions_that_branch_are_twenty_texts(method: str) -> None:
     """Logits and gradients, of padding left and right."""
@@ -118,6 +119,7 @@ def test_words_of_several_tokens_are_scored_exactly() -> None:
         np.testing.assert_allclose(forward(bound, batch), expected.reshape(2, 3), atol=2e-5)
 
 
+@pytest.mark.fast_cases("of several")
 @pytest.mark.parametrize("changes", [{}, SEVERAL], ids=["words of one token", "of several"])
 def test_t5_reads_a_question_once_and_says_every_word(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     tuning = {"method": "prompt", "sides": ["encoder", "decoder"], **METHODS["prompt"]}
@@ -161,6 +163,7 @@ def test_every_place_where_a_prompt_or_a_prefix_enters_t5_counts() -> None:
     assert min(np.abs(gradient).max() for gradient in gradients) > 1e-4
 
 
+@pytest.mark.fast_cases("gpt2", "t5 untied")
 @pytest.mark.parametrize("network", ["gpt2", "t5", "t5 untied"])
 def test_a_soft_verbalizer_starts_as_the_words(network: str) -> None:
     model = {**tiny.T5, "tie_word_embeddings": False} if network == "t5 untied" else tiny.NETWORKS[network]
@@ -211,11 +214,11 @@ def test_what_is_compiled_is_told_by_the_words() -> None:
 
 
 @pytest.mark.parametrize(("kind", "network", "said"), [
-    ("answer", "roberta", "answer needs a model that continues a text (gpt2, t5), and a roberta model does not"),
-    ("open_answer", "deberta-v2", "open_answer needs a model that continues a text"),
-    ("masked_choice", "gpt2", "masked_choice fills a mask, and a gpt2 model has none: use answer"),
-    ("masked_choice", "t5", "masked_choice fills a mask, and a t5 model has none"),
-    ("classify", "t5", "classify is not for encoder-decoders such as t5: use answer"),
+    ("answer", "roberta", "answer needs a generative model (gpt2, t5), and roberta is none: use masked_choice"),
+    ("open_answer", "deberta-v2", "open_answer needs a generative model"),
+    ("masked_choice", "gpt2", "masked_choice needs a masked language model, and gpt2 is none: use answer"),
+    ("masked_choice", "t5", "masked_choice needs a masked language model, and t5 is none"),
+    ("classify", "t5", "classify does not support encoder-decoders such as t5: use answer"),
 ])  # fmt: skip
 def test_kinds_that_a_network_cannot_answer_are_refused(kind: str, network: str, said: str) -> None:
     config = tiny.question_config(kind, network)

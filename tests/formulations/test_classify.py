@@ -164,8 +164,8 @@ def test_a_hostile_text_leaves_its_neighbours_alone(text: str, kind: Any) -> Non
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        (Argument("A7", "c", IN_FAVOR, "half \ud83d"), r"the premise of A7 holds '\\ud83d', half of a character"),
-        (Argument("A7", "\udc00", IN_FAVOR, "p"), r"the conclusion of A7 holds '\\udc00', half of a character"),
+        (Argument("A7", "c", IN_FAVOR, "half \ud83d"), r"the premise of A7 contains the unpaired surrogate '\\ud83d'"),
+        (Argument("A7", "\udc00", IN_FAVOR, "p"), r"the conclusion of A7 contains the unpaired surrogate '\\udc00'"),
         (Argument("A7", "c", "for", "p"), "the stance of A7 is 'for', expected 'in favor of' or 'against'"),
         (Argument("A7", "c", IN_FAVOR, float("nan")), "the premise of A7 is nan, expected text"),
         (Argument("A7", None, IN_FAVOR, "p"), "the conclusion of A7 is None, expected text"),
@@ -197,7 +197,7 @@ def test_descriptions_that_leave_no_room_say_what_they_need() -> None:
     needed = described + 1 + alone
     with pytest.raises(ConfigError) as error:
         Classify(tiny.tokenizer(), template, needed)
-    assert f"the descriptions take {described} tokens, with the template's own words {needed}" in str(error.value)
+    assert f"the descriptions take {described} tokens, {needed} with the template's own words" in str(error.value)
     assert f"data.max_length {needed} leaves none" in str(error.value)
     Classify(tiny.tokenizer(), template, needed + 1)
 
@@ -217,5 +217,5 @@ def test_a_tokenizer_without_cls_token_gives_one_segment_without_a_frame() -> No
     assert tokenizer.decode(row).strip() == text
     assert tokenizer.sep_token_id not in row
     for template, said in ((load_template("joined"), "3 segments"), (load_template("cls", "name"), "2 segments")):
-        with pytest.raises(ConfigError, match=rf"{said}, and this \w+ has no \[CLS\] and \[SEP\] tokens"):
+        with pytest.raises(ConfigError, match=rf"{said}, but this \w+ has no \[CLS\] and \[SEP\] tokens"):
             Classify(tokenizer, template, 256)

@@ -13,7 +13,7 @@ import tiny
 from jax.nn import log_softmax
 
 from jaxvalues.data.taxonomy import CATEGORIES
-from jaxvalues.formulations.open_answer import CERTAIN
+from jaxvalues.formulations.open_answer import FOUND_LOGIT
 from jaxvalues.run.system import System
 from jaxvalues.templates.synonyms import load_synonyms
 from jaxvalues.tuning import Bound
@@ -62,6 +62,7 @@ def brute_force(one: System, bound: Bound, batch: dict[str, np.ndarray], row: in
     return float(np.log(total) - np.log1p(-total))
 
 
+@pytest.mark.fast_cases("t5", "gpt2 branches")
 @pytest.mark.parametrize("layout", ["t5", "gpt2", "gpt2 branches"])
 def test_the_likelihood_is_that_of_any_synonym(layout: str, synonyms: Path, tmp_path: Path) -> None:
     form = {}
@@ -116,7 +117,7 @@ def test_only_the_answer_is_looked_at() -> None:
         row[: len(one_ids) + 1] = [*one_ids, tokenizer.eos_token_id]
     for category, expected in ((2, [1, -1, 1]), (5, [-1, -1, 1]), (9, [-1, -1, -1])):
         logits = one.formulation.match(answers, np.full((3, 1), category))
-        assert logits.tolist() == [[CERTAIN * sign] for sign in expected]
+        assert logits.tolist() == [[FOUND_LOGIT * sign] for sign in expected]
 
 
 def test_a_row_that_generates_asks_one_question(tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_a_row_that_generates_asks_one_question(tmp_path: Path) -> None:
     for scoring, shape in (("likelihood", (2, 20)), ("generation", (40, 1))):
         one, _ = system("gpt2", scoring=scoring, **template)
         tokens = one.formulation.encode(arguments)
-        assert tokens.asked.categories.shape == shape
+        assert tokens.questions.categories.shape == shape
     (*_, end) = tokens.ids[-1]
     assert tiny.asking_tokenizer().decode(tokens.ids[-1]).endswith(f"{CATEGORIES[-1]}, I am")
     assert end != tiny.asking_tokenizer().eos_token_id

@@ -12,7 +12,7 @@ from kinds import KINDS
 from test_classify import HOSTILE, hostile
 
 from jaxvalues.data.arguments import AGAINST, Argument
-from jaxvalues.data.batches import Slice, collate
+from jaxvalues.data.batches import PlannedBatch, collate
 from jaxvalues.data.subset import sample_pairs
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import ConfigError, UserError
@@ -33,7 +33,7 @@ def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def question_rows(
     tokenizer: Any = None, template: str = "answer", max_length: int = 10**6, **options: Any
 ) -> QuestionRows:
-    options = {"before": [], "after": [], **options}
+    options = {"start_ids": [], "end_ids": [], **options}
     return QuestionRows(tokenizer or tiny.asking_tokenizer(), load_question_template(template), max_length, **options)
 
 
@@ -49,8 +49,8 @@ def ids_of(tokenizer: Any, text: str) -> list[int]:
 def test_a_row_and_its_branches_are_the_whole_texts_tokenised(kind: Any) -> None:
     one = question_rows(kind, branches=True)
     tokens = one.encode(ARGUMENTS)
-    assert (len(tokens), tokens.asked.categories.tolist()) == (6, [list(range(20))] * 6)
-    branches = [row[row >= 0].tolist() for row in tokens.asked.questions]
+    assert (len(tokens), tokens.questions.categories.tolist()) == (6, [list(range(20))] * 6)
+    branches = [row[row >= 0].tolist() for row in tokens.questions.question_ids]
     for argument, row in zip(ARGUMENTS, tokens.ids, strict=True):
         for category, branch in enumerate(branches):
             assert [*row, *branch] == ids_of(kind, whole(one.template, category, argument))
@@ -58,12 +58,12 @@ def test_a_row_and_its_branches_are_the_whole_texts_tokenised(kind: Any) -> None
 
 def test_rows_of_their_own_are_the_branches_joined() -> None:
     together, apart = (
-        question_rows(branches=True, after=[EOS]).encode(ARGUMENTS),
-        question_rows(after=[EOS]).encode(ARGUMENTS),
+        question_rows(branches=True, end_ids=[EOS]).encode(ARGUMENTS),
+        question_rows(end_ids=[EOS]).encode(ARGUMENTS),
     )
-    assert (len(apart), apart.asked.questions, apart.arguments) == (120, None, 6)
-    for row, argument, (category,) in zip(apart.ids, apart.asked.argument, apart.asked.categories, strict=True):
-        branch = together.asked.questions[category]
+    assert (len(apart), apart.questions.question_ids, apart.num_arguments) == (120, None, 6)
+    for row, argument, (category,) in zip(apart.ids, apart.questions.argument, apart.questions.categories, strict=True):
+        branch = together.questions.question_ids[category]
         assert row.tolist() == [*together.ids[argument], *branch[branch >= 0]]
         assert (row[-1], np.count_nonzero(row == EOS)) == (EOS, 1)
 
@@ -74,14 +74,14 @@ def test_the_pairs_that_are_asked_for_are_asked_with_their_labels(branches: bool
     arguments, categories = pairs = sample_pairs(labels, 0.5, 3)
     tokens = question_rows(branches=branches).encode(ARGUMENTS, labels, pairs)
     assert len(tokens) == len(arguments) == labels.sum() + round(labels.sum() / 2)
-    assert (tokens.asked.categories[:, 0] == categories).all()
+    assert (tokens.questions.categories[:, 0] == categories).all()
     assert tokens.labels.tolist() == [[labels[pair]] for pair in zip(*pairs, strict=True)]
     every = question_rows(branches=branches).encode(ARGUMENTS, labels)
     expected = labels if branches else labels.reshape(-1, 1)
     np.testing.assert_array_equal(every.labels, expected)
     for row, argument, category in zip(tokens.ids, arguments, categories, strict=True):
         assert row.tolist() == every.ids[argument if branches else 20 * argument + category].tolist()
-    batch = collate(tokens, Slice(90, np.arange(5)), 8, pad_id=1)
+    batch = collate(tokens, PlannedBatch(90, np.arange(5)), 8, pad_id=1)
     assert batch["categories"].tolist() == [[category] for category in (*categories[:5], *[categories[0]] * 3)]
     assert ("question_ids" in batch) is branches
     assert batch["weights"].tolist() == [1] * 5 + [0] * 3
@@ -91,7 +91,7 @@ def test_logits_are_folded_where_argument_and_category_meet() -> None:
     logits = np.random.default_rng(0).standard_normal((6, 20)).astype(np.float32)
     for branches in (False, True):
         tokens = question_rows(branches=branches).encode(ARGUMENTS)
-        np.testing.assert_array_equal(tokens.fold(logits if branches else logits.reshape(-1, 1)), logits)
+        np.testing.assert_array_equal(tokens.to_arguments(logits if branches else logits.reshape(-1, 1)), logits)
 
 
 @pytest.mark.parametrize("branches", [False, True])
@@ -102,9 +102,9 @@ def test_only_premises_are_shortened_and_rows_leave_what_is_reserved(branches: b
     assert tokens.truncated == 1
     rows = [*tokens.ids]
     if branches:
-        longest = (tokens.asked.questions >= 0).sum(axis=1).max()
+        longest = (tokens.questions.question_ids >= 0).sum(axis=1).max()
         assert 43 <= tokens.lengths[1] + longest + 3 <= 48
-        rows = [[*row, *branch[branch >= 0]] for row in rows for branch in tokens.asked.questions]
+        rows = [[*row, *branch[branch >= 0]] for row in rows for branch in tokens.questions.question_ids]
     assert max(map(len, rows)) <= 45
     for row, category in zip(rows[20:], range(20), strict=True):
         before, after = whole(one.template, category, replace(long, premise="@")).split("@")
@@ -143,7 +143,9 @@ def test_whatever_an_argument_holds_it_breaks_no_row(kind: Any) -> None:
 
 def test_masks_stand_where_the_template_has_one(kind: Any) -> None:
     for masks in (1, 3):
-        one = question_rows(kind, "masked_choice", before=[kind.cls_token_id], after=[kind.sep_token_id], masks=masks)
+        one = question_rows(
+            kind, "masked_choice", start_ids=[kind.cls_token_id], end_ids=[kind.sep_token_id], num_masks=masks
+        )
         hostile_one = replace(ONE, premise=f"{kind.mask_token} {kind.sep_token} feel")
         for ids in one.encode([ONE, hostile_one]).ids:
             row = ids.tolist()
@@ -161,15 +163,15 @@ def test_an_argument_that_cannot_be_read_is_refused_by_name() -> None:
 def test_no_arguments_are_no_rows() -> None:
     for branches in (False, True):
         tokens = question_rows(branches=branches).encode([])
-        assert (len(tokens), tokens.arguments, tokens.truncated) == (0, 0, 0)
+        assert (len(tokens), tokens.num_arguments, tokens.truncated) == (0, 0, 0)
 
 
 def test_answers_of_each_category_come_with_its_questions() -> None:
     answers = np.full((20, 2, 3), -1, np.int32)
     answers[:, 0, 0] = np.arange(20) + 100
     answers[7, 1] = [5, 6, 7]
-    tokens = question_rows(answers=answers, after=[EOS]).encode([ONE], pairs=(np.array([0, 0]), np.array([7, 3])))
-    batch = collate(tokens, Slice(90, np.arange(2)), 2, pad_id=1)
+    tokens = question_rows(answers=answers, end_ids=[EOS]).encode([ONE], pairs=(np.array([0, 0]), np.array([7, 3])))
+    batch = collate(tokens, PlannedBatch(90, np.arange(2)), 2, pad_id=1)
     assert batch["answer_ids"][:, 0].tolist() == [[[107, 0, 0], [5, 6, 7]], [[103, 0, 0], [0, 0, 0]]]
     assert batch["answer_mask"][:, 0].tolist() == [[[1, 0, 0], [1, 1, 1]], [[1, 0, 0], [0, 0, 0]]]
     assert CATEGORIES[7] in tiny.asking_tokenizer().decode(tokens.ids[0])

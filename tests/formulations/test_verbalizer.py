@@ -15,18 +15,18 @@ from scipy.special import log_softmax, logsumexp
 
 from jaxvalues.config import VerbalizerConfig
 from jaxvalues.errors import ConfigError
-from jaxvalues.formulations.rows import Tokenizer
+from jaxvalues.formulations.rows import SafeTokenizer
 from jaxvalues.formulations.verbalizer import (
     Verbalizer,
     any_log_prob,
+    drop_extensions,
     token_log_probs,
-    without_longer,
     word_ids,
 )
 
 
 def make(tokenizer: Any = None, **config: Any) -> Verbalizer:
-    return Verbalizer.make(VerbalizerConfig(**config), Tokenizer(tokenizer or tiny.asking_tokenizer()))
+    return Verbalizer.make(VerbalizerConfig(**config), SafeTokenizer(tokenizer or tiny.asking_tokenizer()))
 
 
 def test_words_are_tokens_as_they_stand_in_a_text() -> None:
@@ -44,16 +44,16 @@ def test_words_are_tokens_as_they_stand_in_a_text() -> None:
 
 def test_a_blank_that_is_a_token_of_its_own_is_no_part_of_a_word(tmp_path: Path) -> None:
     pieces = unigram(tmp_path)
-    assert word_ids(Tokenizer(pieces), "in") == pieces("in", add_special_tokens=False)["input_ids"]
-    assert word_ids(Tokenizer(wordpiece(tmp_path)), "the") == [wordpiece(tmp_path).vocab["the"]]
+    assert word_ids(SafeTokenizer(pieces), "in") == pieces("in", add_special_tokens=False)["input_ids"]
+    assert word_ids(SafeTokenizer(wordpiece(tmp_path)), "the") == [wordpiece(tmp_path).vocab["the"]]
 
 
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"yes": ("Yes", "No")}, "`No` and `No` are the same tokens"),
-        ({"yes": ("Yes",), "no": ("No", "No")}, "`No` and `No` are the same tokens"),
-        ({"yes": ("",)}, "does not know the word ``"),
+        ({"yes": ("Yes", "No")}, "`No` and `No` have the same tokens"),
+        ({"yes": ("Yes",), "no": ("No", "No")}, "`No` and `No` have the same tokens"),
+        ({"yes": ("",)}, "cannot encode the word ``"),
         ({"yes": ("Yes", "not bad at all"), "soft": True}, "words of one token, and `not bad at all` has more"),
     ],
 )
@@ -63,7 +63,7 @@ def test_words_that_cannot_answer_are_refused(config: dict[str, Any], said: str)
 
 
 def test_a_word_that_the_tokenizer_does_not_know_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="the tokenizer does not know the word `字`"):
+    with pytest.raises(ConfigError, match="the tokenizer cannot encode the word `字`"):
         make(wordpiece(tmp_path), yes=("字",))
 
 
@@ -80,7 +80,7 @@ def test_a_soft_verbalizer_starts_at_the_means_of_its_words() -> None:
     verbalizer = make(yes=("Yes", "not"), no=("No",), soft=True)
     words = np.random.default_rng(0).standard_normal((2000, 4))
     (no,), yes = verbalizer.ids[:1, 0], verbalizer.ids[1:, 0]
-    start = verbalizer.start(jnp.asarray(words))
+    start = verbalizer.initial_vectors(jnp.asarray(words))
     np.testing.assert_allclose(start, [words[no], words[yes].mean(axis=0)], atol=1e-6)
     assert verbalizer.words({"verbalizer": {"embedding": start}}) is start
     np.testing.assert_allclose(verbalizer.logit(jnp.array([[1.0, 3.5]])), [2.5])
@@ -106,5 +106,5 @@ def test_any_of_several_things_has_a_finite_logit_with_a_finite_gradient(p: list
 
 
 def test_whatever_begins_with_another_is_left_out() -> None:
-    assert without_longer([[1, 2], [3], [1], [1, 2, 4], [3, 1], [2, 1], [3]]) == [[3], [1], [2, 1]]
-    assert without_longer([[1], [1]]) == [[1]]
+    assert drop_extensions([[1, 2], [3], [1], [1, 2, 4], [3, 1], [2, 1], [3]]) == [[3], [1], [2, 1]]
+    assert drop_extensions([[1], [1]]) == [[1]]

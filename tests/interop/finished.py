@@ -1,4 +1,4 @@
-"""Finished runs of tiny networks of every architecture, whose weights are drawn and not trained: nothing compiles."""
+"""Finished runs of tiny networks of every architecture. Their weights are random, so no step is compiled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tiny
 
 from jaxvalues.config import Config
 from jaxvalues.data.arguments import Split
-from jaxvalues.data.batches import Slice, collate
+from jaxvalues.data.batches import PlannedBatch, collate
 from jaxvalues.data.held_out import load_parts
 from jaxvalues.data.loading import load_split
 from jaxvalues.evaluation.decision import Decision
@@ -30,7 +30,11 @@ from jaxvalues.training.sharding import single_mesh
 
 SIZES = {**tiny.ROBERTA, "vocab_size": 2000, "pad_token_id": 1}
 RELATIVE = {"type_vocab_size": 0, "relative_attention": True, "position_biased_input": False}
-LEFTOVERS = {"_name_or_path": "/somewhere/bert", "torch_dtype": "float16", "num_labels": 3}  # of a base model
+LEFTOVERS = {
+    "_name_or_path": "/somewhere/bert",
+    "torch_dtype": "float16",
+    "num_labels": 3,
+}  # keys of a base model's config.json
 NETWORKS: dict[str, dict[str, Any]] = {
     "bert": {**SIZES, "model_type": "bert", **LEFTOVERS},
     "roberta": {**SIZES, "num_hidden_layers": 3},
@@ -56,14 +60,14 @@ class Finished(NamedTuple):
     params: Any
 
     def restored(self) -> tuple[System, Any]:
-        """The system and its parameters, unrolled, as they are reloaded."""
+        """(system, unrolled parameters), loaded from the folder."""
         folder = RunFolder(self.path)
         system, weights = restore(folder, folder.config(), single_mesh())
         return system, ungroup(system.network.tuning.bind(*weights).params)
 
 
 def finish(path: Path, config: Config, seed: int = 0) -> Finished:
-    """A finished run of `config` at `path`; what does not train is that of model.path."""
+    """Write a finished run of `config` to `path`. Frozen weights are those of model.path."""
     base = find_base(config.model, config.seed)
     hf_config = fit_to_tokenizer(base.hf_config, tiny.tokenizer(), base.is_random)
     network = build_network(config, hf_config)
@@ -87,7 +91,7 @@ def finish(path: Path, config: Config, seed: int = 0) -> Finished:
 
 
 def drawn(shapes: Any, seed: int = 0) -> Any:
-    """Random weights, large enough that each of them matters; norms scale by about 1."""
+    """Random weights, large enough that each affects the output; scales of norms are about 1."""
     random = np.random.default_rng(seed)
 
     def draw(path: Any, leaf: Any) -> np.ndarray:
@@ -111,7 +115,7 @@ def equal(a: Any, b: Any) -> None:
 def batch(system: System) -> dict[str, np.ndarray]:
     """The test split as one batch, padded to the longest row."""
     tokens = system.formulation.encode(split().arguments)
-    return collate(tokens, Slice(int(tokens.lengths.max()), np.arange(len(tokens))), len(tokens), system.pad_id)
+    return collate(tokens, PlannedBatch(int(tokens.lengths.max()), np.arange(len(tokens))), len(tokens), system.pad_id)
 
 
 def torch_classifier(folder: Path) -> Any:

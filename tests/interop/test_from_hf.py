@@ -51,6 +51,7 @@ def same(before: Finished, after: Finished) -> Any:
     return params
 
 
+@pytest.mark.fast_cases("bert-*", "deberta-v2-*")
 @pytest.mark.parametrize(
     ("network", "change"),
     [
@@ -102,7 +103,7 @@ def test_frozen_weights_come_from_the_export_then(base: Path, tmp_path: Path) ->
         export_hf(back.path, tmp_path / "second", overrides=(f"model.path={other}",))
 
 
-@pytest.mark.usefixtures("_quick_compiles")
+@pytest.mark.usefixtures("quick_compiles")
 def test_random_frozen_weights_are_kept_too(tmp_path: Path) -> None:
     run = finish(tmp_path / "run", config("bert", {"tuning": {"method": "head"}}))
     back = round_trip(run)
@@ -158,7 +159,7 @@ def rewrite(folder: Path, change: Any) -> None:
     (folder / "config.json").write_text(json.dumps(content))
 
 
-NOT_OURS = "does not hold under `jaxvalues` what `jaxvalues export` writes there"
+NOT_OURS = "has no valid `jaxvalues` entry (template, thresholds, config), so this is not a folder of"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,7 @@ def test_missing_files(exported: Path, tmp_path: Path) -> None:
     for name, sentence in {
         "tokenizer.json": "no tokenizer could be loaded",
         "model.safetensors": "holds neither model.safetensors nor",
-        "scores.json": "hf holds no scores.json, which `jaxvalues export` writes with every run",
+        "scores.json": "hf holds no scores.json, which `jaxvalues export` writes for every run",
         "environment.json": "hf holds no environment.json, which `jaxvalues export` writes",
         "config.json": "hf holds no config.json",
     }.items():

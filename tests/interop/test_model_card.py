@@ -60,7 +60,7 @@ def test_scores_thresholds_and_config(exported: Path) -> None:
     assert "official F1 | macro-precision | macro-recall | mean category F1" in card
     assert "drawn thresholds" in card
     assert yaml.safe_load(card.split("```yaml\n")[1].split("```")[0]) == ours["config"]
-    assert "random weights, which shows that things work" in card
+    assert "random weights, so its scores only show" in card
     assert "$" not in card
 
 
@@ -69,7 +69,7 @@ def test_scores_thresholds_and_config(exported: Path) -> None:
     [
         ({"held_out": "validation"}, "were chosen on\nthe split `validation`."),
         ({"held_out": 0.2}, "were chosen on\na share of 0.2 of that split, held out by conclusion."),
-        ({"folds": 5, "fold": 0}, "were chosen on\nfold 0 of 5 of that split, cut by conclusion."),
+        ({"folds": 5, "fold": 0}, "were chosen on\nfold 0 of 5 of that split, divided by conclusion."),
     ],
 )
 def test_where_thresholds_come_from(data: dict, sentence: str, exported: Path, tmp_path: Path) -> None:

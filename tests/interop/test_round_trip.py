@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from runs import SMALL, command
 
 from jaxvalues.data.loading import load_split
@@ -27,7 +24,7 @@ ODD = (
 
 QUICK = ("training.epochs=1", "training.evaluate_every=epoch", "training.checkpoint_every=epoch")
 
-pytestmark = pytest.mark.usefixtures("_quick_compiles")
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
 def succeed(*words: object) -> str:
@@ -37,7 +34,7 @@ def succeed(*words: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `run`, trained, and `hf`, its export; and `mine.tsv`, arguments to predict."""
     folder = tmp_path_factory.mktemp("round-trip")
     pooling = "formulation: {pooling: {over: cls, layers: [-1]}}"
@@ -45,15 +42,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     some = load_split("test", source="sample").arguments[:9]
     rows = [*ODD, *((one.id, one.conclusion, one.stance, one.premise) for one in some)]
     write_table(folder / "mine.tsv", ARGUMENT_HEADER, rows)
-    compilation_cache.reset_cache()  # an earlier test may have compiled without it
     succeed("train", folder / "small.yaml", f"output={folder / 'run'}", *QUICK)
     succeed("predict", folder / "run", "--input", folder / "mine.tsv")
     succeed("export", folder / "run", "--to", "hf", folder / "hf")
-    yield folder
-    jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()
+    return folder
 
 
+@pytest.mark.slow
 def test_an_import_predicts_the_same_bytes(lab: Path) -> None:
     out = succeed("import", lab / "hf", "--out", lab / "back")
     assert "official F1" in out
@@ -67,6 +62,7 @@ def test_an_import_predicts_the_same_bytes(lab: Path) -> None:
     assert {line.split(":")[0].strip() for line in changed} == {"output", "tensorboard", "compilation_cache"}
 
 
+@pytest.mark.slow
 def test_the_card_shows_how_to_get_the_same_probabilities(
     lab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

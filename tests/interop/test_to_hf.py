@@ -33,7 +33,8 @@ GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positi
 SECOND_OF_THREE = {"formulation": {"heads": "multiple", "pooling": {"over": "cls", "layers": [-2]}}}
 
 
-@pytest.mark.usefixtures("_quick_compiles")
+@pytest.mark.fast_cases("roberta-*", "deberta-v2-*")
+@pytest.mark.usefixtures("quick_compiles")
 @pytest.mark.parametrize(
     ("network", "change"),
     [("bert", {}), ("roberta", SECOND_OF_THREE), ("deberta", MULTIPLE), ("deberta-v2", {})],
@@ -174,8 +175,8 @@ def test_what_transformers_cannot_express_is_refused(pooling: dict[str, Any], ca
     run = finish(tmp_path / "run", config("bert", {"formulation": {"pooling": pooling}}))
     code, _, err = command("export", run.path, "--to", "hf", tmp_path / "new/hf")
     assert code == 2
-    assert err.startswith(f"jaxvalues: formulation.pooling.{cause}, but transformers' classifiers see the first token")
-    assert "formulation.pooling.over=cls and one of the layers can be exported to hf" in err
+    assert err.startswith(f"jaxvalues: formulation.pooling.{cause}, but transformers' classifiers read the first token")
+    assert "formulation.pooling.over=cls and a single layer can be exported to hf" in err
     assert err.count("\n") == 1
     assert not (tmp_path / "new").exists()
 
@@ -205,6 +206,7 @@ def test_what_is_no_classifier_of_transformers_is_refused(change: dict[str, Any]
     assert not (tmp_path / "hf").exists()
 
 
+@pytest.mark.fast_cases("lora")
 @pytest.mark.parametrize("method", ["lora", "ia3", "bitfit"])
 def test_what_was_added_is_merged(method: str, tmp_path: Path) -> None:
     """The weights that are written are those that predict, and an import has them."""
@@ -221,11 +223,11 @@ def test_wrong_usage(tmp_path: Path) -> None:
     run = finish(tmp_path / "run", config("bert"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full/precious").write_text("mine")
-    with pytest.raises(ConfigError, match="full is not empty: give another"):
+    with pytest.raises(ConfigError, match="full is not empty: give another folder"):
         export_hf(run.path, tmp_path / "full")
     with pytest.raises(ConfigError, match="precious is a file: give a folder"):
         export_hf(run.path, tmp_path / "full/precious")
-    with pytest.raises(UserError, match=r"the folder .*precious/hf cannot be made"):
+    with pytest.raises(UserError, match=r"the folder .*precious/hf cannot be created"):
         export_hf(run.path, tmp_path / "full/precious/hf")
     with pytest.raises(ConfigError, match=r"formulation\.heads cannot be changed for a run that is trained"):
         export_hf(run.path, tmp_path / "hf", overrides=("formulation.heads=multiple",))

@@ -78,7 +78,8 @@ def logit(p: np.ndarray) -> np.ndarray:
     return np.log(p) - np.log1p(-p)
 
 
-@pytest.mark.usefixtures("_quick_compiles")
+@pytest.mark.fast_cases("gpt2-prompt-answer", "t5-prefix-answer", "roberta-lora-masked_choice", "bert-lora-classify")
+@pytest.mark.usefixtures("quick_compiles")
 @pytest.mark.parametrize(("network", "method", "kind"), CASES)
 def test_peft_gives_the_same_answers(
     network: str, method: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -116,7 +117,8 @@ def answers(names: dict[str, Any], kind: str, arguments: Sequence[Argument]) -> 
     return names["torch"].logit(p).numpy()
 
 
-@pytest.mark.usefixtures("_quick_compiles")
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compiles")
 def test_a_run_that_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the command line: the same probabilities as in the run's own files, and no place on this machine told."""
     pytest.importorskip("torch")
@@ -133,7 +135,7 @@ def test_a_run_that_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     jaxvalues.train(parse_config(settings | {"output": str(tmp_path / "run")}), Console(quiet=True))
     code, out, err = command("export", tmp_path / "run", "--to", "peft", tmp_path / "adapter")
     assert (code, err) == (0, "")
-    assert "random weights that are nowhere else" in out
+    assert "random weights, which are saved in" in out
     assert (tmp_path / "adapter/adapter_model.safetensors").stat().st_size < 2000
     assert {"base", "tokenizer.json", "scores.json", "environment.json"} <= {
         f.name for f in (tmp_path / "adapter").iterdir()
@@ -160,7 +162,7 @@ def test_a_pretrained_base_model_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "adapter/base").exists()
     adapter = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == "my-gpt2"
-    assert 'base = "my-gpt2"  # where that folder is' in (tmp_path / "adapter/README.md").read_text()
+    assert 'base = "my-gpt2"  # the path of its folder' in (tmp_path / "adapter/README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -168,9 +170,12 @@ def test_a_pretrained_base_model_is_named(tmp_path: Path) -> None:
     [
         (("t5", "prompt", "answer", {"sides": ["encoder", "decoder"]}), r"tuning.sides=\[encoder\]"),
         (("t5", "prefix", "answer", {"sides": ["encoder"]}), r"tuning.sides=\[decoder\]"),
-        (("roberta", "prefix", "masked_choice", {}), "tuning.method prefix on a roberta model is not what PEFT does"),
-        (("gpt2", "bitfit", "answer", {}), "tuning.method bitfit has no form in PEFT, only prompt, p_tuning, prefix"),
-        (("bert", "full", "classify", {}), "tuning.method full has no form in PEFT, .*; --to hf writes whole class"),
+        (("roberta", "prefix", "masked_choice", {}), "tuning.method prefix on a roberta model differs from PEFT's"),
+        (
+            ("gpt2", "bitfit", "answer", {}),
+            "tuning.method bitfit is not in PEFT; expected one of prompt, p_tuning, prefix",
+        ),
+        (("bert", "full", "classify", {}), "tuning.method full is not in PEFT; .*; --to hf writes whole class"),
     ],
 )
 def test_what_peft_has_not_is_refused(settings: tuple[str, str, str, dict], message: str, tmp_path: Path) -> None:
@@ -185,7 +190,7 @@ def test_a_soft_verbalizer_is_refused(tmp_path: Path) -> None:
     settings = question_config("gpt2", "lora").model_dump()
     settings["formulation"]["verbalizer"] |= {"yes": ["good"], "soft": True}
     run = finish(tmp_path / "run", parse_config(settings))
-    with pytest.raises(ConfigError, match=r"formulation.verbalizer.soft learned vectors in the place of answer words"):
+    with pytest.raises(ConfigError, match=r"formulation.verbalizer.soft trains vectors instead of answer words"):
         export_peft(run.path, tmp_path / "adapter")
 
 

@@ -1,4 +1,4 @@
-"""Float32 products in full precision, so that comparisons say something about the code and not about the device."""
+"""Products in full float32 precision, so that comparisons measure the code and not the device; quick compiling."""
 
 from __future__ import annotations
 
@@ -10,3 +10,7 @@ import pytest
 def _full_precision():
     with jax.default_matmul_precision("highest"):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quickly(quick_compiles: None) -> None: ...

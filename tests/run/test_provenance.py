@@ -73,7 +73,7 @@ def test_a_drawn_part_is_told_by_its_ids(few: dict[str, Any]) -> None:
     parts = load_parts(one.data)
     trained_on = describe(one, parts)["trained_on"]
     assert trained_on == list(parts.training.ids)
-    assert 1 < len(trained_on) < len(parts.whole) / 2
+    assert 1 < len(trained_on) < len(parts.full_training) / 2
 
 
 def test_the_same_run_may_move_and_be_laid_out_anew(tmp_path: Path) -> None:

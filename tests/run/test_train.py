@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 from runs import SMALL, command, metrics, results, run
 
@@ -47,15 +45,10 @@ class Lab(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab(tmp_path_factory: pytest.TempPathFactory, quick_compiles: None) -> Lab:
     folder = tmp_path_factory.mktemp("runs")
     (folder / "small.yaml").write_text(f"{SMALL}runtime: {{compilation_cache: {folder / 'xla'}}}\n")
-    compilation_cache.reset_cache()  # an earlier test may have compiled without it
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield Lab(folder)
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()
+    return Lab(folder)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +81,7 @@ def test_the_chosen_step_is_the_best_one(trained: Path) -> None:
     assert scores["held_out"]["official_f1"] == pytest.approx(max(held_out.values()))
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(lab: Lab, trained: Path) -> None:
     other, _ = lab.train("seed", "seed=1", "training.epochs=1")
     assert np.abs(probabilities(other) - probabilities(trained)).max() > 1e-3
@@ -150,6 +144,7 @@ def test_predict_a_file_of_hostile_texts(trained: Path, tmp_path: Path) -> None:
         predict(trained, file=tmp_path / "empty.tsv", out=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_predicts_with_the_texts_it_was_trained_with(lab: Lab, tmp_path: Path) -> None:
     template, descriptions = tmp_path / "mine.txt", tmp_path / "mine.tsv"
     template.write_text("{premise}\r\n", encoding="utf-8")
@@ -197,6 +192,7 @@ def test_predict_refuses(lab: Lab, trained: Path, tmp_path: Path) -> None:
         predict(lab.folder, split="test")
 
 
+@pytest.mark.slow
 def test_scan_layers_held_out_fraction_and_thresholds_per_category(lab: Lab, tmp_path: Path) -> None:
     overrides = ("model.scan=true", "data.held_out=0.2", "decision.threshold=tuned_per_category", "training.epochs=1")
     folder, _ = lab.train("scan", *overrides)
@@ -225,6 +221,7 @@ def test_bfloat16_accumulation_keep_last_and_a_fixed_threshold(lab: Lab) -> None
     assert np.array_equal(decided, probabilities(folder) >= np.float32(0.3))
 
 
+@pytest.mark.slow
 def test_patience_stops_early(lab: Lab) -> None:
     folder, _ = lab.train(
         "patience", "optimizer.learning_rate=1e-12", "training.patience=2", "training.evaluate_every=2"
@@ -234,6 +231,7 @@ def test_patience_stops_early(lab: Lab) -> None:
     assert json.loads((folder / "scores.json").read_text())["step"] == 0
 
 
+@pytest.mark.slow
 def test_last_layers_needs_the_weights_it_started_from(lab: Lab, base: Path, tmp_path: Path) -> None:
     overrides = [f"model.path={base}", "model.config=null", "model.train_tokenizer=null", "training.epochs=1"]
     folder, printed = lab.train("last", *overrides, "tuning.method=last_layers", "tuning.layers=1")
@@ -295,6 +293,7 @@ def test_a_config_that_cannot_run_is_refused_before_anything_is_written(
     assert not (lab.folder / "refused").exists()
 
 
+@pytest.mark.slow
 def test_absent_labels(lab: Lab) -> None:
     folder = lab.folder / "data"
     folder.mkdir()
@@ -336,6 +335,7 @@ def test_the_score_command_agrees_with_training(trained: Path) -> None:
         assert json.loads(out) == expected
 
 
+@pytest.mark.slow
 def test_a_diverging_run_exits_with_one_sentence(lab: Lab) -> None:
     overrides = ("optimizer.learning_rate=1e30", "optimizer.clip_norm=null", f"output={lab.folder / 'diverged-too'}")
     code, _, err = command("train", lab.folder / "small.yaml", *overrides)
@@ -364,12 +364,13 @@ def train_stance(lab: Lab, case: str) -> tuple[Path, str]:
     return lab.train(f"stance {case}", "data.task=stance", "training.epochs=1", *STANCES[case])
 
 
+@pytest.mark.fast_cases("classified")
 @pytest.mark.parametrize("case", STANCES)
 def test_a_stance_is_learnt_and_scored_by_its_accuracy(case: str, lab: Lab) -> None:
     folder, printed = train_stance(lab, case)
     assert "accuracy" in printed
     predicted = read_predictions(folder / "predictions-test.tsv", STANCE.labels)
-    split = STANCE.labelled(load_split("test", source="sample"))
+    split = STANCE.relabel(load_split("test", source="sample"))
     assert predicted.ids == split.ids
     scores = json.loads((folder / "scores.json").read_text())
     test = scores["splits"]["test"]

@@ -88,7 +88,7 @@ def test_where_a_users_template_is_cut(
     assert from_file(tmp_path, template.text) == template
 
 
-@pytest.mark.parametrize("name", questions.OWN)
+@pytest.mark.parametrize("name", questions.BUILT_IN)
 def test_one_file_holds_template_and_descriptions(name: str, tmp_path: Path) -> None:
     rows = "".join(f"{category}\tis {{{category}}} {{mask}}.\n" for category in reversed(CATEGORIES))
     (tmp_path / "mine.tsv").write_text(f"Category\tDescription\n{rows}", encoding="utf-8")
@@ -109,7 +109,7 @@ def test_without_any_descriptions_names_fill_the_slot() -> None:
 
 def test_every_template_that_comes_with_jaxvalues_is_of_one_kind() -> None:
     files = (resources.files("jaxvalues.templates") / "texts").iterdir()
-    names = (*template.OWN, *questions.OWN, *questions.OF_STANCE)
+    names = (*template.BUILT_IN, *questions.BUILT_IN, *questions.BUILT_IN_STANCE)
     assert sorted(file.name for file in files) == sorted(f"{name}.txt" for name in names)
 
 
@@ -123,19 +123,23 @@ def test_every_template_that_comes_with_jaxvalues_is_of_one_kind() -> None:
         ("{category} {premise", None, "expected '}' before end of string"),
         ("", None, "the slot {premise} is missing"),
         ("{premise} {mask}", None, "the slot {description} or {category} is missing"),
-        ("{premise} {mask} {category} {mask}", True, "the slot {mask} stands in it 2 times, expected once"),
+        ("{premise} {mask} {category} {mask}", True, "the slot {mask} occurs 2 times, expected once"),
         ("{premise} {category} {{mask}}", True, "the slot {mask} is missing"),
-        ("{premise} {category} {mask}", False, "only a masked language model answers at {mask}"),
-        ("{premise}{category}\0", None, "line 1: holds a NUL byte"),
+        ("{premise} {category} {mask}", False, "the slot {mask} is only for masked language models"),
+        ("{premise}{category}\0", None, "line 1: the line contains a NUL byte"),
         ("{premise} {category}\nCategory\tDescription\nHedonismus\tfun", None, "line 3: there is no category `Hedoni"),
         ("{premise} {category}\nCategory\tDescription\nFace\t \n", None, "line 3: the description of Face is empty"),
         ("{premise} {category}\n\nCategory\tDescription\nFace\n", None, "line 4: the description of Face is empty"),
         (
             "{premise} {category}\nCategory\tDescription\nFace\ta\nFace\tb\n",
             None,
-            "line 4: the category Face stands in line 3",
+            "line 4: the category Face is already in line 3",
         ),
-        ("{premise} {category}\nCategory\tDescription\n", None, "no description of Self-direction: thought, Self-"),
+        (
+            "{premise} {category}\nCategory\tDescription\n",
+            None,
+            "no description of Self-direction: thought, Self-direction: action, Stimulation and 17 more",
+        ),
     ],
 )
 def test_a_wrong_template_is_named_in_a_sentence(text: str, masked: bool | None, said: str, tmp_path: Path) -> None:
@@ -153,7 +157,7 @@ def test_descriptions_given_twice_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_template_lists_those_that_ask() -> None:
-    with pytest.raises(ConfigError, match=r"known: masked_choice, answer, open_answer"):
+    with pytest.raises(ConfigError, match=r"is neither one of masked_choice, answer, open_answer"):
         load_question_template("cls")
 
 
@@ -167,7 +171,7 @@ def test_the_templates_of_the_stance_ask_once_and_do_not_show_it() -> None:
 
 
 def test_a_template_of_the_stance_reads_back_as_itself(tmp_path: Path) -> None:
-    for name in questions.OF_STANCE:
+    for name in questions.BUILT_IN_STANCE:
         template = load_question_template(name, task=STANCE)
         (tmp_path / "copy.txt").write_text(template.text)
         assert replace(load_question_template(str(tmp_path / "copy.txt"), task=STANCE), name=name) == template
@@ -176,7 +180,7 @@ def test_a_template_of_the_stance_reads_back_as_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{premise} {stance} {conclusion}", "the slot {stance} gives away what data.task stance asks for"),
+        ("{premise} {stance} {conclusion}", "the slot {stance} contains the answer of data.task stance"),
         ("{premise} {category}", "unknown slot {category}; known slots: premise, conclusion, mask"),
         ("{premise}\nCategory\tDescription\n" + "".join(f"{c}\ta\n" for c in CATEGORIES), "holds descriptions of the"),
     ],
@@ -193,7 +197,7 @@ def test_context_and_question_have_the_tokens_of_the_whole_text(real_data: Path)
     # What published arguments have not: no text, blanks of several kinds, and marks at the end of a text.
     odd = [Argument("A1", text, AGAINST, text) for text in ("", " c ", "c\u00a0 ", "c\n", "it's (so", "“c” 😀", "c.  ")]
     tokenizer = train_tokenizer((a.premise for a in arguments), 1000, 512)
-    for name in questions.OWN:
+    for name in questions.BUILT_IN:
         template = load_question_template(name, "definition")
         for number, argument in enumerate([*arguments, *odd]):
             category = number % len(CATEGORIES)

@@ -88,8 +88,8 @@ def test_descriptions_are_one_more_segment_and_part_of_the_text(tmp_path: Path) 
         ("{premise[0]}", "unknown slot {premise[0]}"),
         ("{sep} {premise}", "{sep} must stand between two texts"),
         ("{premise}{sep}", "{sep} must stand between two texts"),
-        ("\ufeff{premise}", "line 1: starts with a byte order mark"),
-        ("a\n{premise}\0", "line 2: holds a NUL byte"),
+        ("\ufeff{premise}", "line 1: the file starts with a byte order mark"),
+        ("a\n{premise}\0", "line 2: the line contains a NUL byte"),
     ],
 )
 def test_a_wrong_template_is_named_in_a_sentence(text: str, said: str, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_template_that_is_not_utf_8_is_named_with_its_line(tmp_path: Path) -> 
 
 def test_an_unknown_template_lists_the_known_ones(tmp_path: Path) -> None:
     for name in ("clss", str(tmp_path)):
-        with pytest.raises(ConfigError, match=r"known: cls, joined"):
+        with pytest.raises(ConfigError, match=r"is neither one of cls, joined"):
             load_template(name)
 
 
@@ -117,5 +117,5 @@ def test_a_template_of_the_stance_does_not_show_it() -> None:
     (text,) = load_template("stance", task=STANCE).render(ARGUMENT)
     assert text == "Given the premise: whales  are {sep} tasty and the conclusion: We should ban {whaling}."
     for name in ("cls", "joined"):
-        with pytest.raises(ConfigError, match=rf"template {name}: the slot {{stance}} gives away"):
+        with pytest.raises(ConfigError, match=rf"template {name}: the slot {{stance}} contains the answer"):
             load_template(name, task=STANCE)

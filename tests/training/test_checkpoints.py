@@ -46,6 +46,7 @@ def bits(state: TrainState) -> dict[str, bytes]:
     return {path: leaf.tobytes() for path, leaf in flat.items()}
 
 
+@pytest.mark.fast_cases("False-last_layers", "True-full")
 @pytest.mark.parametrize("changes", [(), (LAST,)], ids=["full", "last_layers"])
 @pytest.mark.parametrize("scan", [False, True])
 def test_a_state_is_read_on_another_mesh_and_the_other_way_of_stacking_with_the_same_bits(
@@ -147,7 +148,7 @@ def test_a_stack_of_which_only_a_part_is_asked_for_is_one_sentence(tmp_path: Pat
 
 def test_a_folder_without_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     small = system(False, MeshConfig(), LAST)
-    with pytest.raises(UserError, match="there is no complete checkpoint here"):
+    with pytest.raises(UserError, match="holds no complete checkpoint"):
         Checkpoints(tmp_path).restore(small.abstract_state(), small.segments, small.mesh)
 
 

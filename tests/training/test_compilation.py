@@ -23,9 +23,9 @@ from jaxvalues.run.state import restart, training_stages
 from jaxvalues.run.system import Weights
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.compilation import Executables, enable_cache
-from jaxvalues.training.loop import Loop, Memory, Series
+from jaxvalues.training.loop import Loop, LoopState, Series
 from jaxvalues.training.metrics import NoMetrics
-from jaxvalues.training.optimizer import Hyper, make_hyper
+from jaxvalues.training.optimizer import Hyperparameters, make_hyperparameters
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -80,7 +80,7 @@ def test_a_hundred_steps_with_evaluations_compile_each_function_once_a_shape(run
     )  # fmt: skip
     assert loop.total >= 100
     with counting() as compiled:
-        loop.run(run.state, run.frozen, Memory(), run.system.mesh)
+        loop.run(run.state, run.frozen, LoopState(), run.system.mesh)
     series.resume.close()
     series.chosen.close()
     assert len(evaluated) >= 5
@@ -97,8 +97,8 @@ def test_another_rate_decay_clipping_schedule_length_or_seed_compiles_nothing(ru
     batches = list(islice(run.batches.starting_at(0), 4))
     loss = run.hyper.loss
 
-    def hyper(total: int = 100, seed: int = 0, **change: object) -> Hyper:
-        return make_hyper(config.model_copy(update=change), total, seed, loss=loss)
+    def hyper(total: int = 100, seed: int = 0, **change: object) -> Hyperparameters:
+        return make_hyperparameters(config.model_copy(update=change), total, seed, loss=loss)
 
     hypers = {"base": run.hyper, "seed": hyper(seed=1), "total": hyper(total=10)}
     hypers |= {key: hyper(**{key: value}) for key, value in changes.items()}
@@ -155,6 +155,7 @@ double((3,), jnp.ones(3))
 """
 
 
+@pytest.mark.slow
 def test_a_second_process_finds_what_the_first_compiled(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "cache"
     command = [sys.executable, "-c", CACHED, str(folder)]

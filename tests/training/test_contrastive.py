@@ -116,8 +116,8 @@ def test_the_term_is_weighed_and_both_numbers_are_traced(quick_compiles: None) -
     assert half["loss"] == pytest.approx(none["loss"] + 0.5 * half["contrastive"], rel=1e-5)
     assert sharp["contrastive"] != pytest.approx(half["contrastive"], rel=1e-4)
     assert len(run.system.train_step) == 1
-    piece = run.batches._epoch(0)[0]
-    labels = run.tokens.labels[piece.rows].astype(np.float32)
+    planned = run.batches._epoch(0)[0]
+    labels = run.tokens.labels[planned.rows].astype(np.float32)
     run.restart()
     before = run.system._apply(Bound(run.state.trainable), model_inputs(batch), None)
     assert before.embedding.shape == (16, 64)

@@ -59,6 +59,7 @@ def with_kept_features(run: tiny.Run, params: Any) -> tiny.Run:
     return run
 
 
+@pytest.mark.fast_cases("deberta-v2 with a convolution-*")
 @pytest.mark.parametrize(
     ("network", "method", "scan"),
     [

@@ -21,7 +21,7 @@ from jaxvalues.data.batches import Tokens, TrainingBatches
 from jaxvalues.errors import UserError
 from jaxvalues.training import loop as loop_module
 from jaxvalues.training.checkpoints import Checkpoints
-from jaxvalues.training.loop import Loop, Memory, Series, Stage, Stopped
+from jaxvalues.training.loop import Loop, LoopState, Series, Stage, Stopped
 from jaxvalues.training.preemption import StopRequest
 from jaxvalues.training.sharding import make_mesh
 from jaxvalues.training.step import TrainState
@@ -81,7 +81,7 @@ class Rig:
         norms: dict[int, float] | None = None,
         held_out_losses: dict[int, float] | None = None,
         during: Callable[[int, StopRequest], bool] = lambda step, stop: False,
-    ) -> Memory:
+    ) -> LoopState:
         """`scores` are held-out F1 by step; `during` looks on at evaluations and says whether they are cut short."""
 
         def evaluate(trainable: Any, stop: StopRequest) -> dict[str, float] | None:
@@ -92,10 +92,10 @@ class Rig:
             return {"loss": loss, "official_f1": (scores or {}).get(step, 0.0)}
 
         series = Series(Checkpoints(self.folder / "resume"), Checkpoints(self.folder / "chosen"))
-        state, memory = TrainState(jnp.int32(0), {"w": jnp.zeros(())}, {"m": jnp.zeros(())}), Memory()
+        state, memory = TrainState(jnp.int32(0), {"w": jnp.zeros(())}, {"m": jnp.zeros(())}), LoopState()
         if series.resume.latest() is not None:
             state, remembered = series.resume.restore(state, (), self.mesh)
-            memory = Memory(**remembered)
+            memory = LoopState(**remembered)
         self.step = Step(losses or {}, norms or {})
         loop = Loop(
             config=self.config, batches=self.batches, stages=self.stages(self.step), restart=self.restart,

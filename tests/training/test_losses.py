@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxvalues.config import LossConfig
-from jaxvalues.training.losses import balanced_weights, make_loss_hyper, prior_shift, row_losses
+from jaxvalues.training.losses import balanced_weights, make_loss_hyperparameters, prior_shift, row_losses
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(size=(6, 20)).astype(np.float32) * 3
@@ -59,18 +59,19 @@ FORMULAS: dict[str, tuple[dict[str, float], Any]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_loss_is_its_formula(kind: str, smoothing: float) -> None:
     numbers, formula = FORMULAS[kind]
-    hyper = make_loss_hyper(LossConfig(kind=kind, label_smoothing=smoothing, **numbers), TRAINING)
+    hyper = make_loss_hyperparameters(LossConfig(kind=kind, label_smoothing=smoothing, **numbers), TRAINING)
     targets = np.where(LABELS == 1, 1 - smoothing / 2, smoothing / 2)
     np.testing.assert_allclose(row_losses(kind, LOGITS, LABELS, hyper), formula(targets).mean(axis=1), rtol=2e-5)
 
 
+@pytest.mark.fast_cases("*-4.0-0.05")
 @pytest.mark.parametrize("margin", [0.0, 0.05])
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 4.0])
 @pytest.mark.parametrize("kind", KINDS)
 def test_losses_and_gradients_are_finite_at_any_logit_and_float32_from_bfloat16(
     kind: str, gamma: float, margin: float
 ) -> None:
-    hyper = make_loss_hyper(LossConfig(kind=kind), TRAINING[:, :8])
+    hyper = make_loss_hyperparameters(LossConfig(kind=kind), TRAINING[:, :8])
     hyper = hyper._replace(gamma=gamma, gamma_positive=gamma, gamma_negative=gamma, margin=margin)
     extreme = jnp.array([[-100.0, 100.0, -100.0, 100.0, -1e4, 1e4, 0.0, -2.944439]])  # the last: p = 0.05, the margin
     for labels in (jnp.zeros((1, 8)), jnp.ones((1, 8)), jnp.full((1, 8), 0.5)):
@@ -81,14 +82,14 @@ def test_losses_and_gradients_are_finite_at_any_logit_and_float32_from_bfloat16(
 
 
 def test_losses_without_their_own_numbers_are_plain_bce() -> None:
-    plain = row_losses("bce", LOGITS, LABELS, make_loss_hyper(LossConfig(), TRAINING))
+    plain = row_losses("bce", LOGITS, LABELS, make_loss_hyperparameters(LossConfig(), TRAINING))
     for kind, numbers in {
         "focal": {"gamma": 0.0},
         "asymmetric": {"gamma_positive": 0.0, "gamma_negative": 0.0, "margin": 0.0},
         "class_balanced": {"beta": 0.0},
         "class_balanced_negative_tolerant": {"beta": 0.0, "negative_scale": 1.0, "prior_shift": 0.0},
     }.items():
-        hyper = make_loss_hyper(LossConfig(kind=kind, **numbers), TRAINING)
+        hyper = make_loss_hyperparameters(LossConfig(kind=kind, **numbers), TRAINING)
         np.testing.assert_allclose(row_losses(kind, LOGITS, LABELS, hyper), plain, rtol=1e-6, err_msg=kind)
 
 
@@ -118,7 +119,11 @@ def test_other_numbers_compile_nothing_new() -> None:
         return row_losses("asymmetric", logits, LABELS, hyper).sum()
 
     values = {
-        float(loss(LOGITS, make_loss_hyper(LossConfig(kind="asymmetric", margin=m, label_smoothing=s), TRAINING)))
+        float(
+            loss(
+                LOGITS, make_loss_hyperparameters(LossConfig(kind="asymmetric", margin=m, label_smoothing=s), TRAINING)
+            )
+        )
         for m in (0.0, 0.05)
         for s in (0.0, 0.1)
     }

@@ -27,7 +27,7 @@ print(faults() - before)
 
 SHRINKS = """
 import numpy as np
-from jaxvalues.training.memory import give_back_freed_memory, keep_freed_memory
+from jaxvalues.training.memory import release_freed_memory, keep_freed_memory
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -35,7 +35,7 @@ def resident():
 keep_freed_memory()
 np.ones(2**25)  # 256 MiB, mapped, written and freed
 before = resident()
-assert give_back_freed_memory()
+assert release_freed_memory()
 print(before - resident())
 """
 
@@ -46,6 +46,7 @@ def test_what_is_kept_can_be_given_back() -> None:
     assert int(given) > 200 * 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
 def test_a_second_large_block_costs_no_page_faults() -> None:
     faults = {

@@ -12,8 +12,8 @@ import pytest
 
 from jaxvalues.config import LossConfig, OptimizerConfig
 from jaxvalues.models.layers.layout import group, ungroup
-from jaxvalues.training.losses import make_loss_hyper
-from jaxvalues.training.optimizer import AdamW, decay_mask, learning_rate_at, make_hyper
+from jaxvalues.training.losses import make_loss_hyperparameters
+from jaxvalues.training.optimizer import AdamW, decay_mask, learning_rate_at, make_hyperparameters
 
 LAYERS = 4
 
@@ -54,7 +54,7 @@ def test_it_is_optaxs_adamw(clip: float | None) -> None:
     decayed = jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in ("kernel", "embedding"), params)
     adamw = optax.adamw(0.05, b1=0.8, b2=0.95, eps=1e-6, weight_decay=0.1, mask=decayed)
     reference = optax.chain(optax.clip_by_global_norm(clip), adamw) if clip else adamw
-    ours, hyper = AdamW(config, LAYERS), make_hyper(config, 100, 0)
+    ours, hyper = AdamW(config, LAYERS), make_hyperparameters(config, 100, 0)
     state, their_state = ours.init(params), reference.init(theirs)
     update, their_update, norms = jax.jit(ours.update), jax.jit(reference.update), []
     for step in range(40):
@@ -70,7 +70,9 @@ def test_it_is_optaxs_adamw(clip: float | None) -> None:
 def test_the_reported_norm_is_the_one_before_clipping() -> None:
     config = OptimizerConfig(clip_norm=0.1)
     grads = {"head": {"kernel": jnp.full((2, 2), 3.0)}}
-    *_, metrics = AdamW(config, 1).update(grads, AdamW(config, 1).init(grads), grads, 0, make_hyper(config, 10, 0))
+    *_, metrics = AdamW(config, 1).update(
+        grads, AdamW(config, 1).init(grads), grads, 0, make_hyperparameters(config, 10, 0)
+    )
     assert float(metrics["grad_norm"]) == 6.0
 
 
@@ -91,7 +93,7 @@ def test_layer_l_moves_by_d_to_the_number_of_layers_above_it(segments: tuple[tup
     )
     optimizer, params = AdamW(config, LAYERS), group(parameters(), segments)
     grads = jax.tree.map(jnp.ones_like, params)
-    after, *_ = jax.jit(optimizer.update)(grads, optimizer.init(params), params, 0, make_hyper(config, 10, 0))
+    after, *_ = jax.jit(optimizer.update)(grads, optimizer.init(params), params, 0, make_hyperparameters(config, 10, 0))
     moved = ungroup(jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), params, after))
 
     def check(tree: Any, factor: float) -> None:
@@ -112,19 +114,19 @@ def test_layer_l_moves_by_d_to_the_number_of_layers_above_it(segments: tuple[tup
     ],
 )
 def test_the_schedules_at_their_key_points(schedule: str, expected: dict[float, float]) -> None:
-    hyper = make_hyper(OptimizerConfig(learning_rate=2.0, warmup=0.1, schedule=schedule), 100, 0)
+    hyper = make_hyperparameters(OptimizerConfig(learning_rate=2.0, warmup=0.1, schedule=schedule), 100, 0)
     rates = [float(learning_rate_at(step, hyper, schedule)) for step in expected]
     np.testing.assert_allclose(rates, [2 * value for value in expected.values()], atol=1e-5)
 
 
 def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
-    hyper = make_hyper(OptimizerConfig(learning_rate=1.0, warmup=0), 1, 0)
+    hyper = make_hyperparameters(OptimizerConfig(learning_rate=1.0, warmup=0), 1, 0)
     assert float(learning_rate_at(0, hyper, "cosine")) == 1.0
 
 
 def test_warm_up_is_whole_steps_rounded_up_but_not_by_rounding_noise() -> None:
     def warmup_steps(share: float, total: int) -> float:
-        return float(make_hyper(OptimizerConfig(warmup=share), total, 0).warmup_steps)
+        return float(make_hyperparameters(OptimizerConfig(warmup=share), total, 0).warmup_steps)
 
     assert [warmup_steps(0.1, 101), warmup_steps(0.1, 100), warmup_steps(0, 100)] == [11, 10, 0]
     assert 0.07 * 100 > 7
@@ -133,7 +135,7 @@ def test_warm_up_is_whole_steps_rounded_up_but_not_by_rounding_noise() -> None:
 
 def test_a_later_stage_counts_from_its_own_first_step() -> None:
     config = OptimizerConfig(learning_rate=2.0, warmup=0.1)
-    alone, later = make_hyper(config, 100, 0), make_hyper(config, 100, 0, first_step=40)
+    alone, later = make_hyperparameters(config, 100, 0), make_hyperparameters(config, 100, 0, first_step=40)
     for step in (0, 9, 50, 99):
         np.testing.assert_allclose(
             learning_rate_at(step, alone, "cosine"), learning_rate_at(step + 40, later, "cosine"), rtol=1e-6
@@ -141,8 +143,8 @@ def test_a_later_stage_counts_from_its_own_first_step() -> None:
 
 
 def test_no_clipping_is_a_limit_of_infinity_and_every_number_is_traced() -> None:
-    loss = make_loss_hyper(LossConfig(), np.eye(3, 20))
-    hyper = make_hyper(OptimizerConfig(clip_norm=None), 10, seed=2**32 - 1, loss=loss)
+    loss = make_loss_hyperparameters(LossConfig(), np.eye(3, 20))
+    hyper = make_hyperparameters(OptimizerConfig(clip_norm=None), 10, seed=2**32 - 1, loss=loss)
     assert np.isinf(hyper.clip_norm)
     assert {np.asarray(value).dtype.name for value in jax.tree.leaves(hyper)} == {"float32", "uint32"}
     assert int(hyper.seed) == 2**32 - 1

@@ -68,6 +68,7 @@ def test_a_run_writes_what_it_should(straight: Path) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stopped", "killed"])
 def test_a_disturbed_run_ends_as_an_undisturbed_one(
     name: str, work: Work, straight: Path, disturbed: dict[str, list[tuple[int, str, str]]]
@@ -79,6 +80,7 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(
     assert results(work.folder / name) == results(straight)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_says_how_to_go_on(disturbed: dict[str, list[tuple[int, str, str]]]) -> None:
     *stops, last = disturbed["stopped"]
     for step, (code, _, err) in zip((3, 8, 11), stops, strict=True):
@@ -89,6 +91,7 @@ def test_a_stopped_run_says_how_to_go_on(disturbed: dict[str, list[tuple[int, st
         assert f"resuming at step {step}\n" in out
 
 
+@pytest.mark.slow
 def test_kills_were_kills(disturbed: dict[str, list[tuple[int, str, str]]]) -> None:
     assert [code for code, _, _ in disturbed["killed"]] == [-9, -9, -9, -9, 0]
 
@@ -103,6 +106,7 @@ def test_a_finished_run_is_not_trained_again(work: Work, straight: Path) -> None
     assert results(straight) == before
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_run(work: Work, straight: Path) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))

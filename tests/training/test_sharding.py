@@ -18,6 +18,8 @@ from jaxvalues.run.state import initial_state, initial_weights
 from jaxvalues.run.system import System, build_system
 from jaxvalues.training.sharding import check_batch_size, make_mesh, partition, place_batch, place_on
 
+pytestmark = pytest.mark.usefixtures("no_compile_cache")
+
 MESHES = {
     "data 8": MeshConfig(),
     "data 2, fsdp 4": MeshConfig(data=2, fsdp=4),
@@ -44,6 +46,7 @@ def losses_on_one_device(quick_compiles: None) -> list[float]:
     return tiny.Run(tiny.config(LAYER)).losses(STEPS)
 
 
+@pytest.mark.fast_cases("data 8", "data 2, fsdp 2, tensor 2")
 @pytest.mark.parametrize("name", MESHES)
 def test_a_run_is_the_same_on_every_mesh(name: str, losses_on_one_device: list[float]) -> None:
     """With dropout: the masks too do not depend on where they are drawn."""
@@ -152,9 +155,9 @@ def test_the_free_axis_takes_what_is_left() -> None:
 @pytest.mark.parametrize(
     ("sizes", "said"),
     [
-        ({"data": -1, "tensor": 3}, "does not divide the 8 devices here"),
-        ({"data": 3}, "needs 3 devices and there are 8"),
-        ({"data": 4, "fsdp": 4}, "needs 16 devices and there are 8"),
+        ({"data": -1, "tensor": 3}, "mesh data=-1, fsdp=1, tensor=3 does not divide the 8 devices"),
+        ({"data": 3}, "needs 3 devices, but there are 8"),
+        ({"data": 4, "fsdp": 4}, "needs 16 devices, but there are 8"),
     ],
 )
 def test_a_mesh_that_does_not_fit_is_an_error(sizes: dict[str, int], said: str) -> None:
@@ -165,7 +168,7 @@ def test_a_mesh_that_does_not_fit_is_an_error(sizes: dict[str, int], said: str) 
 def test_batches_must_divide_over_the_mesh() -> None:
     mesh = make_mesh(MESHES["data 2, fsdp 2, tensor 2"])
     check_batch_size("training.batch_size", 12, mesh)
-    with pytest.raises(ConfigError, match=r"batch_size: 6 rows at a time cannot be split evenly over 4 devices"):
+    with pytest.raises(ConfigError, match=r"batch_size: 6 rows per micro-batch do not split evenly over 4 devices"):
         check_batch_size("training.batch_size", 6, mesh)
     config = tiny.config({"training": {"accumulation": 8}})
     with pytest.raises(ConfigError, match=r"training.batch_size: 2 rows"):  # a micro-batch of the 16

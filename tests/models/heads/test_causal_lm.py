@@ -55,6 +55,7 @@ def test_old_files_hold_masks_and_a_copy_of_the_word_vectors(prefix, tmp_path):
         init_masked_lm(CONFIG)
 
 
+@pytest.mark.fast_cases("True")
 @pytest.mark.parametrize("scan", [False, True])
 def test_decoding_with_a_cache_gives_the_logits_of_the_whole_text(scan):
     module, params = model(scan=scan)
@@ -108,6 +109,7 @@ def test_logits_of_few_words_are_columns_of_all():
         jax.tree.map(lambda a, b: assert_close(a, b[..., words], 1e-6), some, whole)
 
 
+@pytest.mark.slow
 def test_greedy_texts_are_those_of_transformers():
     torch = pytest.importorskip("torch")
     module, params = model()

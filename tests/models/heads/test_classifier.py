@@ -22,6 +22,7 @@ def build(**fields):
     return model, jax.jit(model.init)(jax.random.key(0), *TOKENS)["params"]
 
 
+@pytest.mark.fast_cases("cls-*-64-multiple", "mean-*-single")
 @pytest.mark.parametrize("heads", ["single", "multiple"])
 @pytest.mark.parametrize(
     ("pooling", "layers", "combine", "width"),

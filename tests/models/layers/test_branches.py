@@ -22,6 +22,7 @@ ALONE, ALONE_MASK = pad([a + b for a, b in PAIRS], "r", T + S)
 LAST = np.array([len(a + b) - 1 for a, b in PAIRS])
 
 
+@pytest.mark.fast_cases("apart")
 @pytest.mark.parametrize("branches", [None, Branches(4, S)], ids=["masked", "apart"])
 def test_packed_branches_are_separate_texts(branches):
     """Whether scores between branches are hidden by the mask alone, or not computed."""
@@ -106,6 +107,7 @@ ANSWERS = [WORDS[31:34], WORDS[34:35], WORDS[35:37]]
 R = 3
 
 
+@pytest.mark.fast_cases("True")
 @pytest.mark.parametrize("scan", [False, True])
 def test_packed_answers_are_separate_texts(scan):
     module, params = model(scan=scan)

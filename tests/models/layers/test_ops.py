@@ -11,6 +11,8 @@ import pytest
 from jaxvalues.errors import UserError
 from jaxvalues.models.layers import ops
 
+pytestmark = pytest.mark.usefixtures("no_compile_cache")
+
 
 @pytest.fixture(params=["cpu", "gpu"])
 def backend(request, monkeypatch):

@@ -69,6 +69,7 @@ def test_stored_torch_numbers(kind):
     compare(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "change"),
     [
@@ -85,6 +86,7 @@ def test_live_torch(kind, change):
     compare(results(config, weights, first, scan=False), torch_results(config, weights, first))
 
 
+@pytest.mark.slow
 def test_scanned_and_unrolled_start_and_drop_alike():
     config = CONFIGS["t5-v1.1"] | {"num_decoder_layers": 1}
     inputs = batch(config)
@@ -125,6 +127,7 @@ def test_scanned_and_unrolled_start_and_drop_alike():
     assert not np.array_equal(layer["mlp"]["up"]["kernel"], layer["mlp"]["gate"]["kernel"])
 
 
+@pytest.mark.fast_cases("True")
 @pytest.mark.parametrize("scan", [False, True])
 def test_token_by_token_is_all_at_once(scan):
     """With everything that can stand before the tokens, for a prefill of five and then single steps."""
@@ -269,6 +272,7 @@ def test_many_questions_share_one_encoding():
     assert sum(f"f32{encoded} = dot_general" in line for line in products) >= 2 * 2  # keys and values of two layers
 
 
+@pytest.mark.fast_cases("True")
 @pytest.mark.parametrize("scan", [False, True])
 def test_a_single_token_is_read_without_the_encoders_keys(scan):
     """The first of many tokens and a token alone have the same logits, gradients and dropout."""
@@ -301,6 +305,7 @@ def test_a_single_token_is_read_without_the_encoders_keys(scan):
     assert made not in of_one
 
 
+@pytest.mark.fast_cases("t5")
 @pytest.mark.parametrize("kind", KINDS)  # a tied output matrix, whose logits are scaled, and one of its own
 def test_logits_of_few_words_are_columns_of_all(kind):
     inputs, words = batch(CONFIGS[kind]), np.array([7, 3, 69])

@@ -1,7 +1,7 @@
-"""Where the vectors of a prompt start: closures (rng, words [V, E]) -> [P, E], the same for the same rng.
+"""Initializers of prompt vectors: functions (rng, words [V, E]) -> [P, E].
 
-The choices are those of Lester et al. (2021, section 3.2): random, words of the vocabulary, or the words for the
-classes; and the tokens of a text, as PEFT has it.
+The choices are those of Lester et al. (2021, section 3.2): random vectors, words of the vocabulary, and the names of
+the classes. The tokens of a text are PEFT's choice.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import ConfigError
 from jaxvalues.tuning.method import Target
 
-Initial = Callable[[jax.Array, jax.Array], jax.Array]
+Initializer = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def make_initial(config: TuningConfig, target: Target) -> Initial:
-    """What `tuning.init` names. Raises ConfigError where a text has no token."""
+def make_initializer(config: TuningConfig, target: Target) -> Initializer:
+    """The initializer that `tuning.init` names. Raises ConfigError for a text without tokens."""
     length = config.length
     match config.init:
         case "normal":
@@ -38,19 +38,21 @@ def make_initial(config: TuningConfig, target: Target) -> Initial:
             return means(length, [_encode(name, target) for name in CATEGORIES])
 
 
-def normal(length: int, deviation: float) -> Initial:
-    """Normal around 0."""
+def normal(length: int, deviation: float) -> Initializer:
+    """Normal with mean 0."""
     return lambda rng, words: deviation * jax.random.normal(rng, (length, words.shape[1]))
 
 
-def uniform(length: int, half_width: float) -> Initial:
+def uniform(length: int, half_width: float) -> Initializer:
     """Uniform in [-half_width, half_width)."""
     return lambda rng, words: jax.random.uniform(rng, (length, words.shape[1]), minval=-half_width, maxval=half_width)
 
 
-def vocabulary(length: int, top: int | None = None) -> Initial:
-    """Words drawn from the vocabulary, or from its `top` first, which tokenizers count as the most frequent; none is
-    drawn twice while there are enough."""
+def vocabulary(length: int, top: int | None = None) -> Initializer:
+    """Random words of the vocabulary, or of its first `top` ids, which are the most frequent in most tokenizers.
+
+    They are drawn without replacement if there are enough.
+    """
 
     def draw(rng: jax.Array, words: jax.Array) -> jax.Array:
         size = min(top or len(words), len(words))
@@ -59,13 +61,13 @@ def vocabulary(length: int, top: int | None = None) -> Initial:
     return draw
 
 
-def tokens(length: int, ids: Sequence[int]) -> Initial:
-    """The words `ids`, again from the first where they are fewer than `length`, cut where they are more."""
+def tokens(length: int, ids: Sequence[int]) -> Initializer:
+    """The words `ids`, repeated from the first or truncated to `length`."""
     return lambda rng, words: _rows(words, np.resize(np.asarray(ids, np.int32), length))
 
 
-def means(length: int, names: Sequence[Sequence[int]]) -> Initial:
-    """A vector for each of `names`, the mean over its sub-words; repeated or cut as `tokens`."""
+def means(length: int, names: Sequence[Sequence[int]]) -> Initializer:
+    """One vector for each of `names`, the mean of its tokens' embeddings, repeated or truncated to `length`."""
 
     def average(rng: jax.Array, words: jax.Array) -> jax.Array:
         each = jnp.stack([_rows(words, np.asarray(ids, np.int32)).mean(0) for ids in names])
@@ -75,12 +77,12 @@ def means(length: int, names: Sequence[Sequence[int]]) -> Initial:
 
 
 def _rows(words: jax.Array, ids: jax.Array | np.ndarray) -> jax.Array:
-    # An id outside the vocabulary gives NaN rather than some other word's vector.
+    # An id outside the vocabulary gives NaN, not the vector of another word.
     return jnp.take(words, ids, axis=0, mode="fill")
 
 
 def _encode(text: str, target: Target) -> list[int]:
     ids = target.encode(text)
     if not ids:
-        raise ConfigError(f'tuning.init: the tokenizer makes no token of "{text}"')
+        raise ConfigError(f'tuning.init: the text "{text}" has no tokens, expected at least one')
     return ids

@@ -1,4 +1,4 @@
-"""What predicting takes besides the weights, as an exported folder says it, and where it says so."""
+"""The settings that inference needs beside the weights, as an exported folder stores them."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from jaxvalues.run.network import build_network
 from jaxvalues.run.system import System
 from jaxvalues.templates.template import STANCES
 
-OURS = "jaxvalues"  # our key in the config.json of a network, and the name of our file beside an adapter
-COPIED = ("environment.json", "scores.json")
-DROPPED = ("_name_or_path", "torch_dtype", "auto_map")  # of a base model's config.json: places, and another dtype
+SETTINGS_KEY = "jaxvalues"  # the key in config.json of a network; the name of the file beside an adapter
+COPIED_FILES = ("environment.json", "scores.json")
+DROPPED_KEYS = (
+    "_name_or_path",
+    "torch_dtype",
+    "auto_map",
+)  # keys of a base model's config.json: paths, code and dtype of that model
 
-LABELS: dict[str, Any] = {
+LABEL_SETTINGS: dict[str, Any] = {
     "num_labels": len(CATEGORIES),
     "id2label": {str(i): name for i, name in enumerate(CATEGORIES)},
     "label2id": {name: i for i, name in enumerate(CATEGORIES)},
     "problem_type": "multi_label_classification",
 }
-"""What transformers must know of the categories."""
+"""The entries of config.json that tell transformers the categories."""
 
 
 def check_task(task: Task, to: str) -> None:
-    """Raise ConfigError for a run of another task than the value categories: cards and thresholds are of these."""
+    """Raise ConfigError unless the task is `values`: model cards and thresholds are those of the value categories."""
     if not task.has_categories:
-        raise ConfigError(
-            f"data.task is {task.name}, and only runs of the task values are exported to {to}, with a card and "
-            "thresholds of the value categories"
-        )
+        raise ConfigError(f"data.task is {task.name}, but only runs of the task values can be exported to {to}")
 
 
-def for_predicting(config: Config, system: System, decision: Decision) -> dict[str, Any]:
-    """Template, longest input, thresholds and config."""
+def inference_settings(config: Config, system: System, decision: Decision) -> dict[str, Any]:
+    """The settings as a JSON tree: template, maximum length, thresholds and config."""
     return {
         "version": jaxvalues.__version__,
         "template": system.template.text,
@@ -48,19 +49,19 @@ def for_predicting(config: Config, system: System, decision: Decision) -> dict[s
         "max_length": config.data.max_length,
         "thresholds": decision.thresholds.tolist(),
         "decision": decision.how,
-        "config": without_places(config),
+        "config": without_local_paths(config),
     }
 
 
-def without_places(config: Config) -> dict[str, Any]:
-    """The config as a tree, without the folders and the devices of this machine; names on the hub stay."""
+def without_local_paths(config: Config) -> dict[str, Any]:
+    """The config as a JSON tree, without local folders and devices. Names on the Hugging Face hub are kept."""
     tree = config.model_dump(mode="json", exclude={"output", "mesh", "logging", "runtime", "ensemble"})
     model, formulation, tuning = tree["model"], tree["formulation"], tree["tuning"]
     del tree["data"]["dir"]
     for key in ("path", "tokenizer"):
         model[key] = model[key] and hub_name(model[key])
     if model["config"] is not None:
-        model["config"] = {key: value for key, value in model["config"].items() if key not in DROPPED}
+        model["config"] = {key: value for key, value in model["config"].items() if key not in DROPPED_KEYS}
     for section, key in (
         (formulation, "template"), (formulation, "descriptions"), (formulation, "synonyms"), (tuning, "init_from")
     ):  # fmt: skip
@@ -69,14 +70,14 @@ def without_places(config: Config) -> dict[str, Any]:
 
 
 def pooled_layer(config: Config, hf_config: dict[str, Any], to: str) -> tuple[int, int]:
-    """The layer whose first token a run classifies, and how many there are.
+    """(index of the layer whose first token is classified, number of layers).
 
-    Raises ConfigError where transformers' classifiers are not like that: the run cannot be exported `to` them.
+    Raises ConfigError if transformers has no such classifier, so that the run cannot be exported to the format `to`.
     """
     if hf_config["model_type"] == "gpt2":
         raise ConfigError(
-            "formulation.kind classify on a gpt2 model pools what transformers' GPT-2 classifiers do not, so it cannot "
-            f"be exported to {to}: only classifiers on encoders can"
+            "formulation.kind classify on a gpt2 model pools differently from transformers' GPT-2 classifiers, so it "
+            f"cannot be exported to {to}: only classifiers on encoders can"
         )
     num_layers, pooling = build_network(config, hf_config).num_layers, config.formulation.pooling
     layer = hidden_indices(pooling.layers[:1], num_layers)[0]
@@ -89,6 +90,6 @@ def pooled_layer(config: Config, hf_config: dict[str, Any], to: str) -> tuple[in
     else:
         return layer, num_layers
     raise ConfigError(
-        f"formulation.pooling.{cause}, but transformers' classifiers see the first token of one layer: only a run "
-        f"trained with formulation.pooling.over=cls and one of the layers can be exported to {to}"
+        f"formulation.pooling.{cause}, but transformers' classifiers read the first token of one layer: only a run "
+        f"trained with formulation.pooling.over=cls and a single layer can be exported to {to}"
     )
