@@ -30,7 +30,7 @@ def render(result: dict[str, Any], console: Console) -> None:
         versions = ", ".join(f"{package} {version}" for package, version in one["is"]["versions"].items())
         console.print(f"{name}: {versions}; {one['is']['settings']}; {one['is']['threads']} threads", highlight=False)
     cases = result["cases"]
-    if console.width >= 100:
+    if console.width >= 110:
         console.print(_steady(cases), _starting(cases))
     else:  # a narrow terminal has no place for a column that says which case it is
         for case in cases:
@@ -115,7 +115,13 @@ def describe_shape(shape: Sequence[int]) -> str:
 
 def _table(title: str, *numbers: str, case: bool = True, contender: bool = True) -> Table:
     table = Table(
-        title=title, title_justify="left", title_style="bold", box=None, header_style="bold", padding=(0, 2, 0, 0)
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        header_style="bold",
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
     )
     for header in (*["work, rows × tokens"] * case, *["contender"] * contender):
         table.add_column(header)
