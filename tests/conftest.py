@@ -70,11 +70,11 @@ def _reset_jax() -> None:
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
-    from jaxvalues.training.memory import give_back_freed_memory
+    from jaxvalues.training.memory import release_freed_memory
 
     jax.clear_caches()
     gc.collect()
-    give_back_freed_memory()
+    release_freed_memory()
     jax.config.update("jax_disable_most_optimizations", False)
     jax.config.update("jax_enable_compilation_cache", True)
     jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
