@@ -27,7 +27,7 @@ def dry_run(config: Config, run_console: RunConsole) -> None:
     parts = load_parts(config.data)
     base = find_base(config.model, config.seed)
     texts = load_texts(config.formulation, TASKS[config.data.task])
-    tokenizer = find_tokenizer(config, base, parts.whole, texts)
+    tokenizer = find_tokenizer(config, base, parts.full_training, texts)
     mesh = make_mesh(config.mesh)
     system = build_system(config, base, tokenizer, mesh)
     encode(system, parts.training, run_console, training_pairs(config, parts.training))

@@ -124,7 +124,7 @@ def _hf_config(config: Config, parts: Parts | None, texts: Template | QuestionTe
     if model.train_tokenizer is not None and parts is None:
         return {"vocab_size": model.train_tokenizer.vocab_size, **model.config}
     base = Base(dict(model.config), None, "")
-    tokenizer = find_tokenizer(config, base, None if parts is None else parts.whole, texts)
+    tokenizer = find_tokenizer(config, base, None if parts is None else parts.full_training, texts)
     return fit_to_tokenizer(base.hf_config, tokenizer, is_random=True)
 
 
