@@ -42,7 +42,7 @@ def test_show_counts_what_train_trains(name: str) -> None:
     config = load_config(path)
     parts, texts = load_parts(config.data), load_texts(config.formulation, TASKS[config.data.task])
     base = find_base(config.model, config.seed)
-    system = build_system(config, base, find_tokenizer(config, base, parts.whole, texts), single_mesh())
+    system = build_system(config, base, find_tokenizer(config, base, parts.full_training, texts), single_mesh())
     frozen, trainable = system.network.abstract_parts()
     pairs = training_pairs(config, parts.training)
     chosen = {} if pairs is None else {"pairs": pairs}
@@ -126,7 +126,7 @@ def test_a_dry_run_finds_what_is_wrong(small: Path, monkeypatch: pytest.MonkeyPa
     weights.write_bytes(whole)
     code, _, err = command("train", small, "--dry-run", "data.report=[exam]")
     assert code == 2
-    assert err.startswith("jaxvalues: data.report: there is no split `exam`; it is one of training, ")
+    assert err.startswith("jaxvalues: data.report: there is no split `exam`, expected one of training, ")
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     code, _, err = command("train", small, "--dry-run", "logging.wandb=mine")
     assert (code, err) == (2, "jaxvalues: logging.wandb needs the extra: pip install 'jaxvalues[wandb]'\n")
