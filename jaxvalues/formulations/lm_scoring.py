@@ -59,7 +59,7 @@ def answer_log_probs(
     logits = _causal(module, bound, packed, key, positions=positions.reshape(rows, -1))
     logits = logits.reshape(rows, questions, 1 + words * (size - 1), -1)
     first = jnp.broadcast_to(logits[:, :, None, :1], (rows, questions, words, 1, logits.shape[-1]))
-    rest = logits[:, :, 1:].reshape(rows, questions, words, size - 1, -1)
+    rest = logits[:, :, 1:].reshape(rows, questions, words, size - 1, logits.shape[-1])
     return token_log_probs(jnp.concatenate([first, rest], axis=3), ids, mask)
 
 

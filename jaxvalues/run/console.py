@@ -20,6 +20,7 @@ from jaxvalues.evaluation.measures import TaskScores
 from jaxvalues.evaluation.report_table import in_words, render_scores
 from jaxvalues.run.base import Base
 from jaxvalues.run.network import count
+from jaxvalues.run.summary import summary
 from jaxvalues.run.system import System, Weights
 from jaxvalues.training.compilation import Compiled
 
@@ -77,16 +78,21 @@ class RunConsole:
                 f"kept: {size:,.0f} MiB of host memory for the training arguments"
             )
 
-    def end(self, system: System, step: int, decision: Decision) -> None:
-        """How many programs were compiled, which parameters were chosen, and how they decide."""
+    def end(self, system: System, step: int, decision: Decision, arguments: int) -> None:
+        """What the run did, how many programs were compiled, which parameters were chosen, and how they decide.
+
+        `arguments` is the number of those it trained on.
+        """
+        frozen, trainable = map(count, system.network.abstract_parts())
         if not self.brief:  # several runs share their programs
+            self.print(summary(system.config, system.hf_config["model_type"], trainable, frozen, arguments))
             steps = {"to train": system.train_step, "to evaluate": system.eval_step}
             steps |= {"to pretrain": system.pretrain_step, "for features": system.feature_step}
             steps |= {"to generate": system.generate_step}
             shapes = {what: len(step) for what, step in steps.items() if step is not None}
             parts = ", ".join(f"{number} {what}" for what, number in shapes.items())
             self.print(f"compiled {sum(shapes.values())} programs, one for each batch shape: {parts}")
-        trained = f"parameters of step {step}" if count(system.network.abstract_parts()[1]) else "nothing was trained"
+        trained = f"parameters of step {step}" if trainable else "nothing was trained"
         self.print(f"{trained}; {decision.how}: {decision.span}")
 
     def unscored(self, split: str) -> None:

@@ -134,7 +134,7 @@ def train(
         step=step,
         how="{}" + scored_by(config),
     )
-    run_console.end(system, step, outcome.decision)
+    run_console.end(system, step, outcome.decision, len(parts.training))
     run_console.scores(outcome.reported, base.is_random, folder.path)
     return outcome.scores
 

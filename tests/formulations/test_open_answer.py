@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from jax.nn import log_softmax
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.formulations.open_answer import FOUND_LOGIT
 from jaxvalues.run.system import System
-from jaxvalues.templates.synonyms import load_synonyms
+from jaxvalues.templates.synonyms import load_synonyms, stems_of
 from jaxvalues.tuning import Bound
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -81,6 +82,22 @@ def test_the_likelihood_is_that_of_any_synonym(layout: str, synonyms: Path, tmp_
         np.testing.assert_allclose(logits[row, column], brute_force(one, bound, batch, row, column), rtol=1e-4)
     if layout != "t5":
         np.testing.assert_allclose(forward(bound, tiny.padded_left(batch)), logits, rtol=1e-5, atol=1e-5)
+
+
+def test_answers_of_one_token_branch_from_an_argument(tmp_path: Path) -> None:
+    """Nothing is processed behind a question then: its last token predicts every answer."""
+    tokenizer, words = tiny.asking_tokenizer(), {}
+    for text in sorted(tokenizer.batch_decode([[i] for i in range(len(tokenizer))])):
+        if re.fullmatch(" [a-z]{4,}", text):
+            words.setdefault(stems_of(text), text.strip())
+    rows = map("\t".join, zip(CATEGORIES, list(words.values()), strict=False))
+    (tmp_path / "words.tsv").write_text("Category\tSynonyms\n" + "\n".join(rows) + "\n")
+    (tmp_path / "first.txt").write_text(ARGUMENT_FIRST)
+    one, bound = system("gpt2", tmp_path / "words.tsv", template=str(tmp_path / "first.txt"))
+    batch = tiny.batch(one, one.formulation.encode(tiny.split().arguments[:1]), 2)
+    assert batch["answer_ids"].shape[2:] == (1, 1)
+    logits = np.asarray(one.formulation.forward(one.network.module, bound, batch).logits)
+    np.testing.assert_allclose(logits[0, 3], brute_force(one, bound, batch, 0, 3), rtol=1e-4)
 
 
 def test_logits_and_gradients_are_finite_where_words_are_impossible_or_certain(synonyms: Path) -> None:
