@@ -106,7 +106,7 @@ def _target(folder: RunFolder, out: str | Path | None) -> RunFolder:
 def _arguments(file: UserFile, folder: RunFolder) -> Split:
     """A user's arguments as a split; labelled where the task reads its labels from them and they are all there."""
     data = Split(file.path.stem, file.arguments)
-    if folder.task.asked_slot is None:
+    if folder.task.answer_slot is None:
         return folder.task.relabel(data)
     if "conclusion" in file.absent:
         raise UserError(

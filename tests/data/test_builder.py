@@ -158,6 +158,7 @@ def test_checksums_of_the_published_files(real_data: Path, tmp_path: Path):
     assert matches_release(tmp_path / "labels-test-nahjalbalagha.tsv") is None
 
 
+@pytest.mark.slow
 def test_published_data_comes_back_whole(real_data: Path, tmp_path: Path):
     for name in ("training", "validation", "test", "validation-zhihu", "test-nahjalbalagha"):
         split = prepared.load(name, data_dir=tmp_path / "tfds", source_dir=real_data)

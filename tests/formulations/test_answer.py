@@ -163,6 +163,7 @@ def test_every_place_where_a_prompt_or_a_prefix_enters_t5_counts() -> None:
     assert min(np.abs(gradient).max() for gradient in gradients) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("gpt2", "t5 untied")
 @pytest.mark.parametrize("network", ["gpt2", "t5", "t5 untied"])
 def test_a_soft_verbalizer_starts_as_the_words(network: str) -> None:
@@ -178,6 +179,7 @@ def test_a_soft_verbalizer_starts_as_the_words(network: str) -> None:
     np.testing.assert_allclose(logits, jax.jit(hard.forward)(hard.bind({})), rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_calibration_takes_off_what_is_said_about_nothing() -> None:
     none = {"tuning": {"method": "none"}}
     plain, calibrated = case("gpt2", none), case("gpt2", none, {"formulation": {"verbalizer": {"calibrate": True}}})
@@ -194,6 +196,7 @@ def test_calibration_takes_off_what_is_said_about_nothing() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_question_that_comes_before_the_argument_is_asked_row_by_row(tmp_path: Any) -> None:
     (tmp_path / "mine.txt").write_text("Is {category} in: {premise}, {conclusion} {stance}? Answer:")
     one = case("gpt2", {"formulation": {"template": str(tmp_path / "mine.txt")}}, {"tuning": {"method": "none"}})

@@ -35,6 +35,7 @@ def forward(one: System) -> Any:
     return jax.jit(lambda bound, batch: one.formulation.forward(one.network.module, bound, batch).logits)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("roberta-True", "deberta-v2-False")
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("network", ["roberta", "deberta-v2"])
@@ -65,6 +66,7 @@ def test_logits_are_those_of_the_words_at_the_masks(network: str, several: bool)
     np.testing.assert_allclose(logits[:, 0], yes - no, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_soft_verbalizer_starts_as_the_words_but_for_the_bias_of_the_vocabulary() -> None:
     none = {"tuning": {"method": "none"}}
     hard, bound, batch = system("roberta", none)

@@ -63,6 +63,7 @@ def brute_force(one: System, bound: Bound, batch: dict[str, np.ndarray], row: in
     return float(np.log(total) - np.log1p(-total))
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("t5", "gpt2 branches")
 @pytest.mark.parametrize("layout", ["t5", "gpt2", "gpt2 branches"])
 def test_the_likelihood_is_that_of_any_synonym(layout: str, synonyms: Path, tmp_path: Path) -> None:
@@ -100,6 +101,7 @@ def test_answers_of_one_token_branch_from_an_argument(tmp_path: Path) -> None:
     np.testing.assert_allclose(logits[0, 3], brute_force(one, bound, batch, 0, 3), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_logits_and_gradients_are_finite_where_words_are_impossible_or_certain(synonyms: Path) -> None:
     one, bound = system("t5", synonyms)
     batch = tiny.batch(one, one.formulation.encode(tiny.split().arguments[:1]), 2)

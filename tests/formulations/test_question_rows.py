@@ -128,6 +128,7 @@ def test_questions_that_leave_no_room_say_what_they_need() -> None:
         question_rows(max_length=empty + 3, reserved=2, branches=branches)
 
 
+@pytest.mark.slow
 def test_whatever_an_argument_holds_it_breaks_no_row(kind: Any) -> None:
     arguments = list(hostile(30))
     special = set(kind.all_special_ids) - {kind.unk_token_id}

@@ -87,6 +87,7 @@ def naive(name: str, module: Any, bound: Bound, end: int) -> np.ndarray:
     return answers
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("gpt2-prefix", "t5-prompt")
 @pytest.mark.parametrize("what", ["nothing", "prompt", "prefix"])
 @pytest.mark.parametrize("name", CONFIGS)
@@ -117,6 +118,7 @@ def test_it_says_what_a_loop_without_a_cache_says(name: str, what: str) -> None:
     assert (stopped == end).any()
 
 
+@pytest.mark.slow
 def test_it_stops_when_every_row_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     module, params = network("gpt2")
     batch = {name: array[:1] for name, array in rows().items()}
@@ -134,6 +136,7 @@ def test_it_stops_when_every_row_has_ended(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(steps) == 2  # the text, and the token that ends it
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("t5")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_it_says_what_transformers_says(name: str, tmp_path: Path) -> None:

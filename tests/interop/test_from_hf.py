@@ -89,6 +89,7 @@ def last_layers(base: Path, count: int) -> dict[str, Any]:
     return {"model": {"path": str(base), "config": None}, "tuning": {"method": "last_layers", "layers": count}}
 
 
+@pytest.mark.slow
 def test_frozen_weights_come_from_the_export_then(base: Path, tmp_path: Path) -> None:
     run = finish(tmp_path / "run", config("roberta", last_layers(base, 1)))
     back = round_trip(run)
@@ -103,6 +104,7 @@ def test_frozen_weights_come_from_the_export_then(base: Path, tmp_path: Path) ->
         export_hf(back.path, tmp_path / "second", overrides=(f"model.path={other}",))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compiles")
 def test_random_frozen_weights_are_kept_too(tmp_path: Path) -> None:
     run = finish(tmp_path / "run", config("bert", {"tuning": {"method": "head"}}))
@@ -112,6 +114,7 @@ def test_random_frozen_weights_are_kept_too(tmp_path: Path) -> None:
     assert (model.path, model.config) == (str(tmp_path / "hf"), None)  # not drawn again
 
 
+@pytest.mark.slow
 def test_layers_above_the_pooled_one_stay_away(base: Path, tmp_path: Path) -> None:
     second = {"formulation": {"pooling": {"over": "cls", "layers": [2]}}}
     run = finish(tmp_path / "run", config("roberta", last_layers(base, 2), second))
@@ -123,6 +126,7 @@ def test_layers_above_the_pooled_one_stay_away(base: Path, tmp_path: Path) -> No
     equal(params, expected)
 
 
+@pytest.mark.slow
 def test_texts_of_ones_own_come_along(tmp_path: Path) -> None:
     template, descriptions = tmp_path / "mine.txt", tmp_path / "mine.tsv"
     template.write_text("{premise} {sep} {sep} so: {conclusion} {{yes}}")
@@ -162,6 +166,7 @@ def rewrite(folder: Path, change: Any) -> None:
 NOT_OURS = "has no valid `jaxvalues` entry (template, thresholds, config), so this is not a folder of"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -194,7 +199,7 @@ def test_a_folder_that_is_no_run_is_refused(change: Any, sentence: str, exported
 
 def test_missing_files(exported: Path, tmp_path: Path) -> None:
     for name, sentence in {
-        "tokenizer.json": "no tokenizer could be loaded",
+        "tokenizer.json": "the tokenizer could not be loaded",
         "model.safetensors": "holds neither model.safetensors nor",
         "scores.json": "hf holds no scores.json, which `jaxvalues export` writes for every run",
         "environment.json": "hf holds no environment.json, which `jaxvalues export` writes",
@@ -221,6 +226,7 @@ def test_a_model_trained_further_elsewhere_is_no_run(exported: Path, tmp_path: P
         import_hf(exported, tmp_path / "back")
 
 
+@pytest.mark.slow
 def test_a_folder_that_transformers_wrote_again_comes_back(exported: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     before = load_file(exported / "model.safetensors")

@@ -78,6 +78,7 @@ def logit(p: np.ndarray) -> np.ndarray:
     return np.log(p) - np.log1p(-p)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("gpt2-prompt-answer", "t5-prefix-answer", "roberta-lora-masked_choice", "bert-lora-classify")
 @pytest.mark.usefixtures("quick_compiles")
 @pytest.mark.parametrize(("network", "method", "kind"), CASES)
@@ -165,6 +166,7 @@ def test_a_pretrained_base_model_is_named(tmp_path: Path) -> None:
     assert 'base = "my-gpt2"  # the path of its folder' in (tmp_path / "adapter/README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -70,6 +70,7 @@ def torch_network(kind: str):
     return network.double()
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("roberta-options3", "deberta-options4", "deberta-v2-xlarge-options7")
 @pytest.mark.parametrize(
     ("kind", "options"), itertools.product(KINDS, ({"scan": False}, {"scan": True, "remat": True}))
@@ -124,6 +125,7 @@ def test_a_prefix_is_torchs_past_key_values(kind, scan):
     assert_close(gradient, prefix.grad.float().numpy(), 2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("bert", "deberta-v2-separate")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_prompt_of_word_vectors_is_those_words(kind):
@@ -147,6 +149,7 @@ def test_a_prompt_of_word_vectors_is_those_words(kind):
     assert np.abs((words[2][:, 3:] - plain[2]) * real).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("roberta", "deberta-v2-xlarge")
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_before_the_tokens_is_nothing(kind):
@@ -156,6 +159,7 @@ def test_nothing_before_the_tokens_is_nothing(kind):
         np.testing.assert_array_equal(run(module, params, inputs, **nothing)[0], plain)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("config1-key")
 @pytest.mark.parametrize(("config", "project"), [(V1, "in_proj"), (V3, "key")])
 def test_debertas_prefix_is_known_by_its_content_alone(config, project):
@@ -180,6 +184,7 @@ def test_debertas_prefix_is_known_by_its_content_alone(config, project):
     assert np.abs(there - run(module, params, inputs, prompt=vectors)[0]).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("roberta-*", "deberta-v2-xlarge-False-*")
 @pytest.mark.parametrize(
     ("kind", "scan", "top"),
@@ -203,6 +208,7 @@ def test_the_first_token_alone_is_the_same_and_behind_the_prompt(kind, scan, top
     assert np.abs(alone[0]["prompt"]).min() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("deberta-v3")
 @pytest.mark.parametrize("kind", ["roberta", "deberta-v3"])
 def test_gradients_reach_prompt_and_prefix_and_stop_below(kind):
@@ -235,6 +241,7 @@ def test_stored_features_know_the_prefix_that_they_were_made_with(kind):
     assert_close(again * real, last * real, 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("roberta")
 @pytest.mark.parametrize("kind", ["roberta", "deberta-v2-xlarge"])
 def test_bfloat16_computes_near_float32_and_stays_finite(kind):
@@ -255,6 +262,7 @@ def test_bfloat16_computes_near_float32_and_stays_finite(kind):
     assert_close(*results, relative=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("deberta-v2-separate")
 @pytest.mark.parametrize("kind", ["bert", "deberta-v2-separate"])
 def test_classifiers_and_masked_language_models_hand_them_on(kind):
@@ -310,6 +318,7 @@ def test_what_does_not_fit_is_said(kind):
         traced(4, prompt=np.zeros((2, 64)), hidden=np.zeros((2, 4, 64)))
 
 
+@pytest.mark.slow
 def test_scanned_and_unrolled_drop_alike():
     config = CONFIGS["deberta-v3"]
     inputs, given = batch(config), extra(config)

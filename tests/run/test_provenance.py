@@ -56,7 +56,7 @@ def test_checksum_sees_every_text_and_label(split: Split) -> None:
 
 
 def test_environment_is_json_and_complete(split: Split) -> None:
-    parts = Parts(split.subset(range(9)), split.subset(range(9, 12)), (), whole=replace(split, name="training"))
+    parts = Parts(split.subset(range(9)), split.subset(range(9, 12)), (), full_training=replace(split, name="training"))
     environment = describe(config(), parts)
     assert environment["base"] == "weights"
     assert environment["data"] == {name: checksum(one) for name, one in parts.by_name.items()}

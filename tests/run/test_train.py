@@ -74,6 +74,7 @@ def probabilities(folder: Path) -> np.ndarray:
     return read_predictions(folder / "probabilities-test.tsv").probabilities
 
 
+@pytest.mark.slow
 def test_the_chosen_step_is_the_best_one(trained: Path) -> None:
     held_out = {line["step"]: line["official_f1"] for line in metrics(trained) if line["kind"] == "held_out"}
     scores = json.loads((trained / "scores.json").read_text())
@@ -208,6 +209,7 @@ def test_scan_layers_held_out_fraction_and_thresholds_per_category(lab: Lab, tmp
     assert unrolled is not None
 
 
+@pytest.mark.slow
 def test_bfloat16_accumulation_keep_last_and_a_fixed_threshold(lab: Lab) -> None:
     folder, _ = lab.train(
         "bfloat16", "model.dtype=bfloat16", "training.accumulation=2", "training.keep=last",
@@ -248,6 +250,7 @@ def test_last_layers_needs_the_weights_it_started_from(lab: Lab, base: Path, tmp
         predict(folder, split="test", out=tmp_path, overrides=(f"model.path={moved}",))
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run(lab: Lab) -> None:
     overrides = ("optimizer.learning_rate=1e30", "optimizer.clip_norm=null", "training.checkpoint_every=1")
     with pytest.raises(UserError, match=r"the loss at step \d+ is nan.*optimizer\.learning_rate"):
@@ -273,9 +276,9 @@ def test_another_run_in_the_folder_is_refused(lab: Lab, trained: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["mesh.data=3"], "needs 3 devices and there are 8"),
+        (["mesh.data=3"], "needs 3 devices, but there are 8"),
         (["mesh.fsdp=3"], "does not divide the 8 devices"),
-        (["training.batch_size=12"], "training.batch_size: 12 rows at a time cannot be split evenly over 8 devices"),
+        (["training.batch_size=12"], "training.batch_size: 12 rows per micro-batch do not split evenly over 8 devices"),
         (["training.eval_batch_size=12"], "training.eval_batch_size: 12 rows"),
         (["data.max_length=128"], "data.max_length is 128, but the model reads at most"),
         (["data.train=exam"], "data.train: there is no split `exam`"),
@@ -364,6 +367,7 @@ def train_stance(lab: Lab, case: str) -> tuple[Path, str]:
     return lab.train(f"stance {case}", "data.task=stance", "training.epochs=1", *STANCES[case])
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("classified")
 @pytest.mark.parametrize("case", STANCES)
 def test_a_stance_is_learnt_and_scored_by_its_accuracy(case: str, lab: Lab) -> None:

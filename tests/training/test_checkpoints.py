@@ -46,6 +46,7 @@ def bits(state: TrainState) -> dict[str, bytes]:
     return {path: leaf.tobytes() for path, leaf in flat.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("False-last_layers", "True-full")
 @pytest.mark.parametrize("changes", [(), (LAST,)], ids=["full", "last_layers"])
 @pytest.mark.parametrize("scan", [False, True])
@@ -68,6 +69,7 @@ def test_a_state_is_read_on_another_mesh_and_the_other_way_of_stacking_with_the_
     assert all(jax.tree.leaves(same))
 
 
+@pytest.mark.slow
 def test_the_newest_checkpoints_stay_and_one_that_is_there_is_not_written_again(tmp_path: Path) -> None:
     small = system(False, MeshConfig(), LAST)
     series = Checkpoints(tmp_path, keep=2)
@@ -81,6 +83,7 @@ def test_the_newest_checkpoints_stay_and_one_that_is_there_is_not_written_again(
     assert bits(restored) == bits(states[3])
 
 
+@pytest.mark.slow
 def test_a_half_written_checkpoint_does_not_count_and_is_written_anew(tmp_path: Path) -> None:
     small = system(False, MeshConfig(), LAST)
     series = Checkpoints(tmp_path / "whole", keep=2)
@@ -105,6 +108,7 @@ def test_a_half_written_checkpoint_does_not_count_and_is_written_anew(tmp_path: 
     assert memory == {"at": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "said"),
     [
@@ -136,6 +140,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_sentence(tmp_path: Path, other: d
     assert said in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_stack_of_which_only_a_part_is_asked_for_is_one_sentence(tmp_path: Path) -> None:
     old = system(True, MeshConfig(), LAST)
     series = Checkpoints(tmp_path)

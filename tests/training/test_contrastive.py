@@ -45,6 +45,7 @@ def test_it_is_the_formula(temperature: float) -> None:
     np.testing.assert_allclose(loss(X, Y, temperature=temperature), formula(X, Y, temperature), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_padding_takes_no_part() -> None:
     padded_x, padded_y = np.concatenate([X, np.full((3, 16), 1e3, np.float32)]), np.concatenate([Y, np.ones((3, 20))])
     weights = np.concatenate([ALL, np.zeros(3)]).astype(np.float32)
@@ -85,6 +86,7 @@ def test_views_draw_an_argument_to_itself() -> None:
 SIXTEEN = {"loss": {"contrastive": {"weight": 0.5, "embedding": "projected", "positives": "both", "temperature": 0.5}}}
 
 
+@pytest.mark.slow
 def test_one_device_and_eight_see_the_same_global_batch(quick_compiles: None) -> None:
     """Loss, gradient norm and the parameters after two steps, with dropout off so that views are equal."""
     ends = []
@@ -103,6 +105,7 @@ def test_one_device_and_eight_see_the_same_global_batch(quick_compiles: None) ->
     assert place_batch(first, run.system.mesh)["labels"].sharding.num_devices == 8
 
 
+@pytest.mark.slow
 def test_the_term_is_weighed_and_both_numbers_are_traced(quick_compiles: None) -> None:
     run = tiny.Run(tiny.config(tiny.NO_DROPOUT, {"loss": {"contrastive": {"weight": 0.5}}}))
     batch = next(run.batches.starting_at(0))

@@ -37,6 +37,7 @@ def parameters() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_it_is_optaxs_adamw(clip: float | None) -> None:
     """On a fixed problem, with gradients that start far above the clipping norm and fall below it."""

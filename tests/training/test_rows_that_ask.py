@@ -36,6 +36,7 @@ def make(network: str, *changes: dict[str, Any], mesh: Any = None) -> tiny.Run:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("gpt2")
 @pytest.mark.parametrize("network", TUNING)
 def test_micro_batches_and_meshes_change_nothing(network: str) -> None:
@@ -62,6 +63,7 @@ def test_micro_batches_and_meshes_change_nothing(network: str) -> None:
         np.testing.assert_allclose(prompts[name], prompts["whole"], atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_pair_is_that_of_its_category() -> None:
     """Pairs in rows of their own weigh what they weigh among the 20 of their argument."""
     together, apart = make("gpt2", BALANCED), make("gpt2", BALANCED)

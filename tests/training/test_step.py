@@ -97,6 +97,7 @@ def whole(quick_compiles: None) -> tiny.Run:
     return tiny.Run(tiny.config(PLAIN, tiny.NO_DROPOUT))
 
 
+@pytest.mark.slow
 def test_micro_batches_are_one_batch_whatever_is_padding(whole: tiny.Run) -> None:
     """Rows of weight 0 fill some of the 4 micro-batches wholly, and whatever they hold counts for nothing."""
     whole.restart()

@@ -151,6 +151,7 @@ def test_a_run_starts_from_an_adapter(network: str, tuning: dict[str, Any], tmp_
             start(config(network, tmp_path / "x", method="lora", init_from=str(tmp_path / "adapter")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
@@ -190,6 +191,7 @@ def test_a_folder_that_is_neither_is_said(tmp_path: Path) -> None:
         start(config("roberta", tmp_path / "second", method="lora", init_from=str(tmp_path / "first")))
 
 
+@pytest.mark.slow
 def test_only_a_fresh_run_reads_it(tmp_path: Path) -> None:
     """A run that cannot learn ends where it started; finished, it predicts without the folder it started from."""
     first = config("roberta", tmp_path / "first", method="prompt", length=P)

@@ -76,6 +76,7 @@ def test_what_is_added_is_counted_by_its_formula_and_nothing_else_trains(kind: s
     assert found == shapes.get(tuning.key, (None, None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"), [("deberta", "lora"), *(("t5", name) for name in ("prompt", "lstm", "prefix", "lora"))]
 )
@@ -113,6 +114,7 @@ def test_what_enters_before_the_tokens_leaves_the_weights_as_they_are(name: str)
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: a is b, bound.params, system.params)))
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("gpt2-lstm", "gpt2-prefix", "gpt2-lora", "t5-prompt", "t5-ia3")
 @pytest.mark.parametrize(
     ("kind", "name"),

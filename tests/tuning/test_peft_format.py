@@ -191,6 +191,7 @@ def assert_equal(ours: Any, theirs: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("gpt2-prompt", "gpt2-lora", "t5-prefix", "t5-ia3", "roberta-ia3", "deberta-v2-lora")
 @pytest.mark.parametrize(("kind", "method"), VECTORS + MATRICES)
 def test_peft_reads_what_we_write(bases, tmp_path, kind, method):

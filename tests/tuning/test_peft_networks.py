@@ -32,6 +32,7 @@ def added(**config: Any) -> tuple[Any, dict, Any]:
     return tuning, trainable[tuning.key]["encoder"], jax.jit(tuning.bind)(frozen, trainable)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mlp", "lstm"])
 def test_p_tuning_is_the_prompt_encoder(kind: str) -> None:
     _, tree, bound = added(method="p_tuning", reparameterization=kind)

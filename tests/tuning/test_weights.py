@@ -56,7 +56,7 @@ def test_bitfit_trains_every_bias_and_what_is_new(scan: bool) -> None:
 
 def test_a_head_that_a_checkpoint_holds_is_not_new() -> None:
     system = build("roberta")
-    target = system.target._replace(new=frozenset())
+    target = system.target._replace(new_keys=frozenset())
     frozen, trainable = method(target, method="last_layers", layers=1).init(KEY, system.params)
     assert paths(frozen) >= {"head/kernel", "head/bias"}
     assert count(trainable) == LAYER
@@ -81,7 +81,7 @@ def test_full_tuning_freezes_nothing(kind: str) -> None:
 def test_binding_gives_the_parted_parameters_back(kind: str, config: dict) -> None:
     system = build(kind)
     params = {**NEW, **system.params}
-    tuning = method(system.target._replace(new=frozenset(NEW)), **config)
+    tuning = method(system.target._replace(new_keys=frozenset(NEW)), **config)
     bound = tuning.bind(*tuning.init(KEY, params))
     assert jax.tree.structure(bound.params) == jax.tree.structure(params)
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: a is b, bound.params, params)))

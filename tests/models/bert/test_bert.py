@@ -190,6 +190,7 @@ def test_padded_rows_stay_finite(kind):
     np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_near_float32_and_keeps_float32_parameters():
     config = CONFIGS["bert"]
     inputs = batch(config)
@@ -236,6 +237,7 @@ def test_minilm_on_real_arguments(real_data):
             np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_export_runs_in_transformers(tmp_path):
     torch = pytest.importorskip("torch")
     config = CONFIGS["roberta"]

@@ -65,6 +65,7 @@ def test_stored_torch_numbers(kind):
     compare(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("deberta-v2-separate-*", "deberta-gather-*")
 @pytest.mark.parametrize(
     ("kind", "form", "options"),
@@ -92,6 +93,7 @@ def test_nothing_is_gathered_over_pairs_of_tokens():
     assert gathered("gather")
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("deberta-False-*", "deberta-v2-xlarge-True-*")
 @pytest.mark.parametrize(
     ("kind", "scan", "top"),
@@ -129,6 +131,7 @@ def test_scanned_and_unrolled_start_and_drop_alike():
     assert_close(one, other)
 
 
+@pytest.mark.slow
 def test_each_dropout_has_its_place():
     """Attention and hidden dropout each change the output where the other is off; both off leave it as it is."""
     inputs = batch(V3)
@@ -145,6 +148,7 @@ def test_each_dropout_has_its_place():
     np.testing.assert_array_equal(*outputs(hidden_dropout=0.0, attention_dropout=0.0))
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("options1")
 @pytest.mark.parametrize("options", [{"scan": False}, {"scan": True, "boundary": 2}])
 def test_nothing_below_the_boundary_is_differentiated(options):
@@ -170,6 +174,7 @@ def test_nothing_below_the_boundary_is_differentiated(options):
     jax.tree.map(lambda a, b: assert_close(a, b, floor=1e-6 * largest), stopped["layers"]["2"], full["layers"]["2"])
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("deberta-v2-xlarge")
 @pytest.mark.parametrize("kind", ["deberta-short-span", "deberta-v2-xlarge"])
 def test_padding_is_not_seen_and_stays_finite(kind):
@@ -188,6 +193,7 @@ def test_padding_is_not_seen_and_stays_finite(kind):
     np.testing.assert_allclose(run(ids, mask)[0, :3], run(ids[:, :3], mask[:, :3])[0], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("deberta-v2-xlarge")
 @pytest.mark.parametrize("kind", ["deberta", "deberta-v3", "deberta-v2-xlarge"])
 def test_save_and_load_are_each_others_inverse_and_transformers_agrees(kind, tmp_path):
@@ -230,6 +236,7 @@ def test_what_cannot_be_read_is_said():
         traced(CONFIGS["deberta-short-span"], 60)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_near_float32():
     inputs = batch(CONFIGS["deberta-v2-xlarge"])
     outputs = []

@@ -136,6 +136,7 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_parameters():
     assert_close(half * REAL, run(*model(), *TOKENS, **extra) * REAL, relative=0.03)
 
 
+@pytest.mark.slow
 def test_scanned_and_unrolled_start_and_drop_alike():
     module, params = init_model(CONFIG, 7, scan=False)
     scanned = build_model(CONFIG, scan=True)
@@ -154,6 +155,7 @@ def test_scanned_and_unrolled_start_and_drop_alike():
         assert float(one[block][name]["kernel"].std()) == pytest.approx(0.01, rel=0.1)
 
 
+@pytest.mark.slow
 def test_nothing_below_the_boundary_is_differentiated_or_needed():
     def gradient(stop):
         module, params = model(stop_gradient_below=stop)
@@ -176,6 +178,7 @@ def test_nothing_below_the_boundary_is_differentiated_or_needed():
         shape(encoder, inside, *TOKENS, prompt=np.zeros((2, 64)))
 
 
+@pytest.mark.slow
 def test_a_prompt_of_word_vectors_and_a_prefix_of_their_keys_are_those_words():
     module, params = model(scan=True)
     front = np.array([5, 9, 5])

@@ -87,6 +87,7 @@ def test_decoding_with_a_cache_gives_the_logits_of_the_whole_text(scan):
         empty_cache(module.encoder, 1, 41)
 
 
+@pytest.mark.slow
 def test_logits_of_few_words_are_columns_of_all():
     module, params = model()
     inputs = batch()

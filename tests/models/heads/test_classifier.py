@@ -22,6 +22,7 @@ def build(**fields):
     return model, jax.jit(model.init)(jax.random.key(0), *TOKENS)["params"]
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("cls-*-64-multiple", "mean-*-single")
 @pytest.mark.parametrize("heads", ["single", "multiple"])
 @pytest.mark.parametrize(
@@ -60,6 +61,7 @@ def test_each_of_multiple_heads_drops_for_itself():
     assert len(np.unique(logits)) == 3
 
 
+@pytest.mark.slow
 def test_dropout_only_when_asked_for():
     model, params = build()
     quiet = model.apply({"params": params}, *TOKENS).logits
@@ -68,6 +70,7 @@ def test_dropout_only_when_asked_for():
     assert np.abs(quiet - noisy).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_projection_changes_the_embedding_and_not_the_logits():
     model, params = build(projection_size=12)
     assert params.keys() == {"encoder", "head", "projection"}

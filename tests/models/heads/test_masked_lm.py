@@ -39,6 +39,7 @@ def test_stored_torch_numbers(kind):
     assert_close(logits(module, params, inputs, positions=positions), theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("bert", "deberta-v3-new")
 @pytest.mark.parametrize("kind", sorted(CASES))
 def test_files_of_transformers_and_ours_are_the_same(kind, tmp_path):
@@ -81,6 +82,7 @@ def test_a_published_name_is_found_whatever_the_config_says(tmp_path):
     chex.assert_trees_all_equal(again, params)
 
 
+@pytest.mark.slow
 def test_gradients_reach_the_words_twice_and_stop_where_told():
     config, inputs = CASES["roberta"], batch(CASES["roberta"])
 
@@ -101,6 +103,7 @@ def test_gradients_reach_the_words_twice_and_stop_where_told():
     jax.tree.map(lambda a, b: assert_close(a, b, floor=1e-6 * largest), stopped["head"], full["head"])
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("deberta-v2-separate")
 @pytest.mark.parametrize("kind", ["roberta", "deberta-v2-separate"])
 def test_logits_of_few_words_are_columns_of_all(kind):

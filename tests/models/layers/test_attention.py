@@ -15,6 +15,7 @@ def qkv(queries=5, keys=7):
     return (jax.random.normal(key, (2, n, 4, 8)) for key, n in ((a, queries), (b, keys), (c, keys)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["cpu", "tpu"])  # both ways of computing it, on the device at hand
 def test_attention_follows_its_equation(monkeypatch, backend):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)

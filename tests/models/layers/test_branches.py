@@ -22,6 +22,7 @@ ALONE, ALONE_MASK = pad([a + b for a, b in PAIRS], "r", T + S)
 LAST = np.array([len(a + b) - 1 for a, b in PAIRS])
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("apart")
 @pytest.mark.parametrize("branches", [None, Branches(4, S)], ids=["masked", "apart"])
 def test_packed_branches_are_separate_texts(branches):
@@ -55,6 +56,7 @@ def test_packed_branches_are_separate_texts(branches):
         jax.tree.map(lambda a, b: assert_close(a, b, 1e-4, floor=1e-5), grads, expected)
 
 
+@pytest.mark.slow
 def test_every_token_of_branches_is_computed_where_no_positions_are_named():
     module, params = model()
     packed = pack(*pad(ARGUMENTS, "rl", T), *pad(SUFFIXES, "rl", S))
@@ -76,6 +78,7 @@ def test_positions_must_be_one_of_each_branch():
         module.apply({"params": params}, packed.input_ids, packed.attention_mask, **where)
 
 
+@pytest.mark.slow
 def test_branches_from_a_repeated_cache_are_separate_texts():
     module, params = model(scan=True)
 
@@ -107,6 +110,7 @@ ANSWERS = [WORDS[31:34], WORDS[34:35], WORDS[35:37]]
 R = 3
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("True")
 @pytest.mark.parametrize("scan", [False, True])
 def test_packed_answers_are_separate_texts(scan):

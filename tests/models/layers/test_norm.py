@@ -17,6 +17,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PAIRS)
 def test_numbers_and_gradients_are_flax_s(kind):
     ours, theirs = PAIRS[kind]

@@ -20,6 +20,7 @@ def backend(request, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(40, 50, 20), (201, 33)])  # an odd size too
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(shape, rate, backend):
@@ -44,6 +45,7 @@ def test_every_rate_has_its_number_of_bits(threshold, backend):
     assert abs(dropped.mean() - p) < 4 * (p * (1 - p) / dropped.size) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="how XLA on CPU lays out memory")
 @pytest.mark.parametrize("name", ["gelu", "gelu_new", "silu"])
 def test_a_backward_pass_keeps_what_an_activation_reads_and_one_bit_of_dropout(name):

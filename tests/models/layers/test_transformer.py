@@ -97,6 +97,7 @@ def run(module, params, *args, **options):
     return jax.jit(lambda p: module.apply({"params": p}, *args, **options))(params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", [False, True])
 def test_hooks_are_all_that_a_new_family_needs(scan):
     """Layers, positions, prompts, prefixes and token-by-token decoding agree with each other."""
@@ -129,6 +130,7 @@ def test_the_highest_state_is_at_the_positions_also_where_no_layer_is_computed()
     np.testing.assert_array_equal(chosen[:, 0], np.stack([embedded[0, 6], embedded[1, 3]]))
 
 
+@pytest.mark.slow
 def test_what_layers_share_is_not_differentiated_where_the_embeddings_are_not():
     def gradient(**fields):
         module, params = make(**fields)
@@ -141,6 +143,7 @@ def test_what_layers_share_is_not_differentiated_where_the_embeddings_are_not():
     assert np.abs(frozen["layers"]["1"]["output"]["kernel"]).max() > 0
 
 
+@pytest.mark.slow
 def test_dropout_below_the_frozen_part_can_be_off():
     drops = {"deterministic": False, "rngs": {"dropout": jax.random.key(2)}, "layers": (0, 1, 3)}
     module, params = make(stop_gradient_below=1)

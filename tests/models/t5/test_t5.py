@@ -127,6 +127,7 @@ def test_scanned_and_unrolled_start_and_drop_alike():
     assert not np.array_equal(layer["mlp"]["up"]["kernel"], layer["mlp"]["gate"]["kernel"])
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("True")
 @pytest.mark.parametrize("scan", [False, True])
 def test_token_by_token_is_all_at_once(scan):
@@ -272,6 +273,7 @@ def test_many_questions_share_one_encoding():
     assert sum(f"f32{encoded} = dot_general" in line for line in products) >= 2 * 2  # keys and values of two layers
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("True")
 @pytest.mark.parametrize("scan", [False, True])
 def test_a_single_token_is_read_without_the_encoders_keys(scan):
