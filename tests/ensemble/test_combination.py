@@ -125,6 +125,7 @@ MIXTURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["mean", "stack"])
 @pytest.mark.parametrize("mixture", MIXTURES)
 def test_nothing_is_tuned_on_what_a_run_was_trained_on(mixture: str, method: str, tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def test_words_of_several_tokens_are_scored_exactly() -> None:
         np.testing.assert_allclose(forward(bound, batch), expected.reshape(2, 3), atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("of several")
 @pytest.mark.parametrize("changes", [{}, SEVERAL], ids=["words of one token", "of several"])
 def test_t5_reads_a_question_once_and_says_every_word(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +152,7 @@ def test_t5_reads_a_question_once_and_says_every_word(changes: dict[str, Any], m
     np.testing.assert_allclose(logits[:, 0], logit(words(bound), verbalizer.is_yes), rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_every_place_where_a_prompt_or_a_prefix_enters_t5_counts() -> None:
     one = case("t5", {"tuning": {"method": "none"}})
     random = np.random.default_rng(0)

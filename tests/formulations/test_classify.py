@@ -133,6 +133,7 @@ def test_rows_that_fit_are_the_whole_text_tokenised(kind: Any) -> None:
         assert row[1:-1].tolist() == kind(text, add_special_tokens=False)["input_ids"]
 
 
+@pytest.mark.slow
 def test_random_unicode_never_breaks_a_row(kind: Any) -> None:
     arguments = list(hostile(200))
     for template, limit in ((load_template("joined"), 24), (load_template("cls"), 90), (load_template("cls"), 10**6)):

@@ -139,6 +139,7 @@ def test_texts_of_ones_own_come_along(tmp_path: Path) -> None:
     same(run, back)
 
 
+@pytest.mark.slow
 def test_what_only_contrastive_learning_uses_is_left_out(tmp_path: Path) -> None:
     projected = {"loss": {"contrastive": {"embedding": "projected", "projection_size": 64}}}
     run = finish(tmp_path / "run", config("roberta", projected))

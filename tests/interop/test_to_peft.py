@@ -153,6 +153,7 @@ def test_a_run_that_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_allclose(theirs, np.log(ours) - np.log1p(-ours), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_pretrained_base_model_is_named(tmp_path: Path) -> None:
     save_causal_lm(tmp_path / "my-gpt2", {**GPT2, "vocab_size": 2000}, init_causal_lm({**GPT2, "vocab_size": 2000})[1])
     tiny.tokenizer().save_pretrained(tmp_path / "my-gpt2")

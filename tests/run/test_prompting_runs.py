@@ -104,7 +104,7 @@ def trained(lab: Lab) -> dict[str, tuple[Path, str]]:
     return Trained()
 
 
-@pytest.mark.fast_cases("gpt2 answer prompt", "roberta masked_choice prefix", "t5 open_answer none")
+@pytest.mark.fast_cases("gpt2 answer prompt", "roberta masked_choice prefix")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_predicts_what_it_scored(kind: str, trained: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
     folder, printed = trained[kind]
@@ -226,7 +226,7 @@ def test_few_shots_are_drawn_said_and_recorded(lab: Lab) -> None:
     [
         ("gpt2 answer prompt", {"formulation": {"kind": "masked_choice"}}, "a masked language model, and gpt2 is none"),
         ("roberta masked_choice prefix", {"formulation": {"kind": "answer"}}, "needs a generative model"),
-        ("t5 answer prompt", {"formulation": {"kind": "classify"}, "data": {"negatives": None}}, "does not support encoder-dec"),
+        ("t5 answer prompt", {"formulation": {"kind": "classify"}, "data": {"negatives": None}}, "not support encoder-"),
         (
             "gpt2 answer prompt", {"data": {"max_length": 160, "buckets": [160]}},
             "tuning.length 5 + data.max_length 160 = 165, but the model reads at most 160 tokens",

@@ -322,6 +322,7 @@ def test_a_run_folder_that_cannot_be_made(lab: Lab) -> None:
         lab.train("small.yaml/run")
 
 
+@pytest.mark.slow
 def test_the_command_line_predicts(trained: Path, tmp_path: Path) -> None:
     code, out, err = run("predict", trained, "--split", "test", "--out", tmp_path)
     assert code == 0, err
@@ -387,6 +388,7 @@ def test_a_stance_is_learnt_and_scored_by_its_accuracy(case: str, lab: Lab) -> N
     assert scores["held_out"]["accuracy"] == pytest.approx(held_out[scores["step"]])
 
 
+@pytest.mark.slow
 def test_a_run_of_the_stance_predicts_what_it_wrote(lab: Lab, tmp_path: Path) -> None:
     folder, _ = train_stance(lab, "classified")
     scored = predict(folder, split="test", out=tmp_path)

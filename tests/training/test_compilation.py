@@ -63,6 +63,7 @@ def run(quick_compiles: None) -> tiny.Run:
     return tiny.Run(tiny.config({"model": layer, "data": data, "training": training, "formulation": pooling}))
 
 
+@pytest.mark.slow
 def test_a_hundred_steps_with_evaluations_compile_each_function_once_a_shape(run: tiny.Run, tmp_path: Path) -> None:
     evaluated = []
 

@@ -97,6 +97,7 @@ def test_kills_were_kills(disturbed: dict[str, list[tuple[int, str, str]]]) -> N
     assert [code for code, _, _ in disturbed["killed"]] == [-9, -9, -9, -9, 0]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(work: Work, straight: Path) -> None:
     lines, before = (straight / "metrics.jsonl").read_bytes(), results(straight)
     code, out, _ = run(*work.train("straight", "logging.tensorboard=true", "name=renamed"))

@@ -46,7 +46,7 @@ def losses_on_one_device(quick_compiles: None) -> list[float]:
     return tiny.Run(tiny.config(LAYER)).losses(STEPS)
 
 
-@pytest.mark.fast_cases("data 8", "data 2, fsdp 2, tensor 2")
+@pytest.mark.fast_cases("data 2, fsdp 2, tensor 2")
 @pytest.mark.parametrize("name", MESHES)
 def test_a_run_is_the_same_on_every_mesh(name: str, losses_on_one_device: list[float]) -> None:
     """With dropout: the masks too do not depend on where they are drawn."""
@@ -89,6 +89,7 @@ def test_deberta_is_the_same_on_a_mesh(quick_compiles: None) -> None:
         assert attention[name]["kernel"].sharding.spec == P("fsdp", "tensor"), name
 
 
+@pytest.mark.slow
 def test_weights_are_born_sharded_with_the_numbers_of_one_device() -> None:
     mesh = make_mesh(MESHES["data 2, fsdp 2, tensor 2"])
     _, params = initial_weights(tiny.system(tiny.config(LAYER), mesh), Base({}, None, "random"), 0)

@@ -50,6 +50,7 @@ def runs(quick_compiles: None) -> dict[tuple[str, bool], dict[str, Any]]:
     return ways | {("bitfit", False): run(BITFIT)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [("full", False), ("full", True), ("last", False), ("last", True), ("bitfit", False)])
 def test_everything_trainable_changes_and_nothing_frozen(runs: dict, kind: tuple[str, bool]) -> None:
     one = runs[kind]
@@ -118,6 +119,7 @@ def test_micro_batches_are_one_batch_whatever_is_padding(whole: tiny.Run) -> Non
         np.testing.assert_allclose(leaf, flat(parts.state.trainable)[path], atol=1e-5, err_msg=path)
 
 
+@pytest.mark.slow
 def test_eight_rows_and_padding_are_the_eight_rows_twice(whole: tiny.Run) -> None:
     """The mean over real rows is the same, and so must be the update."""
     batch = next(whole.batches.starting_at(0))

@@ -71,6 +71,7 @@ def equal(ours: Any, theirs: Any) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("gpt2-tuning0", "roberta-tuning3")
 @pytest.mark.parametrize(
     ("network", "tuning"),
@@ -121,6 +122,7 @@ def test_vectors_are_taken_as_they_enter(
     equal(taken, {method: sides})
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("gpt2-tuning0", "t5-tuning3")
 @pytest.mark.parametrize(
     ("network", "tuning"),

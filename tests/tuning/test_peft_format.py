@@ -214,6 +214,7 @@ def test_peft_reads_what_we_write(bases, tmp_path, kind, method):
         assert_equal(stacked, tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("gpt2-prefix-*", "t5-p_tuning-*", "t5-lora-*", "deberta-ia3-*", "t5-prompt-change20")
 @pytest.mark.parametrize(
     ("kind", "method", "change"),

@@ -123,6 +123,7 @@ def test_initialisation_follows_the_config():
     assert not np.array_equal(layer["mlp"]["up"]["kernel"], params["layers"]["0"]["mlp"]["up"]["kernel"])
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("options1-*")
 @pytest.mark.parametrize(("options", "below"), [({"scan": False}, "0"), ({"scan": True, "boundary": 2}, "0-1")])
 def test_nothing_below_the_boundary_is_differentiated(options, below):
@@ -149,6 +150,7 @@ def test_nothing_below_the_boundary_is_differentiated(options, below):
         assert_close(mine, theirs, 1e-6, floor=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("False")
 @pytest.mark.parametrize("scan", [False, True])
 def test_hidden_states_are_chosen_as_in_transformers_and_cost_no_more(scan):
@@ -172,6 +174,7 @@ def test_hidden_states_are_chosen_as_in_transformers_and_cost_no_more(scan):
         run((5,))
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("roberta")
 @pytest.mark.parametrize("kind", KINDS)
 def test_padded_rows_stay_finite(kind):

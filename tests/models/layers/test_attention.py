@@ -30,6 +30,7 @@ def test_attention_follows_its_equation(monkeypatch, backend):
     assert np.isfinite(out[1]).all()
 
 
+@pytest.mark.slow
 def test_attention_drops_probabilities():
     q, k, v = qkv(200, 100)
     rate, v = 0.25, jnp.ones_like(v)
@@ -39,6 +40,7 @@ def test_attention_drops_probabilities():
     np.testing.assert_allclose(attention(q, k, v, dropout_rate=rate), 1.0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["cpu", "tpu"])  # both ways of computing its gradient, on the device at hand
 @pytest.mark.parametrize(("tokens", "keys"), [(1, 1), (2, 2), (7, 7), (3, 8), (8, 3)])
 def test_shift_reads_each_row_one_entry_earlier(monkeypatch, tokens, keys, backend):

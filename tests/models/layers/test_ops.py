@@ -37,6 +37,7 @@ def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(shape, rate, backend):
     assert not np.array_equal(y, ops.dropout(x, rate, jax.random.key(1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [1, 102, 512, 700, 1023])
 def test_every_rate_has_its_number_of_bits(threshold, backend):
     shape = 257, 1021

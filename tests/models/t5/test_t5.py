@@ -178,6 +178,7 @@ def test_nothing_before_the_tokens_is_nothing():
     np.testing.assert_array_equal(empty, logits(module, params, inputs))
 
 
+@pytest.mark.slow
 def test_a_prompt_of_embeddings_is_the_tokens_themselves():
     config, inputs = CONFIGS["t5-v1.1"], batch(CONFIGS["t5-v1.1"])
     module, params = model(config, scan=False)
@@ -198,6 +199,7 @@ def test_a_prompt_of_embeddings_is_the_tokens_themselves():
         assert np.abs(with_prompt - without["logits"]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_a_prefix_of_keys_and_values_is_the_tokens_they_were_made_of():
     """Decoder: those that a cache holds of earlier tokens. Cross-attention: those of the first inputs. Encoder: those
     of the first tokens, which look at no others where there is one layer alone."""
@@ -307,6 +309,7 @@ def test_a_single_token_is_read_without_the_encoders_keys(scan):
     assert made not in of_one
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("t5")
 @pytest.mark.parametrize("kind", KINDS)  # a tied output matrix, whose logits are scaled, and one of its own
 def test_logits_of_few_words_are_columns_of_all(kind):
