@@ -226,7 +226,7 @@ def test_few_shots_are_drawn_said_and_recorded(lab: Lab) -> None:
     [
         ("gpt2 answer prompt", {"formulation": {"kind": "masked_choice"}}, "a masked language model, and gpt2 is none"),
         ("roberta masked_choice prefix", {"formulation": {"kind": "answer"}}, "needs a generative model"),
-        ("t5 answer prompt", {"formulation": {"kind": "classify"}, "data": {"negatives": None}}, "not support encoder-"),
+        ("t5 answer prompt", {"formulation": {"kind": "classify"}, "data": {"negatives": None}}, "support encoder-dec"),
         (
             "gpt2 answer prompt", {"data": {"max_length": 160, "buckets": [160]}},
             "tuning.length 5 + data.max_length 160 = 165, but the model reads at most 160 tokens",
