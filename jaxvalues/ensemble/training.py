@@ -97,7 +97,7 @@ def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Progra
         before = one.folder / "config.yaml"
         if before.exists() and (changed := differences(load_config(before), one)):
             raise ConfigError(
-                f"{one.folder} holds a run of other settings ({name_list(changed)}): give another "
+                f"{one.folder} holds a run with other settings ({name_list(changed)}): give another "
                 "output=FOLDER, or remove it"
             )
         if one.name not in checked:

@@ -47,7 +47,7 @@ class RunConsole:
 
     def truncated(self, split: Split, count: int, limit: int) -> None:
         if count:
-            self.print(f"{split.name}: {count} of {len(split)} arguments are cut to {limit} tokens")
+            self.print(f"{split.name}: {count} of {len(split)} arguments are truncated to {limit} tokens")
 
     def start(self, base: Base, system: System, weights: Weights, batches: TrainingBatches, parts: Parts) -> None:
         """What is about to be trained, on what, for how long."""

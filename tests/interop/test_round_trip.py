@@ -37,8 +37,9 @@ def succeed(*words: object) -> str:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `run`, trained, and `hf`, its export; and `mine.tsv`, arguments to predict."""
     folder = tmp_path_factory.mktemp("round-trip")
-    pooling = "formulation: {pooling: {over: cls, layers: [-1]}}"
-    (folder / "small.yaml").write_text(f"{SMALL}{pooling}\nruntime: {{compilation_cache: {folder / 'xla'}}}\n")
+    pooled = SMALL.replace("{over: mean, layers: [0, -1]}", "{over: cls, layers: [-1]}")
+    assert pooled != SMALL
+    (folder / "small.yaml").write_text(f"{pooled}\nruntime: {{compilation_cache: {folder / 'xla'}}}\n")
     some = load_split("test", source="sample").arguments[:9]
     rows = [*ODD, *((one.id, one.conclusion, one.stance, one.premise) for one in some)]
     write_table(folder / "mine.tsv", ARGUMENT_HEADER, rows)

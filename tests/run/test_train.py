@@ -313,7 +313,7 @@ def test_absent_labels(lab: Lab) -> None:
     assert "test: the labels are absent, so it is predicted and not scored" in printed
     assert json.loads((run_folder / "scores.json").read_text())["splits"] == {}
     assert len(probabilities(run_folder)) == len(load_split("test", source="sample"))
-    with pytest.raises(ConfigError, match=r"data\.held_out: the labels of test are absent"):
+    with pytest.raises(ConfigError, match=r"data\.held_out: the split test has no labels"):
         lab.train("untunable", f"data.dir={folder}", "data.held_out=test", "data.report=[validation]")
 
 
