@@ -152,7 +152,7 @@ def test_a_run_predicts_with_the_texts_it_was_trained_with(lab: Lab, tmp_path: P
     descriptions.write_text("Category\tDescription\n" + "".join(f"{name}\ta.\n" for name in CATEGORIES))
     overrides = (f"formulation.template={template}", f"formulation.descriptions={descriptions}", "training.epochs=1")
     folder, printed = lab.train("described", *overrides)
-    assert "training: 230 of 230 arguments are cut to 48 tokens" in printed
+    assert "training: 230 of 230 arguments are truncated to 48 tokens" in printed
     assert (folder / "template.txt").read_text() == "{premise} {sep} " + "; ".join("a" * 20) + "\n"
 
     before = results(folder)
