@@ -1,4 +1,4 @@
-"""What all tests share: eight simulated devices on one CPU, one compile cache, the marker `fast_cases`, the real data.
+"""What all tests share: eight simulated devices on one CPU, one compile cache, the marker `main_cases`, the real data.
 
 The environment is set before JAX starts. The workers of pytest-xdist and the processes that tests start inherit it.
 """
@@ -42,11 +42,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of a test marked `fast_cases`, mark the cases whose ids fit none of its patterns as slow."""
+    """Of a test marked `main_cases`, let the other cases run one stage later: slow for fast, exhaustive for slow."""
     cases: dict[str, list[str]] = defaultdict(list)
     wanted: dict[str, tuple[str, ...]] = {}
     for item in items:
-        marker = item.get_closest_marker("fast_cases")
+        marker = item.get_closest_marker("main_cases")
         if marker is None:
             continue
         test, _, case = item.nodeid.partition("[")
@@ -54,13 +54,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         cases[test].append(case)
         wanted[test] = marker.args
         if not any(fnmatchcase(case, pattern) for pattern in marker.args):
-            item.add_marker("slow")
+            item.add_marker("exhaustive" if item.get_closest_marker("slow") else "slow")
     if config.getoption("lf", False) or any("::" in argument for argument in config.args):
         return  # not all cases are there
     for test, patterns in wanted.items():
         for pattern in patterns:
             if not any(fnmatchcase(case, pattern) for case in cases[test]):
-                raise pytest.UsageError(f"{test}: fast_cases names {pattern}, which no case is called")
+                raise pytest.UsageError(f"{test}: main_cases names {pattern}, which no case is called")
 
 
 def _reset_jax() -> None:

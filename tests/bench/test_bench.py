@@ -116,7 +116,7 @@ def test_side_by_side_with_torch(tmp_path: Path) -> None:
     assert result["machine"]["processor"] in shown
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_deberta_beside_torch_and_beside_itself_with_gathers(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     console = Console(record=True, width=120)
@@ -226,6 +226,7 @@ def test_a_contender_that_dies_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.main_cases("t5")
 @pytest.mark.parametrize(("model", "work"), [(GPT2, WORK), (T5, ("train",))], ids=["gpt2", "t5"])
 def test_prompt_tuning_beside_peft(model: dict, work: tuple[str, ...]) -> None:
     pytest.importorskip("torch")
@@ -269,7 +270,7 @@ def test_peft_reads_the_answer_behind_the_last_real_token(tmp_path: Path) -> Non
     assert not np.allclose(together[:1], together[1:], atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_branches_beside_questions_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(record=True, width=120)
     options = Options(peers=("jaxvalues-apart",), lengths=(64,), repeats=1, warmup=0, real=True)

@@ -60,7 +60,7 @@ def read(file: Path, *changes: str) -> Config:
     return load_config(file, [*changes, "model.path=minilm"] if file.stem == "minilm" else changes)
 
 
-@pytest.mark.fast_cases("quickstart*", "minilm", "roberta-base0", "deberta-v3-base0", "gpt2-branches", "t5-base-prompt")
+@pytest.mark.main_cases("quickstart*", "minilm", "roberta-base0", "deberta-v3-base0", "gpt2-branches", "t5-base-prompt")
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_config_file_traces_at_full_size(file: Path) -> None:
     """One training step and one evaluation of every member, with abstract arrays: all fits, nothing is computed."""

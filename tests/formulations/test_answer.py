@@ -78,7 +78,7 @@ def logit(log_probs: Any, is_yes: np.ndarray) -> Any:
     return jnp.logaddexp.reduce(log_probs[:, is_yes], axis=1) - jnp.logaddexp.reduce(log_probs[:, ~is_yes], axis=1)
 
 
-@pytest.mark.fast_cases("prefix")
+@pytest.mark.main_cases("prefix")
 @pytest.mark.parametrize("method", METHODS)
 def test_twenty_questions_that_branch_are_twenty_texts(method: str) -> None:
     """Logits and gradients, of padding left and right."""
@@ -120,7 +120,7 @@ def test_words_of_several_tokens_are_scored_exactly() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("of several")
+@pytest.mark.main_cases("of several")
 @pytest.mark.parametrize("changes", [{}, SEVERAL], ids=["words of one token", "of several"])
 def test_t5_reads_a_question_once_and_says_every_word(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     tuning = {"method": "prompt", "sides": ["encoder", "decoder"], **METHODS["prompt"]}
@@ -166,7 +166,7 @@ def test_every_place_where_a_prompt_or_a_prefix_enters_t5_counts() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("gpt2", "t5 untied")
+@pytest.mark.main_cases("gpt2", "t5 untied")
 @pytest.mark.parametrize("network", ["gpt2", "t5", "t5 untied"])
 def test_a_soft_verbalizer_starts_as_the_words(network: str) -> None:
     model = {**tiny.T5, "tie_word_embeddings": False} if network == "t5 untied" else tiny.NETWORKS[network]

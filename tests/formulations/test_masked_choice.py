@@ -36,7 +36,7 @@ def forward(one: System) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("roberta-True", "deberta-v2-False")
+@pytest.mark.main_cases("roberta-True", "deberta-v2-False")
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("network", ["roberta", "deberta-v2"])
 def test_logits_are_those_of_the_words_at_the_masks(network: str, several: bool) -> None:

@@ -88,7 +88,7 @@ def naive(name: str, module: Any, bound: Bound, end: int) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("gpt2-prefix", "t5-prompt")
+@pytest.mark.main_cases("gpt2-prefix", "t5-prompt")
 @pytest.mark.parametrize("what", ["nothing", "prompt", "prefix"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_it_says_what_a_loop_without_a_cache_says(name: str, what: str) -> None:
@@ -137,7 +137,7 @@ def test_it_stops_when_every_row_has_ended(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("t5")
+@pytest.mark.main_cases("t5")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_it_says_what_transformers_says(name: str, tmp_path: Path) -> None:
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")

@@ -51,7 +51,7 @@ def same(before: Finished, after: Finished) -> Any:
     return params
 
 
-@pytest.mark.fast_cases("bert-*", "deberta-v2-*")
+@pytest.mark.main_cases("bert-*", "deberta-v2-*")
 @pytest.mark.parametrize(
     ("network", "change"),
     [

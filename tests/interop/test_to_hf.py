@@ -34,7 +34,7 @@ SECOND_OF_THREE = {"formulation": {"heads": "multiple", "pooling": {"over": "cls
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("roberta-*", "deberta-v2-*")
+@pytest.mark.main_cases("roberta-*", "deberta-v2-*")
 @pytest.mark.usefixtures("quick_compiles")
 @pytest.mark.parametrize(
     ("network", "change"),
@@ -209,7 +209,7 @@ def test_what_is_no_classifier_of_transformers_is_refused(change: dict[str, Any]
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("lora")
+@pytest.mark.main_cases("lora")
 @pytest.mark.parametrize("method", ["lora", "ia3", "bitfit"])
 def test_what_was_added_is_merged(method: str, tmp_path: Path) -> None:
     """The weights that are written are those that predict, and an import has them."""

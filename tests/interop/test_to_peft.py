@@ -79,7 +79,7 @@ def logit(p: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("gpt2-prompt-answer", "t5-prefix-answer", "roberta-lora-masked_choice", "bert-lora-classify")
+@pytest.mark.main_cases("gpt2-prompt-answer", "t5-prefix-answer", "roberta-lora-masked_choice", "bert-lora-classify")
 @pytest.mark.usefixtures("quick_compiles")
 @pytest.mark.parametrize(("network", "method", "kind"), CASES)
 def test_peft_gives_the_same_answers(

@@ -31,7 +31,7 @@ def equal(a, b):
     chex.assert_trees_all_equal(a, b)
 
 
-@pytest.mark.fast_cases("-False", "bert.-True")
+@pytest.mark.main_cases("-False", "bert.-True")
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("prefix", ["", "bert."])
 def test_export_and_import_are_inverse(tmp_path, scan, prefix):

@@ -71,7 +71,7 @@ def torch_network(kind: str):
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("roberta-options3", "deberta-options4", "deberta-v2-xlarge-options7")
+@pytest.mark.main_cases("roberta-options3", "deberta-options4", "deberta-v2-xlarge-options7")
 @pytest.mark.parametrize(
     ("kind", "options"), itertools.product(KINDS, ({"scan": False}, {"scan": True, "remat": True}))
 )
@@ -99,7 +99,7 @@ def test_a_prompt_is_torchs_inputs_embeds(kind, options):
     assert_close(gradient, prompt.grad.float().numpy(), 2e-5)
 
 
-@pytest.mark.fast_cases("roberta-True")
+@pytest.mark.main_cases("roberta-True")
 @pytest.mark.parametrize(("kind", "scan"), itertools.product(BERTS, (False, True)))
 def test_a_prefix_is_torchs_past_key_values(kind, scan):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
@@ -126,7 +126,7 @@ def test_a_prefix_is_torchs_past_key_values(kind, scan):
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("bert", "deberta-v2-separate")
+@pytest.mark.main_cases("bert", "deberta-v2-separate")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_prompt_of_word_vectors_is_those_words(kind):
     module, params, inputs, real = case(kind, scan=True)
@@ -150,7 +150,7 @@ def test_a_prompt_of_word_vectors_is_those_words(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("roberta", "deberta-v2-xlarge")
+@pytest.mark.main_cases("roberta", "deberta-v2-xlarge")
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_before_the_tokens_is_nothing(kind):
     module, params, inputs, _ = case(kind, scan=True)
@@ -160,7 +160,7 @@ def test_nothing_before_the_tokens_is_nothing(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("config1-key")
+@pytest.mark.main_cases("config1-key")
 @pytest.mark.parametrize(("config", "project"), [(V1, "in_proj"), (V3, "key")])
 def test_debertas_prefix_is_known_by_its_content_alone(config, project):
     """Where distances say nothing, a prompt of one layer is a prefix of its keys and values; order never counts."""
@@ -185,7 +185,7 @@ def test_debertas_prefix_is_known_by_its_content_alone(config, project):
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("roberta-*", "deberta-v2-xlarge-False-*")
+@pytest.mark.main_cases("roberta-*", "deberta-v2-xlarge-False-*")
 @pytest.mark.parametrize(
     ("kind", "scan", "top"),
     [("roberta", True, 2), ("deberta", False, 2), ("deberta-v2-xlarge", True, 2), ("deberta-v2-xlarge", False, 1)],
@@ -209,7 +209,7 @@ def test_the_first_token_alone_is_the_same_and_behind_the_prompt(kind, scan, top
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("deberta-v3")
+@pytest.mark.main_cases("deberta-v3")
 @pytest.mark.parametrize("kind", ["roberta", "deberta-v3"])
 def test_gradients_reach_prompt_and_prefix_and_stop_below(kind):
     def gradient(names, **options):
@@ -231,7 +231,7 @@ def test_gradients_reach_prompt_and_prefix_and_stop_below(kind):
         assert_close(stopped[2], full[2])
 
 
-@pytest.mark.fast_cases("deberta-v2-xlarge")
+@pytest.mark.main_cases("deberta-v2-xlarge")
 @pytest.mark.parametrize("kind", ["bert", "deberta-v2-xlarge"])
 def test_stored_features_know_the_prefix_that_they_were_made_with(kind):
     module, params, inputs, real = case(kind, scan=False, stop_gradient_below=1)
@@ -242,7 +242,7 @@ def test_stored_features_know_the_prefix_that_they_were_made_with(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("roberta")
+@pytest.mark.main_cases("roberta")
 @pytest.mark.parametrize("kind", ["roberta", "deberta-v2-xlarge"])
 def test_bfloat16_computes_near_float32_and_stays_finite(kind):
     given = extra(CONFIGS[kind])
@@ -263,7 +263,7 @@ def test_bfloat16_computes_near_float32_and_stays_finite(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("deberta-v2-separate")
+@pytest.mark.main_cases("deberta-v2-separate")
 @pytest.mark.parametrize("kind", ["bert", "deberta-v2-separate"])
 def test_classifiers_and_masked_language_models_hand_them_on(kind):
     encoder, params, inputs, real = case(kind, scan=True)

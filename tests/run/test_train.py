@@ -369,7 +369,7 @@ def train_stance(lab: Lab, case: str) -> tuple[Path, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("classified")
+@pytest.mark.main_cases("classified")
 @pytest.mark.parametrize("case", STANCES)
 def test_a_stance_is_learnt_and_scored_by_its_accuracy(case: str, lab: Lab) -> None:
     folder, printed = train_stance(lab, case)

@@ -47,7 +47,7 @@ def bits(state: TrainState) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("False-last_layers", "True-full")
+@pytest.mark.main_cases("False-last_layers", "True-full")
 @pytest.mark.parametrize("changes", [(), (LAST,)], ids=["full", "last_layers"])
 @pytest.mark.parametrize("scan", [False, True])
 def test_a_state_is_read_on_another_mesh_and_the_other_way_of_stacking_with_the_same_bits(

@@ -60,7 +60,7 @@ def with_kept_features(run: tiny.Run, params: Any) -> tiny.Run:
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("deberta-v2 with a convolution-*")
+@pytest.mark.main_cases("deberta-v2 with a convolution-*")
 @pytest.mark.parametrize(
     ("network", "method", "scan"),
     [

@@ -64,7 +64,7 @@ def test_each_loss_is_its_formula(kind: str, smoothing: float) -> None:
     np.testing.assert_allclose(row_losses(kind, LOGITS, LABELS, hyper), formula(targets).mean(axis=1), rtol=2e-5)
 
 
-@pytest.mark.fast_cases("*-4.0-0.05")
+@pytest.mark.main_cases("*-4.0-0.05")
 @pytest.mark.parametrize("margin", [0.0, 0.05])
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 4.0])
 @pytest.mark.parametrize("kind", KINDS)

@@ -37,7 +37,7 @@ def make(network: str, *changes: dict[str, Any], mesh: Any = None) -> tiny.Run:
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("gpt2")
+@pytest.mark.main_cases("gpt2")
 @pytest.mark.parametrize("network", TUNING)
 def test_micro_batches_and_meshes_change_nothing(network: str) -> None:
     """One device, in two micro-batches, and eight devices; the last rows of the second batch are padding."""

@@ -46,7 +46,7 @@ def losses_on_one_device(quick_compiles: None) -> list[float]:
     return tiny.Run(tiny.config(LAYER)).losses(STEPS)
 
 
-@pytest.mark.fast_cases("data 2, fsdp 2, tensor 2")
+@pytest.mark.main_cases("data 2, fsdp 2, tensor 2")
 @pytest.mark.parametrize("name", MESHES)
 def test_a_run_is_the_same_on_every_mesh(name: str, losses_on_one_device: list[float]) -> None:
     """With dropout: the masks too do not depend on where they are drawn."""

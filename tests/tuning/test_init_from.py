@@ -72,7 +72,7 @@ def equal(ours: Any, theirs: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("gpt2-tuning0", "roberta-tuning3")
+@pytest.mark.main_cases("gpt2-tuning0", "roberta-tuning3")
 @pytest.mark.parametrize(
     ("network", "tuning"),
     [
@@ -97,7 +97,7 @@ def test_a_run_goes_on_from_another(network: str, tuning: dict[str, Any], tmp_pa
     assert start(second.model_copy(update={"tuning": moved}))[1] == identity
 
 
-@pytest.mark.fast_cases("t5-before0-*")
+@pytest.mark.main_cases("t5-before0-*")
 @pytest.mark.parametrize(
     ("network", "before", "after"),
     [
@@ -123,7 +123,7 @@ def test_vectors_are_taken_as_they_enter(
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("gpt2-tuning0", "t5-tuning3")
+@pytest.mark.main_cases("gpt2-tuning0", "t5-tuning3")
 @pytest.mark.parametrize(
     ("network", "tuning"),
     [

@@ -50,7 +50,7 @@ def expected(kind: str, name: str) -> int:
     }[name]
 
 
-@pytest.mark.fast_cases("gpt2-True-*", "t5-False-*", "deberta-v2-True-lora")
+@pytest.mark.main_cases("gpt2-True-*", "t5-False-*", "deberta-v2-True-lora")
 @pytest.mark.parametrize("name", ADDED)
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,7 +93,7 @@ def test_the_start_depends_on_the_rng_alone(kind: str, name: str) -> None:
     assert all(np.any(other[path] != first[path]) for path in first if not path.endswith("/b"))  # b starts at 0
 
 
-@pytest.mark.fast_cases("roberta-True-lora", "t5-False-ia3", "gpt2-True-ia3", "deberta-v2-False-lora")
+@pytest.mark.main_cases("roberta-True-lora", "t5-False-ia3", "gpt2-True-ia3", "deberta-v2-False-lora")
 @pytest.mark.parametrize("name", ["lora", "ia3"])
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,7 +115,7 @@ def test_what_enters_before_the_tokens_leaves_the_weights_as_they_are(name: str)
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("gpt2-lstm", "gpt2-prefix", "gpt2-lora", "t5-prompt", "t5-ia3")
+@pytest.mark.main_cases("gpt2-lstm", "gpt2-prefix", "gpt2-lora", "t5-prompt", "t5-ia3")
 @pytest.mark.parametrize(
     ("kind", "name"),
     [*(("gpt2", name) for name in ADDED), *(("t5", name) for name in ("prompt", "prefix", "lora", "ia3"))],

@@ -192,7 +192,7 @@ def assert_equal(ours: Any, theirs: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("gpt2-prompt", "gpt2-lora", "t5-prefix", "t5-ia3", "roberta-ia3", "deberta-v2-lora")
+@pytest.mark.main_cases("gpt2-prompt", "gpt2-lora", "t5-prefix", "t5-ia3", "roberta-ia3", "deberta-v2-lora")
 @pytest.mark.parametrize(("kind", "method"), VECTORS + MATRICES)
 def test_peft_reads_what_we_write(bases, tmp_path, kind, method):
     import peft
@@ -215,7 +215,7 @@ def test_peft_reads_what_we_write(bases, tmp_path, kind, method):
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("gpt2-prefix-*", "t5-p_tuning-*", "t5-lora-*", "deberta-ia3-*", "t5-prompt-change20")
+@pytest.mark.main_cases("gpt2-prefix-*", "t5-p_tuning-*", "t5-lora-*", "deberta-ia3-*", "t5-prompt-change20")
 @pytest.mark.parametrize(
     ("kind", "method", "change"),
     [(kind, method, {}) for kind, method in VECTORS + MATRICES]

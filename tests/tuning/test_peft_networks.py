@@ -126,7 +126,7 @@ def adapted(kind: str, name: str) -> tuple[Any, Any, set[str], dict]:
     return system, model, {f"{path}/kernel" for path in paths}, tuning.bind(frozen, trainable).params
 
 
-@pytest.mark.fast_cases("deberta-lora", "gpt2-ia3", "t5-lora")
+@pytest.mark.main_cases("deberta-lora", "gpt2-ia3", "t5-lora")
 @pytest.mark.parametrize("name", ["lora", "ia3"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_adapted_weights_are_what_peft_merges(kind: str, name: str) -> None:
@@ -139,7 +139,7 @@ def test_adapted_weights_are_what_peft_merges(kind: str, name: str) -> None:
     assert {path for path in before if path.endswith("kernel") and np.any(bound[path] != before[path])} == kernels
 
 
-@pytest.mark.fast_cases("gpt2-lora", "t5-ia3")
+@pytest.mark.main_cases("gpt2-lora", "t5-ia3")
 @pytest.mark.parametrize("name", ["lora", "ia3"])
 @pytest.mark.parametrize("kind", ["gpt2", "roberta", "t5"])
 def test_adapted_networks_give_what_peft_gives(kind: str, name: str) -> None:

@@ -57,7 +57,7 @@ def compare(ours: dict, theirs: dict) -> None:
         assert_close(ours["grads"][name], grad, floor=3e-7 * largest, name=name)
 
 
-@pytest.mark.fast_cases("bert-False", "roberta-True")
+@pytest.mark.main_cases("bert-False", "roberta-True")
 @pytest.mark.parametrize(("kind", "scan"), itertools.product(KINDS, (False, True)))
 def test_stored_torch_numbers(kind, scan):
     config = CONFIGS[kind]
@@ -69,7 +69,7 @@ def test_stored_torch_numbers(kind, scan):
     compare(ours, theirs)
 
 
-@pytest.mark.fast_cases("roberta-options3")
+@pytest.mark.main_cases("roberta-options3")
 @pytest.mark.parametrize(
     ("kind", "options"), itertools.product(KINDS, ({}, {"scan": True, "boundary": 3, "remat": True}))
 )
@@ -124,7 +124,7 @@ def test_initialisation_follows_the_config():
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("options1-*")
+@pytest.mark.main_cases("options1-*")
 @pytest.mark.parametrize(("options", "below"), [({"scan": False}, "0"), ({"scan": True, "boundary": 2}, "0-1")])
 def test_nothing_below_the_boundary_is_differentiated(options, below):
     config = CONFIGS["bert"] | {"num_hidden_layers": 4}
@@ -151,7 +151,7 @@ def test_nothing_below_the_boundary_is_differentiated(options, below):
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("False")
+@pytest.mark.main_cases("False")
 @pytest.mark.parametrize("scan", [False, True])
 def test_hidden_states_are_chosen_as_in_transformers_and_cost_no_more(scan):
     config = CONFIGS["bert"] | {"num_hidden_layers": 4}
@@ -175,7 +175,7 @@ def test_hidden_states_are_chosen_as_in_transformers_and_cost_no_more(scan):
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("roberta")
+@pytest.mark.main_cases("roberta")
 @pytest.mark.parametrize("kind", KINDS)
 def test_padded_rows_stay_finite(kind):
     config = CONFIGS[kind]

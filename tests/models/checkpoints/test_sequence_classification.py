@@ -64,7 +64,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.fast_cases("roberta-single", "deberta-v2-multiple")
+@pytest.mark.main_cases("roberta-single", "deberta-v2-multiple")
 @pytest.mark.parametrize("heads", ["single", "multiple"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_torch_computes_the_linear_head(name: str, heads: str, folder: Path) -> None:
@@ -80,7 +80,7 @@ def test_torch_computes_the_linear_head(name: str, heads: str, folder: Path) -> 
     assert torch.equal(logits, torch.nn.functional.linear(first, kernel.T.contiguous(), torch.tensor(head["bias"])))
 
 
-@pytest.mark.fast_cases("bert-10000.0")
+@pytest.mark.main_cases("bert-10000.0")
 @pytest.mark.parametrize("norm", [1.0, 1e4])
 @pytest.mark.parametrize("name", TANH)
 def test_the_bound_holds_for_the_largest_hidden_states_there_are(name: str, norm: float, folder: Path) -> None:
@@ -107,7 +107,7 @@ def dense_name(name: str) -> str:
     return "bert.pooler.dense.weight" if name == "bert" else "classifier.dense.weight"
 
 
-@pytest.mark.fast_cases("roberta")
+@pytest.mark.main_cases("roberta")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_further_training_drops_out_as_ours_does(name: str, folder: Path) -> None:
     torch = pytest.importorskip("torch")
@@ -127,7 +127,7 @@ def test_further_training_drops_out_as_ours_does(name: str, folder: Path) -> Non
     np.testing.assert_allclose(kept, 1 / 0.7, rtol=1e-5)
 
 
-@pytest.mark.fast_cases("bert-single", "deberta-v2-multiple")
+@pytest.mark.main_cases("bert-single", "deberta-v2-multiple")
 @pytest.mark.parametrize("heads", ["single", "multiple"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_reading_gives_back_every_bit(name: str, heads: str, folder: Path) -> None:

@@ -53,7 +53,7 @@ def compare(ours: dict, theirs: dict) -> None:
         assert_close(ours["grads"][name], grad, floor=1e-6 * largest, name=name)
 
 
-@pytest.mark.fast_cases("deberta", "deberta-v2-xlarge", "deberta-v3")
+@pytest.mark.main_cases("deberta", "deberta-v2-xlarge", "deberta-v3")
 @pytest.mark.parametrize("kind", KINDS)
 def test_stored_torch_numbers(kind):
     config = CONFIGS[kind]
@@ -66,7 +66,7 @@ def test_stored_torch_numbers(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("deberta-v2-separate-*", "deberta-gather-*")
+@pytest.mark.main_cases("deberta-v2-separate-*", "deberta-gather-*")
 @pytest.mark.parametrize(
     ("kind", "form", "options"),
     [(kind, "shift", {"scan": True, "boundary": 2, "remat": True}) for kind in KINDS]
@@ -94,7 +94,7 @@ def test_nothing_is_gathered_over_pairs_of_tokens():
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("deberta-False-*", "deberta-v2-xlarge-True-*")
+@pytest.mark.main_cases("deberta-False-*", "deberta-v2-xlarge-True-*")
 @pytest.mark.parametrize(
     ("kind", "scan", "top"),
     [("deberta", False, 2), ("deberta", True, 2), ("deberta-v2-xlarge", True, 2), ("deberta-v2-xlarge", False, 1)],
@@ -149,7 +149,7 @@ def test_each_dropout_has_its_place():
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("options1")
+@pytest.mark.main_cases("options1")
 @pytest.mark.parametrize("options", [{"scan": False}, {"scan": True, "boundary": 2}])
 def test_nothing_below_the_boundary_is_differentiated(options):
     config = CONFIGS["deberta-v2-xlarge"] | {"num_hidden_layers": 3}
@@ -175,7 +175,7 @@ def test_nothing_below_the_boundary_is_differentiated(options):
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("deberta-v2-xlarge")
+@pytest.mark.main_cases("deberta-v2-xlarge")
 @pytest.mark.parametrize("kind", ["deberta-short-span", "deberta-v2-xlarge"])
 def test_padding_is_not_seen_and_stays_finite(kind):
     config = CONFIGS[kind]
@@ -194,7 +194,7 @@ def test_padding_is_not_seen_and_stays_finite(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("deberta-v2-xlarge")
+@pytest.mark.main_cases("deberta-v2-xlarge")
 @pytest.mark.parametrize("kind", ["deberta", "deberta-v3", "deberta-v2-xlarge"])
 def test_save_and_load_are_each_others_inverse_and_transformers_agrees(kind, tmp_path):
     config = CONFIGS[kind]

@@ -55,7 +55,7 @@ def compare(ours: dict, theirs: dict) -> None:
         assert_close(ours["grads"][name], grad, floor=3e-7 * largest, name=name)
 
 
-@pytest.mark.fast_cases("True")
+@pytest.mark.main_cases("True")
 @pytest.mark.parametrize("scan", [False, True])
 def test_stored_torch_numbers(scan):
     with np.load(GOLDEN / "gpt2.npz") as stored:
@@ -228,7 +228,7 @@ def test_gradients_reach_prompt_and_prefix_and_stop_below():
     assert np.abs(stopped[1]).min() > 0
 
 
-@pytest.mark.fast_cases("prefix")
+@pytest.mark.main_cases("prefix")
 @pytest.mark.parametrize("kind", ["prompt", "prefix"])
 def test_peft_gives_the_same_logits(kind):
     """PEFT's positions count padding, unless it is given others, which it takes with a prefix alone."""

@@ -55,7 +55,7 @@ def test_old_files_hold_masks_and_a_copy_of_the_word_vectors(prefix, tmp_path):
         init_masked_lm(CONFIG)
 
 
-@pytest.mark.fast_cases("True")
+@pytest.mark.main_cases("True")
 @pytest.mark.parametrize("scan", [False, True])
 def test_decoding_with_a_cache_gives_the_logits_of_the_whole_text(scan):
     module, params = model(scan=scan)

@@ -23,7 +23,7 @@ def build(**fields):
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("cls-*-64-multiple", "mean-*-single")
+@pytest.mark.main_cases("cls-*-64-multiple", "mean-*-single")
 @pytest.mark.parametrize("heads", ["single", "multiple"])
 @pytest.mark.parametrize(
     ("pooling", "layers", "combine", "width"),

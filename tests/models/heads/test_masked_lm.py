@@ -26,7 +26,7 @@ def logits(module, params, inputs: dict, **more) -> np.ndarray:
     return jax.jit(lambda p: module.apply({"params": p}, *(inputs[name] for name in INPUTS), **more))(params)
 
 
-@pytest.mark.fast_cases("roberta", "deberta-v3-new")
+@pytest.mark.main_cases("roberta", "deberta-v3-new")
 @pytest.mark.parametrize("kind", sorted(CASES))
 def test_stored_torch_numbers(kind):
     config, inputs = CASES[kind], batch(CASES[kind])
@@ -40,7 +40,7 @@ def test_stored_torch_numbers(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("bert", "deberta-v3-new")
+@pytest.mark.main_cases("bert", "deberta-v3-new")
 @pytest.mark.parametrize("kind", sorted(CASES))
 def test_files_of_transformers_and_ours_are_the_same(kind, tmp_path):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
@@ -104,7 +104,7 @@ def test_gradients_reach_the_words_twice_and_stop_where_told():
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("deberta-v2-separate")
+@pytest.mark.main_cases("deberta-v2-separate")
 @pytest.mark.parametrize("kind", ["roberta", "deberta-v2-separate"])
 def test_logits_of_few_words_are_columns_of_all(kind):
     config, inputs = CASES[kind], batch(CASES[kind])

@@ -23,7 +23,7 @@ LAST = np.array([len(a + b) - 1 for a, b in PAIRS])
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("apart")
+@pytest.mark.main_cases("apart")
 @pytest.mark.parametrize("branches", [None, Branches(4, S)], ids=["masked", "apart"])
 def test_packed_branches_are_separate_texts(branches):
     """Whether scores between branches are hidden by the mask alone, or not computed."""
@@ -111,7 +111,7 @@ R = 3
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("True")
+@pytest.mark.main_cases("True")
 @pytest.mark.parametrize("scan", [False, True])
 def test_packed_answers_are_separate_texts(scan):
     module, params = model(scan=scan)

@@ -128,7 +128,7 @@ def test_scanned_and_unrolled_start_and_drop_alike():
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("True")
+@pytest.mark.main_cases("True")
 @pytest.mark.parametrize("scan", [False, True])
 def test_token_by_token_is_all_at_once(scan):
     """With everything that can stand before the tokens, for a prefill of five and then single steps."""
@@ -276,7 +276,7 @@ def test_many_questions_share_one_encoding():
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("True")
+@pytest.mark.main_cases("True")
 @pytest.mark.parametrize("scan", [False, True])
 def test_a_single_token_is_read_without_the_encoders_keys(scan):
     """The first of many tokens and a token alone have the same logits, gradients and dropout."""
@@ -310,7 +310,7 @@ def test_a_single_token_is_read_without_the_encoders_keys(scan):
 
 
 @pytest.mark.slow
-@pytest.mark.fast_cases("t5")
+@pytest.mark.main_cases("t5")
 @pytest.mark.parametrize("kind", KINDS)  # a tied output matrix, whose logits are scaled, and one of its own
 def test_logits_of_few_words_are_columns_of_all(kind):
     inputs, words = batch(CONFIGS[kind]), np.array([7, 3, 69])

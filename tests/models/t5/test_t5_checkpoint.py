@@ -28,7 +28,7 @@ def equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.fast_cases("False-t5", "True-t5-v1.1")
+@pytest.mark.main_cases("False-t5", "True-t5-v1.1")
 @pytest.mark.parametrize("config", [V10, V11], ids=sorted(CONFIGS))
 @pytest.mark.parametrize("scan", [False, True])
 def test_export_and_import_are_inverse(tmp_path, config, scan):
@@ -41,7 +41,7 @@ def test_export_and_import_are_inverse(tmp_path, config, scan):
     assert again.config == module.config
 
 
-@pytest.mark.fast_cases("t5-v1.1")
+@pytest.mark.main_cases("t5-v1.1")
 @pytest.mark.parametrize("config", [V10, V11], ids=sorted(CONFIGS))
 def test_files_of_transformers_and_ours_are_the_same(tmp_path, config):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
