@@ -25,7 +25,8 @@ class DataConfig(Section):
     """Arguments that choose thresholds and the best step: a fraction of the training split, or the name of another
     split."""
     held_out_by: Literal["conclusion", "argument"] = "conclusion"
-    """What a fraction holds out: whole conclusions, as between the official splits, or single arguments."""
+    """What a fraction holds out: whole conclusions, as between the official splits, or single arguments. Conclusions
+    that differ only in case, punctuation or blanks count as one."""
     held_out_seed: int = Field(0, ge=0)
     """Seed that draws the held-out part. It is separate from `seed`, so runs of several seeds train on the same
     arguments."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxvalues.config import DataConfig
 from jaxvalues.data.arguments import SPLITS, Split
+from jaxvalues.data.conclusions import group_by_conclusion
 from jaxvalues.data.loading import load_split
 from jaxvalues.data.subset import few_shot, scarce_classes, take_fraction
 from jaxvalues.data.task import TASKS
@@ -103,15 +104,15 @@ def hold_out(
 ) -> tuple[Split, Split]:
     """Divides a split in (rest, held out). The held-out part has about `fraction` of the rows. Both keep the order.
 
-    By conclusion, all arguments of a conclusion are in the same part. The official splits share no conclusion either,
-    so the held-out part differs from the training part in the same way as the test data. Raises ConfigError if one part
-    is empty.
+    By conclusion, all arguments of a conclusion (see `jaxvalues.data.conclusions`) are in the same part. The official
+    splits share no conclusion either, so the held-out part differs from the training part in the same way as the test
+    data. Raises ConfigError if one part is empty.
     """
     random = np.random.default_rng(seed)
     if by == "argument":
         held = random.permutation(len(split))[: round(fraction * len(split))]
     else:
-        group, sizes = _conclusions(split)
+        group, sizes = group_by_conclusion(split.arguments)
         order = random.permutation(len(sizes))
         # The number of groups, in this order, whose total size is closest to the fraction.
         reached = np.concatenate([[0], np.cumsum(sizes[order])])
@@ -136,7 +137,10 @@ def cut_folds(
     so far (Graham, 1969). The sizes of two folds differ by at most one conclusion's arguments; by argument, by at most
     one. Raises ConfigError for more folds than there are conclusions or arguments.
     """
-    group, sizes = _conclusions(split) if by == "conclusion" else (np.arange(len(split)), np.ones(len(split), int))
+    if by == "conclusion":
+        group, sizes = group_by_conclusion(split.arguments)
+    else:
+        group, sizes = np.arange(len(split)), np.ones(len(split), np.int64)
     if count > len(sizes):
         raise ConfigError(
             f"data.folds is {count}, but the {len(split)} arguments of {split.name} have only {len(sizes)} "
@@ -150,10 +154,3 @@ def cut_folds(
         fold_of_group[one] = filled.argmin()
         filled[fold_of_group[one]] += sizes[one]
     return fold_of_group[group]
-
-
-def _conclusions(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """The index of every argument's conclusion [n], and the number of arguments of each conclusion."""
-    conclusions = [argument.conclusion for argument in split.arguments]
-    _, group, sizes = np.unique(conclusions, return_inverse=True, return_counts=True)
-    return group, sizes
