@@ -136,6 +136,13 @@ def test_words_that_are_no_command(words: list[str]) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("number", ["1_0e-1", "٠.٥", "nan", ""])
+def test_a_threshold_is_a_plain_number(number: str) -> None:
+    code, out, err = command("score", "--truth", TRUTH, "--run", TRUTH, "--threshold", number)
+    assert (code, out) == (2, "")
+    assert f"{number!r} is not a number" in err
+
+
 def test_broken_files(tmp_path: Path, perfect: Path) -> None:
     code, _, err = command("score", "--truth", tmp_path / "absent.tsv", "--run", perfect)
     assert (code, err) == (1, f"jaxvalues: {tmp_path / 'absent.tsv'}: no such file\n")
@@ -168,6 +175,7 @@ def test_score(perfect: Path) -> None:
     code, out, err = command("score", "--truth", TRUTH, "--run", perfect, "--threshold", "0.5", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["official_f1"] == 1.0
+    assert (json.loads(out)["missing_rows"], json.loads(out)["absent_categories"]) == (0, [])
     code, _, err = command("score", "--truth", TRUTH, "--run", perfect)
     assert code == 1
     assert "give --threshold" in err

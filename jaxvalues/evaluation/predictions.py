@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxvalues.data.numbers import numeric_array, parse_number
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tsv import ID, read_table, write_table
 from jaxvalues.errors import UserError
@@ -108,7 +109,7 @@ def read_thresholds(folder: str | Path, labels: Sequence[str] = CATEGORIES) -> t
     path = Path(folder) / THRESHOLDS_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        thresholds = np.array([content["thresholds"][name] for name in labels], np.float64)
+        thresholds = numeric_array(content["thresholds"][name] for name in labels)
         chosen = str(content["chosen"])
     except FileNotFoundError:
         raise UserError(f"{path}: no such file, expected the thresholds of the run") from None
@@ -122,10 +123,7 @@ def read_thresholds(folder: str | Path, labels: Sequence[str] = CATEGORIES) -> t
 
 
 def _probability(cell: str, path: str | Path, line: int, name: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = np.nan
-    if not 0 <= value <= 1:
+    value = parse_number(cell)
+    if value is None or not 0 <= value <= 1:
         raise UserError(f"{path}, line {line}: {name} is {cell!r}, but a number between 0 and 1 is expected")
     return value

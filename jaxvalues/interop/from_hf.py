@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 
 from jaxvalues.config import Config, parse_config
+from jaxvalues.data.numbers import numeric_array
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import UserError
@@ -68,7 +68,7 @@ def _read_settings(source: Path, hf_config: dict[str, Any]) -> tuple[dict[str, A
     """(settings, decision): remove the settings from `hf_config` and check them. Raises UserError."""
     settings = hf_config.pop(SETTINGS_KEY, None)
     try:
-        thresholds = np.array(settings["thresholds"], np.float64)
+        thresholds = numeric_array(settings["thresholds"])
         decision = Decision(thresholds, str(settings["decision"]))
         whole = (
             thresholds.shape == (len(CATEGORIES),)
