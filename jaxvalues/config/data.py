@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from jaxvalues.config.section import Section
+from jaxvalues.config.section import Section, Text
 
 
 class DataConfig(Section):
@@ -17,9 +17,9 @@ class DataConfig(Section):
     conclusion or against it, from these two fields alone (the study's NLI side task)."""
     source: Literal["touche23", "sample"] = "touche23"
     """`touche23`: Touché23-ValueEval, downloaded or read from `dir`. `sample`: the small sample in the package."""
-    dir: str | None = None
+    dir: Text | None = None
     """Folder with the TSV files of the data set. Nothing is downloaded when it is given."""
-    train: str = "training"
+    train: Text = "training"
     """Split to train on."""
     held_out: float | str = 0.1
     """Arguments that choose thresholds and the best step: a fraction of the training split, or the name of another
@@ -34,7 +34,7 @@ class DataConfig(Section):
     """Number of folds of the training split. Each fold is held out once, in place of the fraction `held_out`."""
     fold: int | None = Field(None, ge=0)
     """Fold that this run holds out, counted from 0. null: one run per fold, and their ensemble."""
-    report: tuple[str, ...] = ("validation", "test")
+    report: tuple[Text, ...] = ("validation", "test")
     """Splits whose scores are reported. They never choose anything."""
     shots: int | None = Field(None, ge=1)
     """Few-shot training: this many positive arguments per category (or per stance), drawn with `subset_seed`, and no

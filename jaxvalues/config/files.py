@@ -79,7 +79,8 @@ def json_schema() -> dict[str, Any]:
 class _StrictLoader(yaml.SafeLoader):
     """YAML 1.1 with three changes: a repeated key is an error, 1e-5 is a number, and Yes is a string.
 
-    PyYAML keeps the last of repeated keys without a word.
+    PyYAML keeps the last of repeated keys without a word. The numbers 010 (octal), 0x10, 1_000 and 1:30 (90) are
+    strings too.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -95,15 +96,24 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# Booleans and floats as in YAML 1.2. PyYAML follows 1.1, where Yes and No are booleans and 1e-5 is a string.
+# Booleans and decimal numbers as in YAML 1.2. PyYAML follows 1.1, where Yes and No are booleans, 1e-5 is a string and
+# 010 is 8.
 _BOOL = "tag:yaml.org,2002:bool"
 _StrictLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _StrictLoader.add_implicit_resolver(_BOOL, re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+for _resolvers in _StrictLoader.yaml_implicit_resolvers.values():
+    _resolvers[:] = [one for one in _resolvers if one[0] not in (_INT, _FLOAT)]
+_StrictLoader.add_implicit_resolver(_INT, re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
 _StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    _FLOAT,
+    re.compile(
+        r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$"
+    ),
+    list("-+.0123456789"),
 )
 
 

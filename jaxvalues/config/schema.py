@@ -17,8 +17,17 @@ from pydantic import Field, model_validator
 from jaxvalues.config.data import DataConfig
 from jaxvalues.config.formulation import FormulationConfig
 from jaxvalues.config.loss import LossConfig
-from jaxvalues.config.section import Section
+from jaxvalues.config.section import Name, Section, Text
 from jaxvalues.config.tuning import LEARNING_RATES, TuningConfig
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts such as 1e-4 too, which are numbers in a config file."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 class TokenizerTraining(Section):
@@ -31,13 +40,13 @@ class TokenizerTraining(Section):
 class ModelConfig(Section):
     """The network, and how it is computed."""
 
-    path: str | None = None
+    path: Text | None = None
     """Checkpoint: a folder or a hub id (config.json and safetensors)."""
-    revision: str | None = None
+    revision: Text | None = None
     """Revision of the checkpoint on the hub."""
     config: dict[str, Any] | None = None
     """In place of `path`: a Hugging Face config. The network starts from random weights."""
-    tokenizer: str | None = None
+    tokenizer: Text | None = None
     """Folder or hub id of the tokenizer, when it is not beside the weights."""
     train_tokenizer: TokenizerTraining | None = None
     """In place of `tokenizer`: train a tokenizer on the training split."""
@@ -176,14 +185,14 @@ class LoggingConfig(Section):
 
     tensorboard: bool = True
     """Write event files for TensorBoard into the run folder."""
-    wandb: str | None = None
+    wandb: Text | None = None
     """Weights & Biases project; needs the extra `wandb`. null: no logging there."""
 
 
 class RuntimeConfig(Section):
     """The process that runs."""
 
-    compilation_cache: str | None = "~/.cache/jaxvalues/xla"
+    compilation_cache: Text | None = "~/.cache/jaxvalues/xla"
     """Folder of compiled programs that all runs share. null: no such cache."""
     distributed: bool = False
     """Call `jax.distributed.initialize()` first: for TPU pods, SLURM and several hosts."""
@@ -192,11 +201,11 @@ class RuntimeConfig(Section):
 class Config(Section):
     """A whole config file: one run, or an ensemble of runs."""
 
-    name: str = "run"
+    name: Name = "run"
     """Name of the run. Default: the name of the file, without `.yaml`."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of new weights, data order and dropout."""
-    output: str = "runs/{name}-seed{seed}"
+    output: Text = "runs/{name}-seed{seed}"
     """Run folder; `{name}` and `{seed}` are filled in."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -314,7 +323,7 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """All keys and values as YAML, which reads back as an equal config."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml.dump(self.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
     def decisive(self) -> dict[str, Any]:
         """The settings that determine the scores: all but names, locations and the layout on devices."""
