@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from jaxvalues.errors import UserError, name_list
+from jaxvalues.models.checkpoints.weights import is_weight
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Tensors = dict[str, np.ndarray]
@@ -85,6 +86,9 @@ def read_adapter_tensors(folder: str | Path) -> Tensors:
             )
         raise UserError(f"{folder}: the folder has no {WEIGHTS}, expected an adapter in PEFT's format")
     try:
-        return {name: np.asarray(tensor, np.float32) for name, tensor in load_file(path).items()}
+        tensors = load_file(path)
     except SafetensorError as error:
         raise UserError(f"{path}: the file is not a complete safetensors file ({error})") from error
+    if wrong := [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if not is_weight(tensor)]:
+        raise UserError(f"{path}: the adapter has tensors of another type than floats: {name_list(wrong)}")
+    return {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}

@@ -124,6 +124,10 @@ def test_a_name_can_be_a_folder(name: str, file: Path) -> None:
     assert "name: must be usable as the name of a folder" in refusal(file, f"name={name}")
 
 
+def test_a_name_holds_no_nul(file: Path) -> None:
+    assert "name" in refusal(file, 'name="a\\0b"').removeprefix(str(file))
+
+
 @pytest.mark.parametrize(
     "name", ["a b", "roberta-large.v2", "名前", "b=c", "...", "1e-4", "010", "1_0", "true ", "Yes"]
 )
