@@ -131,7 +131,7 @@ def test_the_folder_of_the_ensemble(watched: Watched, lab: Lab) -> None:
     folder = lab.folder / "four"
     assert {path.name for path in folder.iterdir()} == {
         *RUNS, "config.yaml", "ensemble.json", "environment.json", "thresholds.json", "scores.json",
-        *(f"{kind}-{part}.tsv" for kind in ("probabilities", "predictions") for part in ("held_out", "test")),
+        *(f"{kind}-{part}.tsv" for kind in ("probabilities", "logits", "predictions") for part in ("held_out", "test")),
     }  # fmt: skip
     written = json.loads((folder / "ensemble.json").read_text())
     assert written["systems"] == [

@@ -23,7 +23,8 @@ from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tokenizers import train_tokenizer
 from jaxvalues.data.tsv import ARGUMENT_HEADER, write_table
 from jaxvalues.errors import ConfigError, UserError
-from jaxvalues.evaluation.predictions import read_predictions, read_thresholds
+from jaxvalues.evaluation.decision import read_decision
+from jaxvalues.evaluation.predictions import read_predictions
 from jaxvalues.models.loading import init_model, save_model
 from jaxvalues.run import train as run_module
 from jaxvalues.run.predict import predict
@@ -95,7 +96,7 @@ def test_predict_writes_what_training_wrote(trained: Path, tmp_path: Path) -> No
     assert (
         json.loads(json.dumps(scored.to_json())) == json.loads((trained / "scores.json").read_text())["splits"]["test"]
     )
-    assert np.array_equal(read_thresholds(tmp_path / "new")[0], read_thresholds(trained)[0])
+    assert np.array_equal(read_decision(tmp_path / "new").thresholds, read_decision(trained).thresholds)
 
 
 def test_predict_on_another_mesh(trained: Path, tmp_path: Path) -> None:
@@ -199,7 +200,7 @@ def test_scan_layers_held_out_fraction_and_thresholds_per_category(lab: Lab, tmp
     folder, _ = lab.train("scan", *overrides)
     predict(folder, split="test", out=tmp_path)
     assert (tmp_path / "probabilities-test.tsv").read_bytes() == (folder / "probabilities-test.tsv").read_bytes()
-    assert len(set(read_thresholds(folder)[0])) > 1
+    assert len(set(read_decision(folder).thresholds)) > 1
     scores = json.loads((folder / "scores.json").read_text())
     held_out = int(scores["decision"].split()[-3])
     assert 0.1 < held_out / len(load_split("training", source="sample")) < 0.3
@@ -218,7 +219,7 @@ def test_bfloat16_accumulation_keep_last_and_a_fixed_threshold(lab: Lab) -> None
     lines = metrics(folder)
     assert all(np.isfinite(line["loss"]) for line in lines)
     assert json.loads((folder / "scores.json").read_text())["step"] == max(line["step"] for line in lines)
-    assert set(read_thresholds(folder)[0]) == {0.3}
+    assert set(read_decision(folder).thresholds) == {np.log(0.3 / 0.7)}
     decided = read_predictions(folder / "predictions-test.tsv").probabilities
     assert np.array_equal(decided, probabilities(folder) >= np.float32(0.3))
 
