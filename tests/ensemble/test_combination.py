@@ -12,6 +12,7 @@ import pytest
 from made_up import config_of, finish, folds
 from rich.console import Console
 from runs import command
+from scipy.special import logit
 
 from jaxvalues.data.held_out import cut_folds, load_parts
 from jaxvalues.data.loading import load_split, sample_folder
@@ -221,7 +222,7 @@ def test_decisions_are_made_as_the_first_run_says(tmp_path: Path) -> None:
     expected = tune_per_category(labels_of([*combined]), np.stack([*combined.values()]))
     assert np.array_equal(read_decision(tmp_path / "per-category").thresholds, expected)
     quietly([second, first], tmp_path / "fixed")
-    assert set(read_decision(tmp_path / "fixed").thresholds) == {np.log(0.4 / 0.6)}
+    assert set(read_decision(tmp_path / "fixed").thresholds) == {logit(0.4)}
     assert read_decision(tmp_path / "fixed").how == "mean of 2 systems (2 runs), fixed threshold 0.4"
     third = finish(tmp_path / "c", config_of("c", held_out=0.5), draw=2)
     quietly([tmp_path / "fixed", third], tmp_path / "nested")

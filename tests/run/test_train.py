@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 from rich.console import Console
 from runs import SMALL, command, metrics, results, run
+from scipy.special import logit
 
 from jaxvalues.config import load_config
 from jaxvalues.data.loading import load_split
@@ -81,6 +82,16 @@ def test_the_chosen_step_is_the_best_one(trained: Path) -> None:
     scores = json.loads((trained / "scores.json").read_text())
     assert scores["step"] == max(held_out, key=held_out.get)
     assert scores["held_out"]["official_f1"] == pytest.approx(max(held_out.values()))
+    thresholds = {line["step"]: line["threshold_logit"] for line in metrics(trained) if line["kind"] == "held_out"}
+    assert thresholds[scores["step"]] == pytest.approx(read_decision(trained).thresholds[0])
+
+
+@pytest.mark.slow
+def test_a_run_that_learned_nothing_says_so_loudly(lab: Lab, trained: Path) -> None:
+    folder, printed = lab.train("nothing", "optimizer.learning_rate=1e-30", "training.epochs=1")
+    assert json.loads((folder / "scores.json").read_text())["step"] == 0
+    assert "WARNING: no step of training scored better on the held-out part than the untrained start" in printed
+    assert "optimizer.learning_rate (it is 1e-30)" in " ".join(printed.split())
 
 
 @pytest.mark.slow
@@ -219,7 +230,7 @@ def test_bfloat16_accumulation_keep_last_and_a_fixed_threshold(lab: Lab) -> None
     lines = metrics(folder)
     assert all(np.isfinite(line["loss"]) for line in lines)
     assert json.loads((folder / "scores.json").read_text())["step"] == max(line["step"] for line in lines)
-    assert set(read_decision(folder).thresholds) == {np.log(0.3 / 0.7)}
+    assert set(read_decision(folder).thresholds) == {logit(0.3)}
     decided = read_predictions(folder / "predictions-test.tsv").probabilities
     assert np.array_equal(decided, probabilities(folder) >= np.float32(0.3))
 
