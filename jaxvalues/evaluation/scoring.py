@@ -10,9 +10,10 @@ import numpy as np
 
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import ConfigError, UserError, name_list
+from jaxvalues.evaluation.decision import THRESHOLDS_FILE, read_decision
 from jaxvalues.evaluation.named_columns import read_named_columns
 from jaxvalues.evaluation.official import Scores, score
-from jaxvalues.evaluation.predictions import THRESHOLDS_FILE, Predictions, read_thresholds
+from jaxvalues.evaluation.predictions import Predictions
 from jaxvalues.evaluation.thresholds import decide
 
 
@@ -49,6 +50,7 @@ def score_files(truth: str | Path, run: str | Path, threshold: float | None = No
     run_ids, values, absent = read_named_columns(run)
     predictions = Predictions(run_ids, values)
     decisions, note = _decide(predictions, Path(run), threshold)
+    decisions[:, np.isin(CATEGORIES, absent)] = 0  # whatever the threshold
     row_of = {argument: row for row, argument in enumerate(ids)}
     unknown = [argument for argument in predictions.ids if argument not in row_of]
     if unknown:
@@ -82,9 +84,6 @@ def _decide(predictions: Predictions, run: Path, threshold: float | None) -> tup
         raise UserError(
             f"{run}: the file has probabilities: give --threshold (such as 0.3), or put {THRESHOLDS_FILE} in its folder"
         )
-    thresholds, chosen = read_thresholds(run.parent)
-    low, high = thresholds.min(), thresholds.max()
-    span = f"{low:g}" if low == high else f"{low:g} to {high:g} by category"
-    return decide(
-        predictions.probabilities, thresholds
-    ), f"Probabilities of {run} decided at {span} ({path}: {chosen})."
+    decision = read_decision(run.parent)
+    note = f"Probabilities of {run} decided at {decision.span} ({path}: {decision.how})."
+    return decide(predictions.probabilities, decision.probabilities), note

@@ -12,6 +12,7 @@ import pytest
 
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import UserError
+from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.named_columns import read_named_columns
 from jaxvalues.evaluation.official import score
 from jaxvalues.evaluation.scoring import score_files
@@ -117,6 +118,15 @@ def test_probabilities_are_read_by_name_too(tmp_path: Path) -> None:
     lines = [line.replace("\t1", "\t0.31").replace("\t0\t", "\t3e-1\t") for line in columns(REVERSED).splitlines()[1:]]
     run.write_text("\n".join([columns(REVERSED).splitlines()[0], *lines]) + "\n", encoding="utf-8")
     assert score_files(truth, run, threshold=0.305).scores == score(TRUTH, RUN)
+
+
+def test_an_absent_category_is_never_predicted_whatever_the_threshold(tmp_path: Path) -> None:
+    truth, run = tmp_path / "labels-test.tsv", tmp_path / "run.tsv"
+    truth.write_text(text(cells=TRUTH), encoding="utf-8")
+    run.write_text(columns(SUBSET).replace("\t1", "\t0.5"), encoding="utf-8")
+    Decision(np.full(20, -200.0), "one threshold").write(tmp_path)  # its probability is 0
+    predicted = np.broadcast_to(np.isin(range(1, 21), SUBSET), RUN.shape)
+    assert score_files(truth, run).scores == score(TRUTH, predicted)
 
 
 def test_values_and_line_numbers(tmp_path: Path) -> None:
