@@ -211,7 +211,7 @@ def predict(
 
 @app.command(short_help="Score a run file with the official score.")
 def score(
-    truth: Annotated[Path, typer.Option(metavar="LABEL_SETTINGS.tsv", help="Labels file.")],
+    truth: Annotated[Path, typer.Option(metavar="LABELS.tsv", help="Labels file.")],
     run: Annotated[Path, typer.Option(metavar="PREDICTIONS.tsv", help="Run file, or probabilities.")],
     threshold: Annotated[
         float | None, typer.Option(metavar="NUMBER", parser=_number, help="Decides probabilities.")

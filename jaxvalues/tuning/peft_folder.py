@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from jaxvalues.errors import UserError, name_list
-from jaxvalues.models.checkpoints.weights import is_weight
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Tensors = dict[str, np.ndarray]
@@ -35,6 +34,7 @@ _NEUTRAL |= {"num_virtual_tokens", "token_dim", "num_transformer_submodules", "n
 _NEUTRAL |= {"prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"}
 _NEUTRAL |= {"encoder_reparameterization_type", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout"}
 _NEUTRAL |= {"prefix_projection", "init_weights"}
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 _OFF = (None, False, "none", "None", [], {})
 # Other values (pissa, olora, …) change the weights of the base model.
 _LORA_INITIALIZATIONS = (True, False, "gaussian", "orthogonal")
@@ -89,6 +89,6 @@ def read_adapter_tensors(folder: str | Path) -> Tensors:
         tensors = load_file(path)
     except SafetensorError as error:
         raise UserError(f"{path}: the file is not a complete safetensors file ({error})") from error
-    if wrong := [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if not is_weight(tensor)]:
-        raise UserError(f"{path}: the adapter has tensors of another type than floats: {name_list(wrong)}")
+    if mistyped := [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if tensor.dtype.name not in _FLOATS]:
+        raise UserError(f"{path}: the adapter has tensors of another type than floats: {name_list(mistyped)}")
     return {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}

@@ -122,8 +122,8 @@ def test_tensors_that_are_not_floats_are_no_weights(tmp_path, dtype):
         load_model(write(tmp_path, weights))
     problem = str(caught.value).split(" tensors ")[1]
     kind = {"int32": "I32", "int64": "I64", "int8": "I8", "uint8": "U8", "bool": "BOOL"}[np.dtype(dtype).name]
-    assert problem.startswith("of another type than floats: ")
-    assert set(problem.removeprefix("of another type than floats: ").split(", ")) == {
+    assert problem.startswith("of another type than F32, F16, BF16, F64: ")
+    assert set(problem.removeprefix("of another type than F32, F16, BF16, F64: ").split(", ")) == {
         f"encoder.layer.1.output.dense.weight ({kind})",
         f"embeddings.LayerNorm.bias ({kind})",
     }

@@ -17,8 +17,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxvalues.errors import UserError, name_list
-from jaxvalues.models.checkpoints.weights import is_weight
 from jaxvalues.models.layers.layout import LAYERS, parse_key, ungroup
+
+FLOATS = ("F32", "F16", "BF16", "F64")
+"""The types of safetensors that weights may have."""
 
 Place = Callable[[str, np.ndarray], jax.Array]  # (path, array) -> the array on its devices
 
@@ -87,11 +89,10 @@ def to_params(
 ) -> dict[str, Any]:
     """Read a checkpoint into a parameter tree with the shapes of `abstract_params`, however its layers are grouped.
 
-    `tensors` maps names to arrays or LazyTensors (of these, one leaf is in memory at a time besides those already
-    placed). Every leaf is float32. `place` puts a leaf on its devices
+    `tensors` maps names to arrays, or to anything with a `shape` that numpy can read (so they can be lazy: one leaf is
+    in memory at a time besides those already placed). Every leaf is float32. `place` puts a leaf on its devices
     (default: the default device), so that sharded parameters are never whole on one device. Raises one `UserError` for
-    all missing, unexpected and misshapen tensors and those that are not floats, three names of each; `source` names the
-    checkpoint in it.
+    all missing, unexpected and misshapen tensors, three names of each; `source` names the checkpoint in it.
     """
     place = place or (lambda _, array: jnp.asarray(array))
     names = _original_names(tensors, table)
@@ -141,7 +142,7 @@ def _problems(
     bound: dict[str, list[tuple[str, Rule]]],
 ) -> str:
     """Everything in which a checkpoint and a parameter tree differ, or the empty string."""
-    missing, misshapen, not_floats, used = [], [], [], set()
+    missing, misshapen, mistyped, used = [], [], [], set()
     for path, leaf in leaves.items():
         expected = tuple(leaf.shape[1:] if _is_stacked(path) else leaf.shape)
         for name, rule in bound[path]:
@@ -149,10 +150,11 @@ def _problems(
             if name not in names:
                 missing.append(name)
                 continue
-            if not is_weight(tensor := tensors[names[name]]):
-                not_floats.append(f"{names[name]} ({tensor.dtype})")
+            kind = getattr(tensors[names[name]], "kind", "F32")
+            if kind not in FLOATS:
+                mistyped.append(f"{names[name]} ({kind})")
             # The transform of an array without memory gives the shape without reading the tensor.
-            found = rule.read(np.broadcast_to(np.float32(0), tuple(tensor.shape))).shape
+            found = rule.read(np.broadcast_to(np.float32(0), tuple(tensors[names[name]].shape))).shape
             if found != expected:
                 misshapen.append(f"{names[name]} (read as {list(found)}, expected {list(expected)})")
     ignorable = re.compile("|".join(table.ignorable) or r"(?!)")
@@ -165,7 +167,7 @@ def _problems(
         and not ignorable.fullmatch(ours.get(original, original))
     ]
     problems = {"missing": missing, "not expected": unexpected, "of another shape": misshapen}
-    problems |= {"of another type than floats": not_floats}
+    problems[f"of another type than {', '.join(FLOATS)}"] = mistyped
     return "; ".join(f"{kind}: {name_list(found)}" for kind, found in problems.items() if found)
 
 

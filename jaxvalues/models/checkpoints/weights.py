@@ -22,13 +22,12 @@ INDEX = "model.safetensors.index.json"
 
 @dataclasses.dataclass(frozen=True)
 class LazyTensor:
-    """A tensor in an open file. Its shape and type are known; its numbers are read when numpy asks for them."""
+    """A tensor in an open file. Its shape and its type, such as F32, are known; numpy reads its numbers."""
 
     file: Any
     name: str
     shape: tuple[int, ...]
-    dtype: str
-    """As safetensors writes it: F32, BF16, I64."""
+    kind: str
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.file.get_tensor(self.name), dtype=dtype)
@@ -68,18 +67,9 @@ def open_tensors(folder: Path) -> dict[str, LazyTensor]:
         except SafetensorError as error:
             raise UserError(f"{path} is not a whole safetensors file ({error})") from error
         for name in file.keys():  # noqa: SIM118  (not a dict)
-            kept = file.get_slice(name)
-            tensors[name] = LazyTensor(file, name, tuple(kept.get_shape()), kept.get_dtype())
+            part = file.get_slice(name)
+            tensors[name] = LazyTensor(file, name, tuple(part.get_shape()), part.get_dtype())
     return tensors
-
-
-def is_weight(tensor: Any) -> bool:
-    """Whether the numbers of an array or a LazyTensor can be weights: floats of 16, 32 or 64 bits.
-
-    Integers are counters, indices, or weights of a quantised checkpoint, whose scales are elsewhere.
-    """
-    dtype = tensor.dtype if isinstance(tensor, LazyTensor) else np.dtype(tensor.dtype).name
-    return dtype in ("F16", "BF16", "F32", "F64", "float16", "bfloat16", "float32", "float64")
 
 
 def save_tensors(folder: Path, tensors: Mapping[str, np.ndarray], *, max_shard_bytes: int = 5_000_000_000) -> None:
