@@ -16,6 +16,7 @@ import jax
 
 from jaxvalues.config import Config, load_config
 from jaxvalues.data.arguments import Split
+from jaxvalues.data.held_out import HELD_OUT
 from jaxvalues.errors import ConfigError, name_list
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ PACKAGES = ("jaxvalues", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "
 
 TEMPLATE, SYNONYMS = "template.txt", "synonyms.tsv"
 """In a run folder: the text of its template, descriptions included; the words that open answers are searched for."""
+
+
+EARLIER_CUT = (
+    "other training data, or a held-out part of an earlier version, which compared conclusions letter by letter"
+)
 
 
 def describe_environment(config: Config, base: Base, parts: Parts) -> dict[str, Any]:
@@ -69,9 +75,10 @@ def check_same_run(folder: Path, config: Config, environment: dict[str, Any], te
     changed = differences(load_config(folder / "config.yaml"), config)
     before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     said = [f"{key} {_value(old)} → {_value(new)}" for key, (old, new) in changed.items()]
-    said += [
-        f"other {name}" for what, name in (("base", "weights"), ("data", "data")) if before[what] != environment[what]
-    ]
+    if before["base"] != environment["base"]:
+        said.append("other weights")
+    if before["data"] != environment["data"]:
+        said.append(EARLIER_CUT if is_earlier_cut(config, before, environment["data"]) else "other data")
     if "init_from" in environment and environment["init_from"] != before.get("init_from"):
         said.append("other content of tuning.init_from")  # which only a run without checkpoints looks at again
     for name, text in texts.items():
@@ -82,6 +89,14 @@ def check_same_run(folder: Path, config: Config, environment: dict[str, Any], te
             f"{folder} holds a run that differs ({name_list(said, separator='; ')}): "
             "give another output=FOLDER, or remove it"
         )
+
+
+def is_earlier_cut(config: Config, before: Mapping[str, Any], data: Mapping[str, str]) -> bool:
+    """Whether a run of an earlier version may differ in its held-out part alone, because it compared conclusions letter
+    by letter. `before` is its environment.json, `data` has the checksums of today's parts."""
+    changed = {name for name, digest in data.items() if before["data"].get(name) != digest}
+    by_conclusion = not isinstance(config.data.held_out, str) and config.data.held_out_by == "conclusion"
+    return before.get("format", 1) == 1 and by_conclusion and changed <= {config.data.train, HELD_OUT}
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
