@@ -106,9 +106,9 @@ def test_a_run_whose_held_out_part_was_cut_by_exact_texts_is_told_apart(tmp_path
     before = {"base": "a", "data": {"training": "a", "held_out": "b", "test": "c"}}
     write_run(tmp_path, config(), before)
 
-    def refusal(data: dict[str, str], **changes: Any) -> str:
+    def refusal(parts: dict[str, str], **changes: Any) -> str:
         with pytest.raises(ConfigError) as caught:
-            check_same_run(tmp_path, config(**changes), {"base": "a", "data": data}, {TEMPLATE: "{premise}"})
+            check_same_run(tmp_path, config(**changes), {"base": "a", "data": parts}, {TEMPLATE: "{premise}"})
         return str(caught.value)
 
     cut = before["data"] | {"training": "x", "held_out": "y"}
