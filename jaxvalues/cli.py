@@ -218,7 +218,10 @@ def score(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Score a run file with the official score of Touché23-ValueEval.
+    """Score a run file with the official score of Touché23-ValueEval; files are read as its evaluator reads them.
+
+    Columns are found by name. A category without a column counts as never predicted, an argument without a row as
+    having no category.
 
     \b
     Example: jaxvalues score --truth labels-test.tsv --run runs/minilm-seed0/predictions-test.tsv
