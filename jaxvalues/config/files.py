@@ -169,9 +169,19 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 def _sentences(problems: list[Any]) -> list[str]:
     """The problems that pydantic found, as one sentence per key."""
     by_key: dict[str, list[Any]] = {}
-    for problem in problems:
+    for problem in _causes(problems):
         by_key.setdefault(_key(problem), []).append(problem)
     return [_sentence(key, problems) for key, problems in by_key.items()]
+
+
+def _causes(problems: list[Any]) -> list[Any]:
+    """The problems without that of a list whose faulty items pydantic did not count ("should have at least 1 item")."""
+    return [
+        one
+        for one in problems
+        if one["type"] != "too_short"
+        or all(other is one or other["loc"][: len(one["loc"])] != one["loc"] for other in problems)
+    ]
 
 
 def _key(problem: Any) -> str:

@@ -93,6 +93,12 @@ def test_true_is_no_number_in_a_list(key: str, file: Path) -> None:
     assert f"`{key}.1`: input should be" in refusal(file, f"{key}=[1, true]")
 
 
+def test_a_list_of_one_faulty_item_has_one_problem(file: Path) -> None:
+    for change in ("formulation.pooling.layers=[true]", "tuning.targets=['']", "formulation.verbalizer.yes=[1]"):
+        assert "at least 1 item" not in refusal(file, change)
+    assert "`formulation.pooling.layers`: " in refusal(file, "formulation.pooling.layers=[]")
+
+
 def test_true_is_no_number_in_a_member(file: Path) -> None:
     assert "member b: `seed`: input should be" in refusal(file, "ensemble={members: [{name: b, seed: true}]}")
     with pytest.raises(ConfigError, match=r"member b: `training\.epochs`: input should be"):
