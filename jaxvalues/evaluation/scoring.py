@@ -30,8 +30,9 @@ class ScoredRun:
     """Sentences to print with the scores: the applied threshold, missing rows and absent columns."""
 
     def to_json(self) -> dict[str, Any]:
-        """The scores as `Scores.to_json`, with the number of missing rows and the absent categories."""
-        return self.scores.to_json() | {"missing_rows": self.missing, "absent_categories": list(self.absent)}
+        """The scores as `Scores.to_json`, with `missing_rows` and `absent_categories` where there are any."""
+        gaps = {"missing_rows": self.missing, "absent_categories": list(self.absent)}
+        return self.scores.to_json() | {name: gap for name, gap in gaps.items() if gap}
 
 
 def score_files(truth: str | Path, run: str | Path, threshold: float | None = None) -> ScoredRun:

@@ -94,6 +94,7 @@ def test_it_is_scored_as_the_official_evaluator_does(case: str, tmp_path: Path) 
     else:
         assert result.scores == score(TRUTH, RUN)
         assert result.notes == ()
+        assert result.to_json() == result.scores.to_json()
 
 
 def test_a_truth_is_read_alike(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_tensors_that_are_not_floats_are_no_weights(tmp_path, dtype):
     weights = tensors(CONFIG)
     for name in ("encoder.layer.1.output.dense.weight", "embeddings.LayerNorm.bias"):
         weights[name] = weights[name].astype(dtype)
-    weights["embeddings.position_ids"] = np.arange(40, dtype=dtype)  # is not read
+    weights["embeddings.position_ids"] = np.arange(40).astype(dtype)  # is not read
     weights["pooler.dense.bias"] = np.ones(64, dtype)
     with pytest.raises(UserError) as caught:
         load_model(write(tmp_path, weights))

@@ -236,7 +236,7 @@ def test_few_shots_are_drawn_said_and_recorded(lab: Lab) -> None:
         ("gpt2 classify lora", {"tuning": {"targets": ["query"]}}, "no dense layer of the model is called query"),
         ("t5 answer prompt", {"optimizer": {"layer_decay": 0.9}}, "layer_decay is defined for one stack"),
         ("gpt2 answer prompt", {"data": {"max_length": 16}}, "data.max_length 16 leaves none for an argument"),
-        ("gpt2 answer prompt", {"tuning": {"init": "text", "init_text": ""}}, "has no tokens, expected at least one"),
+        ("gpt2 answer prompt", {"tuning": {"init": "text", "init_text": ""}}, "tuning.init_text: must not be blank"),
         (
             "gpt2 answer prompt", {"formulation": {"verbalizer": {"soft": True, "yes": ["Yes indeed my dear"]}}},
             "soft needs words of one token",
