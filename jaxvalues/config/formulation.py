@@ -25,10 +25,10 @@ class PoolingConfig(Section):
 class VerbalizerConfig(Section):
     """masked_choice, answer: the words that answer a question."""
 
-    yes: tuple[str, ...] = Field(("Yes",), min_length=1)
+    yes: tuple[Text, ...] = Field(("Yes",), min_length=1)
     """Words for Yes. The probabilities of several words are added; a word of several tokens is scored token by
     token."""
-    no: tuple[str, ...] = Field(("No",), min_length=1)
+    no: tuple[Text, ...] = Field(("No",), min_length=1)
     """Words for No, scored in the same way."""
     soft: bool = False
     """Train a vector for each of the two answers, which starts as the mean of its words (WARP, Hambardzumyan et al.

@@ -118,7 +118,9 @@ def test_a_text_is_not_blank(key: str, file: Path) -> None:
         assert f"{key}: must not be blank" in refusal(file, f"{key}={value}")
 
 
-@pytest.mark.parametrize("key", ["data.report", "tuning.targets"])
+@pytest.mark.parametrize(
+    "key", ["data.report", "tuning.targets", "formulation.verbalizer.yes", "formulation.verbalizer.no"]
+)
 def test_a_text_in_a_list_is_not_blank(key: str, file: Path) -> None:
     assert f"{key}.1: must not be blank" in refusal(file, f"{key}=[a, '']")
 
