@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from jaxvalues.config import Config, EnsembleConfig, load_config, parse_config
+from jaxvalues.config.section import Text
 from jaxvalues.errors import ConfigError
 
 MODEL = {"model": {"path": "x"}}
@@ -30,6 +31,8 @@ def keys(section: type[BaseModel] = Config, above: str = "") -> Iterator[tuple[s
 KEYS = dict(keys())
 NUMBERS = sorted(key for key, kind in KEYS.items() if {int, float} & {kind, *get_args(kind)})
 LISTS = sorted(key for key, kind in KEYS.items() if "tuple[" in str(kind))
+TEXTS = sorted(key for key, kind in KEYS.items() if key not in LISTS and {str, Text} & {kind, *get_args(kind)})
+TEXTS.remove("data.held_out")  # a fraction, or the name of a split
 SWITCHES = sorted(key for key, kind in KEYS.items() if bool in (kind, *get_args(kind)))
 
 
@@ -51,6 +54,7 @@ def test_all_kinds_of_keys_are_there() -> None:
     assert {"training.evaluate_every", "loss.contrastive.epochs", "mesh.fsdp", "tuning.alpha"} <= {*NUMBERS, *KEYS}
     assert {"data.buckets", "ensemble.seeds", "formulation.pooling.layers"} <= set(LISTS)
     assert {"model.remat", "model.scan", "logging.tensorboard"} <= set(SWITCHES)
+    assert {"name", "output", "model.path", "data.dir", "formulation.template", "logging.wandb"} <= set(TEXTS)
     assert len(NUMBERS) > 40
 
 
@@ -105,14 +109,7 @@ def test_true_is_no_number_in_a_member(file: Path) -> None:
         parse_config({**MODEL, "ensemble": {"members": [{"name": "b", "training": {"epochs": True}}]}})
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "name", "output", "model.path", "model.revision", "model.tokenizer", "data.dir", "data.train",
-        "formulation.template", "formulation.descriptions", "formulation.synonyms", "tuning.init_from",
-        "tuning.init_text", "logging.wandb", "runtime.compilation_cache",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("key", TEXTS)
 def test_a_text_is_not_blank(key: str, file: Path) -> None:
     for value in ('""', '"  "', '"\\t"'):
         assert f"{key}: must not be blank" in refusal(file, f"{key}={value}")
