@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from jaxvalues.config import Config, load_config
+from jaxvalues.config.run_format import RUN_FORMAT, run_format
 from jaxvalues.data.arguments import Split
 from jaxvalues.errors import ConfigError, name_list
 
@@ -29,19 +30,20 @@ TEMPLATE, SYNONYMS = "template.txt", "synonyms.tsv"
 
 
 def describe_environment(config: Config, base: Base, parts: Parts) -> dict[str, Any]:
-    """Contents of a run's environment.json; where it trains on a drawn part of the arguments, their ids among them."""
-    drawn = {} if config.data.shots is config.data.fraction is None else {"trained_on": list(parts.training.ids)}
+    """Contents of a run's environment.json; the ids of the arguments that were drawn among them, if any were."""
+    drawn = {"trained_on": list(parts.training.ids), "chosen_on": list(parts.held_out.ids)}
     return describe_process() | {
         "config": config.fingerprint(),
         "base": base.identity,
         "data": {name: checksum(split) for name, split in parts.by_name.items()},
-        **drawn,
+        **({} if config.data.shots is config.data.fraction is None else drawn),
     }
 
 
 def describe_process() -> dict[str, Any]:
-    """Where something is computed, and by which source."""
+    """Where something is computed, by which source, and in which format the folder is."""
     return {
+        "format": RUN_FORMAT,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
@@ -66,7 +68,8 @@ def check_same_run(folder: Path, config: Config, environment: dict[str, Any], te
 
     Texts, {file name: content}, can differ under the same name in the config: they may be a user's files.
     """
-    changed = differences(load_config(folder / "config.yaml"), config)
+    check_run_format(folder)
+    changed = differences(read_run_config(folder), config)
     before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     said = [f"{key} {_value(old)} → {_value(new)}" for key, (old, new) in changed.items()]
     said += [
@@ -81,6 +84,25 @@ def check_same_run(folder: Path, config: Config, environment: dict[str, Any], te
         raise ConfigError(
             f"{folder} holds a run that differs ({name_list(said, separator='; ')}): "
             "give another output=FOLDER, or remove it"
+        )
+
+
+def read_run_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """The config of a run folder, as the version that wrote it meant it; without the batches of questions of format 1,
+    which no prediction needs.
+    """
+    path = folder / "config.yaml"
+    if run_format(folder) == 1:
+        overrides = ("training.questions_per_step=null", *overrides)
+    return load_config(path, tuple(overrides))
+
+
+def check_run_format(folder: Path) -> None:
+    """Raise ConfigError if an earlier version began a run in `folder` whose batches this version makes otherwise."""
+    if run_format(folder) == 1 and read_run_config(folder).formulation.asks_questions:
+        raise ConfigError(
+            f"{folder} holds a run of an earlier version, in which training.batch_size counted single questions unless "
+            "they branched, and now counts arguments: finish it with that version, or give another output=FOLDER"
         )
 
 
