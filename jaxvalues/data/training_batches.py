@@ -108,7 +108,7 @@ class TrainingBatches:
         """Whether a step is on `questions_per_step` questions."""
         return self.tokens.questions is not None and self.questions_per_step is not None
 
-    @property
+    @cached_property
     def size(self) -> EpochSize:
         """How much an epoch contains."""
         arguments, labels = self.tokens.num_arguments, self.tokens.labels
