@@ -88,13 +88,13 @@ def check_same_run(folder: Path, config: Config, environment: dict[str, Any], te
 
 
 def read_run_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
-    """The config of a run folder, as the version that wrote it meant it; without the batches of questions of format 1,
-    which no prediction needs.
+    """The config of a run folder, as the version that wrote it meant it.
+
+    The batches of questions of format 1 are left open: whoever predicts needs none (see `check_run_format`).
     """
-    path = folder / "config.yaml"
     if run_format(folder) == 1:
         overrides = ("training.questions_per_step=null", *overrides)
-    return load_config(path, tuple(overrides))
+    return load_config(folder / "config.yaml", tuple(overrides))
 
 
 def check_run_format(folder: Path) -> None:
