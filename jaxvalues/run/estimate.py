@@ -17,7 +17,7 @@ from jaxvalues.templates.template import Template
 
 
 def step_rows(config: Config, network: Network, texts: Template | QuestionTemplate) -> int:
-    """Rows of a training step: arguments, or questions that do not branch. `data.negatives` may leave some of them out."""
+    """Rows of a training step: arguments, or questions that do not branch, of which `data.negatives` asks some."""
     training = config.training
     if not isinstance(texts, QuestionTemplate):
         return training.batch_size

@@ -33,7 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "gpt2 answer prompt": {"network": "gpt2", "kind": "answer", "tuning": {"method": "prompt", "length": 5}},
     "t5 answer prompt": {
         "network": "t5", "kind": "answer", "data": {"negatives": 0.5, "fraction": 0.05},
-        "training": {"epochs": 1, "batch_size": 3},
+        "training": {"epochs": 2, "batch_size": 8},
         "tuning": {"method": "prompt", "length": 5, "sides": ["encoder", "decoder"], "init": "labels"},
     },
     "roberta masked_choice prefix": {
@@ -167,7 +167,7 @@ def test_what_is_saved_by_asking_once_is_said(trained: dict[str, tuple[Path, str
     positives = int(parts.training.labels.sum())
     pairs = positives + round(positives / 2)
     assert f"{pairs} questions an epoch, one a row; the negative ones are drawn anew in every epoch" in printed
-    assert f"each step (update) is on 3 arguments with {3 * pairs / len(parts.training):.1f} questions" in printed
+    assert f"each step (update) is on 8 arguments with {8 * pairs / len(parts.training):.1f} questions" in printed
     assert (
         f"trains on {len(parts.training)} of {len(parts.full_training) - len(parts.held_out)} arguments: 0.05 of"
         in printed
