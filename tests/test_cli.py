@@ -55,7 +55,7 @@ def test_help_names_every_command() -> None:
             ["train", QUICKSTART, "mesh.zzz=1"],
             "unknown key `mesh.zzz`; known keys here: mesh.data, mesh.fsdp, mesh.tensor",
         ),
-        (["train", QUICKSTART, "data.zzz=1"], "data.task, data.source, data.dir and 13 more"),
+        (["train", QUICKSTART, "data.zzz=1"], "data.task, data.source, data.dir and 14 more"),
         (["train", QUICKSTART, "epochs"], "override `epochs` must have the form key=value"),
         (["train", QUICKSTART, "training.epochs=[1"], "not valid YAML"),
         (["train", QUICKSTART, "training.epochs=none"], "training.epochs"),

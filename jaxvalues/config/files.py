@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from jaxvalues.config.run_format import add_meaning, check_meaning
 from jaxvalues.config.schema import Config, EnsembleConfig
 from jaxvalues.errors import ConfigError, name_list
 
@@ -24,13 +25,15 @@ from jaxvalues.errors import ConfigError, name_list
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
     """Read a config file with its `base:` chain and dotted overrides (`optimizer.learning_rate=1e-4`).
 
-    `base:` is a path relative to the file that contains it. `name` defaults to the stem of the file.
+    `base:` is a path relative to the file that contains it. `name` defaults to the stem of the file. The config.yaml of
+    a run folder is read as its version meant it, see `run_format`.
     Raises ConfigError with one sentence per problem.
     """
     path = Path(path)
     tree = {"name": path.stem, **_read_with_base(path, ())}
     for override in overrides:
         _apply_override(tree, override)
+    check_meaning(str(path), tree)
     return parse_config(tree, where=str(path))
 
 
@@ -130,6 +133,7 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         tree = {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a config must be a mapping of sections, not {type(tree).__name__}")
+    add_meaning(path, tree)
     base = tree.pop("base", None)
     if base is None:
         return tree

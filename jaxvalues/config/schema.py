@@ -93,12 +93,18 @@ class TrainingConfig(Section):
     epochs: int = Field(3, ge=1)
     """Passes over the training arguments."""
     batch_size: int = Field(8, ge=1)
-    """Rows per optimizer step, over all devices and micro-batches. A row is an argument or, on most question
-    formulations, one question."""
+    """Arguments per optimizer step, over all devices and micro-batches. Question formulations ask all questions about
+    them, or those that `data.negatives` draws."""
+    questions_per_step: int | None = Field(None, ge=1)
+    """Question formulations: questions per optimizer step, in place of `batch_size`, drawn from all questions about all
+    arguments. The study uses 8. null: `batch_size` arguments."""
     accumulation: int = Field(1, ge=1)
-    """Micro-batches per optimizer step. `batch_size` must be divisible by it."""
+    """Micro-batches per optimizer step, which save memory. It must divide the rows of a step. A row is one question; it
+    is an argument for `classify`, and where the questions branch from their argument (GPT-2 without
+    `questions_per_step`)."""
     eval_batch_size: int = Field(32, ge=1)
-    """Rows per batch when predicting."""
+    """Rows per batch when predicting. It affects memory and speed, and no score. A row is one question; it is an
+    argument for `classify`, and where the questions branch from their argument."""
     evaluate_every: Steps | Literal["epoch"] = "epoch"
     """Steps between evaluations on the held-out part, or `epoch`."""
     keep: Literal["best", "last"] = "best"
@@ -111,12 +117,6 @@ class TrainingConfig(Section):
     """Steps between checkpoints to resume from, or `epoch`. Ctrl-C and SIGTERM save one as well."""
     log_every: int = Field(10, ge=1)
     """Steps between lines of `metrics.jsonl`."""
-
-    @model_validator(mode="after")
-    def _batch_is_divisible(self) -> TrainingConfig:
-        if self.batch_size % self.accumulation:
-            raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulation {self.accumulation}")
-        return self
 
 
 class MeshConfig(Section):
@@ -263,8 +263,13 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _kinds_fit_methods(self) -> Config:
-        kind, data = self.formulation.kind, self.data
+        kind, data, training = self.formulation.kind, self.data, self.training
         if self.formulation.asks_questions:
+            rows = training.questions_per_step
+            if rows is not None and rows % training.accumulation:
+                raise ValueError(
+                    f"training: questions_per_step {rows} is not divisible by accumulation {training.accumulation}"
+                )
             if self.loss.contrastive is not None or not self.tuning.dropout_below:
                 what = "loss.contrastive" if self.loss.contrastive is not None else "tuning.dropout_below: false"
                 raise ValueError(f"{what} belongs to formulation.kind: classify, not to {kind}")
@@ -274,6 +279,14 @@ class Config(Section):
             raise ValueError(
                 "data.negatives samples questions about an argument, and formulation.kind: classify asks none"
             )
+        elif training.questions_per_step is not None:
+            raise ValueError("training.questions_per_step counts questions, and formulation.kind: classify asks none")
+        elif training.batch_size % training.accumulation:
+            raise ValueError(
+                f"training: batch_size {training.batch_size} is not divisible by accumulation {training.accumulation}"
+            )
+        if data.full_held_out and data.shots is data.fraction is None:
+            raise ValueError("data.full_held_out belongs to data.shots and data.fraction, and neither is given")
         if data.shots is not None and data.fraction is not None:
             raise ValueError("give data.shots or data.fraction, not both")
         return self

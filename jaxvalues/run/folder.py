@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from jaxvalues.config import Config, load_config
+from jaxvalues.config import Config
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.task import TASKS, VALUES, Task
 from jaxvalues.data.tokenizers import load_tokenizer
@@ -29,7 +29,7 @@ from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.decision import Decision, read_decision, sigmoid
 from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.evaluation.predictions import Logits, Predictions, write_logits
-from jaxvalues.run.provenance import SYNONYMS, TEMPLATE, check_same_run, write_json
+from jaxvalues.run.provenance import SYNONYMS, TEMPLATE, check_same_run, read_run_config, write_json
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.processes import is_main
 
@@ -123,7 +123,7 @@ class RunFolder:
         return (self.path / "ensemble.json").is_file()
 
     def config(self, overrides: Iterable[str] = ()) -> Config:
-        return load_config(self.path / "config.yaml", tuple(overrides))
+        return read_run_config(self.path, tuple(overrides))
 
     def with_texts(self, config: Config) -> Config:
         """The config with the run's own copies of its texts: the user's files may have changed since."""

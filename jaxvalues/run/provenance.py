@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from jaxvalues.config import Config, load_config
+from jaxvalues.config.run_format import RUN_FORMAT, run_format
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import HELD_OUT
 from jaxvalues.errors import ConfigError, name_list
@@ -35,19 +36,20 @@ EARLIER_CUT = (
 
 
 def describe_environment(config: Config, base: Base, parts: Parts) -> dict[str, Any]:
-    """Contents of a run's environment.json; where it trains on a drawn part of the arguments, their ids among them."""
-    drawn = {} if config.data.shots is config.data.fraction is None else {"trained_on": list(parts.training.ids)}
+    """Contents of a run's environment.json; the ids of the arguments that were drawn among them, if any were."""
+    drawn = {"trained_on": list(parts.training.ids), "chosen_on": list(parts.held_out.ids)}
     return describe_process() | {
         "config": config.fingerprint(),
         "base": base.identity,
         "data": {name: checksum(split) for name, split in parts.by_name.items()},
-        **drawn,
+        **({} if config.data.shots is config.data.fraction is None else drawn),
     }
 
 
 def describe_process() -> dict[str, Any]:
-    """Where something is computed, and by which source."""
+    """Where something is computed, by which source, and in which format the folder is."""
     return {
+        "format": RUN_FORMAT,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
@@ -72,7 +74,8 @@ def check_same_run(folder: Path, config: Config, environment: dict[str, Any], te
 
     Texts, {file name: content}, can differ under the same name in the config: they may be a user's files.
     """
-    changed = differences(load_config(folder / "config.yaml"), config)
+    check_run_format(folder)
+    changed = differences(read_run_config(folder), config)
     before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     said = [f"{key} {_value(old)} → {_value(new)}" for key, (old, new) in changed.items()]
     if before["base"] != environment["base"]:
@@ -97,6 +100,25 @@ def is_earlier_cut(config: Config, before: Mapping[str, Any], data: Mapping[str,
     changed = {name for name, digest in data.items() if before["data"].get(name) != digest}
     by_conclusion = not isinstance(config.data.held_out, str) and config.data.held_out_by == "conclusion"
     return before.get("format", 1) == 1 and by_conclusion and changed <= {config.data.train, HELD_OUT}
+
+
+def read_run_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """The config of a run folder, as the version that wrote it meant it.
+
+    The batches of questions of format 1 are left open: whoever predicts needs none (see `check_run_format`).
+    """
+    if run_format(folder) == 1:
+        overrides = ("training.questions_per_step=null", *overrides)
+    return load_config(folder / "config.yaml", tuple(overrides))
+
+
+def check_run_format(folder: Path) -> None:
+    """Raise ConfigError if an earlier version began a run in `folder` whose batches this version makes otherwise."""
+    if run_format(folder) == 1 and read_run_config(folder).formulation.asks_questions:
+        raise ConfigError(
+            f"{folder} holds a run of an earlier version, in which training.batch_size counted single questions unless "
+            "they branched, and now counts arguments: finish it with that version, or give another output=FOLDER"
+        )
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:

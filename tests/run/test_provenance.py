@@ -71,8 +71,10 @@ def test_environment_is_json_and_complete(split: Split) -> None:
 def test_a_drawn_part_is_told_by_its_ids(few: dict[str, Any]) -> None:
     one = config(data={"source": "sample", **few})
     parts = load_parts(one.data)
-    trained_on = describe(one, parts)["trained_on"]
+    environment = describe(one, parts)
+    trained_on = environment["trained_on"]
     assert trained_on == list(parts.training.ids)
+    assert environment["chosen_on"] == list(parts.held_out.ids)
     assert 1 < len(trained_on) < len(parts.full_training) / 2
 
 
