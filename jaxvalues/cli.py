@@ -209,33 +209,47 @@ def predict(
     run_predict(run, split=split, file=file or input, format=format.value, **where)
 
 
-@app.command(short_help="Score a run file with the official score.")
+@app.command(short_help="Score run files with the official score; compare several.")
 def score(
-    truth: Annotated[Path, typer.Option(metavar="LABELS.tsv", help="Labels file.")],
-    run: Annotated[Path, typer.Option(metavar="PREDICTIONS.tsv", help="Run file, or probabilities.")],
+    truth: Annotated[Path, typer.Option(metavar="LABEL_SETTINGS.tsv", help="Labels file.")],
+    run: Annotated[list[Path], typer.Option(metavar="PREDICTIONS.tsv", help="Run file, or probabilities; repeatable.")],
     threshold: Annotated[
         float | None, typer.Option(metavar="NUMBER", parser=_number, help="Decides probabilities.")
     ] = None,
+    arguments: Annotated[
+        Path | None,
+        typer.Option(metavar="ARGUMENTS.tsv", help="Arguments of the truth: intervals then resample conclusions."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Score a run file with the official score of Touché23-ValueEval; files are read as its evaluator reads them.
+    """Score run files with the official score of Touché23-ValueEval.
 
-    Columns are found by name. A category without a column counts as never predicted, an argument without a row as
-    having no category.
+    With --arguments, the official F1 has a 95 % interval. With several --run, every two runs are compared: difference,
+    interval, and p by permutation. Without --arguments these take arguments as independent, which they are not.
 
     \b
     Example: jaxvalues score --truth labels-test.tsv --run runs/minilm-seed0/predictions-test.tsv
+             jaxvalues score --truth labels-test.tsv --run a.tsv --run b.tsv --arguments arguments-test.tsv
     """
-    from jaxvalues.evaluation.report_table import render_scores
-    from jaxvalues.evaluation.scoring import score_files
+    from jaxvalues.evaluation.report_table import render_comparison, render_scores
 
-    scored = score_files(truth, run, threshold)
-    if as_json:
-        print(json.dumps(scored.to_json(), indent=2))
-        return
     screen = console()
-    render_scores({run.stem: scored.scores}, screen)
-    for note in scored.notes:
+    if len(run) == 1:
+        from jaxvalues.evaluation.scoring import score_files
+
+        result = score_files(truth, run[0], threshold, arguments)
+        if not as_json:
+            render_scores({run[0].stem: result.scores}, screen)
+    else:
+        from jaxvalues.evaluation.comparison import compare_files
+
+        result = compare_files(truth, run, threshold, arguments)
+        if not as_json:
+            render_comparison(result, screen)
+    if as_json:
+        print(json.dumps(result.to_json(), indent=2))
+        return
+    for note in result.notes:
         screen.print(note, highlight=False)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxvalues.data.taxonomy import CATEGORIES, GROUPS
 from jaxvalues.errors import UserError
+from jaxvalues.statistics.f1 import harmonic_mean, macro_scores, precision_recall
 
 
 @dataclass(frozen=True)
@@ -79,33 +80,12 @@ def score(truth: np.ndarray, predicted: np.ndarray) -> Scores:
         )
     if not truth.any():
         raise UserError("the truth has no positive label in any category, expected at least one")
-    categories = label_scores(CATEGORIES, truth, predicted)
-    found = [label for label in categories.values() if label.support]
-    macro_precision = float(np.mean([label.precision for label in found]))
-    macro_recall = float(np.mean([label.recall for label in found]))
+    macro = macro_scores((truth & predicted).sum(axis=0), predicted.sum(axis=0), truth.sum(axis=0))
     return Scores(
-        official_f1=float(harmonic_mean(macro_precision, macro_recall)),
-        macro_precision=macro_precision,
-        macro_recall=macro_recall,
-        mean_category_f1=float(np.mean([label.f1 for label in found])),
-        categories=categories,
+        **{figure: float(value) for figure, value in macro._asdict().items()},
+        categories=label_scores(CATEGORIES, truth, predicted),
         groups=label_scores(tuple(GROUPS), _to_groups(truth), _to_groups(predicted)),
     )
-
-
-def precision_recall(hits: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall from counts of the same shape.
-
-    `hits` are true positives, `predicted` are predicted positives, `support` are positives in the truth. Precision is 0
-    where nothing is predicted. Both are 0 where `support` is 0; exclude these categories from means.
-    """
-    return hits / np.maximum(predicted, 1), hits / np.maximum(support, 1)
-
-
-def harmonic_mean(precision: np.ndarray | float, recall: np.ndarray | float) -> np.ndarray:
-    """F1 = 2PR / (P + R) for each element, and 0 where both are 0."""
-    total = np.add(precision, recall)
-    return 2 * np.multiply(precision, recall) / np.where(total > 0, total, 1)
 
 
 def label_scores(names: tuple[str, ...], truth: np.ndarray, predicted: np.ndarray) -> dict[str, LabelScore]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from jaxvalues.evaluation.comparison import Comparison
     from jaxvalues.evaluation.measures import TaskScores
     from jaxvalues.evaluation.official import LabelScore, Scores
+    from jaxvalues.statistics.bootstrap import Interval
 
 _NAME_WIDTH = max(map(len, CATEGORIES)) + 1
 _BLOCK_WIDTH = len("   P    R   F1     n") + 2  # one split's figures and the space between columns
@@ -72,6 +74,45 @@ def render_members(
         table.add_section()
         table.add_row(last[0], str(last[1]), *last[2:], style="bold")
         console.print(table)
+
+
+def render_comparison(comparison: Comparison, console: Console) -> None:
+    """Prints the official F1 of every run with its interval, then the difference of every pair with interval and p."""
+    from rich.markup import escape
+
+    table = _table("Run", fold=True)
+    for name in ("official F1", "95 % interval", "macro-\nprecision", "macro-\nrecall", "mean\ncategory F1"):
+        table.add_column(name, justify="right", style="bold" if name.startswith("official") else None)
+    for name, run in comparison.runs.items():
+        s = run.scores
+        figures = map(_figure, (s.macro_precision, s.macro_recall, s.mean_category_f1))
+        table.add_row(escape(name), _figure(s.official_f1), _span(run.interval), *figures)
+    console.print(table)
+    console.print()
+    table = _table("Difference a − b, a", fold=True)
+    table.add_column("b", overflow="fold")
+    for name in ("official F1", "95 % interval", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for pair in comparison.pairs:
+        difference = _signed(pair.interval.estimate)
+        table.add_row(escape(pair.a), escape(pair.b), difference, _span(pair.interval, _signed), _p(pair.p))
+    console.print(table)
+    console.print()
+
+
+def _span(interval: Interval, show: Callable[[float], str] | None = None) -> str:
+    show = show or _figure
+    return f"{show(interval.low)} to {show(interval.high)}"
+
+
+def _signed(value: float) -> str:
+    """A difference with its sign: +.012, −.012."""
+    return ("−" if value < 0 else "+") + _figure(abs(value))
+
+
+def _p(value: float) -> str:
+    """A p in four places, .0002; values are at least 1 / 4001."""
+    return f"{value:.4f}".removeprefix("0")
 
 
 def _side_by_side(widths: Mapping[str, int], room: int) -> Iterator[list[str]]:
@@ -139,12 +180,12 @@ def _details(scores: Mapping[str, Scores]) -> Table:
     return table
 
 
-def _table(first_column: str) -> Table:
+def _table(first_column: str, fold: bool = False) -> Table:
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
-    table.add_column(first_column, no_wrap=True)
+    table.add_column(first_column, no_wrap=not fold, overflow="fold" if fold else "ellipsis")
     return table
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxvalues.data.conclusions import group_by_conclusion
 from jaxvalues.data.taxonomy import CATEGORIES
+from jaxvalues.data.tsv import read_arguments
 from jaxvalues.errors import ConfigError, UserError, name_list
 from jaxvalues.evaluation.decision import THRESHOLDS_FILE, read_decision
-from jaxvalues.evaluation.named_columns import read_named_columns
+from jaxvalues.evaluation.named_columns import NamedColumns, read_named_columns
 from jaxvalues.evaluation.official import Scores, score
 from jaxvalues.evaluation.predictions import Predictions
 from jaxvalues.evaluation.thresholds import decide
+from jaxvalues.statistics.bootstrap import resample
+from jaxvalues.statistics.counts import count
 
 
 @dataclass(frozen=True)
@@ -35,19 +40,46 @@ class ScoredRun:
         return self.scores.to_json() | {name: gap for name, gap in gaps.items() if gap}
 
 
-def score_files(truth: str | Path, run: str | Path, threshold: float | None = None) -> ScoredRun:
+def score_files(
+    truth: str | Path, run: str | Path, threshold: float | None = None, arguments: str | Path | None = None
+) -> ScoredRun:
     """Scores a run in the official format, or a probabilities file, against a labels file.
 
     Rows are matched by ID and columns by name. Probabilities become decisions with `threshold`, or with the
     `thresholds.json` in the same folder. As in the official evaluator, an argument without a row counts as having no
     category, and a category without a column as never predicted. One without a column in the truth is not scored.
 
+    With `arguments`, a file of the arguments of the truth in the published format, the official F1 has an interval,
+    which resamples their conclusions.
+
     Raises UserError for a faulty file, for IDs that are not in the truth and for probabilities without a threshold, and
     ConfigError for a threshold outside (0, 1].
     """
+    labels = read_named_columns(truth, binary=True)
+    decided = decide_run(truth, labels, run, threshold)
+    scored = decided.scored
+    if arguments is None:
+        return scored
+    group = read_conclusions(arguments, truth, labels.ids)
+    interval = resample(count(labels.values, decided.decisions[None], group)).interval(0)
+    span = f"95 % interval {interval.low:.3f} to {interval.high:.3f}"
+    note = f"Official F1 {interval.estimate:.3f}, {span}, by resampling {group.max() + 1} conclusions."
+    return replace(scored, interval=interval, notes=(*scored.notes, note))
+
+
+class DecidedRun(NamedTuple):
+    """A run's decisions on all arguments of the truth, and their scores."""
+
+    decisions: np.ndarray
+    """[n, C] of 0 and 1, in the order of the truth."""
+    scored: ScoredRun
+
+
+def decide_run(truth: str | Path, labels: NamedColumns, run: str | Path, threshold: float | None) -> DecidedRun:
+    """Reads and scores a run against `labels`, what the labels file `truth` holds; see `score_files`."""
     if threshold is not None and not 0 < threshold <= 1:
         raise ConfigError(f"the threshold is {threshold}, expected a number above 0 and at most 1")
-    ids, labels, unscored = read_named_columns(truth, binary=True)
+    ids = labels.ids
     run_ids, values, absent = read_named_columns(run)
     predictions = Predictions(run_ids, values)
     decisions, note = _decide(predictions, Path(run), threshold)
@@ -57,20 +89,37 @@ def score_files(truth: str | Path, run: str | Path, threshold: float | None = No
     if unknown:
         names = name_list(unknown)
         raise UserError(f"{run}: {len(unknown)} of its {len(predictions.ids)} argument IDs are not in {truth}: {names}")
-    aligned = np.zeros(labels.shape, np.int8)
+    aligned = np.zeros(labels.values.shape, np.int8)
     aligned[[row_of[argument] for argument in predictions.ids]] = decisions
     missing = len(ids) - len(predictions.ids)
     notes = [note] if note else []
     if missing:
         notes.append(f"{run} has no row for {missing} of {len(ids)} arguments; these count as having no category.")
-    count = f"of {len(CATEGORIES)} categories"
+    of_all = f"of {len(CATEGORIES)} categories"
     if absent:
         names = ", ".join(absent)
-        notes.append(f"{run} has no column for {len(absent)} {count}; these count as never predicted: {names}.")
-    if unscored:
-        names = ", ".join(unscored)
-        notes.append(f"{truth} has no column for {len(unscored)} {count}; these are not scored: {names}.")
-    return ScoredRun(score(labels, aligned), missing, absent, tuple(notes))
+        notes.append(f"{run} has no column for {len(absent)} {of_all}; these count as never predicted: {names}.")
+    if labels.absent:
+        names = ", ".join(labels.absent)
+        notes.append(f"{truth} has no column for {len(labels.absent)} {of_all}; these are not scored: {names}.")
+    return DecidedRun(aligned, ScoredRun(score(labels.values, aligned), missing, absent, tuple(notes)))
+
+
+def read_conclusions(arguments: str | Path, truth: str | Path, ids: Sequence[str]) -> np.ndarray:
+    """The number of the conclusion of each argument of `ids` [n], from a file of arguments in the published format.
+
+    The file may hold other arguments too. Raises UserError for a faulty file, for arguments of the truth that it does
+    not hold, and if they all have one conclusion: nothing can be resampled then.
+    """
+    by_id = {argument.id: argument for argument in read_arguments(arguments)}
+    absent = [argument for argument in ids if argument not in by_id]
+    if absent:
+        names = name_list(absent)
+        raise UserError(f"{arguments}: {len(absent)} of the {len(ids)} arguments of {truth} are not in it: {names}")
+    group, sizes = group_by_conclusion([by_id[argument] for argument in ids])
+    if len(sizes) < 2:
+        raise UserError(f"{arguments}: the arguments of {truth} have one conclusion, expected at least two to resample")
+    return group
 
 
 def _decide(predictions: Predictions, run: Path, threshold: float | None) -> tuple[np.ndarray, str | None]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxvalues.errors import UserError
-from jaxvalues.evaluation.official import harmonic_mean, precision_recall
+from jaxvalues.statistics.f1 import harmonic_mean, precision_recall
 
 CANDIDATES = 200
 """The number of candidate thresholds, evenly spaced in rank; all of them for fewer logits."""

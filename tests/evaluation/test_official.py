@@ -12,7 +12,8 @@ import pytest
 
 from jaxvalues.data.taxonomy import CATEGORIES, GROUPS
 from jaxvalues.errors import UserError
-from jaxvalues.evaluation.official import LabelScore, Scores, harmonic_mean, score
+from jaxvalues.evaluation.official import LabelScore, Scores, score
+from jaxvalues.statistics.f1 import harmonic_mean
 
 DATA = Path(os.environ.get("JAXVALUES_DATA", Path(__file__).parents[2] / "../shared/valueeval23"))
 C = len(CATEGORIES)

@@ -1,0 +1,202 @@
+"""Tests of a difference, each for its own question.
+
+| question | test |
+|---|---|
+| is A better than B on this test set, over the seeds | `paired_t`, and beside it `sign_flip` (exact, from six seeds) |
+| the same, and A and B share no randomness | `welch_t` |
+| do two fixed systems differ | `permutation`: whole conclusions are swapped |
+| in which categories | `permutation_per_category`, adjusted by `benjamini_hochberg` |
+| several declared contrasts | `holm` over their p |
+| over folds | `nadeau_bengio` |
+
+Every p is two-sided. Dror et al. 2018 ("The Hitchhiker's Guide to Testing Statistical Significance in NLP") compare the
+kinds. With n seeds a test of signs cannot go below 2 / 2ⁿ.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from jaxvalues.statistics.counts import Counts
+from jaxvalues.statistics.f1 import Figure, figure_of, harmonic_mean, precision_recall
+from jaxvalues.statistics.interval import LEVEL
+
+PERMUTATIONS = 4000
+_EXACT = 20  # signs: a million patterns
+_ROUNDING = 1e-12  # of float64 means
+
+
+@dataclass(frozen=True)
+class TTest:
+    """A difference with its standard error, degrees of freedom, two-sided p and the interval that belongs to p."""
+
+    difference: float
+    se: float
+    df: float
+    p: float
+    low: float
+    high: float
+
+
+def paired_t(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> TTest:
+    """Student's t on the differences a - b [R] of the same R seeds: "on this test set", for new seeds.
+
+    The test set is held fixed: nothing is said about other topics. Raises ValueError for fewer than two seeds and for
+    different numbers of them.
+    """
+    differences = _differences(a, b)
+    n = len(differences)
+    return t_test(differences.mean(), differences.std(ddof=1) / math.sqrt(n), n - 1, level)
+
+
+def welch_t(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> TTest:
+    """Welch's t between the seeds a [R] and b [S]: for methods that share no randomness.
+
+    The same seed number does not make two methods share their draws, and pairing what is independent costs degrees of
+    freedom. Raises ValueError for fewer than two seeds of either.
+    """
+    a, b = _numbers(a), _numbers(b)
+    variances = np.array([a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)])
+    total = float(variances.sum())
+    spread = float((variances**2 / [len(a) - 1, len(b) - 1]).sum())
+    df = total**2 / spread if spread > 0 else len(a) + len(b) - 2
+    return t_test(a.mean() - b.mean(), math.sqrt(total), df, level)
+
+
+def nadeau_bengio(differences: ArrayLike, n_train: int, n_test: int, level: float = LEVEL) -> TTest:
+    """The corrected resampled t over K folds or resamplings (Nadeau & Bengio 2003).
+
+    Training sets overlap, so the variance of the mean is (1/K + n_test / n_train) times that of the differences [K],
+    with K - 1 degrees of freedom. Raises ValueError for fewer than two differences.
+    """
+    differences = _numbers(differences)
+    n = len(differences)
+    if n_train < 1 or n_test < 1:
+        raise ValueError(f"a fold has {n_train} arguments for training and {n_test} for testing, expected at least one")
+    variance = differences.var(ddof=1) * (1 / n + n_test / n_train)
+    return t_test(differences.mean(), math.sqrt(variance), n - 1, level)
+
+
+def t_test(difference: float, se: float, df: float, level: float = LEVEL) -> TTest:
+    """A difference against 0 by Student's t.
+
+    Without any variance (`se` 0) the difference is certain: p is 0, or 1 where the difference is 0.
+    """
+    difference, se = float(difference), float(se)
+    if se < _ROUNDING:
+        return TTest(difference, 0.0, float(df), float(abs(difference) < _ROUNDING), difference, difference)
+    reach = float(stats.t.ppf(1 - level / 2, df)) * se
+    p = float(2 * stats.t.sf(abs(difference) / se, df))
+    return TTest(difference, se, float(df), p, difference - reach, difference + reach)
+
+
+def sign_flip(a: ArrayLike, b: ArrayLike, *, seed: int = 0, permutations: int = PERMUTATIONS) -> float:
+    """p of the mean difference a - b [R] under every choice of signs: exact up to 20 seeds, then sampled.
+
+    It assumes nothing but that a difference is as likely as its opposite. It cannot go below 2 / 2ᴿ, so it decides
+    nothing at .05 with fewer than six seeds. Raises ValueError as `paired_t`.
+    """
+    differences = _differences(a, b)
+    n = len(differences)
+    if n <= _EXACT:
+        # The last sign stays: turning all signs changes no absolute value.
+        patterns = (np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1
+        return float(_reaches(differences @ (1 - 2 * patterns.T), differences.sum()).mean())
+    signs = np.random.default_rng(seed).choice((-1, 1), (permutations, n))
+    return float((1 + _reaches(signs @ differences, differences.sum()).sum()) / (permutations + 1))
+
+
+def permutation(
+    counts: Counts,
+    a: int,
+    b: int,
+    *,
+    figure: Figure = "official_f1",
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> float:
+    """p of the difference of two fixed systems, when the two swap whole conclusions.
+
+    `counts` are of systems [S]; `a` and `b` are two of them. In each permutation every conclusion goes over with
+    probability 1/2: what A said about it is B's, and the other way round. p = (1 + #{|d*| ≥ |d|}) / (n + 1), so it is
+    never 0, and a huge difference has 1 / (n + 1). The same `seed` swaps the same conclusions, so p does not depend on
+    which system is called A. With arguments as groups, p is too small where their conclusions matter.
+    """
+    observed = counts[[a, b]].figure(figure)
+    one, other = (figure_of(figure, *side, counts.totals[2]) for side in _swapped(counts, a, b, permutations, seed))
+    return float((1 + _reaches(one - other, observed[0] - observed[1]).sum()) / (permutations + 1))
+
+
+def permutation_per_category(
+    counts: Counts, a: int, b: int, *, permutations: int = 10 * PERMUTATIONS, seed: int = 0
+) -> np.ndarray:
+    """p of the difference in every category's F1 [C], by `permutation`; nan for a category without positives.
+
+    McNemar's test would count the arguments of a conclusion as independent. The p are not adjusted: see
+    `benjamini_hochberg`.
+    """
+    hits, predicted, true = counts.totals
+    f1 = harmonic_mean(*precision_recall(hits[[a, b]], predicted[[a, b]], true))
+    reached, rest = np.zeros(len(true)), permutations
+    while rest:  # in parts, which bounds memory
+        part = min(rest, PERMUTATIONS)
+        swapped = _swapped(counts, a, b, part, seed)
+        one, other = (harmonic_mean(*precision_recall(*side, true)) for side in swapped)
+        reached += _reaches(one - other, f1[0] - f1[1]).sum(axis=0)
+        rest, seed = rest - part, seed + 1
+    return np.where(true > 0, (1 + reached) / (permutations + 1), np.nan)
+
+
+def benjamini_hochberg(p: ArrayLike) -> np.ndarray:
+    """Adjusted p [m] that control the false discovery rate (Benjamini & Hochberg 1995). nan stays nan, not counted."""
+    p = np.asarray(p, np.float64)
+    adjusted, known = np.full(p.shape, np.nan), ~np.isnan(p)
+    if known.any():
+        adjusted[known] = stats.false_discovery_control(p[known], method="bh")
+    return adjusted
+
+
+def holm(p: ArrayLike) -> np.ndarray:
+    """Adjusted p [m] that control the chance of any false claim, in the order given (Holm 1979)."""
+    p = np.asarray(p, np.float64)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p must be in [0, 1], not {p.tolist()}")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return adjusted
+
+
+def _swapped(counts: Counts, a: int, b: int, permutations: int, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Hits and predicted [n, C] of the one and of the other system in each of n permutations."""
+    swap = np.random.default_rng(seed).integers(0, 2, (permutations, counts.groups)).astype(np.float64)
+    one, other = [], []
+    for part in (counts.hits, counts.predicted):
+        moved = swap @ (part[b] - part[a])
+        one.append(part[a].sum(axis=0) + moved)
+        other.append(part[b].sum(axis=0) - moved)
+    return one, other
+
+
+def _reaches(values: np.ndarray, observed: np.ndarray | float) -> np.ndarray:
+    """Whether absolute values are at least the observed one. What differs by rounding alone is equal."""
+    return np.abs(values) >= np.abs(observed) - _ROUNDING
+
+
+def _numbers(values: ArrayLike) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
+        raise ValueError(f"expected at least two finite numbers, not an array of the shape {list(values.shape)}")
+    return values
+
+
+def _differences(a: ArrayLike, b: ArrayLike) -> np.ndarray:
+    a, b = _numbers(a), _numbers(b)
+    if len(a) != len(b):
+        raise ValueError(f"the two systems have {len(a)} and {len(b)} seeds, expected the same ones")
+    return a - b

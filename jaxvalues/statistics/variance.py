@@ -1,0 +1,113 @@
+"""Where the variance of a figure comes from: seeds, initialisations, templates, conclusions, and what follows from it.
+
+Every factor is random: its levels are a sample, and the figure is meant for new ones. The levels are crossed, which
+means that every seed was run with every template and every run is scored on every conclusion. Then the mean squares of
+an analysis of variance give every component, with those of the interactions (Searle, Casella & McCulloch 1992,
+"Variance Components", chapter 4).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy import stats
+
+from jaxvalues.statistics.counts import Counts
+from jaxvalues.statistics.f1 import Figure
+
+CONCLUSION = "conclusion"
+
+Factors = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MeanSquare:
+    """The mean square of one factor or interaction, its degrees of freedom, and the component that it leads to."""
+
+    value: float
+    df: float
+    component: float
+    """The variance between the levels. An estimate below 0 is 0."""
+
+
+@dataclass(frozen=True)
+class VarianceSplit:
+    """The analysis of variance of a figure over crossed random factors."""
+
+    levels: dict[str, int]
+    """{factor: number of levels}."""
+    squares: dict[Factors, MeanSquare]
+    """{factors: mean square}: one for each factor and for each interaction."""
+
+    @property
+    def components(self) -> dict[str, float]:
+        """{factor: variance between its levels}, and the sum of all interactions as "interactions"."""
+        mains = {name: self.squares[(name,)].component for name in self.levels}
+        rest = sum(square.component for factors, square in self.squares.items() if len(factors) > 1)
+        return mains | ({"interactions": rest} if len(self.levels) > 1 else {})
+
+
+def split_variance(values: np.ndarray, factors: Sequence[str]) -> VarianceSplit:
+    """The components of `values`, an array with one axis for each of `factors`.
+
+    In the balanced crossed design, the expected mean square of the factors S is the sum over all supersets T of the
+    component of T times the number of values per level of T. Solving from the largest set down gives the components.
+    Raises ValueError for a factor with fewer than two levels and for missing (not finite) values.
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != len(factors) or min(values.shape, default=0) < 2:
+        raise ValueError(
+            f"the values have the shape {list(values.shape)}, expected an axis of two or more for {len(factors)} factors"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError("some values are missing, expected one for each combination of levels")
+    every = [set(one) for size in range(1, values.ndim + 1) for one in combinations(range(values.ndim), size)]
+    mean_squares, dfs = {}, {}
+    for axes in every:
+        effect = values
+        for axis in range(values.ndim):
+            mean = effect.mean(axis=axis, keepdims=True)
+            effect = effect - mean if axis in axes else mean
+        key = tuple(sorted(axes))
+        dfs[key] = math.prod(values.shape[axis] - 1 for axis in key)
+        mean_squares[key] = float(np.square(effect).sum()) * values.size / effect.size / dfs[key]
+    squares = {}
+    for key, mean_square in mean_squares.items():
+        above = [(other, square) for other, square in mean_squares.items() if set(key) <= set(other)]
+        signed = sum((-1) ** (len(other) - len(key)) * square for other, square in above)
+        component = signed * math.prod(values.shape[axis] for axis in key) / values.size
+        squares[tuple(factors[axis] for axis in key)] = MeanSquare(mean_square, dfs[key], max(component, 0.0))
+    return VarianceSplit(dict(zip(factors, values.shape, strict=True)), squares)
+
+
+def pseudo_values(counts: Counts, figure: Figure = "official_f1") -> np.ndarray:
+    """A figure per conclusion, [..., G], whose mean over the conclusions is the figure on the whole split.
+
+    The figure is not a mean over conclusions, but to first order it is the mean of figure + G · influence.
+    """
+    return counts.figure(figure)[..., None] + counts.groups * counts.influence(figure)
+
+
+def split_counts(counts: Counts, factors: Sequence[str], figure: Figure = "official_f1") -> VarianceSplit:
+    """The components of a figure over `factors` (the leading axes of `counts`) and over the conclusions.
+
+    The component "conclusion" is that of one conclusion: its share of the variance of the figure is the component
+    divided by the number of conclusions.
+    """
+    return split_variance(pseudo_values(counts, figure), (*factors, CONCLUSION))
+
+
+def minimum_detectable_difference(se: float, *, power: float = 0.8, level: float = 0.05, df: float = math.inf) -> float:
+    """The true difference that a two-sided test finds with this power: 2.8 standard errors for 80 % at .05.
+
+    It describes how sensitive a comparison was. It decides nothing: claims rest on the adjusted p.
+    """
+    if se < 0 or not 0 < power < 1 or not 0 < level < 1:
+        raise ValueError(
+            f"se {se}, power {power} and level {level}: expected se of at least 0 and the others in (0, 1)"
+        )
+    return float((stats.t.ppf(1 - level / 2, df) + stats.t.ppf(power, df)) * se)
