@@ -20,6 +20,7 @@ from jaxvalues.evaluation.predictions import Predictions
 from jaxvalues.evaluation.thresholds import decide
 from jaxvalues.statistics.bootstrap import resample
 from jaxvalues.statistics.counts import count
+from jaxvalues.statistics.interval import Interval
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,17 @@ class ScoredRun:
     """The categories without a column in the run. Each counts as never predicted."""
     notes: tuple[str, ...]
     """Sentences to print with the scores: the applied threshold, missing rows and absent columns."""
+    interval: Interval | None = None
+    """That of the official F1, where one was asked for."""
 
     def to_json(self) -> dict[str, Any]:
-        """The scores as `Scores.to_json`, with `missing_rows` and `absent_categories` where there are any."""
+        """The scores as `Scores.to_json`, with `missing_rows` and `absent_categories` where there are any.
+
+        With an interval, its `se` and `interval` follow.
+        """
         gaps = {"missing_rows": self.missing, "absent_categories": list(self.absent)}
-        return self.scores.to_json() | {name: gap for name, gap in gaps.items() if gap}
+        spread = self.interval.to_json() if self.interval else {}
+        return self.scores.to_json() | {name: gap for name, gap in gaps.items() if gap} | spread
 
 
 def score_files(

@@ -23,7 +23,8 @@ class Counts:
     """Counts of systems on the same arguments, per group (conclusion) and category.
 
     `hits` (true positives) and `predicted` (predicted positives) are [..., G, C]. The leading axes are systems, seeds,
-    templates, as the caller likes. `true` (positives in the truth) is [G, C], the same for all.
+    templates, as the caller likes. `true` (positives in the truth) is [G, C], the same for all. `sizes` [G] are the
+    numbers of arguments; without them the groups count as equally large.
 
     Raises ValueError for arrays whose shapes do not fit, and for a truth without positives.
     """
@@ -31,6 +32,7 @@ class Counts:
     hits: np.ndarray
     predicted: np.ndarray
     true: np.ndarray
+    sizes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name in ("hits", "predicted", "true"):
@@ -42,14 +44,30 @@ class Counts:
             )
         if not self.true.any():
             raise ValueError("the truth has no positive in any category")
+        sizes = np.ones(len(self.true)) if self.sizes is None else np.asarray(self.sizes, np.float64)
+        if sizes.shape != (len(self.true),) or not (sizes > 0).all():
+            raise ValueError(
+                f"the sizes have the shape {list(sizes.shape)}, expected {len(self.true)} positive numbers"
+            )
+        object.__setattr__(self, "sizes", sizes)
 
     def __getitem__(self, index: object) -> Counts:
         """The same groups of some systems: an index of the leading axes."""
-        return Counts(self.hits[index], self.predicted[index], self.true)
+        return Counts(self.hits[index], self.predicted[index], self.true, self.sizes)
 
     @property
     def groups(self) -> int:
         return len(self.true)
+
+    @property
+    def df(self) -> float:
+        """The degrees of freedom of a variance over the groups: at most G - 1, fewer where a few hold most arguments.
+
+        It is (Σ n²)² / Σ n⁴ for groups of n arguments (Satterthwaite 1946), as if a group's deviation grew with its
+        size. The published test split has 104 conclusions, of which ten hold four fifths of the arguments: 10.
+        """
+        squares = self.sizes**2
+        return float(min(squares.sum() ** 2 / (squares**2).sum(), self.groups - 1))
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -121,4 +139,5 @@ def count(truth: np.ndarray, decisions: np.ndarray, group: np.ndarray | None = N
     def per_group(labels: np.ndarray) -> np.ndarray:
         return np.add.reduceat(labels[..., order, :], starts, axis=-2, dtype=np.int64)
 
-    return Counts(per_group(decisions & truth), per_group(decisions), per_group(truth))
+    sizes = np.diff(np.append(starts, len(truth)))
+    return Counts(per_group(decisions & truth), per_group(decisions), per_group(truth), sizes)

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from scipy import stats
+
 LEVEL = 0.05
 """The chance of error of every interval and test, unless told otherwise: intervals are of 95 %."""
 
@@ -24,3 +26,17 @@ class Interval:
     def to_json(self) -> dict[str, Any]:
         """`se` and `interval`, as `jaxvalues score --json` prints them."""
         return {"se": self.se, "interval": [self.low, self.high]}
+
+
+def around(
+    estimate: float, se: float, df: float, *, level: float = LEVEL, lowest: float = -1.0, highest: float = 1.0
+) -> Interval:
+    """The estimate ± Student's t times its standard error, cut at what is possible."""
+    reach = float(stats.t.ppf(1 - level / 2, df)) * se
+    return Interval(
+        float(estimate),
+        float(se),
+        float(max(estimate - reach, lowest)),
+        float(min(estimate + reach, highest)),
+        float(df),
+    )

@@ -18,8 +18,10 @@ from scipy import stats
 
 from jaxvalues.statistics.counts import Counts
 from jaxvalues.statistics.f1 import Figure
+from jaxvalues.statistics.interval import LEVEL, Interval, around
+from jaxvalues.statistics.jackknife import effective_df, jackknife_se
 
-CONCLUSION = "conclusion"
+SEED, CONCLUSION = "seed", "conclusion"
 
 Factors = tuple[str, ...]
 
@@ -61,7 +63,7 @@ def split_variance(values: np.ndarray, factors: Sequence[str]) -> VarianceSplit:
     values = np.asarray(values, np.float64)
     if values.ndim != len(factors) or min(values.shape, default=0) < 2:
         raise ValueError(
-            f"the values have the shape {list(values.shape)}, expected an axis of two or more for {len(factors)} factors"
+            f"the values have the shape {list(values.shape)}, expected an axis of 2 or more for {len(factors)} factors"
         )
     if not np.isfinite(values).all():
         raise ValueError("some values are missing, expected one for each combination of levels")
@@ -111,3 +113,65 @@ def minimum_detectable_difference(se: float, *, power: float = 0.8, level: float
             f"se {se}, power {power} and level {level}: expected se of at least 0 and the others in (0, 1)"
         )
     return float((stats.t.ppf(1 - level / 2, df) + stats.t.ppf(power, df)) * se)
+
+
+@dataclass(frozen=True)
+class MeanVariance:
+    """The variance of a mean over R seeds and G conclusions, and of what it consists. All are variances of the mean."""
+
+    seeds: float
+    """Between the seeds' figures, divided by R. It holds a part of `both`."""
+    conclusions: float
+    """Between conclusions, of the mean over seeds, by the jackknife. It holds a part of `both`."""
+    both: float
+    """Seed × conclusion, which the two others count twice."""
+    df_seeds: float
+    df_conclusions: float
+
+    @property
+    def total(self) -> float:
+        """For new seeds and new conclusions: the sum of the two, less what both count, and never less than either."""
+        return max(self.seeds + self.conclusions - self.both, self.seeds, self.conclusions)
+
+    @property
+    def df(self) -> float:
+        """Satterthwaite's degrees of freedom of `total` (1946)."""
+        parts = self.seeds**2 / self.df_seeds + self.conclusions**2 / self.df_conclusions
+        parts += self.both**2 / (self.df_seeds * self.df_conclusions)
+        return self.total**2 / parts if parts > 0 else self.df_seeds
+
+
+def mean_variance(a: Counts, b: Counts | None = None, figure: Figure = "official_f1") -> MeanVariance:
+    """The variance of the mean figure of `a` over its seeds [R], or of the mean difference a - b of the same seeds.
+
+    Raises ValueError for fewer than two seeds or conclusions, and for different numbers of them.
+    """
+    values, left_out = pseudo_values(a, figure), a.leave_one_out(figure)
+    if b is not None:
+        if a.hits.shape != b.hits.shape:
+            raise ValueError(f"the systems have the shapes {list(a.hits.shape)} and {list(b.hits.shape)}, expected one")
+        values, left_out = values - pseudo_values(b, figure), left_out - b.leave_one_out(figure)
+    squares = split_variance(values, (SEED, CONCLUSION)).squares
+    seeds, both = squares[(SEED,)], squares[(SEED, CONCLUSION)]
+    mean_left_out = left_out.mean(axis=0)
+    return MeanVariance(
+        seeds=seeds.value / values.size,
+        conclusions=jackknife_se(mean_left_out) ** 2,
+        both=both.value / values.size,
+        df_seeds=seeds.df,
+        df_conclusions=a.df if b is None else effective_df(mean_left_out),
+    )
+
+
+def components_interval(
+    a: Counts, b: Counts | None = None, *, figure: Figure = "official_f1", level: float = LEVEL
+) -> Interval:
+    """The interval of the mean over seeds of a figure, or of a difference a - b: "on new topics too", for new seeds.
+
+    `a` and `b` are counts of the same R seeds [R]. The variance is that of `mean_variance`, the reach Satterthwaite's
+    t. Raises ValueError as `mean_variance`.
+    """
+    variance = mean_variance(a, b, figure)
+    estimate = a.figure(figure).mean() - (0 if b is None else b.figure(figure).mean())
+    se = math.sqrt(variance.total)
+    return around(estimate, se, variance.df, level=level, lowest=0.0 if b is None else -1.0)

@@ -45,9 +45,9 @@ def noisy(share: float, seed: int) -> np.ndarray:
 def files(tmp_path: Path) -> dict[str, Path]:
     return {
         "truth": labels(tmp_path / "labels.tsv", TRUTH),
-        "good": labels(tmp_path / "good.tsv", noisy(0.03, 1)),
-        "same": labels(tmp_path / "same.tsv", noisy(0.1, 2)),
-        "bad": labels(tmp_path / "bad.tsv", noisy(0.1, 3)),
+        "good": labels(tmp_path / "good.tsv", noisy(0.03, 99)),
+        "same": labels(tmp_path / "same.tsv", noisy(0.1, 100)),
+        "bad": labels(tmp_path / "bad.tsv", noisy(0.1, 101)),
         "arguments": arguments(tmp_path / "arguments.tsv", [f"We should do {c}." for c in CONCLUSIONS]),
     }
 

@@ -103,5 +103,7 @@ def test_wrong_shapes_are_refused() -> None:
         count(TRUTH, DECISIONS, GROUP[1:])
     with pytest.raises(ValueError, match=r"expected \[..., G, C\] twice"):
         Counts(COUNTS.hits, COUNTS.predicted[..., :3, :], COUNTS.true)
+    with pytest.raises(ValueError, match="expected 30 positive numbers"):
+        Counts(COUNTS.hits, COUNTS.predicted, COUNTS.true, np.zeros(30))
     with pytest.raises(ValueError, match="no positive in any category"):
         count(np.zeros((4, 20)), np.ones((1, 4, 20)))
