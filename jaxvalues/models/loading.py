@@ -20,8 +20,9 @@ from jaxvalues.models.checkpoints.conversion import Place, Table, to_params, to_
 from jaxvalues.models.checkpoints.weights import LazyTensor, open_tensors, save_tensors
 from jaxvalues.models.layers.layout import segments_for
 
-_DOWNLOADED = ["config.json", "*.safetensors", "*.safetensors.index.json", "*.txt", "*.model", "tokenizer*.json"]
-_DOWNLOADED += ["special_tokens_map.json", "added_tokens.json", "vocab.json"]
+_TOKENIZER = ["config.json", "*.txt", "*.model", "tokenizer*.json"]
+_TOKENIZER += ["special_tokens_map.json", "added_tokens.json", "vocab.json"]
+_DOWNLOADED = [*_TOKENIZER, "*.safetensors", "*.safetensors.index.json"]
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
@@ -160,6 +161,11 @@ def fetch(path_or_name: str | Path, revision: str | None = None) -> Path:
 def fetch_config(path_or_name: str | Path, revision: str | None = None) -> dict[str, Any]:
     """The contents of a checkpoint's config.json; of a name on the hub nothing else is downloaded."""
     return read_config(_fetch(path_or_name, revision, ["config.json"]))
+
+
+def fetch_tokenizer(path_or_name: str | Path) -> Path:
+    """The local folder of a tokenizer; of a name on the hub no weights are downloaded."""
+    return _fetch(path_or_name, None, _TOKENIZER)
 
 
 def _fetch(path_or_name: str | Path, revision: str | None, files: list[str]) -> Path:
