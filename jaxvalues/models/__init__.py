@@ -1,6 +1,7 @@
 """Networks in Flax linen, their checkpoints, and the layout of their parameters."""
 
 from jaxvalues.models.checkpoints.sequence_classification import (
+    head_from_modules,
     head_modules,
     head_settings,
     load_classifier,
@@ -51,6 +52,7 @@ __all__ = [
     "fetch_config",
     "fetch_tokenizer",
     "group",
+    "head_from_modules",
     "head_modules",
     "head_settings",
     "hub_name",
