@@ -26,7 +26,7 @@ from jaxvalues.models.loading import (
     read_config,
     save_model,
 )
-from jaxvalues.models.t5.checkpoint import build_t5, checkpoint_config, init_t5, load_t5, save_t5
+from jaxvalues.models.t5.checkpoint import build_t5, check_config, checkpoint_config, init_t5, load_t5, save_t5
 from jaxvalues.models.t5.model import T5, Prefix, Prompt
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "build_masked_lm",
     "build_model",
     "build_t5",
+    "check_config",
     "checkpoint_config",
     "content_hash",
     "empty_cache",

@@ -18,6 +18,7 @@ from jaxvalues.models.gpt2.config import GPT2Config
 from jaxvalues.models.gpt2.decoder import GPT2
 from jaxvalues.models.layers.config import TransformerConfig
 from jaxvalues.models.layers.transformer import Transformer
+from jaxvalues.models.layers.validation import shown
 
 
 class Architecture(NamedTuple):
@@ -42,8 +43,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 def architecture_of(config: Mapping[str, Any]) -> Architecture:
     """The architecture of a config.json's contents; raises `UserError` for a `model_type` that is not supported."""
     model_type = config.get("model_type")
-    if model_type not in ARCHITECTURES:
-        raise UserError(
-            f"model_type {model_type!r} is not supported, expected one of {', '.join(sorted(ARCHITECTURES))}"
-        )
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
+        known = ", ".join(sorted((*ARCHITECTURES, "t5")))
+        raise UserError(f"model_type {shown(model_type)} is not supported, expected one of {known}")
     return ARCHITECTURES[model_type]

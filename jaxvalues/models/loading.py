@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -100,9 +99,7 @@ def build_model(
     `dropout_below` and `remat` are the module's. The dropouts replace the config's.
     """
     architecture = architecture_of(config)
-    network = architecture.config.from_hf(config)
-    rates = {"hidden_dropout_prob": hidden_dropout, "attention_probs_dropout_prob": attention_dropout}
-    network = dataclasses.replace(network, **{key: rate for key, rate in rates.items() if rate is not None})
+    network = architecture.config.from_hf(config).with_dropout(hidden_dropout, attention_dropout)
     return architecture.module(
         network,
         segments_for(network.num_layers, is_scanned(scan), boundary),

@@ -11,7 +11,7 @@ from jaxvalues.data.arguments import Split
 from jaxvalues.data.tokenizers import check_known, load_tokenizer, pad_id, train_tokenizer, vocabulary_size
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import training_texts
-from jaxvalues.models import checkpoint_config, content_hash, fetch, fetch_tokenizer
+from jaxvalues.models import check_config, checkpoint_config, content_hash, fetch, fetch_tokenizer
 from jaxvalues.templates.questions import QuestionTemplate
 from jaxvalues.templates.template import Template
 
@@ -37,11 +37,17 @@ class Base:
 
 
 def find_base(config: ModelConfig, seed: int) -> Base:
-    """Find (or download) the checkpoint that the config names. Raises UserError when it cannot be had."""
+    """Find (or download) the checkpoint that the config names.
+
+    Raises UserError when it cannot be had, and for a config.json that no network here can follow.
+    """
     if config.config is not None:
+        check_config(config.config, "model.config")
         return Base(dict(config.config), None, f"random weights, seed {seed}")
     folder = fetch(config.path, config.revision)
-    return Base(checkpoint_config(folder), folder, content_hash(folder))
+    hf_config = checkpoint_config(folder)
+    check_config(hf_config, str(folder))
+    return Base(hf_config, folder, content_hash(folder))
 
 
 def find_tokenizer(

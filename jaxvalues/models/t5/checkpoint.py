@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxvalues.errors import UserError
+from jaxvalues.models.architectures import architecture_of
 from jaxvalues.models.checkpoints.conversion import Place, Rule, Table, to_tensors, transpose
 from jaxvalues.models.checkpoints.weights import open_tensors
 from jaxvalues.models.layers.layout import segments_for
@@ -83,6 +84,21 @@ def checkpoint_config(folder: str | Path) -> dict[str, Any]:
     if config.get("model_type") == "t5":
         config["tie_word_embeddings"] = _is_tied(config, open_tensors(Path(folder)))
     return config
+
+
+def check_config(config: Mapping[str, Any], where: str) -> None:
+    """Raise `UserError`, which begins with `where`, for a config.json that no network here can follow.
+
+    A random network takes its vocabulary from its tokenizer, so `vocab_size` may be missing.
+    """
+    try:
+        given = {"vocab_size": 1, **config}
+        if config.get("model_type") == "t5":
+            T5Config.from_hf(given)
+        else:
+            architecture_of(given).config.from_hf(given)
+    except UserError as error:
+        raise type(error)(f"{where}: {error}") from None
 
 
 def save_t5(folder: str | Path, config: Mapping[str, Any], params: Any) -> None:
