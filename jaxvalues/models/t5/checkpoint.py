@@ -166,4 +166,6 @@ def _words(names: Iterable[str]) -> str:
 def _holds_words(tensors: Mapping[str, Any], name: str) -> bool:
     """Whether a checkpoint holds its word embeddings under `name`, or nothing."""
     words = _words(tensors)
-    return name not in tensors or name == words or np.array_equal(tensors[words], tensors[name])
+    if name not in tensors or words not in tensors:
+        return True
+    return name == words or np.array_equal(tensors[words], tensors[name])
