@@ -20,6 +20,9 @@ from jaxvalues.errors import UserError
 from jaxvalues.models.checkpoints.misfits import misfit_message
 from jaxvalues.models.layers.layout import LAYERS, parse_key, ungroup
 
+FLOATS = ("F32", "F16", "BF16", "F64")
+"""The types of safetensors that weights may have."""
+
 Place = Callable[[str, np.ndarray], jax.Array]  # (path, array) -> the array on its devices
 
 
@@ -138,9 +141,9 @@ def _problems(
     table: Table,
     leaves: dict[str, Any],
     bound: dict[str, list[tuple[str, Rule]]],
-) -> tuple[list[str], list[str], list[str]]:
-    """The tensors in which a checkpoint and a parameter tree differ: missing, unexpected, and of another shape."""
-    missing, misshapen, used = [], [], set()
+) -> tuple[list[str], list[str], dict[str, list[str]]]:
+    """The tensors in which a checkpoint and a parameter tree differ: missing, unexpected, and {how: unfit ones}."""
+    missing, misshapen, mistyped, used = [], [], [], set()
     for path, leaf in leaves.items():
         expected = tuple(leaf.shape[1:] if _is_stacked(path) else leaf.shape)
         for name, rule in bound[path]:
@@ -148,6 +151,9 @@ def _problems(
             if name not in names:
                 missing.append(name)
                 continue
+            kind = getattr(tensors[names[name]], "kind", "F32")
+            if kind not in FLOATS:
+                mistyped.append(f"{names[name]} ({kind})")
             # The transform of an array without memory gives the shape without reading the tensor.
             found = rule.read(np.broadcast_to(np.float32(0), tuple(tensors[names[name]].shape))).shape
             if found != expected:
@@ -161,7 +167,8 @@ def _problems(
         and not ignorable.fullmatch(original)
         and not ignorable.fullmatch(ours.get(original, original))
     ]
-    return missing, unexpected, misshapen
+    unfit = {"of another shape": misshapen, f"of another type than {', '.join(FLOATS)}": mistyped}
+    return missing, unexpected, {how: found for how, found in unfit.items() if found}
 
 
 def _canonical_paths(path: str) -> list[str]:

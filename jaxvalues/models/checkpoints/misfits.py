@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jaxvalues.errors import name_list
 
@@ -18,12 +18,13 @@ def misfit_message(
     source: str,
     missing: Sequence[str],
     unexpected: Sequence[str],
-    misshapen: Sequence[str],
+    unfit: Mapping[str, Sequence[str]],
     prefixes: Sequence[str] = (),
 ) -> str:
     """One sentence of less than 300 characters (unless `source` is longer than that alone leaves).
 
-    Up to three names of each kind are given, with a count of the others. `prefixes` are those that the architecture's
+    Up to three names of each kind are given, with a count of the others. `unfit` are tensors of another shape or type,
+    {how they are: names}. `prefixes` are those that the architecture's
     checkpoints may have.
     """
     start = f"the checkpoint {source or 'given'} does not fit the model, tensors "
@@ -37,7 +38,7 @@ def misfit_message(
         cause = "it is of another architecture, or its tensors were renamed" if is_other else ""
         kinds = {"missing": missing, "not expected": unexpected}
     kinds = {kind: [_short(name) for name in found] for kind, found in kinds.items()}
-    kinds["of another shape"] = [_short(one, _LONGEST_SHAPE) for one in misshapen]
+    kinds |= {how: [_short(one, _LONGEST_SHAPE) for one in found] for how, found in unfit.items()}
     for most in (3, 2, 1):
         told = "; ".join(f"{kind}: {name_list(found, most)}" for kind, found in kinds.items() if found)
         message = f"{start}{told}" + (f" ({cause})" if cause else "")
