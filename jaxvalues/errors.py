@@ -26,3 +26,37 @@ def name_list(names: Iterable[object], most: int = 3, separator: str = ", ") -> 
     names = [str(name) for name in names]
     rest = len(names) - most
     return separator.join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def short(value: object, most: int = 60) -> str:
+    """A value as a message shows it: its `repr` on one line, without its middle where it is longer than `most`."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of more digits than Python prints; a list within itself
+        return f"a value ({type(value).__name__}) that is too long to print"
+    return _without_middle(text, most)
+
+
+def one_sentence(message: str, most: int = 299) -> str:
+    """A message as it is printed: on one line of at most `most` characters, with control characters written out.
+
+    Only the longest words, such as paths, lose their middle, until the message fits.
+    """
+    lines = "; ".join(line.strip() for line in message.split("\n") if line.strip())
+    text = "".join(one if one.isprintable() else repr(one)[1:-1] for one in lines)
+    words = text.split(" ")
+    while len(text) > most and len(longest := max(words, key=len)) > _WORD:
+        left = max(_WORD, len(longest) - (len(text) - most))
+        words[words.index(longest)] = _without_middle(longest, left)
+        text = " ".join(words)
+    return text if len(text) <= most else text[: most - 3].rstrip() + "..."
+
+
+_WORD = 40  # the length to which a long word is cut at most
+
+
+def _without_middle(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    end = (most - 3) // 2
+    return f"{text[: most - 3 - end]}...{text[len(text) - end :]}"
