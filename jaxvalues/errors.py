@@ -1,8 +1,10 @@
-"""The two errors a user sees, each with one clear sentence and an exit code, and the lists in their messages."""
+"""The two errors a user sees, each with one clear sentence and an exit code, and what makes texts fit to print."""
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -51,6 +53,31 @@ def one_sentence(message: str, most: int = 299) -> str:
         text = " ".join(words)
     return text if len(text) <= most else text[: most - 3].rstrip() + "..."
 
+
+def print_everything(*streams: Any) -> None:
+    """Let streams print a plain character, or an escape such as \\u4f60, for what their encoding lacks.
+
+    Otherwise printing raises UnicodeEncodeError, on a terminal or in a pipe that is not UTF-8.
+    """
+    for stream in streams:
+        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=_HANDLER)
+
+
+_HANDLER = "jaxvalues.plain"
+_PLAIN = {"×": "x", "–": "-", "−": "-", "→": "->", "…": "...", "·": "-", "█": "#", "≥": ">=", "≤": "<="}
+_PLAIN |= dict.fromkeys("‘’", "'") | dict.fromkeys("“”", '"') | dict.fromkeys("─━╺╸", "-")
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """The handler of characters that cannot be encoded (see `codecs.register_error`)."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    bad = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(one) or one.encode("ascii", "backslashreplace").decode() for one in bad), error.end
+
+
+codecs.register_error(_HANDLER, _plainly)
 
 _WORD = 40  # the length to which a long word is cut at most
 
