@@ -68,7 +68,7 @@ def read_file(path: str | Path, absent: str = "no such file", most: int = MOST_B
 
 def read_json(path: str | Path, what: str, absent: str = "no such file") -> dict[str, Any]:
     """The object that a JSON file holds; `what` names it in messages ("the scores of a run"). Raises UserError."""
-    content = parse_json(_text(path, read_file(path, f"{absent}, expected {what}")), str(path))
+    content = parse_json(decode(path, read_file(path, f"{absent}, expected {what}")), str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds {_kind(content)}, expected an object: {what}")
     return content
@@ -115,7 +115,7 @@ def entry(content: Any, key: str, kind: type | tuple[type, ...], path: str | Pat
 
 def read_yaml(path: str | Path, loader: type[yaml.SafeLoader], absent: str = "no such file") -> Any:
     """The document of a YAML file. Raises UserError."""
-    return parse_yaml(_text(path, read_file(path, absent, MOST_YAML)), loader, f"{path}: not valid YAML")
+    return parse_yaml(decode(path, read_file(path, absent, MOST_YAML)), loader, f"{path}: not valid YAML")
 
 
 def parse_yaml(text: str, loader: type[yaml.SafeLoader], problem: str) -> Any:
@@ -147,7 +147,8 @@ def os_problem(error: Exception) -> str:
     return getattr(error, "strerror", None) or _first_line(error)
 
 
-def _text(path: str | Path, data: bytes) -> str:
+def decode(path: str | Path, data: bytes) -> str:
+    """The text of a file's bytes, without a byte order mark. Raises UserError, with the line, for other than UTF-8."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

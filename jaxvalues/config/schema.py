@@ -39,6 +39,8 @@ class ModelConfig(Section):
     """In place of `path`: a Hugging Face config. The network starts from random weights."""
     tokenizer: str | None = None
     """Folder or hub id of the tokenizer, when it is not beside the weights."""
+    tokenizer_revision: str | None = None
+    """Revision of `tokenizer` on the hub."""
     train_tokenizer: TokenizerTraining | None = None
     """In place of `tokenizer`: train a tokenizer on the training split."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -333,7 +335,9 @@ class Config(Section):
         for section in ("seed", "data", "decision", "ensemble"):
             del tree[section]
         tree["training"] = {"accumulation": self.training.accumulation}
-        tree["model"] = self.model.model_dump(exclude={"path", "revision", "tokenizer", "train_tokenizer"})
+        tree["model"] = self.model.model_dump(
+            exclude={"path", "revision", "tokenizer", "tokenizer_revision", "train_tokenizer"}
+        )
         for name in ("learning_rate", "warmup", "layer_decay", "weight_decay", "clip_norm"):
             del tree["optimizer"][name]
         for name in ("template", "descriptions"):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxvalues.data.tokenizer_files import tokenizer_place
 from jaxvalues.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,9 +17,10 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
     """The tokenizer of a checkpoint folder or hub id. Raises UserError when it cannot be loaded."""
     from transformers import AutoTokenizer
 
+    place = tokenizer_place(path)
     try:
-        return AutoTokenizer.from_pretrained(str(path), revision=revision)
-    except (OSError, ValueError, ImportError) as error:
+        return AutoTokenizer.from_pretrained(place, revision=revision)
+    except Exception as error:  # transformers and tokenizers raise whatever a faulty file leads to
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{path}: the tokenizer could not be loaded ({first}); set model.tokenizer to another folder or hub id"

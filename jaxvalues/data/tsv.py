@@ -9,7 +9,6 @@ deviation is a problem with a file and a line. Nothing is repaired.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -17,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxvalues.config.writing import write_whole
 from jaxvalues.data.arguments import IN_FAVOR, Argument
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.text import ProblemHandler, is_blank, raise_problem, read_text
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, short
 
 ID = "Argument ID"
 ARGUMENT_HEADER: tuple[str, ...] = (ID, "Conclusion", "Stance", "Premise")
@@ -95,22 +95,15 @@ def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Sequence
     Raises UserError for a field with a tab, a line break or a NUL, and ValueError for a row that is not as long as the
     header.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # a rename is atomic only within one folder
-    try:
-        with partial.open("wb") as file:
-            for line, row in enumerate(chain((header,), rows), start=1):
-                fields = [str(field) for field in row]
-                if len(fields) != len(header):
-                    raise ValueError(f"{path}, line {line}: the row has {len(fields)} fields, expected {len(header)}")
-                if bad := next((field for field in fields if re.search(r"[\t\n\r\0]", field)), None):
-                    raise UserError(f"{path}, line {line}: the field {bad!r} contains a tab, a line break or a NUL")
-                file.write(("\t".join(fields) + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    lines = []
+    for line, row in enumerate(chain((header,), rows), start=1):
+        fields = [str(field) for field in row]
+        if len(fields) != len(header):
+            raise ValueError(f"{path}, line {line}: the row has {len(fields)} fields, expected {len(header)}")
+        if bad := next((field for field in fields if re.search(r"[\t\n\r\0]", field)), None):
+            raise UserError(f"{path}, line {line}: the field {short(bad)} contains a tab, a line break or a NUL")
+        lines.append("\t".join(fields) + "\n")
+    write_whole(path, "".join(lines))
 
 
 def _header_problem(fields: list[str], header: Sequence[str]) -> str:

@@ -11,7 +11,6 @@ The last two files determine the first exactly.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxvalues.config.reading import read_json
+from jaxvalues.config.writing import write_whole
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tsv import ID, read_table, write_table
 from jaxvalues.errors import UserError
@@ -97,22 +98,17 @@ def write_thresholds(
     """Writes `thresholds.json`: the thresholds (one number or [C]), and how they were chosen ("tuned on ...")."""
     values = np.broadcast_to(thresholds, len(labels)).tolist()
     text = json.dumps({"chosen": chosen, "thresholds": dict(zip(labels, values, strict=True))}, indent=2)
-    path = Path(folder) / THRESHOLDS_FILE
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    write_whole(Path(folder) / THRESHOLDS_FILE, text + "\n")
 
 
 def read_thresholds(folder: str | Path, labels: Sequence[str] = CATEGORIES) -> tuple[np.ndarray, str]:
     """The thresholds [C] of a run folder, and how they were chosen. Raises UserError for a missing or faulty file."""
     path = Path(folder) / THRESHOLDS_FILE
+    content = read_json(path, "the thresholds of the run")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         thresholds = np.array([content["thresholds"][name] for name in labels], np.float64)
         chosen = str(content["chosen"])
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file, expected the thresholds of the run") from None
-    except (ValueError, KeyError, TypeError) as error:  # JSON and Unicode errors are ValueErrors
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(
             f"{path}: expected the keys 'chosen' and 'thresholds', with one number per category: {error}"
         ) from None

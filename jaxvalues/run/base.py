@@ -11,7 +11,7 @@ from jaxvalues.data.arguments import Split
 from jaxvalues.data.tokenizers import load_tokenizer, pad_id, train_tokenizer
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import training_texts
-from jaxvalues.models import checkpoint_config, content_hash, fetch
+from jaxvalues.models import checkpoint_config, content_hash, fetch, hub_commit
 from jaxvalues.templates.questions import QuestionTemplate
 from jaxvalues.templates.template import Template
 
@@ -26,6 +26,7 @@ class Base:
     hf_config: dict[str, Any]
     folder: Path | None
     identity: str  # content hash of the weights, or what they are drawn from
+    commit: str | None = None  # of the hub, where it was downloaded from there
 
     @property
     def is_random(self) -> bool:
@@ -37,7 +38,7 @@ def find_base(config: ModelConfig, seed: int) -> Base:
     if config.config is not None:
         return Base(dict(config.config), None, f"random weights, seed {seed}")
     folder = fetch(config.path, config.revision)
-    return Base(checkpoint_config(folder), folder, content_hash(folder))
+    return Base(checkpoint_config(folder), folder, content_hash(folder), hub_commit(folder))
 
 
 def find_tokenizer(
@@ -52,7 +53,9 @@ def find_tokenizer(
     if model.train_tokenizer is not None:
         texts = training_texts(config.formulation, template, train.arguments)
         return train_tokenizer(texts, model.train_tokenizer.vocab_size, config.data.max_length)
-    return load_tokenizer(model.tokenizer or base.folder, model.revision if model.tokenizer is None else None)
+    if model.tokenizer is not None:
+        return load_tokenizer(model.tokenizer, model.tokenizer_revision)
+    return load_tokenizer(base.folder)
 
 
 def fit_to_tokenizer(hf_config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, is_random: bool) -> dict[str, Any]:

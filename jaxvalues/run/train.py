@@ -17,6 +17,7 @@ from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.formulations import load_texts
 from jaxvalues.formulations.question_rows import Pairs
+from jaxvalues.models.checkpoints.conversion import check_only
 from jaxvalues.run.base import find_base, find_tokenizer
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder, RunRecord
@@ -68,9 +69,12 @@ def train(
     tokens = encode(system, parts.training, run_console, training_pairs(config, parts.training))
     held_out_tokens = encode(system, parts.held_out, run_console)
 
+    if not base.is_random:
+        system.network.read(base.folder, check_only)
+
     # The run folder: a new one, which may start from what another run trained, or the same run's.
     warm_start = find_warm_start(system, run_console)
-    environment = describe_environment(config, base, parts) | warm_start.record
+    environment = describe_environment(config, base, parts, tokenizer) | warm_start.record
     folder = RunFolder.open(config, RunRecord(environment, system.hf_config, tokenizer, system.texts))
     if folder.is_finished:
         scores = folder.scores()
@@ -91,7 +95,7 @@ def train(
         state, loop_state = initial_state(system, weights.trainable), LoopState()
     else:
         state, remembered = series.resume.restore(system.abstract_state(), system.segments, mesh)
-        loop_state = LoopState(**remembered)
+        loop_state = LoopState.remembered(remembered, folder.path)
         run_console.print(f"resuming at step {int(state.step)}")
     del weights
 
@@ -119,8 +123,10 @@ def train(
         if count(state.trainable):
             loop.run(state, frozen, loop_state, mesh)
     finally:
-        writer.close()
-        series.close()
+        try:
+            writer.close()
+        finally:
+            series.close()
     del state
 
     # The chosen parameters predict; the decision is tuned where nothing is reported.

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from rich.console import Console
 
 from jaxvalues.config import Config
+from jaxvalues.config.reading import entry
 from jaxvalues.data.batches import TrainingBatches, inputs_shape
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, name_list
 from jaxvalues.models.layers.layout import Grouping
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.compilation import Executables
@@ -37,6 +39,17 @@ class LoopState:
     best_score: float = -1.0
     best_step: int = -1
     stale: int = 0  # number of evaluations since the best one
+
+    @classmethod
+    def remembered(cls, content: dict[str, Any], folder: Path) -> LoopState:
+        """The state that a checkpoint of the run folder holds. Raises UserError for what this version did not write."""
+        wanted = {one.name: (int, float) if one.type == "float" else int for one in fields(cls)}
+        if content.keys() != wanted.keys():
+            raise UserError(
+                f"{folder}: its checkpoint remembers {name_list(sorted(content))}, expected {name_list(wanted)}: it is "
+                "of another version, so give another output=FOLDER"
+            )
+        return cls(**{name: entry(content, name, kind, f"{folder}: the checkpoint") for name, kind in wanted.items()})
 
 
 class Stage(NamedTuple):

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from jaxvalues.config import Config, parse_config
+from jaxvalues.config.writing import write_json
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import Parts, load_parts
 from jaxvalues.data.loading import load_split
 from jaxvalues.errors import ConfigError
 from jaxvalues.run.base import Base
-from jaxvalues.run.provenance import TEMPLATE, check_same_run, checksum, describe_environment, differences, write_json
+from jaxvalues.run.provenance import TEMPLATE, check_same_run, checksum, describe_environment, differences
 
 
 def config(**changes: Any) -> Config:
