@@ -28,6 +28,8 @@ MOST_NODES = 100_000
 DEEPEST = 100
 """How many mappings and lists of a file may lie in each other."""
 
+_OPEN = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  # pipes that a shell has opened for this process
+
 KINDS = {dict: "an object", list: "a list", str: "a string", int: "an integer", float: "a number"}
 
 
@@ -55,7 +57,7 @@ def read_file(path: str | Path, absent: str = "no such file", most: int = MOST_B
         found = os.stat(path)
         if stat.S_ISDIR(found.st_mode):
             raise UserError(f"{path}: is a folder, expected a file")
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(found.st_mode) and not str(path).startswith(_OPEN):
             raise UserError(f"{path}: is a device or a pipe, expected a plain file")
         if found.st_size > most:
             raise UserError(f"{path}: has {found.st_size:,} bytes, expected at most {most:,}")

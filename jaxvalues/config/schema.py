@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from jaxvalues.config.data import DataConfig
 from jaxvalues.config.formulation import FormulationConfig
 from jaxvalues.config.loss import LossConfig
+from jaxvalues.config.reading import user_path
 from jaxvalues.config.section import Section
 from jaxvalues.config.tuning import LEARNING_RATES, TuningConfig
 
@@ -52,6 +53,12 @@ class ModelConfig(Section):
     """Recompute activations of layers in the backward pass, which saves memory."""
     dropout: float | None = Field(None, ge=0, lt=1)
     """Dropout of hidden states and attention. null: that of the checkpoint."""
+
+    @model_validator(mode="after")
+    def _tokenizer_has_a_name(self) -> ModelConfig:
+        if self.tokenizer_revision is not None and self.tokenizer is None:
+            raise ValueError("`tokenizer_revision` belongs to `tokenizer`, which is not set")
+        return self
 
 
 class OptimizerConfig(Section):
@@ -291,7 +298,7 @@ class Config(Section):
     @property
     def folder(self) -> Path:
         """The run folder, with `{name}` and `{seed}` filled in."""
-        return Path(self.output.replace("{name}", self.name).replace("{seed}", str(self.seed))).expanduser()
+        return user_path(self.output.replace("{name}", self.name).replace("{seed}", str(self.seed)))
 
     def explicit(self) -> Config:
         """This config with the defaults that depend on other keys filled in: learning rate and template."""

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxvalues.config.reading import read_file
 from jaxvalues.errors import UserError
 
 _AS_TEXT = "save it as CSV in UTF-8 (in Excel: 'CSV UTF-8')"
@@ -75,12 +76,7 @@ def read_delimited(path: str | Path) -> Table:
 
 def _decode(path: Path) -> tuple[str, bool]:
     """The text of a file, and whether it began with a byte order mark."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    data = read_file(path)
     if what := next((what for start, what in _BINARY.items() if data.startswith(start)), None):
         raise UserError(f"{path} {what}, expected a text table: {_AS_TEXT}")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

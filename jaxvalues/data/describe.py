@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxvalues.config.reading import user_path
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.folder import check_folder, split_files
 from jaxvalues.data.loading import load_split, sample_folder
@@ -78,6 +79,7 @@ def describe(source: str, dir: str | Path | None) -> FolderSummary:
 
 def describe_folder(dir: str | Path) -> FolderSummary:
     """The summary of a folder of TSV files. Raises UserError only when the folder does not exist."""
+    dir = user_path(dir)
     splits, problems = check_folder(dir)
     readable = [split for split in splits.values() if len(split)]
     published = {split.name: _are_published(split.name, Path(dir)) for split in readable}
