@@ -150,7 +150,7 @@ def _say_how_to_export(config: Config, screen: Console) -> None:
     from jaxvalues.training.processes import is_main
 
     if is_main() and not config.is_ensemble and (command := export_command(config.folder)):
-        screen.print(f"Export: {command}", highlight=False, markup=False, soft_wrap=True)
+        screen.print(f"Export: {command}", highlight=False, soft_wrap=True)
 
 
 @app.command(short_help="Combine finished runs.")

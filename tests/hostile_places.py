@@ -125,7 +125,7 @@ def checkpoint_cases() -> Iterator[Case]:
                 folder = world.folder / series
                 if not with_sums:
                     folder.with_name(f"{folder.name}.json").unlink(missing_ok=True)
-                    (world.folder / series.split("/")[0] / "manifest.json").unlink(missing_ok=True)
+                    (world.folder / series.split("/", maxsplit=1)[0] / "manifest.json").unlink(missing_ok=True)
                 change(folder)
                 return getattr(world, command)
 

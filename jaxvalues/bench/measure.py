@@ -141,7 +141,7 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
     render(result, console)
     if file is not None:
         write_json(file, result)
-        console.print(f"Everything measured is in {file}.", highlight=False)
+        console.print(f"Everything measured is in {file}.", highlight=False, markup=False, emoji=False)
     return result
 
 

@@ -66,7 +66,7 @@ class Found:
         for id, argument, row, decided in rows:
             premise = Text(_printable(argument.premise), style="dim", no_wrap=True)
             premise.truncate(room, overflow="ellipsis")
-            table.add_row(id, Text("\n").join([premise, Text(self._in_words(row, decided))]))
+            table.add_row(Text(id), Text("\n").join([premise, Text(self._in_words(row, decided))]))
         console.print(table)
         if (more := len(self.file.arguments) - _SHOWN) > 0:
             console.print(f"... and {more:,} more arguments", style="dim", highlight=False)
