@@ -177,7 +177,9 @@ def test_folders_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match=r"model.safetensors is not a whole safetensors file"):
         load_model(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(UserError, match="index.json: has no `weight_map`, expected an object of tensors and their files"):
+    with pytest.raises(
+        UserError, match="index.json: has no `weight_map`, expected an object of tensors and their files"
+    ):
         load_model(tmp_path)
     with pytest.raises(UserError, match="is a file, expected a checkpoint folder"):
         load_model(tmp_path / "config.json")
