@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.layers.layout import Grouping, group, ungroup
-from jaxvalues.training.checksums import check_checkpoint, record_checkpoint
+from jaxvalues.training.checksums import check_checkpoint, forget_checkpoint, record_checkpoint
 from jaxvalues.training.processes import is_main
 from jaxvalues.training.sharding import tree_shardings
 
@@ -60,6 +60,8 @@ class Checkpoints:
             return
         memory = {**memory, "segments": _to_json(segments)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(tree), memory=ocp.args.JsonSave(memory))
+        if is_main():
+            forget_checkpoint(self.folder, step)
         with self._writing():
             self.manager.save(step, args=items, force=True)
 

@@ -17,6 +17,13 @@ def record_checkpoint(series: Path, step: int) -> None:
         write_json(path, {"step": step, "sha256": _sums(series / str(step))})
 
 
+def forget_checkpoint(series: Path, step: int) -> None:
+    """Remove the sums of a checkpoint of the same step that was there before, as one is about to be written."""
+    path = _beside(series)
+    if path.is_file() and read_json(path, "the checksums of a checkpoint").get("step") == step:
+        path.unlink()
+
+
 def check_checkpoint(series: Path, step: int) -> None:
     """Raise UserError, which names the file, where one of the checkpoint of `step` is not as it was written.
 

@@ -178,7 +178,7 @@ def test_folders_that_cannot_be_read(tmp_path):
         load_model(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text("{}", encoding="utf-8")
     with pytest.raises(
-        UserError, match="index.json: has no `weight_map`, expected an object of tensors and their files"
+        UserError, match=r"index\.json: has no `weight_map`, expected an object of tensors and their files"
     ):
         load_model(tmp_path)
     with pytest.raises(UserError, match="is a file, expected a checkpoint folder"):
