@@ -131,7 +131,7 @@ def _read_with_base(path: Path, seen: tuple[str, ...]) -> dict[str, Any]:
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a config must be a mapping of sections, not {short(tree)}")
+        raise ConfigError(f"{path}: a config must be a mapping of sections, not {type(tree).__name__}")
     base = tree.pop("base", None)
     if base is None:
         return tree
@@ -154,7 +154,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override `{override}` must have the form key=value, e.g. optimizer.learning_rate=1e-4")
     if key == "base":
         raise ConfigError(f"override `{override}`: `base` can only be set in a config file")
-    value = parse_yaml(text, _StrictLoader, f"override `{key}`: the value is not valid YAML")
+    value = parse_yaml(text, _StrictLoader, f"override `{override}`: the value is not valid YAML")
     *parents, leaf = key.split(".")
     if len(parents) > 20:
         raise ConfigError(f"override `{key}` names a key below {len(parents)} others, and no config has such keys")

@@ -56,9 +56,9 @@ def read_file(path: str | Path, absent: str = "no such file", most: int = MOST_B
     try:
         found = os.stat(path)
         if stat.S_ISDIR(found.st_mode):
-            raise UserError(f"{path}: is a folder, expected a file")
+            raise UserError(f"{path}: cannot be read (is a folder, expected a file)")
         if not stat.S_ISREG(found.st_mode) and not str(path).startswith(_OPEN):
-            raise UserError(f"{path}: is a device or a pipe, expected a plain file")
+            raise UserError(f"{path}: cannot be read (is a device or a pipe, expected a plain file)")
         if found.st_size > most:
             raise UserError(f"{path}: has {found.st_size:,} bytes, expected at most {most:,}")
         return Path(path).read_bytes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ def check_writable(path: str | Path, what: str) -> None:
     """
     folder = Path(path)
     try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(folder)
         while not os.path.lexists(folder) and folder != folder.parent:
             folder = folder.parent
         if not folder.is_dir():

@@ -31,7 +31,7 @@ from jaxvalues.run.state import initial_state, initial_weights, restart, trainin
 from jaxvalues.run.system import Weights, build_system
 from jaxvalues.run.warm_start import find_warm_start
 from jaxvalues.training.compilation import Programs
-from jaxvalues.training.loop import Loop, LoopState, Series
+from jaxvalues.training.loop import Loop, LoopState, Series, closing_after
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
 from jaxvalues.training.preemption import StopRequest
 from jaxvalues.training.processes import is_main
@@ -119,14 +119,9 @@ def train(
         writer=writer,
         console=run_console.console,
     )
-    try:
+    with closing_after(writer, series):
         if count(state.trainable):
             loop.run(state, frozen, loop_state, mesh)
-    finally:
-        try:
-            writer.close()
-        finally:
-            series.close()
     del state
 
     # The chosen parameters predict; the decision is tuned where nothing is reported.

@@ -30,7 +30,7 @@ def load_descriptions(source: str) -> dict[str, str]:
     if source in _SOURCES:
         return {category.name: _SOURCES[source](category) for category in TAXONOMY}
     path = user_path(source)
-    if not path.exists():
+    if not path.is_file():
         _refuse(f"`{source}` is neither one of {', '.join(_SOURCES)} nor a file")
     return read_descriptions(path, table_rows(path, HEADER, _refuse))
 

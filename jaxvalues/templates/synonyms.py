@@ -41,7 +41,7 @@ def load_synonyms(path: str | Path | None = None) -> dict[str, tuple[str, ...]]:
         with as_file(files("jaxvalues.templates") / "synonyms.tsv") as own:
             return load_synonyms(own)
     path = user_path(path)
-    if not path.exists():
+    if not path.is_file():
         _refuse(f"{path}: no such file; remove the key to use the built-in synonyms")
     rows = rows_by_category(path, table_rows(path, HEADER, _refuse), "synonym list", _refuse)
     synonyms, seen = {}, {}

@@ -71,7 +71,7 @@ def read_template(name: str, built_in: Sequence[str]) -> str:
     if name in built_in:
         return resources.files("jaxvalues.templates").joinpath("texts", f"{name}.txt").read_text(encoding="utf-8")
     path = user_path(name)
-    if not path.exists():
+    if not path.is_file():
         raise_template_error(f"`{name}` is neither one of {', '.join(built_in)} nor a text file")
     return read_text(path, raise_template_error)
 

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from jaxvalues.errors import UserError
 from jaxvalues.models.layers.layout import Grouping, group, ungroup
 from jaxvalues.training.checksums import check_checkpoint, forget_checkpoint, record_checkpoint
+from jaxvalues.training.orbax_noise import cause, keep_quiet
 from jaxvalues.training.processes import is_main
 from jaxvalues.training.sharding import tree_shardings
 
@@ -37,11 +38,9 @@ class Checkpoints:
             raise UserError(f"{self.folder}: is a file, expected the folder of checkpoints")
         if read_only and not self.folder.is_dir():
             raise UserError(f"{self.folder}: no such folder, expected the checkpoints of a run")
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=None if read_only else keep,
-            cleanup_tmp_directories=not read_only,
-            create=not read_only,
-            read_only=read_only,
+        keep_quiet()
+        options = ocp.CheckpointManagerOptions(  # not its read_only, which prints warnings
+            max_to_keep=None if read_only else keep, cleanup_tmp_directories=not read_only, create=not read_only
         )
         handlers = {"state": ocp.StandardCheckpointHandler(), "memory": ocp.JsonCheckpointHandler()}
         with self._writing():
@@ -86,7 +85,7 @@ class Checkpoints:
         except UserError as error:
             raise UserError(f"{self.folder}: checkpoint {step} does not fit this config: {error}") from None
         except Exception as error:  # Orbax, TensorStore and XLA each raise their own
-            raise UserError(f"{self.folder}: checkpoint {step} cannot be read ({_first(error)})") from None
+            raise UserError(f"{self.folder}: checkpoint {step} cannot be read ({cause(error)})") from None
         if saved != segments:
             tree = jax.jit(lambda tree: _regroup(tree, saved, segments), out_shardings=tree_shardings(target, mesh))(
                 tree
@@ -115,15 +114,9 @@ class Checkpoints:
             yield
         except Exception as error:  # Orbax and TensorStore each raise their own
             raise UserError(
-                f"{self.folder}: a checkpoint cannot be written ({_first(error)}); make space, then run the same "
+                f"{self.folder}: a checkpoint cannot be written ({cause(error)}); make space, then run the same "
                 "command to resume"
             ) from None
-
-
-def _first(error: Exception) -> str:
-    """The first line of what a library says, cut where it is long."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def _to_json(segments: Grouping) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,6 +74,32 @@ class Series(NamedTuple):
             self.resume.close()
         finally:
             self.chosen.close()
+
+
+@contextmanager
+def closing_after(writer: MetricsWriter | NoMetrics, series: Series) -> Iterator[None]:
+    """A block of training, after which both are closed, and all is on disk.
+
+    Where the block fails, what fails then does not hide why; a run that was asked to stop has its state on disk, or the
+    error says why not.
+    """
+    try:
+        yield
+    except Stopped:
+        _close(writer, series)
+        raise
+    except BaseException:
+        with suppress(Exception):
+            _close(writer, series)
+        raise
+    _close(writer, series)
+
+
+def _close(writer: MetricsWriter | NoMetrics, series: Series) -> None:
+    try:
+        writer.close()
+    finally:
+        series.close()
 
 
 SHORT = {"official_f1": "F1", "mean_category_f1": "mean F1", "majority_accuracy": "majority"}

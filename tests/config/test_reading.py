@@ -66,7 +66,7 @@ def test_what_is_no_plain_file_is_never_read(tmp_path: Path) -> None:
         "pipe": "is a device or a pipe",
         "loop": "cannot be read (Too many levels of symbolic links)",
         "large": "has 1,099,511,627,776 bytes, expected at most",
-        ".": "is a folder, expected a file",
+        ".": "cannot be read (is a folder, expected a file)",
         "absent": "no such file",
         "a\0b": "cannot be read (embedded null byte)",
         "a" * 300: "cannot be read (File name too long)",
