@@ -57,7 +57,7 @@ def read_adapter_config(folder: str | Path) -> dict[str, Any]:
     kind = content.get("peft_type")
     if kind not in PEFT_TYPES.values():
         raise UserError(
-            f"{path}: peft_type {kind if isinstance(kind, str) else short(kind)} is not supported, only {', '.join(PEFT_TYPES.values())}"
+            f"{path}: peft_type {str(kind)[:40]} is not supported, only {', '.join(PEFT_TYPES.values())}"
         )
     for key, value in content.items():
         if key not in _NEUTRAL and value not in _OFF:
