@@ -30,6 +30,11 @@ def name_list(names: Iterable[object], most: int = 3, separator: str = ", ") -> 
     return separator.join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: "1 column", "1,230 columns"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def short(value: object, most: int = 60) -> str:
     """A value as a message shows it: its `repr` on one line, without its middle where it is longer than `most`."""
     try:

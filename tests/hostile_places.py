@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -161,6 +162,35 @@ def checkpoint_cases() -> Iterator[Case]:
             return world.predict
 
         yield Case(f"checkpoint: {name} of a run has a byte flipped", ("run", "data"), flipped)
+
+
+def resume_cases() -> Iterator[Case]:
+    """A base that changed between stop and resume, which its weights do not show."""
+    changes = {
+        "config.json has another activation": ("config.json", lambda content: {**content, "hidden_act": "relu"}),
+        "config.json has another norm": ("config.json", lambda content: {**content, "layer_norm_eps": 0.5}),
+        "tokenizer.json lowercases": (
+            "tokenizer.json",
+            lambda content: {**content, "normalizer": {"type": "Lowercase"}},
+        ),
+        "tokenizer.json has other merges": (
+            "tokenizer.json",
+            lambda content: {**content, "model": {**content["model"], "merges": content["model"]["merges"][:-9]}},
+        ),
+        "tokenizer_config.json has another mask": (
+            "tokenizer_config.json",
+            lambda content: {**content, "mask_token": "<unk>"},
+        ),
+    }
+    for what, (name, change) in changes.items():
+
+        def make(world: World, name: str = name, change: Callable[[dict], dict] = change) -> Words:
+            file = world.base / name
+            content = json.loads(file.read_text(encoding="utf-8"))
+            file.write_text(json.dumps(change(content)), encoding="utf-8")
+            return world.resume
+
+        yield Case(f"resume: {what}", ("half", "base", "data"), make)
 
 
 def _absent(world: World) -> Words:

@@ -15,14 +15,22 @@ from pathlib import Path
 
 import pytest
 from hostile import Case, World, json_cases, weight_cases, yaml_cases
-from hostile_places import checkpoint_cases, data_cases, path_cases
+from hostile_places import checkpoint_cases, data_cases, path_cases, resume_cases
 from runs import command
 
 from jaxvalues.data.loading import load_split, sample_folder
 from jaxvalues.data.tokenizers import train_tokenizer
 from jaxvalues.models.loading import init_model, save_model
 
-CASES = [*json_cases(), *yaml_cases(), *weight_cases(), *path_cases(), *data_cases(), *checkpoint_cases()]
+CASES = [
+    *json_cases(),
+    *yaml_cases(),
+    *weight_cases(),
+    *path_cases(),
+    *data_cases(),
+    *checkpoint_cases(),
+    *resume_cases(),
+]
 CHEAP = [case for case in CASES if set(case.needs) <= {"base", "data"}]
 SECONDS = 20
 

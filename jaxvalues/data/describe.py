@@ -16,6 +16,7 @@ from jaxvalues.data.folder import check_folder, split_files
 from jaxvalues.data.loading import load_split, sample_folder
 from jaxvalues.data.taxonomy import CATEGORIES, SOURCES
 from jaxvalues.data.touche23_value_eval.release import matches_release
+from jaxvalues.errors import counted
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -103,8 +104,9 @@ def render(summary: FolderSummary, console: Console) -> None:
     for part in _tables(summary, console.width):
         console.print()
         console.print(part)
-    if summary.shared_conclusions:
-        console.print(f"\n{summary.shared_conclusions} conclusions occur in more than one split.", style="yellow")
+    if shared := summary.shared_conclusions:
+        said = f"{counted(shared, 'conclusion')} {'occurs' if shared == 1 else 'occur'} in more than one split."
+        console.print(f"\n{said}", style="yellow")
     console.print()
     if not summary.problems:
         console.print("No problems found.", style="green")

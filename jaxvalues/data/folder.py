@@ -17,7 +17,7 @@ from jaxvalues.data.arguments import SPLITS, Split
 from jaxvalues.data.taxonomy import CATEGORIES, VALUE_CATEGORY, VALUES
 from jaxvalues.data.text import ProblemHandler, raise_problem
 from jaxvalues.data.tsv import read_arguments, read_labels
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, counted
 
 
 def split_files(name: str) -> tuple[str, str, str]:
@@ -109,14 +109,14 @@ def _order_problem(ids: tuple[str, ...], labelled: tuple[str, ...], arguments: s
     missing, extra = set(ids) - set(labelled), set(labelled) - set(ids)
     if missing:
         first = next(id for id in ids if id in missing)
-        return f": {len(missing)} arguments of {arguments} have no row, the first is {first}"
+        return f": no row for {counted(len(missing), 'argument')} of {arguments}, the first is {first}"
     for line, (labelled_id, id) in enumerate(zip(labelled, ids, strict=False), start=2):
         if labelled_id in extra:
             return f", line {line}: {labelled_id} is not in {arguments}"
         if labelled_id != id:
             return f", line {line}: the ID is {labelled_id}, expected {id} as in the same line of {arguments}"
     if len(labelled) != len(ids):
-        return f": has {len(labelled)} rows, expected {len(ids)} as in {arguments}"
+        return f": has {counted(len(labelled), 'row')}, expected {len(ids)} as in {arguments}"
     return None
 
 
@@ -127,6 +127,6 @@ def _shared_ids(splits: dict[str, Split]) -> list[str]:
         shared = [id for id in split.ids if home.setdefault(id, name) != name]
         if shared:
             problems.append(
-                f"the splits {home[shared[0]]} and {name} share {len(shared)} IDs, the first is {shared[0]}"
+                f"the splits {home[shared[0]]} and {name} share {counted(len(shared), 'ID')}, the first is {shared[0]}"
             )
     return problems

@@ -20,7 +20,7 @@ from jaxvalues.config.writing import write_whole
 from jaxvalues.data.arguments import IN_FAVOR, Argument
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.text import ProblemHandler, is_blank, raise_problem, read_text
-from jaxvalues.errors import UserError, short
+from jaxvalues.errors import UserError, counted, short
 
 ID = "Argument ID"
 ARGUMENT_HEADER: tuple[str, ...] = (ID, "Conclusion", "Stance", "Premise")
@@ -99,7 +99,9 @@ def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Sequence
     for line, row in enumerate(chain((header,), rows), start=1):
         fields = [str(field) for field in row]
         if len(fields) != len(header):
-            raise ValueError(f"{path}, line {line}: the row has {len(fields)} fields, expected {len(header)}")
+            raise ValueError(
+                f"{path}, line {line}: the row has {counted(len(fields), 'field')}, expected {len(header)}"
+            )
         if bad := next((field for field in fields if re.search(r"[\t\n\r\0]", field)), None):
             raise UserError(f"{path}, line {line}: the field {short(bad)} contains a tab, a line break or a NUL")
         lines.append("\t".join(fields) + "\n")
@@ -108,7 +110,8 @@ def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Sequence
 
 def _header_problem(fields: list[str], header: Sequence[str]) -> str:
     if len(fields) != len(header):
-        return f"the header has {len(fields)} columns separated by tabs, expected {len(header)} ({header[0]}, ...)"
+        found = counted(len(fields), "column")
+        return f"the header has {found} separated by tabs, expected {len(header)} ({header[0]}, ...)"
     column = next(i for i, (found, wanted) in enumerate(zip(fields, header, strict=True)) if found != wanted)
     return f"column {column + 1} of the header is {fields[column]!r}, expected {header[column]!r}"
 
@@ -118,7 +121,7 @@ def _row_problems(lines: list[str], rows: list[list[str]], columns: int) -> Iter
         yield ": the file has no rows below the header"
     for number, (line, row) in enumerate(zip(lines, rows, strict=True), start=2):
         if len(row) != columns:
-            yield f", line {number}: {len(row)} columns separated by tabs, expected {columns}"
+            yield f", line {number}: {counted(len(row), 'column')} separated by tabs, expected {columns}"
         elif "\r" in line:
             yield f", line {number}: the line contains a carriage return, expected it only at the end of a line"
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.batches import Tokens, TrainingBatches
 from jaxvalues.data.held_out import Parts
-from jaxvalues.errors import print_everything
+from jaxvalues.errors import counted, print_everything
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.measures import TaskScores
 from jaxvalues.evaluation.report_table import in_words, render_scores
@@ -96,7 +96,7 @@ class RunConsole:
             steps |= {"to generate": system.generate_step}
             shapes = {what: len(step) for what, step in steps.items() if step is not None}
             parts = ", ".join(f"{number} {what}" for what, number in shapes.items())
-            self.print(f"compiled {sum(shapes.values())} programs, one for each batch shape: {parts}")
+            self.print(f"compiled {counted(sum(shapes.values()), 'program')}, one for each batch shape: {parts}")
         trained = f"parameters of step {step}" if trainable else "nothing was trained"
         self.print(f"{trained}; {decision.how}: {decision.span}")
 
@@ -147,7 +147,7 @@ def _questions(tokens: Tokens) -> str:
     questions = tokens.questions
     rows, each = questions.categories.shape
     if questions.question_ids is None or each == 1:
-        return f"{rows} questions, one a row"
+        return f"{counted(rows, 'question')}, one a row"
     lengths = (questions.question_ids >= 0).sum(axis=1)[questions.categories].sum(axis=1)
     together, apart = (tokens.lengths + lengths).sum(), (tokens.lengths * each + lengths).sum()
     return (

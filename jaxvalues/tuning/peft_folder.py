@@ -56,9 +56,7 @@ def read_adapter_config(folder: str | Path) -> dict[str, Any]:
     content = read_json(path, "an adapter in PEFT's format")
     kind = content.get("peft_type")
     if kind not in PEFT_TYPES.values():
-        raise UserError(
-            f"{path}: peft_type {str(kind)[:40]} is not supported, only {', '.join(PEFT_TYPES.values())}"
-        )
+        raise UserError(f"{path}: peft_type {str(kind)[:40]} is not supported, only {', '.join(PEFT_TYPES.values())}")
     for key, value in content.items():
         if key not in _NEUTRAL and value not in _OFF:
             raise UserError(f"{path}: {key} = {short(value)} is not supported, expected an adapter without it")
