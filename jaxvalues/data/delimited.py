@@ -67,8 +67,8 @@ def read_delimited(path: str | Path) -> Table:
     if bad is not None:
         name = {"\t": "tabs", ";": "semicolons", ",": "commas"}[delimiter]
         raise UserError(
-            f"{path}, line {bad.line}: {counted(len(bad.cells), 'cell')} separated by {name}, expected {width} as in the "
-            "header; a cell that holds the delimiter, a quote or a line break must be quoted"
+            f"{path}, line {bad.line}: {counted(len(bad.cells), 'cell')} separated by {name}, expected {width} as in "
+            "the header; a cell that holds the delimiter, a quote or a line break must be quoted"
         )
     header, *body = rows
     return Table(header.cells, tuple(row for row in body if not row.is_blank), delimiter, has_mark)
