@@ -97,7 +97,7 @@ JSON_FILES: dict[str, tuple[tuple[str, ...], str, str]] = {  # {file: (needs, co
     "base/model.safetensors.index.json": (("base", "data"), "train", "weight_map"),
     "run/environment.json": (("run", "data"), "combine", "base data"),
     "run/scores.json": (("run", "other", "data"), "finished", "held_out splits"),
-    "run/thresholds.json": (("run", "data"), "predict", "thresholds"),
+    "run/thresholds.json": (("run", "data"), "predict", "logits"),
     "run/model/config.json": (("run", "data"), "predict", "model_type"),
     "run/manifest.json": (("run", "data"), "predict", "sha256"),
     "run/checkpoints/chosen.json": (("run", "data"), "predict", "step sha256"),

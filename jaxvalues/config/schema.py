@@ -138,13 +138,14 @@ class MeshConfig(Section):
 
 
 class DecisionConfig(Section):
-    """How probabilities become labels."""
+    """How logits become labels."""
 
     threshold: Literal["fixed", "tuned", "tuned_per_category"] = "tuned"
     """`fixed`: `value`. `tuned`: one threshold for all categories. `tuned_per_category`: one per category. Tuned
-    thresholds maximise the official F1 on the held-out part (for the stance: accuracy)."""
+    thresholds maximise the official F1 on the held-out part (for the stance: accuracy). They are logits between those
+    of held-out arguments."""
     value: float = Field(0.5, gt=0, lt=1)
-    """fixed: the threshold."""
+    """fixed: the threshold, a probability."""
 
 
 class EnsembleConfig(Section):

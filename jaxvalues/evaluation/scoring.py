@@ -9,8 +9,9 @@ import numpy as np
 
 from jaxvalues.data.tsv import read_labels
 from jaxvalues.errors import ConfigError, UserError, name_list
+from jaxvalues.evaluation.decision import THRESHOLDS_FILE, read_decision
 from jaxvalues.evaluation.official import Scores, score
-from jaxvalues.evaluation.predictions import THRESHOLDS_FILE, Predictions, read_predictions, read_thresholds
+from jaxvalues.evaluation.predictions import Predictions, read_predictions
 from jaxvalues.evaluation.thresholds import decide
 
 
@@ -65,9 +66,6 @@ def _decide(predictions: Predictions, run: Path, threshold: float | None) -> tup
         raise UserError(
             f"{run}: the file has probabilities: give --threshold (such as 0.3), or put {THRESHOLDS_FILE} in its folder"
         )
-    thresholds, chosen = read_thresholds(run.parent)
-    low, high = thresholds.min(), thresholds.max()
-    span = f"{low:g}" if low == high else f"{low:g} to {high:g} by category"
-    return decide(
-        predictions.probabilities, thresholds
-    ), f"Probabilities of {run} decided at {span} ({path}: {chosen})."
+    decision = read_decision(run.parent)
+    note = f"Probabilities of {run} decided at {decision.span} ({path}: {decision.how})."
+    return decide(predictions.probabilities, decision.probabilities), note

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
+from scipy.special import logit
 
 from jaxvalues.config import Config, parse_config
 from jaxvalues.config.reading import entry, read_json
@@ -75,11 +76,14 @@ def _read_settings(source: Path, hf_config: dict[str, Any]) -> tuple[dict[str, A
     """(settings, decision): remove the settings from `hf_config` and check them. Raises UserError."""
     settings = hf_config.pop(SETTINGS_KEY, None)
     try:
-        thresholds = np.array(settings["thresholds"], np.float64)
+        if "threshold_logits" in settings:
+            thresholds = np.array(settings["threshold_logits"], np.float64)
+        else:  # of an earlier version
+            thresholds = logit(np.array(settings["thresholds"], np.float64))
         decision = Decision(thresholds, str(settings["decision"]))
         whole = (
             thresholds.shape == (len(CATEGORIES),)
-            and ((thresholds > 0) & (thresholds <= 1)).all()
+            and np.isfinite(thresholds).all()
             and [hf_config["id2label"][str(i)] for i in range(len(CATEGORIES))] == list(CATEGORIES)
             and isinstance(settings["template"], str)
             and isinstance(settings["config"]["model"], dict)

@@ -97,6 +97,12 @@ class RunConsole:
             shapes = {what: len(step) for what, step in steps.items() if step is not None}
             parts = ", ".join(f"{number} {what}" for what, number in shapes.items())
             self.print(f"compiled {counted(sum(shapes.values()), 'program')}, one for each batch shape: {parts}")
+        if trainable and step == 0:
+            self.print(
+                "WARNING: no step of training scored better on the held-out part than the untrained start, so the "
+                "parameters of step 0 predict: training changed nothing. Try another optimizer.learning_rate (it is "
+                f"{system.config.optimizer.learning_rate:g}) or more training.epochs."
+            )
         trained = f"parameters of step {step}" if trainable else "nothing was trained"
         self.print(f"{trained}; {decision.how}: {decision.span}")
 

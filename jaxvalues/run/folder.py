@@ -2,7 +2,8 @@
 
 At the start:     config.yaml · environment.json · template.txt · synonyms.tsv · model/config.json · tokenizer/
 While training:   checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/
-At the end:       thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv · manifest.json, their checksums
+At the end:       thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv · logits-<split>.tsv
+                  manifest.json, the checksums of what is needed later
 Last:             scores.json, which makes the run a finished one
 
 One <split> is `held_out`, the part on which thresholds and the best step were chosen.
@@ -27,10 +28,9 @@ from jaxvalues.data.task import TASKS, VALUES, Task
 from jaxvalues.data.tokenizer_files import save_tokenizer
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import ConfigError, UserError
-from jaxvalues.evaluation.decision import Decision
+from jaxvalues.evaluation.decision import Decision, read_decision, sigmoid
 from jaxvalues.evaluation.measures import TaskScores, measure_of, read_scores
-from jaxvalues.evaluation.predictions import Predictions, read_thresholds, write_thresholds
-from jaxvalues.evaluation.thresholds import decide
+from jaxvalues.evaluation.predictions import Logits, Predictions, write_logits
 from jaxvalues.run.manifest import add_to_manifest, check_manifest, take_from_manifest, write_manifest
 from jaxvalues.run.provenance import SYNONYMS, TEMPLATE, check_same_run, read_environment, read_network
 from jaxvalues.training.checkpoints import Checkpoints
@@ -167,21 +167,22 @@ class RunFolder:
         return trainable, entry(memory, "best_step", int, self.path / "checkpoints/chosen")
 
     def decision(self) -> Decision:
-        return Decision(*read_thresholds(self.path, self.task.labels))
+        return read_decision(self.path, self.task.labels)
 
     def write_decision(self, decision: Decision) -> None:
         if is_main():
-            write_thresholds(self.path, decision.thresholds, decision.how, self.task.labels)
+            decision.write(self.path, self.task.labels)
 
-    def write_predictions(self, split: Split, probabilities: np.ndarray, decision: Decision) -> TaskScores | None:
-        """Write both prediction files of a split; its scores if it has labels."""
-        predictions = Predictions(split.ids, probabilities, self.task.labels)
-        decisions = decide(probabilities, decision.thresholds)
+    def write_predictions(self, split: Split, logits: np.ndarray, decision: Decision) -> TaskScores | None:
+        """Write the three prediction files of a split; its scores if it has labels."""
+        predictions = Predictions(split.ids, sigmoid(logits), self.task.labels)
+        decisions = decision(logits)
         if is_main():
-            tables = [f"{kind}-{split.name}.tsv" for kind in ("probabilities", "predictions")]
+            tables = [f"{kind}-{split.name}.tsv" for kind in ("logits", "probabilities", "predictions")]
             known = take_from_manifest(self.path, tables)
-            predictions.write_probabilities(self.path / tables[0])
-            predictions.write_run(self.path / tables[1], decisions)
+            write_logits(self.path / tables[0], Logits(split.ids, logits), self.task.labels)
+            predictions.write_probabilities(self.path / tables[1])
+            predictions.write_run(self.path / tables[2], decisions)
             add_to_manifest(self.path, known)
         return None if split.labels is None else measure_of(self.task).score(split.labels, decisions)
 

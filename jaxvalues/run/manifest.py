@@ -17,7 +17,7 @@ from jaxvalues.errors import UserError, short
 
 MANIFEST = "manifest.json"
 _NEEDED = ("*.json", "config.yaml", "*.txt", "*.tsv", "model/*", "tokenizer/*", "checkpoints/*.json")
-_TABLES = ("predictions-*.tsv", "probabilities-*.tsv")
+_TABLES = ("predictions-*.tsv", "probabilities-*.tsv", "logits-*.tsv")
 
 
 def write_manifest(folder: Path, last: Mapping[str, str]) -> None:

@@ -198,10 +198,10 @@ class Loop:
             if self.config.training.keep == "best":
                 self._choose(step, state, memory)
         self.writer.write(step, "held_out", values)
-        loss, *figures = (
-            f"{SHORT.get(name, name)} {value:.{4 if name == 'loss' else 3}f}" for name, value in values.items()
-        )
-        said = "  ".join((f"step {step:>5}", f"held-out {loss}", *figures, *["best"] * better))
+        shown = {name: value for name, value in values.items() if name not in ("loss", "threshold_logit")}
+        figures = (f"{SHORT.get(name, name)} {_figure(value)}" for name, value in shown.items())
+        loss = f"held-out loss {values['loss']:.4f}"
+        said = "  ".join((f"step {step:>5}", loss, *figures, *["best"] * better))
         self.console.print(said, highlight=False)
         if memory.stale == self.config.training.warn_after:
             config = self.config
@@ -283,6 +283,11 @@ def _check_finite(what: str, value: float, config: Config) -> None:
             f"{what} is {value}: try a lower optimizer.learning_rate (it is {config.optimizer.learning_rate:g}), "
             "optimizer.clip_norm, or model.dtype=float32, with another output=FOLDER"
         )
+
+
+def _figure(value: float) -> str:
+    """Three decimals, or one significant digit where these would show 0; five characters."""
+    return f"{value:.3f}" if value == 0 or value >= 0.0005 else f"{value:.0e}"
 
 
 def _steps(every: int | str, steps_per_epoch: int) -> int:
