@@ -165,7 +165,11 @@ def problem_of(case: Case, worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> s
 
 def refuse(cases: list[Case], worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
     """Try all cases. Fails with those that are not refused as they should be."""
-    wrong = {case.name: problem for case in cases if (problem := problem_of(case, worlds, monkeypatch))}
+    wrong = {}
+    for case in cases:
+        if problem := problem_of(case, worlds, monkeypatch):
+            wrong[case.name] = problem
+            print(f"{case.name}: {problem}", flush=True)
     print(f"{len(cases)} malformed inputs tried, {len(cases) - len(wrong)} refused")
     assert not wrong, "\n".join(f"{name}: {problem}" for name, problem in wrong.items())
 

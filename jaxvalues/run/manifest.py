@@ -16,14 +16,15 @@ from jaxvalues.config.writing import write_json
 from jaxvalues.errors import UserError, short
 
 MANIFEST = "manifest.json"
-_NEEDED = ("*.json", "config.yaml", "*.txt", "*.tsv", "model/*", "tokenizer/*", "checkpoints/*.json")
 _TABLES = ("predictions-*.tsv", "probabilities-*.tsv", "logits-*.tsv")
+_NEEDED = ("config.yaml", "environment.json", "ensemble.json", "thresholds.json", "template.txt", "synonyms.tsv")
+_NEEDED += ("model/*", "tokenizer/*", "checkpoints/chosen.json", *_TABLES)
 
 
 def write_manifest(folder: Path, last: Mapping[str, str]) -> None:
     """Write the manifest of a run folder; `last` is {name: text} of what is written after it."""
     found = sorted({path for pattern in _NEEDED for path in folder.glob(pattern) if path.is_file()})
-    sums = {path.relative_to(folder).as_posix(): _sum(path.read_bytes()) for path in found if path.name != MANIFEST}
+    sums = {path.relative_to(folder).as_posix(): _sum(path.read_bytes()) for path in found}
     sums |= {name: _sum(text.encode()) for name, text in last.items()}
     write_json(folder / MANIFEST, {"sha256": sums})
 

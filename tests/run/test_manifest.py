@@ -17,7 +17,7 @@ FILES += ("checkpoints/chosen.json", "probabilities-test.tsv", "predictions-test
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A run folder of made-up files, with what is not needed later besides."""
-    for name in (*FILES, "metrics.jsonl", "tensorboard/events", "checkpoints/resume.json.lock"):
+    for name in (*FILES, "metrics.jsonl", "tensorboard/events", "checkpoints/resume.json", "lock.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"this is {name}\n")
     write_manifest(tmp_path, {"scores.json": "{}\n"})
@@ -50,7 +50,7 @@ def test_a_file_that_is_gone_is_named(folder: Path) -> None:
 
 
 def test_what_is_not_needed_may_change(folder: Path) -> None:
-    for name in ("metrics.jsonl", "tensorboard/events", "checkpoints/resume.json.lock"):
+    for name in ("metrics.jsonl", "tensorboard/events", "checkpoints/resume.json", "lock.json"):
         flip(folder / name)
     check_manifest(folder)
 
