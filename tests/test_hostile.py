@@ -31,7 +31,7 @@ CASES = [
     *checkpoint_cases(),
     *resume_cases(),
 ]
-CHEAP = [case for case in CASES if set(case.needs) <= {"base", "data"}]
+CHEAP = [case for case in CASES if set(case.needs) <= {"data"}]  # refused before JAX is imported
 SECONDS = 20
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
@@ -175,7 +175,7 @@ def refuse(cases: list[Case], worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_handful_is_refused(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse(CHEAP[:: len(CHEAP) // 12], worlds, monkeypatch)
+    refuse(CHEAP[:: len(CHEAP) // 20], worlds, monkeypatch)
 
 
 KINDS = sorted({case.kind for case in CASES})
