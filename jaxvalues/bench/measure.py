@@ -13,7 +13,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from jaxvalues.bench.report import describe_shape, render
 from jaxvalues.bench.task import APART, NOT_COMPILED, PEFT, Task
 from jaxvalues.bench.worker import Worker
 from jaxvalues.config import Config
-from jaxvalues.config.writing import check_writable, write_json
+from jaxvalues.config.writing import check_writable, write_json, writing
 from jaxvalues.data.batches import Batch, inputs_shape
 from jaxvalues.data.loading import load_split
 from jaxvalues.data.tokenizers import pad_id
@@ -150,6 +150,8 @@ def _check_file(file: Path) -> None:
     if file.is_dir() or not file.parent.is_dir():
         problem = "is a folder" if file.is_dir() else f"the folder {file.parent} does not exist"
         raise ConfigError(f"--json {file}: {problem}, expected a file to write in a folder that exists")
+    with writing(f"--json {file}"), suppress(FileNotFoundError):
+        os.lstat(file)  # a name that is too long, a loop of links
     check_writable(file.parent, "--json: the folder")
 
 
