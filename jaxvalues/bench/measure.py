@@ -147,11 +147,11 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
 
 def _check_file(file: Path) -> None:
     """Raise ConfigError unless `file` can be written: before minutes of measuring, not after."""
+    with writing(f"--json {file}"), suppress(FileNotFoundError):
+        os.stat(file)  # fails for a name that is too long and for a loop of links
     if file.is_dir() or not file.parent.is_dir():
         problem = "is a folder" if file.is_dir() else f"the folder {file.parent} does not exist"
         raise ConfigError(f"--json {file}: {problem}, expected a file to write in a folder that exists")
-    with writing(f"--json {file}"), suppress(FileNotFoundError):
-        os.lstat(file)  # a name that is too long, a loop of links
     check_writable(file.parent, "--json: the folder")
 
 
