@@ -83,6 +83,7 @@ def read_run(folder: RunFolder, dir: str | Path | None, load: Callable[[DataConf
         )
     config = folder.config([] if dir is None else [f"data.dir={json.dumps(str(dir))}"])
     parts = load(config.data)
+    folder.scores()  # which the table shows: raises UserError where they cannot be read
     made_with = folder.environment()["data"]
     for name, split in parts.by_name.items():
         if checksum(split) != made_with.get(name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from jaxvalues.config import Config, ModelConfig
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.tokenizers import load_tokenizer, pad_id, train_tokenizer
-from jaxvalues.errors import ConfigError
-from jaxvalues.formulations import training_texts
-from jaxvalues.models import checkpoint_config, content_hash, fetch, hub_commit
+from jaxvalues.errors import ConfigError, UserError, short
+from jaxvalues.formulations import SEQ2SEQ, training_texts
+from jaxvalues.models import checkpoint_config, content_hash, fetch, hub_commit, read_config
+from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.templates.questions import QuestionTemplate
 from jaxvalues.templates.template import Template
 
@@ -36,9 +38,18 @@ class Base:
 def find_base(config: ModelConfig, seed: int) -> Base:
     """Find (or download) the checkpoint that the config names. Raises UserError when it cannot be had."""
     if config.config is not None:
+        _check_type("model.config", config.config)
         return Base(dict(config.config), None, f"random weights, seed {seed}")
     folder = fetch(config.path, config.revision)
+    _check_type(folder / "config.json", read_config(folder))
     return Base(checkpoint_config(folder), folder, content_hash(folder), hub_commit(folder))
+
+
+def _check_type(where: str | Path, hf_config: Mapping[str, Any]) -> None:
+    """Raise UserError for a network that is not supported, before transformers looks for its tokenizer."""
+    model_type, known = hf_config.get("model_type"), sorted((*ARCHITECTURES, *SEQ2SEQ))
+    if not isinstance(model_type, str) or model_type not in known:
+        raise UserError(f"{where}: model_type {short(model_type)} is not supported, expected one of {', '.join(known)}")
 
 
 def find_tokenizer(

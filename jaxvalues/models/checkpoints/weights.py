@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def weight_files(folder: Path) -> list[Path]:
 
     Raises `UserError` where there are none, or where a shard that the index names is missing.
     """
-    if (folder / INDEX).is_file():
+    if os.path.lexists(folder / INDEX):
         weight_map = _read_index(folder / INDEX)
         files = [folder / name for name in sorted(set(weight_map.values()))]
         missing = [file.name for file in files if not file.is_file()]
