@@ -7,6 +7,7 @@ file. Runs from before there was a manifest have none, and are not checked.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -31,7 +32,7 @@ def write_manifest(folder: Path, last: Mapping[str, str]) -> None:
 
 def take_from_manifest(folder: Path, names: Iterable[str]) -> list[str]:
     """Take files out of the manifest, before they are written anew; returns those that were there."""
-    if not (folder / MANIFEST).is_file():
+    if not os.path.lexists(folder / MANIFEST):
         return []
     sums = _read(folder)
     if taken := [name for name in names if sums.pop(name, None)]:
@@ -47,7 +48,7 @@ def add_to_manifest(folder: Path, names: Iterable[str]) -> None:
 
 def check_manifest(folder: Path, tables: bool = True) -> None:
     """Raise UserError, which names the file, where one is not as the run wrote it; `tables` are its predictions."""
-    if not (folder / MANIFEST).is_file():
+    if not os.path.lexists(folder / MANIFEST):
         return
     for name, expected in _read(folder).items():
         is_table = any(fnmatch(name, pattern) for pattern in _TABLES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from jaxvalues.config.reading import entry, read_json
@@ -13,14 +14,14 @@ from jaxvalues.errors import UserError
 def record_checkpoint(series: Path, step: int) -> None:
     """Write the sums of the checkpoint of `step`, unless they are there."""
     path = _beside(series)
-    if not path.is_file() or read_json(path, "the checksums of a checkpoint").get("step") != step:
+    if not os.path.lexists(path) or read_json(path, "the checksums of a checkpoint").get("step") != step:
         write_json(path, {"step": step, "sha256": _sums(series / str(step))})
 
 
 def forget_checkpoint(series: Path, step: int) -> None:
     """Remove the sums of a checkpoint of the same step that was there before, as one is about to be written."""
     path = _beside(series)
-    if path.is_file() and read_json(path, "the checksums of a checkpoint").get("step") == step:
+    if os.path.lexists(path) and read_json(path, "the checksums of a checkpoint").get("step") == step:
         path.unlink()
 
 
@@ -30,7 +31,7 @@ def check_checkpoint(series: Path, step: int) -> None:
     A checkpoint without sums, as a run that was killed leaves it, is not checked.
     """
     path = _beside(series)
-    if not path.is_file():
+    if not os.path.lexists(path):
         return
     content = read_json(path, "the checksums of a checkpoint")
     if entry(content, "step", int, path) != step:
