@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import suppress
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -33,6 +34,8 @@ def _path(text: str) -> Path:
     return user_path(text)
 
 
+_place = partial(typer.Option, parser=_path)
+_Run = Annotated[Path, typer.Argument(metavar="RUN", parser=_path, help="Folder of a finished run.")]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", parser=_path, help="Config file (YAML).")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, e.g. optimizer.learning_rate=1e-4.")
@@ -59,6 +62,16 @@ class Method(StrEnum):
 
     mean = "mean"
     stack = "stack"
+
+
+def _number(text: str) -> float:
+    """The value of an option, read strictly."""
+    from jaxvalues.data.numbers import parse_number
+
+    value = parse_number(text)
+    if value is None:
+        raise typer.BadParameter(f"{text!r} is not a number")
+    return value
 
 
 def console() -> Console:
@@ -91,7 +104,7 @@ def data(
         Path | None, typer.Argument(metavar="CONFIG", parser=_path, help="Config whose data is meant.")
     ] = None,
     overrides: Overrides = None,
-    dir: Annotated[Path | None, typer.Option(metavar="FOLDER", parser=_path, help="A folder of TSV files.")] = None,
+    dir: Annotated[Path | None, _place(metavar="FOLDER", help="A folder of TSV files.")] = None,
 ) -> None:
     """Fetch the data set, or check a folder of its files, and print what is there; exit 1 if anything is wrong.
 
@@ -158,13 +171,11 @@ def ensemble(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", parser=_path, help="Folders of finished runs, or of ensembles.")
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", parser=_path, help="Folder to write.")],
+    out: Annotated[Path, _place(metavar="DIR", help="Folder to write.")],
     method: Annotated[
         Method, typer.Option(help="Mean probability, or a logistic regression per category.")
     ] = Method.mean,
-    dir: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", parser=_path, help="Folder of the data, if not where the runs say.")
-    ] = None,
+    dir: Annotated[Path | None, _place(metavar="FOLDER", help="Folder of the data, if not where the runs say.")] = None,
 ) -> None:
     """Combine finished runs: folds of one system are joined, decisions are tuned on what every system held out.
 
@@ -179,27 +190,20 @@ def ensemble(
 
 @app.command(short_help="Predict a split, or arguments of your own, with a finished run.")
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", parser=_path, help="Folder of a finished run.")],
+    run: _Run,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Where it runs, e.g. data.dir=FOLDER mesh.fsdp=2.")
     ] = None,
     *,
     split: Annotated[str | None, typer.Option(help="A split of the run's data, e.g. test.")] = None,
     input: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            parser=_path,
-            help="Arguments of your own: CSV or TSV with a column Premise; Conclusion, Stance if known.",
-        ),
+        Path | None, _place(metavar="FILE", help="Your own arguments: CSV or TSV with a column Premise.")
     ] = None,
     format: Annotated[
         Table,
         typer.Option(help="Of --input: a row per argument, a row per argument and value, or JSON. Your columns stay."),
     ] = Table.wide,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", parser=_path, help="Where to write (default: RUN).")
-    ] = None,
+    out: Annotated[Path | None, _place(metavar="DIR", help="Where to write (default: RUN).")] = None,
 ) -> None:
     """Predict a split, or a file of your own arguments, with a finished run; scores it if there are labels.
 
@@ -220,12 +224,17 @@ def predict(
 
 @app.command(short_help="Score a run file with the official score.")
 def score(
-    truth: Annotated[Path, typer.Option(metavar="LABEL_SETTINGS.tsv", parser=_path, help="Labels file.")],
-    run: Annotated[Path, typer.Option(metavar="PREDICTIONS.tsv", parser=_path, help="Run file, or probabilities.")],
-    threshold: Annotated[float | None, typer.Option(help="Decides probabilities.")] = None,
+    truth: Annotated[Path, _place(metavar="LABELS.tsv", help="Labels file.")],
+    run: Annotated[Path, _place(metavar="PREDICTIONS.tsv", help="Run file, or probabilities.")],
+    threshold: Annotated[
+        float | None, typer.Option(metavar="NUMBER", parser=_number, help="Decides probabilities.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Score a run file with the official score of Touché23-ValueEval.
+    """Score a run file with the official score of Touché23-ValueEval; files are read as its evaluator reads them.
+
+    Columns are found by name. A category without a column counts as never predicted, an argument without a row as
+    having no category.
 
     \b
     Example: jaxvalues score --truth labels-test.tsv --run runs/minilm-seed0/predictions-test.tsv
@@ -235,7 +244,7 @@ def score(
 
     scored = score_files(truth, run, threshold)
     if as_json:
-        print(json.dumps(scored.scores.to_json(), indent=2))
+        print(json.dumps(scored.to_json(), indent=2))
         return
     screen = console()
     render_scores({run.stem: scored.scores}, screen)
@@ -282,9 +291,7 @@ def bench(
     repeats: Annotated[int, typer.Option(help="Samples of each contender; medians are over these.")] = 7,
     warmup: Annotated[int, typer.Option(help="Samples before those, thrown away.")] = 1,
     real: Annotated[bool, typer.Option("--real", help="A batch of the training split, not random tokens.")] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", parser=_path, help="Write everything measured.")
-    ] = None,
+    json_file: Annotated[Path | None, _place("--json", metavar="FILE", help="Write everything measured.")] = None,
 ) -> None:
     """Measure train step, inference, compiling and memory of a config's model, side by side with torch and PEFT.
 
@@ -310,7 +317,7 @@ def bench(
 
 @app.command(short_help="Write a finished run for transformers or PEFT.")
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", parser=_path, help="Folder of a finished run.")],
+    run: _Run,
     target: Annotated[Path, typer.Argument(metavar="DIR", parser=_path, help="Folder to write, new or empty.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Where things are, e.g. model.path=FOLDER.")
@@ -342,7 +349,7 @@ def import_(
     source: Annotated[
         Path, typer.Argument(metavar="DIR", parser=_path, help="A folder that `jaxvalues export --to hf` wrote.")
     ],
-    out: Annotated[Path, typer.Option(metavar="RUN", parser=_path, help="Run folder to make, new or empty.")],
+    out: Annotated[Path, _place(metavar="RUN", help="Run folder to make, new or empty.")],
 ) -> None:
     """Make an exported run a run folder again, with the same predictions, thresholds, config and scores.
 

@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from jaxvalues.config.reading import parse_yaml, read_yaml, text_problem, user_path
+from jaxvalues.config.run_format import add_meaning, check_meaning
 from jaxvalues.config.schema import Config, EnsembleConfig
 from jaxvalues.errors import ConfigError, UserError, name_list, short
 
@@ -29,7 +30,8 @@ MOST_BASES = 20
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
     """Read a config file with its `base:` chain and dotted overrides (`optimizer.learning_rate=1e-4`).
 
-    `base:` is a path relative to the file that contains it. `name` defaults to the stem of the file.
+    `base:` is a path relative to the file that contains it. `name` defaults to the stem of the file. The config.yaml of
+    a run folder is read as its version meant it, see `run_format`.
     Raises ConfigError with one sentence per problem.
     """
     try:
@@ -37,6 +39,7 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         tree = {"name": path.stem, **_read_with_base(path, ())}
         for override in overrides:
             _apply_override(tree, override)
+        check_meaning(str(path), tree)
     except UserError as error:
         raise ConfigError(str(error)) from None
     return parse_config(tree, where=str(path))
@@ -89,7 +92,8 @@ def json_schema() -> dict[str, Any]:
 class _StrictLoader(yaml.SafeLoader):
     """YAML 1.1 with four changes: a repeated key is an error, 1e-5 is a number, and Yes and 2024-01-31 are strings.
 
-    PyYAML keeps the last of repeated keys without a word.
+    PyYAML keeps the last of repeated keys without a word. The numbers 010 (octal), 0x10, 1_000 and 1:30 (90) are
+    strings too.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -108,15 +112,24 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# Booleans and floats as in YAML 1.2. PyYAML follows 1.1, where Yes and No are booleans and 1e-5 is a string.
+# Booleans and decimal numbers as in YAML 1.2. PyYAML follows 1.1, where Yes and No are booleans, 1e-5 is a string and
+# 010 is 8.
 _BOOL, _DATE = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"
 _StrictLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_BOOL, _DATE)]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _StrictLoader.add_implicit_resolver(_BOOL, re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+for _resolvers in _StrictLoader.yaml_implicit_resolvers.values():
+    _resolvers[:] = [one for one in _resolvers if one[0] not in (_INT, _FLOAT)]
+_StrictLoader.add_implicit_resolver(_INT, re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
 _StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    _FLOAT,
+    re.compile(
+        r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$"
+    ),
+    list("-+.0123456789"),
 )
 
 
@@ -132,6 +145,7 @@ def _read_with_base(path: Path, seen: tuple[str, ...]) -> dict[str, Any]:
         tree = {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a config must be a mapping of sections, not {type(tree).__name__}")
+    add_meaning(path, tree)
     base = tree.pop("base", None)
     if base is None:
         return tree
@@ -199,11 +213,21 @@ def _text_problem(tree: Any, key: str = "") -> str | None:
 def _sentences(where: str, problems: list[Any]) -> str:
     """The problems that pydantic found, one sentence per key: the first three, or fewer where these are long."""
     by_key: dict[str, list[Any]] = {}
-    for problem in problems:
+    for problem in _causes(problems):
         by_key.setdefault(_key(problem), []).append(problem)
     said = [_sentence(key, problems) for key, problems in list(by_key.items())[:3]]
     several = (f"{where}: {name_list([*said, *list(by_key)[3:]], most, '; ')}" for most in (3, 2, 1))
     return next((text for text in several if len(text) < 300), f"{where}: {said[0]}")
+
+
+def _causes(problems: list[Any]) -> list[Any]:
+    """The problems without that of a list whose faulty items pydantic did not count ("should have at least 1 item")."""
+    return [
+        one
+        for one in problems
+        if one["type"] != "too_short"
+        or all(other is one or other["loc"][: len(one["loc"])] != one["loc"] for other in problems)
+    ]
 
 
 def _key(problem: Any) -> str:

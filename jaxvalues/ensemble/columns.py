@@ -26,7 +26,7 @@ from jaxvalues.evaluation.combine import mean
 from jaxvalues.evaluation.predictions import Logits, read_logits
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.manifest import check_manifest
-from jaxvalues.run.provenance import checksum
+from jaxvalues.run.provenance import EARLIER_CUT, checksum, is_earlier_cut
 
 
 class Run(NamedTuple):
@@ -84,9 +84,11 @@ def read_run(folder: RunFolder, dir: str | Path | None, load: Callable[[DataConf
     config = folder.config([] if dir is None else [f"data.dir={json.dumps(str(dir))}"])
     parts = load(config.data)
     folder.scores()  # which the table shows: raises UserError where they cannot be read
-    made_with = folder.environment()["data"]
-    for name, split in parts.by_name.items():
-        if checksum(split) != made_with.get(name):
+    made_with, data = folder.environment(), {name: checksum(split) for name, split in parts.by_name.items()}
+    for name, digest in data.items():
+        if digest != made_with["data"].get(name):
+            if is_earlier_cut(config, made_with, data):
+                raise UserError(f"{folder.path} has {EARLIER_CUT}: train it again")
             raise UserError(
                 f"{folder.path} was trained with other data than {config.data.dir or config.data.source}: the part "
                 f"{name} differs; give the folder of its data as --dir"

@@ -19,6 +19,7 @@ from rich.console import Console
 from jaxvalues.config import Config, DecisionConfig
 from jaxvalues.config.writing import check_writable, write_json
 from jaxvalues.data.arguments import Split
+from jaxvalues.data.conclusions import group_by_conclusion
 from jaxvalues.data.held_out import HELD_OUT, cut_folds
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.ensemble.columns import Column, Run, read_columns, shared_arguments, system_key
@@ -213,7 +214,8 @@ def _rows(column: Column, held_out: Split) -> np.ndarray:
 
 
 def _stack_folds(held_out: Split) -> np.ndarray:
-    conclusions = len({argument.conclusion for argument in held_out.arguments})
+    _, sizes = group_by_conclusion(held_out.arguments)
+    conclusions = len(sizes)
     if conclusions < STACK_FOLDS:
         raise ConfigError(
             f"a stack needs held-out arguments with at least {STACK_FOLDS} conclusions, but there are "

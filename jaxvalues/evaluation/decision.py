@@ -12,6 +12,7 @@ from scipy.special import logit
 from jaxvalues.config import DecisionConfig
 from jaxvalues.config.reading import read_json
 from jaxvalues.config.writing import write_json
+from jaxvalues.data.numbers import numeric_array
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import UserError
 from jaxvalues.evaluation.thresholds import decide, tune_global, tune_per_category
@@ -61,7 +62,7 @@ def read_decision(folder: str | Path, labels: Sequence[str] = CATEGORIES) -> Dec
     try:
         is_old = "logits" not in content
         table = content["thresholds" if is_old else "logits"]
-        thresholds = np.array([table[name] for name in labels], np.float64)
+        thresholds = numeric_array(table[name] for name in labels)
         chosen = str(content["chosen"])
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(

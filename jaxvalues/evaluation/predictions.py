@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logit
 
+from jaxvalues.data.numbers import parse_number
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tsv import ID, read_table, write_table
 from jaxvalues.errors import UserError
@@ -129,11 +130,8 @@ def read_logits(path: str | Path, labels: tuple[str, ...] = CATEGORIES) -> Logit
 
 
 def _number(cell: str, where: str, low: float = -_LARGEST, high: float = _LARGEST) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = np.nan
-    if not low <= value <= high:
+    value = parse_number(cell)
+    if value is None or not low <= value <= high:
         expected = "finite number" if high == _LARGEST else f"number between {low} and {high}"
         raise UserError(f"{where} is {cell!r}, but a {expected} is expected")
     return value

@@ -15,6 +15,7 @@ from scipy.special import logit
 
 from jaxvalues.config import Config, parse_config
 from jaxvalues.config.reading import entry, read_json
+from jaxvalues.data.numbers import numeric_array
 from jaxvalues.data.task import VALUES
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tokenizers import load_tokenizer
@@ -77,9 +78,9 @@ def _read_settings(source: Path, hf_config: dict[str, Any]) -> tuple[dict[str, A
     settings = hf_config.pop(SETTINGS_KEY, None)
     try:
         if "threshold_logits" in settings:
-            thresholds = np.array(settings["threshold_logits"], np.float64)
+            thresholds = numeric_array(settings["threshold_logits"])
         else:  # of an earlier version
-            thresholds = logit(np.array(settings["thresholds"], np.float64))
+            thresholds = logit(numeric_array(settings["thresholds"]))
         decision = Decision(thresholds, str(settings["decision"]))
         whole = (
             thresholds.shape == (len(CATEGORIES),)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from jaxvalues.config import Config, load_config
+from jaxvalues.config import Config
 from jaxvalues.config.reading import entry, read_json
 from jaxvalues.config.writing import json_text, write_json, write_whole
 from jaxvalues.data.arguments import Split
@@ -32,7 +32,14 @@ from jaxvalues.evaluation.decision import Decision, read_decision, sigmoid
 from jaxvalues.evaluation.measures import TaskScores, measure_of, read_scores
 from jaxvalues.evaluation.predictions import Logits, Predictions, write_logits
 from jaxvalues.run.manifest import add_to_manifest, check_manifest, take_from_manifest, write_manifest
-from jaxvalues.run.provenance import SYNONYMS, TEMPLATE, check_same_run, read_environment, read_network
+from jaxvalues.run.provenance import (
+    SYNONYMS,
+    TEMPLATE,
+    check_same_run,
+    read_environment,
+    read_network,
+    read_run_config,
+)
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.processes import is_main
 
@@ -131,7 +138,7 @@ class RunFolder:
         return (self.path / "ensemble.json").is_file()
 
     def config(self, overrides: Iterable[str] = ()) -> Config:
-        return load_config(self.path / "config.yaml", tuple(overrides))
+        return read_run_config(self.path, tuple(overrides))
 
     def with_texts(self, config: Config) -> Config:
         """The config with the run's own copies of its texts: the user's files may have changed since."""

@@ -19,7 +19,7 @@ from jaxvalues.evaluation.decision import Decision, choose_thresholds, sigmoid
 from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.prediction import Predicted
-from jaxvalues.training.losses import LossHyperparameters, row_losses
+from jaxvalues.training.losses import LossHyperparameters, category_losses
 
 
 class Outcome(NamedTuple):
@@ -73,7 +73,7 @@ def held_out_metrics(
 
     A loss that is not finite comes alone: then there is nothing to decide.
     """
-    loss = float(row_losses(config.loss.kind, logits, held_out.labels.astype(np.float32), hyper).mean())
+    loss = float(category_losses(config.loss.kind, logits, held_out.labels.astype(np.float32), hyper).mean())
     if not np.isfinite(loss):
         return {"loss": loss}
     measure = measure_of(TASKS[config.data.task])

@@ -11,7 +11,6 @@ import numpy as np
 from jaxvalues.data.arguments import STANCES, Argument, Split
 from jaxvalues.data.batches import PlannedBatch, Tokens, collate, evaluation_plan, inputs_shape, model_inputs
 from jaxvalues.data.task import TASKS
-from jaxvalues.formulations.question_rows import Pairs
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.system import System, Weights
 from jaxvalues.training.compilation import Executables
@@ -36,10 +35,9 @@ class Predicted(NamedTuple):
     logits: np.ndarray
 
 
-def encode(system: System, split: Split, run_console: RunConsole, pairs: Pairs | None = None) -> Tokens:
-    """Tokenise a split, or the questions of `pairs` alone; says so when arguments were truncated."""
-    chosen = {} if pairs is None else {"pairs": pairs}
-    tokens = system.formulation.encode(split.arguments, split.labels, **chosen)
+def encode(system: System, split: Split, run_console: RunConsole) -> Tokens:
+    """Tokenise a split; says so when arguments were truncated."""
+    tokens = system.formulation.encode(split.arguments, split.labels)
     run_console.truncated(split, tokens.truncated, system.config.data.max_length)
     return tokens
 

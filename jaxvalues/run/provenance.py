@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,9 @@ import jax
 
 from jaxvalues.config import Config, load_config
 from jaxvalues.config.reading import entry, read_file, read_json
+from jaxvalues.config.run_format import RUN_FORMAT, run_format
 from jaxvalues.data.arguments import Split
+from jaxvalues.data.held_out import HELD_OUT
 from jaxvalues.data.tokenizer_files import tokenizer_hash
 from jaxvalues.errors import ConfigError, name_list
 
@@ -30,27 +32,33 @@ TEMPLATE, SYNONYMS = "template.txt", "synonyms.tsv"
 """In a run folder: the text of its template, descriptions included; the words that open answers are searched for."""
 
 
+EARLIER_CUT = (
+    "other training data, or a held-out part of an earlier version, which compared conclusions letter by letter"
+)
+
+
 def describe_environment(
     config: Config, base: Base, parts: Parts, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> dict[str, Any]:
-    """Contents of a run's environment.json; where it trains on a drawn part of the arguments, their ids among them.
+    """Contents of a run's environment.json; the ids of the arguments that were drawn among them, if any were.
 
     `hub` is there where a checkpoint came from the Hugging Face hub: the commit that was taken.
     """
-    drawn = {} if config.data.shots is config.data.fraction is None else {"trained_on": list(parts.training.ids)}
+    drawn = {"trained_on": list(parts.training.ids), "chosen_on": list(parts.held_out.ids)}
     return describe_process() | {
         "config": config.fingerprint(),
         "base": base.identity,
         **({} if base.commit is None else {"hub": base.commit}),
         **({} if tokenizer is None else {"tokenizer": tokenizer_hash(tokenizer)}),
         "data": {name: checksum(split) for name, split in parts.by_name.items()},
-        **drawn,
+        **({} if config.data.shots is config.data.fraction is None else drawn),
     }
 
 
 def describe_process() -> dict[str, Any]:
-    """Where something is computed, and by which source."""
+    """Where something is computed, by which source, and in which format the folder is."""
     return {
+        "format": RUN_FORMAT,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
@@ -100,12 +108,14 @@ def check_same_run(
     network, whose config.json is `hf_config`, and the tokenizer. A run from before tokenizers were recorded resumes
     with the one that is found.
     """
-    changed = differences(load_config(folder / "config.yaml"), config)
+    check_run_format(folder)
+    changed = differences(read_run_config(folder), config)
     before = read_environment(folder)
     said = [f"{key} {_value(old)} → {_value(new)}" for key, (old, new) in changed.items()]
-    said += [
-        f"other {name}" for what, name in (("base", "weights"), ("data", "data")) if before[what] != environment[what]
-    ]
+    if before["base"] != environment["base"]:
+        said.append("other weights")
+    if before["data"] != environment["data"]:
+        said.append(EARLIER_CUT if is_earlier_cut(config, before, environment["data"]) else "other data")
     if hf_config is not None:
         said += [f"model.config {key}" for key in _differing(read_network(folder), hf_config)]
     if "tokenizer" in environment and before.get("tokenizer", environment["tokenizer"]) != environment["tokenizer"]:
@@ -127,6 +137,33 @@ def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
     for key in sorted((before.keys() | now.keys()) - {"transformers_version", "_name_or_path", "dtype", "torch_dtype"}):
         if before.get(key) != now.get(key):
             yield f"{key} {_value(before.get(key))} → {_value(now.get(key))}"
+
+
+def is_earlier_cut(config: Config, before: Mapping[str, Any], data: Mapping[str, str]) -> bool:
+    """Whether a run of an earlier version may differ in its held-out part alone, because it compared conclusions letter
+    by letter. `before` is its environment.json, `data` has the checksums of today's parts."""
+    changed = {name for name, digest in data.items() if before["data"].get(name) != digest}
+    by_conclusion = not isinstance(config.data.held_out, str) and config.data.held_out_by == "conclusion"
+    return before.get("format", 1) == 1 and by_conclusion and changed <= {config.data.train, HELD_OUT}
+
+
+def read_run_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """The config of a run folder, as the version that wrote it meant it.
+
+    The batches of questions of format 1 are left open: whoever predicts needs none (see `check_run_format`).
+    """
+    if run_format(folder) == 1:
+        overrides = ("training.questions_per_step=null", *overrides)
+    return load_config(folder / "config.yaml", tuple(overrides))
+
+
+def check_run_format(folder: Path) -> None:
+    """Raise ConfigError if an earlier version began a run in `folder` whose batches this version makes otherwise."""
+    if run_format(folder) == 1 and read_run_config(folder).formulation.asks_questions:
+        raise ConfigError(
+            f"{folder} holds a run of an earlier version, in which training.batch_size counted single questions unless "
+            "they branched, and now counts arguments: finish it with that version, or give another output=FOLDER"
+        )
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from jaxvalues.config import Config
 from jaxvalues.config.reading import entry
-from jaxvalues.data.batches import TrainingBatches, inputs_shape
+from jaxvalues.data.batches import inputs_shape
+from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.errors import UserError, name_list
 from jaxvalues.models.layers.layout import Grouping
 from jaxvalues.training.checkpoints import Checkpoints
@@ -182,7 +183,7 @@ class Loop:
                 placed = place_batch(batch, mesh)
                 state, metrics = stage.step(inputs_shape(batch), state, frozen, placed, stage.hyper)
                 step += 1
-                meter.add(step, metrics, int(batch["weights"].sum()), self.config)
+                meter.add(step, metrics, self.config)
                 line.advance(1, meter.shown)
         if self.config.training.keep == "last":
             memory.best_step = step
@@ -242,13 +243,13 @@ class Meter:
         self.shown = ""
         self._restart()
 
-    def add(self, step: int, metrics: dict[str, jax.Array], rows: int, config: Config) -> None:
+    def add(self, step: int, metrics: dict[str, jax.Array], config: Config) -> None:
         """Store the metrics of a step that has been dispatched, and read those of the step before."""
         self.flush(config)
         self.pending = (step, metrics)
         if self._compiling() != self.compiled:  # steps ran on while it compiled: time anew
             self._restart()
-        self.rows += rows
+        self.arguments += self.batches.size.arguments_per_step
 
     def flush(self, config: Config) -> None:
         """Read the pending metrics and log them if due. Raises UserError if loss or gradient norm is not finite."""
@@ -258,7 +259,7 @@ class Meter:
         values = {name: float(value) for name, value in metrics.items()}
         _check_finite(f"the loss at step {step}", values["loss"], config)
         _check_finite(f"the gradient norm at step {step}", values["grad_norm"], config)
-        rate = self.rows / max(time.perf_counter() - self.started - self.paused, 1e-9)
+        rate = self.arguments / max(time.perf_counter() - self.started - self.paused, 1e-9)
         self.shown = f"loss {values['loss']:.4f}  {rate:.1f} arguments/s"
         if step % self.every == 0 or step == 1:
             epoch = step / self.batches.steps_per_epoch
@@ -270,7 +271,7 @@ class Meter:
         self.paused += seconds
 
     def _restart(self) -> None:
-        self.started, self.rows, self.paused = time.perf_counter(), 0, 0.0
+        self.started, self.arguments, self.paused = time.perf_counter(), 0.0, 0.0
         self.compiled = self._compiling()
 
     def _compiling(self) -> float:

@@ -169,6 +169,7 @@ def test_a_threshold_changes_nothing_about_decisions_and_says_so(tmp_path, truth
         ([("A1", ones()), ("A1", ones())], r"run\.tsv, line 3: .*A1"),
         ({"A1": ones(), "A2": [*ones()[:7], 2, *ones()[8:]]}, "line 3: Face is '2', but a number between 0 and 1"),
         ({"A1": ["yes", *ones()[1:]]}, "line 2: Self-direction: thought is 'yes'"),
+        ({"A1": ["1_0e-1", *ones()[1:]]}, "line 2: Self-direction: thought is '1_0e-1'"),
         ({"A1": ["nan", *ones()[1:]]}, "line 2: Self-direction: thought is 'nan'"),
         ({"A1": ones()[1:]}, r"run\.tsv, line 2"),
     ],
@@ -187,6 +188,21 @@ def test_a_wrong_header_gets_one_sentence(tmp_path, truth):
         score_files(truth, run)
 
 
+@pytest.mark.parametrize("cell", ["1_0e-1", "٠.٥", " 0.5", "nan", "1e999", ""])
+def test_probabilities_of_a_run_are_plain_numbers(tmp_path, cell):
+    run = table(tmp_path / "run.tsv", {"A1": ones(), "A2": [cell, *ones()[1:]]})
+    with pytest.raises(UserError, match=r"run\.tsv, line 3: Self-direction: thought is .* between 0 and 1"):
+        read_predictions(run)
+
+
+def test_ensembles_and_runs_read_their_own_files_strictly(tmp_path):
+    run = table(tmp_path / "run.tsv", {"A1": ones()})
+    lines = run.read_text(encoding="utf-8").splitlines()
+    run.write_text("".join("\t".join(line.split("\t")[:-1]) + "\n" for line in lines), encoding="utf-8")
+    with pytest.raises(UserError, match="line 1: the header has 20 columns"):
+        read_predictions(run)
+
+
 @pytest.mark.parametrize("threshold", [0, -0.1, 1.1, float("nan")])
 def test_a_threshold_outside_the_range_is_a_usage_error(truth, threshold):
     with pytest.raises(ConfigError, match="above 0 and at most 1"):
@@ -200,6 +216,8 @@ def test_a_threshold_outside_the_range_is_a_usage_error(truth, threshold):
         (json.dumps({"chosen": "fixed", "thresholds": {"Face": 0.3}}), "Self-direction: thought"),
         (json.dumps({"chosen": "fixed", "thresholds": dict.fromkeys(CATEGORIES, "high")}), "one number per category"),
         (json.dumps({"chosen": "fixed", "thresholds": dict.fromkeys(CATEGORIES, 1.5)}), "above 0 and below 1"),
+        (json.dumps({"chosen": "fixed", "thresholds": dict.fromkeys(CATEGORIES, "0.5")}), "'0.5' is not a number"),
+        (json.dumps({"chosen": "fixed", "thresholds": dict.fromkeys(CATEGORIES, True)}), "True is not a number"),
         (json.dumps({"thresholds": dict.fromkeys(CATEGORIES, 0.5)}), "chosen"),
         (json.dumps([0.5] * C), "holds a list, expected an object: the thresholds of the run"),
         (None, "no such file"),

@@ -417,7 +417,10 @@ def test_what_is_for_values_refuses_a_run_of_the_stance(lab: Lab, tmp_path: Path
     refused = {
         ("export", folder, tmp_path / "hf", "--to", "hf"): (2, "only runs of the task values"),
         ("ensemble", folder, tmp_path, "--out", tmp_path / "both"): (2, "only runs of the task values"),
-        ("score", "--truth", truth, "--run", folder / "predictions-test.tsv"): (1, "the header has 2 columns"),
+        ("score", "--truth", truth, "--run", folder / "predictions-test.tsv"): (
+            1,
+            "the column 'in favor of' is no category",
+        ),
     }
     for words, (expected, said) in refused.items():
         code, _, err = command(*words)
