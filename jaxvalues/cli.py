@@ -390,8 +390,7 @@ def main() -> None:
     except OSError as error:  # a full disk, a read-only folder, a pipe that nobody reads
         with open(os.devnull, "w") as nowhere, suppress(OSError, ValueError):
             os.dup2(nowhere.fileno(), sys.stdout.fileno())  # the interpreter flushes what is left as it ends
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}", UserError.exit_code)
+        _fail(": ".join(filter(None, (str(error.filename or ""), error.strerror or str(error)))), UserError.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted", 1)
 
