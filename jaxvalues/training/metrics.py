@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
@@ -102,7 +103,7 @@ def read_metrics(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
     Raises UserError, with file and line, for what a run did not write.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     complete, _, _ = read_file(path).rpartition(b"\n")
     for number, line in enumerate(decode(path, complete).splitlines(), start=1):
