@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxvalues.data.tokenizer_files import tokenizer_place
 from jaxvalues.data.tokenizer_source import as_in_source, check_files
 from jaxvalues.errors import UserError
 
@@ -25,13 +26,14 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
+    folder = Path(tokenizer_place(folder))
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
-        check_files(tokenizer, Path(folder))
-        return as_in_source(tokenizer, Path(folder))
+        check_files(tokenizer, folder)
+        return as_in_source(tokenizer, folder)
     except UserError:
         raise
-    except Exception as error:  # of several libraries, which read files of any content
+    except Exception as error:  # transformers and tokenizers raise whatever a faulty file leads to
         raise UserError(
             f"{folder}: the tokenizer could not be loaded ({_first_line(error)}); set model.tokenizer to another "
             "folder or hub id"

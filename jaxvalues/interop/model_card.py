@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from jaxvalues.config.reading import read_json
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.evaluation.official import LabelScore, Scores
 from jaxvalues.templates import truncation
@@ -179,7 +179,7 @@ def _code(module: ModuleType) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, "what an export holds")
 
 
 def _held_out(data: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from jaxvalues.config import Config
+from jaxvalues.config.writing import write_json
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.formulations import CAUSAL, SEQ2SEQ
 from jaxvalues.formulations.question_rows import QuestionRows
@@ -43,7 +44,6 @@ from jaxvalues.models import (
 from jaxvalues.models.checkpoints.sequence_classification import NAMINGS
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.predict import reopen, restore
-from jaxvalues.run.provenance import write_json
 from jaxvalues.run.system import System
 from jaxvalues.training.sharding import single_mesh
 from jaxvalues.tuning import Params

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxvalues.config.reading import read_json, user_path
 from jaxvalues.errors import UserError
 from jaxvalues.models.architectures import ARCHITECTURES, architecture_of
 from jaxvalues.models.checkpoints.conversion import Place, Table, to_params, to_tensors
@@ -136,15 +137,9 @@ def save_checkpoint(folder: str | Path, config: Mapping[str, Any], tensors: Mapp
 def read_config(folder: str | Path) -> dict[str, Any]:
     """The contents of a checkpoint folder's config.json, unchanged (transformers would change some)."""
     path = Path(folder) / "config.json"
-    if not path.is_file():
+    if not path.exists() and not path.is_symlink():
         raise UserError(f"{folder} holds no config.json, expected a Hugging Face checkpoint folder")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} must hold a JSON object")
-    return config
+    return read_json(path, "the config of a network")
 
 
 def fetch(path_or_name: str | Path, revision: str | None = None) -> Path:
@@ -160,13 +155,13 @@ def fetch_config(path_or_name: str | Path, revision: str | None = None) -> dict[
     return read_config(_fetch(path_or_name, revision, ["config.json"]))
 
 
-def fetch_tokenizer(path_or_name: str | Path) -> Path:
+def fetch_tokenizer(path_or_name: str | Path, revision: str | None = None) -> Path:
     """The local folder of a tokenizer; of a name on the hub no weights are downloaded."""
-    return _fetch(path_or_name, None, _TOKENIZER)
+    return _fetch(path_or_name, revision, _TOKENIZER)
 
 
 def _fetch(path_or_name: str | Path, revision: str | None, files: list[str]) -> Path:
-    folder = Path(path_or_name).expanduser()
+    folder = user_path(path_or_name)
     if folder.is_dir():
         return folder
     name = str(path_or_name)
@@ -186,9 +181,15 @@ def _fetch(path_or_name: str | Path, revision: str | None, files: list[str]) -> 
         ) from error
 
 
+def hub_commit(folder: Path) -> str | None:
+    """The commit that a folder of the Hugging Face cache holds; None for any other folder."""
+    is_snapshot = folder.parent.name == "snapshots" and re.fullmatch("[0-9a-f]{40}", folder.name)
+    return folder.name if is_snapshot else None
+
+
 def hub_name(path_or_name: str) -> str | None:
     """The name, if `fetch` would look for it on the hub; None for a folder."""
-    is_name = _HUB_NAME.fullmatch(path_or_name) and not Path(path_or_name).expanduser().exists()
+    is_name = _HUB_NAME.fullmatch(path_or_name) and not user_path(path_or_name).exists()
     return path_or_name if is_name else None
 
 

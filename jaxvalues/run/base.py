@@ -11,7 +11,7 @@ from jaxvalues.data.arguments import Split
 from jaxvalues.data.tokenizers import check_known, load_tokenizer, pad_id, train_tokenizer, vocabulary_size
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import training_texts
-from jaxvalues.models import check_config, checkpoint_config, content_hash, fetch, fetch_tokenizer
+from jaxvalues.models import check_config, checkpoint_config, content_hash, fetch, fetch_tokenizer, hub_commit
 from jaxvalues.templates.questions import QuestionTemplate
 from jaxvalues.templates.template import Template
 
@@ -30,6 +30,7 @@ class Base:
     hf_config: dict[str, Any]
     folder: Path | None
     identity: str  # content hash of the weights, or what they are drawn from
+    commit: str | None = None  # of the hub, where it was downloaded from there
 
     @property
     def is_random(self) -> bool:
@@ -47,7 +48,7 @@ def find_base(config: ModelConfig, seed: int) -> Base:
     folder = fetch(config.path, config.revision)
     hf_config = checkpoint_config(folder)
     check_config(hf_config, str(folder))
-    return Base(hf_config, folder, content_hash(folder))
+    return Base(hf_config, folder, content_hash(folder), hub_commit(folder))
 
 
 def find_tokenizer(
@@ -63,7 +64,7 @@ def find_tokenizer(
     if model.train_tokenizer is not None:
         texts = training_texts(config.formulation, template, train.arguments)
         return train_tokenizer(texts, model.train_tokenizer.vocab_size, config.data.max_length)
-    source = base.folder if model.tokenizer is None else fetch_tokenizer(model.tokenizer)
+    source = base.folder if model.tokenizer is None else fetch_tokenizer(model.tokenizer, model.tokenizer_revision)
     tokenizer = load_tokenizer(source)
     if train is not None:
         some = train.arguments[:CHECKED]

@@ -21,5 +21,5 @@ def start_process(config: Config, console: Console | None) -> RunConsole:
     if config.runtime.distributed:
         join_processes()
     run_console = RunConsole((console or Console()) if is_main() else Console(quiet=True))
-    run_console.process(cache)
+    run_console.process(cache, config.runtime.compilation_cache)
     return run_console

@@ -16,6 +16,7 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from jaxvalues.config import Config
+from jaxvalues.config.reading import user_path
 from jaxvalues.errors import ConfigError
 from jaxvalues.models import Classifier, group, head_from_modules, ungroup
 from jaxvalues.models.t5.model import Prefix, Prompt
@@ -70,7 +71,7 @@ def find_warm_start(system: System, run_console: RunConsole) -> WarmStart:
     tuning = system.config.tuning
     if tuning.init_from is None or _is_under_way(RunFolder(system.config.folder)):
         return WarmStart()
-    source, abstract = Path(tuning.init_from).expanduser(), system.network.abstract_parts()[1]
+    source, abstract = user_path(tuning.init_from), system.network.abstract_parts()[1]
     if (source / CONFIG).is_file():
         trained, files = _read_adapter(source, system), [source / CONFIG, source / WEIGHTS]
     elif (source / "config.yaml").is_file():
@@ -95,7 +96,7 @@ def _is_under_way(folder: RunFolder) -> bool:
     """Whether a run is finished, or has a checkpoint to resume from."""
     if folder.is_finished or not (folder.path / "checkpoints/resume").is_dir():
         return folder.is_finished
-    with closing(folder.resume()) as resume:
+    with closing(folder.resume(read_only=True)) as resume:
         return resume.latest() is not None
 
 
@@ -124,7 +125,7 @@ def _read_run(source: Path, system: System) -> tuple[_Trained, list[Path]]:
     if method not in (wanted.method, *_GIVES_VECTORS_OF.get(wanted.method, ())):
         _refuse_method(source, method, system.config)
     network = build_network(config, folder.hf_config())
-    with closing(folder.chosen()) as chosen:
+    with closing(folder.chosen(read_only=True)) as chosen:
         trainable, _ = chosen.restore(network.abstract_parts()[1], network.segments, system.mesh)
     trainable = jax.jit(lambda tree: tree, out_shardings=replicated(system.mesh))(trainable)
     added = trainable[method]

@@ -26,6 +26,11 @@ FLOATS = ("F32", "F16", "BF16", "F64")
 Place = Callable[[str, np.ndarray], jax.Array]  # (path, array) -> the array on its devices
 
 
+def check_only(path: str, array: np.ndarray) -> jax.Array:
+    """The `place` with which a checkpoint is checked against a model and none of its numbers are read."""
+    raise AssertionError("nothing is read")
+
+
 def identity(x: np.ndarray) -> np.ndarray:
     """The transform of a tensor that is the same on both sides."""
     return x
@@ -92,8 +97,9 @@ def to_params(
 
     `tensors` maps names to arrays, or to anything with a `shape` that numpy can read (so they can be lazy: one leaf is
     in memory at a time besides those already placed). Every leaf is float32. `place` puts a leaf on its devices
-    (default: the default device), so that sharded parameters are never whole on one device. Raises one `UserError` for
-    all missing, unexpected and misshapen tensors, which names the likely cause; `source` names the checkpoint in it.
+    (default: the default device), so that sharded parameters are never whole on one device; with `check_only` nothing
+    is read, and the tree is empty. Raises one `UserError` for all missing, unexpected and misshapen tensors, which
+    names the likely cause; `source` names the checkpoint in it.
     """
     place = place or (lambda _, array: jnp.asarray(array))
     names = _original_names(tensors, table)
@@ -101,6 +107,8 @@ def to_params(
     bound = {path: [table.bind(each) for each in _canonical_paths(path)] for path in leaves}
     if any(problems := _problems(tensors, names, table, leaves, bound)):
         raise UserError(misfit_message(source, *problems, table.prefixes))
+    if place is check_only:
+        return {}
 
     def read(path: str) -> np.ndarray:
         parts = [rule.read(np.asarray(tensors[names[name]], dtype=np.float32)) for name, rule in bound[path]]

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, short
 from jaxvalues.models.layers.config import TransformerConfig
 from jaxvalues.models.layers.ops import activation
-from jaxvalues.models.layers.validation import shown
+from jaxvalues.models.layers.validation import 
 
 # What Hugging Face reads from the config of v2 and v3 only.
 _SINCE_V2 = ("position_buckets", "share_att_key", "norm_rel_ebd", "conv_kernel_size", "conv_groups", "conv_act")
@@ -42,14 +42,14 @@ class DebertaConfig(TransformerConfig):
         given = {key: value for key, value in config.items() if not (is_v1 and key in _SINCE_V2)}
         kinds = given.get("pos_att_type") or ()
         if not isinstance(kinds, str | list | tuple) or not all(isinstance(kind, str) for kind in kinds):
-            raise UserError(f"pos_att_type = {shown(kinds)} in config.json, expected c2p, p2c or both")
+            raise UserError(f"pos_att_type = {short(kinds)} in config.json, expected c2p, p2c or both")
         kinds = kinds.lower().split("|") if isinstance(kinds, str) else kinds
         given["pos_att_type"] = tuple(kind.strip() for kind in kinds)
         c = cls.read(given, {})
 
         def supported(key: str, value: Any, good: bool, expected: str) -> None:
             if not good:
-                raise UserError(f"{key} = {shown(value)} is not supported for {c.model_type} models, only {expected}")
+                raise UserError(f"{key} = {short(value)} is not supported for {c.model_type} models, only {expected}")
 
         types = set(c.pos_att_type)
         distinct = types <= {"c2p", "p2c"} and len(types) == len(c.pos_att_type)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, short
 
 MOST_PARAMETERS = 10**12
 """More than any published dense network has."""
@@ -47,7 +47,7 @@ def check_supported(config: Mapping[str, Any], supported: Mapping[str, Any], mod
     for key, value in supported.items():
         found = config.get(key)
         if found is not None and found != value:
-            raise UserError(f"{key} = {shown(found)} is not supported for {model_type} models, only {value!r}")
+            raise UserError(f"{key} = {short(found)} is not supported for {model_type} models, only {value!r}")
 
 
 def check_fields(cls: type, fields: Mapping[str, Any], names: Mapping[str, str]) -> None:
@@ -61,7 +61,7 @@ def check_fields(cls: type, fields: Mapping[str, Any], names: Mapping[str, str])
             continue
         if expected := _problem(field.name, str(field.type).split(" ", maxsplit=1)[0], value):
             key = names.get(field.name, field.name)
-            raise UserError(f"{key} = {shown(value)} in config.json, expected {expected}")
+            raise UserError(f"{key} = {short(value)} in config.json, expected {expected}")
 
 
 def check_total(sizes: Mapping[str, int], parameters: int) -> None:
@@ -78,12 +78,6 @@ def check_heads(hidden: tuple[str, int], heads: tuple[str, int]) -> None:
     """Raise `UserError` unless the heads divide the hidden size; both are (key, size)."""
     if hidden[1] % heads[1]:
         raise UserError(f"{hidden[0]} {hidden[1]} is not a multiple of {heads[0]} {heads[1]} in config.json")
-
-
-def shown(value: Any) -> str:
-    """A value for a message, at most 40 characters."""
-    text = repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "a number of many digits"
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _problem(name: str, kind: str, value: Any) -> str | None:
