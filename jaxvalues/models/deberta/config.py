@@ -10,7 +10,6 @@ from typing import Any
 from jaxvalues.errors import UserError, short
 from jaxvalues.models.layers.config import TransformerConfig
 from jaxvalues.models.layers.ops import activation
-from jaxvalues.models.layers.validation import 
 
 # What Hugging Face reads from the config of v2 and v3 only.
 _SINCE_V2 = ("position_buckets", "share_att_key", "norm_rel_ebd", "conv_kernel_size", "conv_groups", "conv_act")
