@@ -143,6 +143,17 @@ def test_a_threshold_is_a_plain_number(number: str) -> None:
     assert f"{number!r} is not a number" in err
 
 
+@pytest.mark.parametrize("blank", ["", " "])
+@pytest.mark.parametrize(
+    "words",
+    [["data", "--dir"], ["train"], ["show"], ["predict", "--split", "test"], ["score", "--run", TRUTH, "--truth"]],
+)
+def test_a_blank_path_is_not_this_folder(words: list[str], blank: str) -> None:
+    code, _, err = command(*words, blank)
+    assert code in (1, 2)
+    assert err == "jaxvalues: a path is blank, expected that of a file or a folder\n"
+
+
 def test_broken_files(tmp_path: Path, perfect: Path) -> None:
     code, _, err = command("score", "--truth", tmp_path / "absent.tsv", "--run", perfect)
     assert (code, err) == (1, f"jaxvalues: {tmp_path / 'absent.tsv'}: no such file\n")
