@@ -89,6 +89,7 @@ def test_version() -> None:
 
 def test_completion(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--install-completion" in command("--help")[1]
+    monkeypatch.setattr(sys, "argv", ["jaxvalues"])  # click completes the program of this name
     monkeypatch.setenv("_JAXVALUES_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "jaxvalues s")
     monkeypatch.setenv("COMP_CWORD", "1")
