@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -21,8 +20,9 @@ from jaxvalues.models.checkpoints.conversion import Place, Table, to_params, to_
 from jaxvalues.models.checkpoints.weights import LazyTensor, open_tensors, save_tensors
 from jaxvalues.models.layers.layout import segments_for
 
-_DOWNLOADED = ["config.json", "*.safetensors", "*.safetensors.index.json", "*.txt", "*.model", "tokenizer*.json"]
-_DOWNLOADED += ["special_tokens_map.json", "added_tokens.json", "vocab.json"]
+_TOKENIZER = ["config.json", "*.txt", "*.model", "tokenizer*.json"]
+_TOKENIZER += ["special_tokens_map.json", "added_tokens.json", "vocab.json"]
+_DOWNLOADED = [*_TOKENIZER, "*.safetensors", "*.safetensors.index.json"]
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
@@ -100,9 +100,7 @@ def build_model(
     `dropout_below` and `remat` are the module's. The dropouts replace the config's.
     """
     architecture = architecture_of(config)
-    network = architecture.config.from_hf(config)
-    rates = {"hidden_dropout_prob": hidden_dropout, "attention_probs_dropout_prob": attention_dropout}
-    network = dataclasses.replace(network, **{key: rate for key, rate in rates.items() if rate is not None})
+    network = architecture.config.from_hf(config).with_dropout(hidden_dropout, attention_dropout)
     return architecture.module(
         network,
         segments_for(network.num_layers, is_scanned(scan), boundary),
@@ -155,6 +153,11 @@ def fetch(path_or_name: str | Path, revision: str | None = None) -> Path:
 def fetch_config(path_or_name: str | Path, revision: str | None = None) -> dict[str, Any]:
     """The contents of a checkpoint's config.json; of a name on the hub nothing else is downloaded."""
     return read_config(_fetch(path_or_name, revision, ["config.json"]))
+
+
+def fetch_tokenizer(path_or_name: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a tokenizer; of a name on the hub no weights are downloaded."""
+    return _fetch(path_or_name, revision, _TOKENIZER)
 
 
 def _fetch(path_or_name: str | Path, revision: str | None, files: list[str]) -> Path:

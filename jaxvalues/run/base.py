@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxvalues.config import Config, ModelConfig
 from jaxvalues.data.arguments import Split
-from jaxvalues.data.tokenizers import load_tokenizer, pad_id, train_tokenizer
-from jaxvalues.errors import ConfigError, UserError, short
-from jaxvalues.formulations import SEQ2SEQ, training_texts
-from jaxvalues.models import checkpoint_config, content_hash, fetch, hub_commit, read_config
-from jaxvalues.models.architectures import ARCHITECTURES
+from jaxvalues.data.tokenizers import check_known, load_tokenizer, pad_id, train_tokenizer, vocabulary_size
+from jaxvalues.errors import ConfigError
+from jaxvalues.formulations import training_texts
+from jaxvalues.models import check_config, checkpoint_config, content_hash, fetch, fetch_tokenizer, hub_commit
 from jaxvalues.templates.questions import QuestionTemplate
 from jaxvalues.templates.template import Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+CHECKED = 200
+"""The number of arguments on which a loaded tokenizer is checked."""
 
 
 @dataclass(frozen=True)
@@ -36,46 +38,48 @@ class Base:
 
 
 def find_base(config: ModelConfig, seed: int) -> Base:
-    """Find (or download) the checkpoint that the config names. Raises UserError when it cannot be had."""
+    """Find (or download) the checkpoint that the config names.
+
+    Raises UserError when it cannot be had, and for a config.json that no network here can follow.
+    """
     if config.config is not None:
-        _check_type("model.config", config.config)
+        check_config(config.config, "model.config")
         return Base(dict(config.config), None, f"random weights, seed {seed}")
     folder = fetch(config.path, config.revision)
-    _check_type(folder / "config.json", read_config(folder))
-    return Base(checkpoint_config(folder), folder, content_hash(folder), hub_commit(folder))
-
-
-def _check_type(where: str | Path, hf_config: Mapping[str, Any]) -> None:
-    """Raise UserError for a network that is not supported, before transformers looks for its tokenizer."""
-    model_type, known = hf_config.get("model_type"), sorted((*ARCHITECTURES, *SEQ2SEQ))
-    if not isinstance(model_type, str) or model_type not in known:
-        raise UserError(f"{where}: model_type {short(model_type)} is not supported, expected one of {', '.join(known)}")
+    hf_config = checkpoint_config(folder)
+    check_config(hf_config, str(folder))
+    return Base(hf_config, folder, content_hash(folder), hub_commit(folder))
 
 
 def find_tokenizer(
-    config: Config, base: Base, train: Split, template: Template | QuestionTemplate
+    config: Config, base: Base, train: Split | None, template: Template | QuestionTemplate
 ) -> PreTrainedTokenizerBase:
     """The tokenizer that the config names, or the checkpoint's own, or one trained on the texts of `train`.
 
     That is the whole training split, before anything is held out: a tokenizer learns from no labels, and so all folds
-    have the same one, and a network of the same size.
+    have the same one, and a network of the same size. A loaded one is checked on some of these texts. Raises UserError
+    for one that cannot be loaded, or does not fit them.
     """
     model = config.model
     if model.train_tokenizer is not None:
         texts = training_texts(config.formulation, template, train.arguments)
         return train_tokenizer(texts, model.train_tokenizer.vocab_size, config.data.max_length)
-    if model.tokenizer is not None:
-        return load_tokenizer(model.tokenizer, model.tokenizer_revision)
-    return load_tokenizer(base.folder)
+    source = base.folder if model.tokenizer is None else fetch_tokenizer(model.tokenizer, model.tokenizer_revision)
+    tokenizer = load_tokenizer(source)
+    if train is not None:
+        some = train.arguments[:CHECKED]
+        check_known(tokenizer, (text for one in some for text in (one.conclusion, one.premise)), str(source))
+    return tokenizer
 
 
 def fit_to_tokenizer(hf_config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, is_random: bool) -> dict[str, Any]:
     """The network's config, checked against the tokenizer; a random network takes sizes it does not give from it."""
+    size = vocabulary_size(tokenizer)
     if is_random:
-        hf_config = {"vocab_size": len(tokenizer), "pad_token_id": pad_id(tokenizer), **hf_config}
-    if len(tokenizer) > hf_config.get("vocab_size", 0):
+        hf_config = {"vocab_size": size, "pad_token_id": pad_id(tokenizer), **hf_config}
+    if size > hf_config.get("vocab_size", 0):
         raise ConfigError(
-            f"the tokenizer has {len(tokenizer)} tokens and the model only {hf_config.get('vocab_size')} embeddings: "
+            f"the tokenizer has {size} tokens and the model only {hf_config.get('vocab_size')} embeddings: "
             "they do not belong together"
         )
     return hf_config

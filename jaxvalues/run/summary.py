@@ -36,6 +36,9 @@ def _what(config: Config) -> str:
     tuning, extra = config.tuning, _new(config)
     tokens, vectors = counted(tuning.length, "soft token"), counted(tuning.length, "prefix vector")
     layers = "the top layer" if tuning.layers == 1 else f"the top {tuning.layers} layers"
+    if config.formulation.asks_questions:  # what a language model has above its layers
+        above = "the head" if config.formulation.kind == "masked_choice" else "the final norm"
+        layers += f", {above}" if extra else f" and {above}"
     return {
         "full": "all of",
         "last_layers": f"{layers}{extra} of",

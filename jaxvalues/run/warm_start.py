@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict
 from jaxvalues.config import Config
 from jaxvalues.config.reading import user_path
 from jaxvalues.errors import ConfigError
-from jaxvalues.models import group, ungroup
+from jaxvalues.models import Classifier, group, head_from_modules, ungroup
 from jaxvalues.models.t5.model import Prefix, Prompt
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
@@ -52,13 +52,15 @@ class WarmStart(NamedTuple):
 class _Trained(NamedTuple):
     """The trained parameters of a source, with unrolled layers.
 
-    `added` is the part of its tuning method, `new` what else trained, `settings` what must agree on both sides.
+    `added` is the part of its tuning method, `new` what else trained, `settings` what must agree on both sides. `left`
+    says what trained too and cannot be taken.
     """
 
     method: str
     added: Params
     new: Params
     settings: dict[str, Any]
+    left: str | None = None
 
 
 def find_warm_start(system: System, run_console: RunConsole) -> WarmStart:
@@ -85,6 +87,8 @@ def find_warm_start(system: System, run_console: RunConsole) -> WarmStart:
     new = {key: tree for key, tree in trained.new.items() if key in shapes and _same_shapes(tree, shapes[key])}
     taken = group({tuning.method: trained.added, **new}, system.segments)
     run_console.print(f"{' and '.join(taken)} start from {source}")
+    if trained.left is not None:
+        run_console.print(trained.left)
     return WarmStart(jax.device_put(taken, tree_shardings(taken, system.mesh)), _hash(source, files))
 
 
@@ -97,9 +101,20 @@ def _is_under_way(folder: RunFolder) -> bool:
 
 
 def _read_adapter(source: Path, system: System) -> _Trained:
-    adapter = from_peft(source, PeftTarget(system.hf_config))
+    """The parameters of an adapter, with its classifier's head where this run has such a head."""
+    adapter, model_type = from_peft(source, PeftTarget(system.hf_config)), system.hf_config["model_type"]
     settings = {"rank": adapter.rank, "alpha": adapter.alpha} if adapter.method == "lora" else {}
-    return _Trained(adapter.method, adapter.trainable[adapter.method], {}, settings)
+    new, left, module = {}, None, system.network.module
+    if adapter.modules:
+        head = head_from_modules(model_type, module, adapter.modules) if isinstance(module, Classifier) else None
+        new = {} if head is None else {"head": head}
+        left = (
+            None if new else f"the head of {source} is not of this run's form ({_HEAD}), so this run's own head is kept"
+        )
+    return _Trained(adapter.method, adapter.trainable[adapter.method], new, settings, left)
+
+
+_HEAD = "one linear layer on the same features, with the same labels"
 
 
 def _read_run(source: Path, system: System) -> tuple[_Trained, list[Path]]:

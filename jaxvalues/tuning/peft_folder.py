@@ -31,6 +31,7 @@ PEFT_TYPES = {
 _NEUTRAL = {"peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"}
 _NEUTRAL |= {"inference_mode", "target_modules", "exclude_modules", "feedforward_modules", "fan_in_fan_out"}
 _NEUTRAL |= {"r", "lora_alpha", "lora_dropout", "init_lora_weights", "init_ia3_weights", "qalora_group_size"}
+_NEUTRAL |= {"modules_to_save"}  # names modules that may not exist: PEFT lists classifier and score for any classifier
 _NEUTRAL |= {"layers_to_transform", "layers_pattern", "megatron_core", "runtime_config"}
 _NEUTRAL |= {"num_virtual_tokens", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"}
 _NEUTRAL |= {"prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"}

@@ -271,8 +271,9 @@ def test_a_head_that_trained_goes_along(bases, tmp_path):
     first = np.tanh(hidden[:, 0] @ head["dense.weight"].T + head["dense.bias"])
     ours = first @ head["out_proj.weight"].T + head["out_proj.bias"]
     np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max(), rtol=0)
-    with pytest.raises(UserError, match=r"modules_to_save = \['classifier'\] is not supported"):
-        from_peft(tmp_path / "a", base.target)
+    adapter = from_peft(tmp_path / "a", base.target)
+    assert_equal(adapter.trainable, tree)
+    assert_equal(dict(adapter.modules), {f"classifier.{name}": leaf for name, leaf in head.items()})
 
 
 GPT2, T5, ROBERTA = (PeftTarget({**HF_CONFIGS[kind], "model_type": kind}) for kind in ("gpt2", "t5", "roberta"))
