@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, short
 from jaxvalues.models.bert import checkpoint as bert
 from jaxvalues.models.bert.config import BertConfig
 from jaxvalues.models.bert.encoder import BertEncoder
