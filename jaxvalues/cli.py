@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -353,7 +354,26 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"jaxvalues: {error}", file=sys.stderr)
+        _part(str(error), error.exit_code)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("jaxvalues: interrupted", file=sys.stderr)
+        _part("interrupted", 1)
         sys.exit(1)
+    except Exception as error:
+        _part(f"{type(error).__name__}: {error}", 1, error)
+        raise
+
+
+def _part(sentence: str, code: int, error: Exception | None = None) -> None:
+    """End this process at once if it is one of several and failed alone; return if there is no other, or all failed."""
+    if "jaxvalues.training.processes" not in sys.modules:
+        return
+    from jaxvalues.training.processes import part
+
+    if not part(sentence):
+        if error is not None:
+            traceback.print_exception(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -26,7 +26,7 @@ from jaxvalues.bench.peers import PEERS, check_comparable, check_relative_attent
 from jaxvalues.bench.report import describe_shape, render
 from jaxvalues.bench.task import APART, NOT_COMPILED, PEFT, Task
 from jaxvalues.bench.worker import Worker
-from jaxvalues.config import Config
+from jaxvalues.config import Config, check_no_url
 from jaxvalues.data.batches import Batch, inputs_shape
 from jaxvalues.data.loading import load_split
 from jaxvalues.data.tokenizers import pad_id
@@ -68,6 +68,8 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
     Where no peer is named and the default one is not installed, jaxvalues is measured alone, which is printed.
     Raises UserError when a named peer is not installed, and ConfigError for a config that a peer cannot match.
     """
+    if file is not None:
+        check_no_url("--json", file)
     config = config.explicit()
     peers = tuple(peer for peer in options.peers or default_peers(config) if peer != "none")
     if not options.peers and (missing := missing_packages(peers)):

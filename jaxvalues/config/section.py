@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import BaseModel, ConfigDict
+
+from jaxvalues.errors import ConfigError
 
 
 class Section(BaseModel):
@@ -11,6 +15,20 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
     )
+
+
+def is_url(path: object) -> bool:
+    """Whether a path is a URL such as gs://bucket/runs, also where `Path` has made its slashes one."""
+    return re.match(r"[a-z][\w+.-]+:/", str(path), re.IGNORECASE) is not None
+
+
+def check_no_url(key: str, path: object) -> None:
+    """Raise ConfigError, naming the option or config `key`, for a URL."""
+    if is_url(path):
+        raise ConfigError(f"{key}: {URL_REFUSED}, not {path}")
+
+
+URL_REFUSED = "expected a folder of a mounted file system (URLs are not supported)"
 
 
 def check_owners(section: Section, owners: dict[str, tuple[str, ...]], key: str, chosen: str) -> None:

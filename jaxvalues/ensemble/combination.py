@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from rich.console import Console
 
-from jaxvalues.config import Config, DecisionConfig
+from jaxvalues.config import Config, DecisionConfig, check_no_url
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import HELD_OUT, cut_folds
 from jaxvalues.data.taxonomy import CATEGORIES
@@ -64,7 +64,8 @@ def combine_runs(
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ConfigError if `folder` holds a single run, which an ensemble would overwrite."""
+    """Raise ConfigError if `folder` holds a single run, which an ensemble would overwrite, or is a URL."""
+    check_no_url("the folder to write", folder)
     if (folder / "config.yaml").exists() and not RunFolder(folder).is_ensemble:
         raise ConfigError(f"{folder} holds a single run: give the ensemble another folder")
 

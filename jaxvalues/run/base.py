@@ -14,6 +14,7 @@ from jaxvalues.formulations import training_texts
 from jaxvalues.models import checkpoint_config, content_hash, fetch
 from jaxvalues.templates.questions import QuestionTemplate
 from jaxvalues.templates.template import Template
+from jaxvalues.training.processes import from_main
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,7 +38,8 @@ def find_base(config: ModelConfig, seed: int) -> Base:
     if config.config is not None:
         return Base(dict(config.config), None, f"random weights, seed {seed}")
     folder = fetch(config.path, config.revision)
-    return Base(checkpoint_config(folder), folder, content_hash(folder))
+    identity = from_main("hashing the weights", lambda: content_hash(folder))  # of one process: they are large
+    return Base(checkpoint_config(folder), folder, identity)
 
 
 def find_tokenizer(

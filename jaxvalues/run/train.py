@@ -20,11 +20,12 @@ from jaxvalues.formulations.question_rows import Pairs
 from jaxvalues.run.base import find_base, find_tokenizer
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder, RunRecord
+from jaxvalues.run.lock import locks_released
 from jaxvalues.run.network import count
 from jaxvalues.run.outcome import finish, held_out_metrics
 from jaxvalues.run.prediction import encode, likelihood_logits, predict_split, with_features
 from jaxvalues.run.process import start_process
-from jaxvalues.run.provenance import describe_environment
+from jaxvalues.run.provenance import describe_environment, input_facts
 from jaxvalues.run.resolve import resolve
 from jaxvalues.run.state import initial_state, initial_weights, restart, training_stages
 from jaxvalues.run.system import Weights, build_system
@@ -33,10 +34,11 @@ from jaxvalues.training.compilation import Programs
 from jaxvalues.training.loop import Loop, LoopState, Series
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
 from jaxvalues.training.preemption import StopRequest
-from jaxvalues.training.processes import is_main
+from jaxvalues.training.processes import check_same, from_main, is_main
 from jaxvalues.training.sharding import make_mesh
 
 
+@locks_released()
 def train(
     config: Config,
     console: Console | None = None,
@@ -67,12 +69,13 @@ def train(
     system = build_system(config, base, tokenizer, mesh, announce=run_console.compiled, programs=programs)
     tokens = encode(system, parts.training, run_console, training_pairs(config, parts.training))
     held_out_tokens = encode(system, parts.held_out, run_console)
+    check_same(input_facts(base, parts, {"training": tokens, "held_out": held_out_tokens}))
 
     # The run folder: a new one, which may start from what another run trained, or the same run's.
     warm_start = find_warm_start(system, run_console)
     environment = describe_environment(config, base, parts) | warm_start.record
     folder = RunFolder.open(config, RunRecord(environment, system.hf_config, tokenizer, system.texts))
-    if folder.is_finished:
+    if from_main("whether the run is finished", lambda: folder.is_finished):
         scores = folder.scores()
         run_console.print("this run is already finished: its scores are")
         run_console.scores(scores, base.is_random, folder.path)

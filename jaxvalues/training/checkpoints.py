@@ -18,7 +18,15 @@ from jax.sharding import Mesh
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.layers.layout import Grouping, group, ungroup
+from jaxvalues.training.processes import from_main
 from jaxvalues.training.sharding import tree_shardings
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which does not ask JAX whether to stop: it would count the looks of `agree_to_stop` anew."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
 class Checkpoints:
@@ -28,18 +36,18 @@ class Checkpoints:
         self.folder = folder.absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         handlers = {"state": ocp.StandardCheckpointHandler(), "memory": ocp.JsonCheckpointHandler()}
-        self.manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+        self.manager = _Manager(self.folder, options=options, item_handlers=handlers)
 
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint; None if there is none."""
-        return self.manager.latest_step()
+        return from_main("looking for the newest checkpoint", self.manager.latest_step)
 
     def save(self, step: int, tree: Any, segments: Grouping, memory: dict[str, Any]) -> None:
         """Write `tree`, whose layers are grouped in `segments`, and `memory`, which JSON can hold, in the background.
 
         A step that is already saved is not written again.
         """
-        if step in self.manager.all_steps():
+        if from_main("looking for a checkpoint", lambda: step in self.manager.all_steps()):
             return
         memory = {**memory, "segments": _to_json(segments)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(tree), memory=ocp.args.JsonSave(memory))
@@ -78,6 +86,12 @@ class Checkpoints:
         """Finish writing and close the folder."""
         self.wait()
         self.manager.close()
+
+
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest complete checkpoint in a folder, which is only looked at; None if there is none."""
+    names = (path for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else ()
+    return max((int(path.name) for path in names if ocp.utils.is_checkpoint_finalized(path)), default=None)
 
 
 def _to_json(segments: Grouping) -> Any:

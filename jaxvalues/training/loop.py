@@ -108,7 +108,7 @@ class Loop:
         step, saved = int(state.step), int(state.step)
         stream, is_compiled = self.batches.starting_at(step), False
         meter = Meter(self.writer, self.config.training.log_every, self.batches, [stage.step for stage in self.stages])
-        with StopRequest(self.config.training.log_every) as stop, self._progress(step) as line:
+        with StopRequest() as stop, self._progress(step) as line:
             while True:
                 last = step >= self.total
                 due = step >= self.stages[-1].first and (last or step % self.evaluate_every == 0)

@@ -13,7 +13,7 @@ from jaxvalues.config import Config
 from jaxvalues.errors import ConfigError
 
 WANDB_ID = "wandb_id.txt"
-"""In a run folder: the id of its run at Weights & Biases, which a resumed run continues."""
+"""In a run folder: the id of its run at Weights & Biases, which the run continues whenever it starts again."""
 
 
 def check_logging(config: Config) -> None:
@@ -39,7 +39,10 @@ class MetricsWriter:
         if config.logging.tensorboard:
             from tensorboardX import SummaryWriter
 
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+            board = folder / "tensorboard"
+            for events in board.glob("events.out.tfevents.*") if step == 0 else ():
+                events.unlink()  # of a run that was killed before its first checkpoint, and is written again
+            self.board = SummaryWriter(str(board), purge_step=step + 1 if step else None)
         if config.logging.wandb:
             check_logging(config)
             import wandb
@@ -49,7 +52,7 @@ class MetricsWriter:
                 name=folder.name,
                 dir=str(folder),
                 config=config.model_dump(mode="json"),
-                id=_wandb_id(folder, resumes=step > 0),
+                id=_wandb_id(folder),
                 resume="allow",
             )
 
@@ -79,12 +82,14 @@ class NoMetrics:
     def close(self) -> None: ...
 
 
-def _wandb_id(folder: Path, resumes: bool) -> str:
-    """The id of a run at Weights & Biases: the one it had before where it resumes, else a new one."""
+def _wandb_id(folder: Path) -> str:
+    """The id of a run at Weights & Biases: drawn when the run starts first, kept however often it starts again."""
     file = folder / WANDB_ID
-    if not (resumes and file.is_file()):
-        file.write_text(secrets.token_hex(4) + "\n", encoding="utf-8")
-    return file.read_text(encoding="utf-8").strip()
+    known = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+    if not known:  # absent, or empty since a kill
+        known = secrets.token_hex(4)
+        file.write_text(known + "\n", encoding="utf-8")
+    return known
 
 
 def _complete_lines(path: Path) -> list[str]:
