@@ -79,7 +79,8 @@ class Tuning(Protocol):
     def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
         """Splits `params` into (frozen, trainable), and adds the method's own parameters to the latter."""
         frozen, trainable = self.split(params)
-        return frozen, {**trainable, **self.draw(rng, params)}
+        drawn = self.draw(rng, params)
+        return frozen, {**trainable, **drawn} if drawn else trainable
 
     def bind(self, frozen: Params, trainable: Params) -> Bound:
         """The arguments of the network, from both trees."""

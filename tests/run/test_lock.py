@@ -96,11 +96,12 @@ def test_a_lock_that_makes_no_sense_is_not_taken_over(content: str, tmp_path: Pa
 
 def test_only_one_of_many_takes_over(tmp_path: Path) -> None:
     left_behind(tmp_path)
-    starts = time.time() + 3
+    starts = time.time() + 1.5
     program = (
         "import sys, pathlib, time\nfrom jaxvalues.run.lock import RunLock\n"
-        f"time.sleep({starts} - time.time())\n"
-        "try: print(RunLock(pathlib.Path(sys.argv[1])).take()); time.sleep(3)\nexcept Exception as error: print('no', error)"
+        f"time.sleep(max(0, {starts} - time.time()))\n"
+        "try: print(RunLock(pathlib.Path(sys.argv[1])).take()); time.sleep(2)\n"
+        "except Exception as error: print('no', error)"
     )
     tries = [
         subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True) for _ in range(5)
