@@ -34,7 +34,8 @@ from jaxvalues.evaluation.thresholds import decide
 from jaxvalues.run.lock import LOCK, RunLock
 from jaxvalues.run.provenance import SYNONYMS, TEMPLATE, check_same_run, write_json
 from jaxvalues.training.checkpoints import Checkpoints, newest_step
-from jaxvalues.training.processes import check_shared, from_main, is_main
+from jaxvalues.training.processes import from_main, is_main
+from jaxvalues.training.start_checks import check_shared
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,8 @@ from jaxvalues.run.console import RunConsole
 from jaxvalues.run.provenance import start_facts
 from jaxvalues.training.compilation import enable_cache
 from jaxvalues.training.memory import keep_freed_memory
-from jaxvalues.training.processes import check_same, is_alone, is_main, join_processes
+from jaxvalues.training.processes import is_alone, is_main, join_processes
+from jaxvalues.training.start_checks import check_same
 
 
 def start_process(config: Config, console: Console | None) -> RunConsole:

@@ -34,8 +34,9 @@ from jaxvalues.training.compilation import Programs
 from jaxvalues.training.loop import Loop, LoopState, Series
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
 from jaxvalues.training.preemption import StopRequest
-from jaxvalues.training.processes import check_same, from_main, is_main
+from jaxvalues.training.processes import from_main, is_main
 from jaxvalues.training.sharding import make_mesh
+from jaxvalues.training.start_checks import check_same
 
 
 @locks_released()

@@ -11,8 +11,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -25,8 +24,6 @@ FAILED = "jaxvalues/failed/"
 PATIENCE_S = 1800.0
 """How long a process waits for another one, which may be downloading or hashing weights. A dead one is noticed by
 `runtime.heartbeat_timeout`, one that failed at once."""
-SEEN_S = 120.0
-"""How long a new file may take to show on another host: network file systems keep what they know for a minute."""
 PARTING_S = 10.0
 """How long a process that failed waits for the others to fail too."""
 
@@ -107,53 +104,6 @@ def everyone(what: str, mine: Callable[[], T]) -> list[T]:
 def barrier(what: str) -> None:
     """Wait until every process has come here. Raises UserError, which names the one that is missing, after a while."""
     everyone(what, lambda: None)
-
-
-def check_same(facts: Mapping[str, Any]) -> None:
-    """Raise ConfigError on all processes unless all of them give the same facts.
-
-    Below its one sentence, the message has a short table: process, key, the value there and that of process 0.
-    """
-    first, *others = everyone("comparing config, code, data and packages", lambda: dict(facts))
-    rows = [
-        (number, key, _short(other.get(key)), _short(first.get(key)))
-        for number, other in enumerate(others, start=1)
-        for key in sorted(first.keys() | other.keys())
-        if other.get(key) != first.get(key)
-    ]
-    if not rows:
-        return
-    table = [("process", "key", "there", "process 0"), *rows[:TABLE_ROWS]]
-    widths = [max(len(str(row[column])) for row in table) for column in range(4)]
-    lines = ["  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
-    more = [f"and {len(rows) - TABLE_ROWS} more"] * (len(rows) > TABLE_ROWS)
-    raise ConfigError(
-        "the processes of this run differ; give all of them the same config, code, data and packages\n"
-        + "\n".join(f"  {line.rstrip()}" for line in (*lines, *more))
-    )
-
-
-TABLE_ROWS = 8
-
-
-def check_shared(file: Path, content: str) -> None:
-    """Raise UserError on all processes unless each of them finds `content` in the `file` that process 0 wrote."""
-
-    def is_seen() -> bool:
-        deadline = time.monotonic() + SEEN_S
-        while not _holds(file, content):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.5)
-        return True
-
-    seen = everyone("looking for the run folder", is_seen)
-    if not all(seen):
-        blind = [str(number) for number, sees in enumerate(seen) if not sees]
-        raise UserError(
-            f"output: {file.parent} is not the same folder for process {', '.join(blind[:3])} as for process 0: put it "
-            "on a file system that all hosts share"
-        )
 
 
 def agree_to_stop(wanted: bool) -> bool:
@@ -260,16 +210,3 @@ def _client() -> Any:
 def _in_other_process(number: int, sentence: str) -> str:
     sentence = sentence.splitlines()[0]
     return f"process {number}: {sentence if len(sentence) < 250 else sentence[:247] + '...'}"
-
-
-def _short(value: Any) -> str:
-    text = "absent" if value is None else str(value)
-    return text if len(text) <= 24 else f"{text[:21]}..."
-
-
-def _holds(file: Path, content: str) -> bool:
-    try:
-        os.listdir(file.parent)  # makes a network file system look again
-        return content in file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False

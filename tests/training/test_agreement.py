@@ -12,9 +12,10 @@ CONNECTED = """
 import sys
 from pathlib import Path
 from jaxvalues.errors import UserError
-from jaxvalues.training import processes
+from jaxvalues.training import processes, start_checks
 from jaxvalues.training.processes import *
-processes.SEEN_S = 1.0
+from jaxvalues.training.start_checks import *
+start_checks.SEEN_S = 1.0
 join_processes(60, 10)
 me = jax.process_index()
 

@@ -190,7 +190,7 @@ def test_a_process_that_comes_late_with_another_config_is_told_so(small: Path) -
 
 @pytest.mark.slow
 def test_a_run_folder_that_is_not_shared_is_refused(small: Path, tmp_path: Path) -> None:
-    program = "from jaxvalues.training import processes\nprocesses.SEEN_S = 2\n" + COMMAND
+    program = "from jaxvalues.training import start_checks\nstart_checks.SEEN_S = 2\n" + COMMAND
     places = [tmp_path / "host0", tmp_path / "host1"]
     for place in places:
         place.mkdir()
