@@ -91,7 +91,7 @@ def train(
 
     # The state: fresh, or the newest checkpoint's.
     series = Series(folder.resume(), folder.chosen())
-    if series.resume.latest() is None:
+    if from_main("looking for a checkpoint", series.resume.latest) is None:
         state, loop_state = initial_state(system, weights.trainable), LoopState()
     else:
         state, remembered = series.resume.restore(system.abstract_state(), system.segments, mesh)

@@ -40,7 +40,7 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint; None if there is none."""
-        return from_main("looking for the newest checkpoint", self.manager.latest_step)
+        return self.manager.latest_step()
 
     def save(self, step: int, tree: Any, segments: Grouping, memory: dict[str, Any]) -> None:
         """Write `tree`, whose layers are grouped in `segments`, and `memory`, which JSON can hold, in the background.
@@ -59,7 +59,7 @@ class Checkpoints:
         `target` is a tree of (abstract) arrays whose layers are grouped in `segments`. The result has its structure,
         shapes and dtypes, and is placed on `mesh`. Raises UserError if there is no checkpoint or it does not fit.
         """
-        step = self.latest()
+        step = from_main("looking for the newest checkpoint", self.latest)
         if step is None:
             raise UserError(f"{self.folder} holds no complete checkpoint")
         try:
