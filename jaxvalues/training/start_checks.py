@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ SEEN_S = 120.0
 def check_same(facts: Mapping[str, Any]) -> None:
     """Raise ConfigError on all processes unless all of them give the same facts.
 
-    Below its one sentence, the message has a short table: process, key, the value there and that of process 0.
+    Before, each prints a short table: process, key, the value there and that of process 0.
     """
     first, *others = everyone("comparing config, code, data and packages", lambda: dict(facts))
     rows = [
@@ -34,9 +35,10 @@ def check_same(facts: Mapping[str, Any]) -> None:
     widths = [max(len(str(row[column])) for row in table) for column in range(4)]
     lines = ["  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
     more = [f"and {len(rows) - TABLE_ROWS} more"] * (len(rows) > TABLE_ROWS)
+    print("\n".join(f"  {line.rstrip()}" for line in (*lines, *more)), file=sys.stderr, flush=True)
+    said = name_list((f"{key} of process {number}" for number, key, *_ in rows), most=2)
     raise ConfigError(
-        "the processes of this run differ; give all of them the same config, code, data and packages\n"
-        + "\n".join(f"  {line.rstrip()}" for line in (*lines, *more))
+        f"the processes of this run differ ({said}): give all of them the same config, code, data and packages"
     )
 
 

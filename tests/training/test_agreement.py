@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 from processes import together
@@ -80,10 +81,14 @@ facts = {"seed": 1, "data": "x" * 64, "versions.jax": "1.0", "same": 0}
 if me: facts |= {"seed": 2, "data": "x" * 20 + "y" * 44}; del facts["versions.jax"]
 check_same(facts)
 """
+    program = f"import contextlib\nwith contextlib.redirect_stderr(sys.stdout):\n{indent(program, '    ')}"
     first, second = each(program, program)
     assert first == second
-    sentence, *table = first.splitlines()
-    assert sentence.startswith("ConfigError: the processes of this run differ; give all of them the same config")
+    *table, sentence = first.splitlines()
+    assert sentence == (
+        "ConfigError: the processes of this run differ (data of process 1, seed of process 1 and 1 more): give all of "
+        "them the same config, code, data and packages"
+    )
     assert [line.split() for line in table] == [
         ["process", "key", "there", "process", "0"],
         ["1", "data", "xxxxxxxxxxxxxxxxxxxxy...", "xxxxxxxxxxxxxxxxxxxxx..."],

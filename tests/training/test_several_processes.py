@@ -180,11 +180,11 @@ def test_a_process_that_comes_late_with_another_config_is_told_so(small: Path) -
     differs = run_words(small, "late", "optimizer.learning_rate=0.25")
     for code, _, err in together(COMMAND, [words, differs], late=20):
         assert code == 2
-        assert "jaxvalues: the processes of this run differ; give all of them the same config" in err
-        assert re.search(r"\n +1 +optimizer\.learning_rate +0\.25 +0\.005\n", err)
+        assert "jaxvalues: the processes of this run differ (optimizer.learning_rate of process 1): give all" in err
+        assert re.search(r"\n +1 +optimizer\.learning_rate +0\.25 +0\.005\n", "\n" + err)
     for code, _, err in together(OTHER_PACKAGES, [words, words]):
         assert code == 2
-        assert re.search(r"\n +1 +version\.jax +0\.0\.1 ", err)
+        assert re.search(r"\n +1 +version\.jax +0\.0\.1 ", "\n" + err)
     assert not (small.parent / "late").exists()
 
 
