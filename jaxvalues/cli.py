@@ -53,6 +53,16 @@ class Method(StrEnum):
     stack = "stack"
 
 
+def _number(text: str) -> float:
+    """The value of an option, read strictly."""
+    from jaxvalues.data.numbers import parse_number
+
+    value = parse_number(text)
+    if value is None:
+        raise typer.BadParameter(f"{text!r} is not a number")
+    return value
+
+
 def console() -> Console:
     """Where commands print; a pipe or a file gets 120 columns."""
     return Console() if sys.stdout.isatty() else Console(width=int(os.environ.get("COLUMNS", "120")))
@@ -202,12 +212,17 @@ def predict(
 
 @app.command(short_help="Score a run file with the official score.")
 def score(
-    truth: Annotated[Path, typer.Option(metavar="LABEL_SETTINGS.tsv", help="Labels file.")],
+    truth: Annotated[Path, typer.Option(metavar="LABELS.tsv", help="Labels file.")],
     run: Annotated[Path, typer.Option(metavar="PREDICTIONS.tsv", help="Run file, or probabilities.")],
-    threshold: Annotated[float | None, typer.Option(help="Decides probabilities.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(metavar="NUMBER", parser=_number, help="Decides probabilities.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Score a run file with the official score of Touché23-ValueEval.
+    """Score a run file with the official score of Touché23-ValueEval; files are read as its evaluator reads them.
+
+    Columns are found by name. A category without a column counts as never predicted, an argument without a row as
+    having no category.
 
     \b
     Example: jaxvalues score --truth labels-test.tsv --run runs/minilm-seed0/predictions-test.tsv
@@ -217,7 +232,7 @@ def score(
 
     scored = score_files(truth, run, threshold)
     if as_json:
-        print(json.dumps(scored.scores.to_json(), indent=2))
+        print(json.dumps(scored.to_json(), indent=2))
         return
     screen = console()
     render_scores({run.stem: scored.scores}, screen)

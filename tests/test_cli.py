@@ -55,7 +55,7 @@ def test_help_names_every_command() -> None:
             ["train", QUICKSTART, "mesh.zzz=1"],
             "unknown key `mesh.zzz`; known keys here: mesh.data, mesh.fsdp, mesh.tensor",
         ),
-        (["train", QUICKSTART, "data.zzz=1"], "data.task, data.source, data.dir and 13 more"),
+        (["train", QUICKSTART, "data.zzz=1"], "data.task, data.source, data.dir and 14 more"),
         (["train", QUICKSTART, "epochs"], "override `epochs` must have the form key=value"),
         (["train", QUICKSTART, "training.epochs=[1"], "not valid YAML"),
         (["train", QUICKSTART, "training.epochs=none"], "training.epochs"),
@@ -136,6 +136,13 @@ def test_words_that_are_no_command(words: list[str]) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("number", ["1_0e-1", "٠.٥", "nan", ""])
+def test_a_threshold_is_a_plain_number(number: str) -> None:
+    code, out, err = command("score", "--truth", TRUTH, "--run", TRUTH, "--threshold", number)
+    assert (code, out) == (2, "")
+    assert f"{number!r} is not a number" in err
+
+
 def test_broken_files(tmp_path: Path, perfect: Path) -> None:
     code, _, err = command("score", "--truth", tmp_path / "absent.tsv", "--run", perfect)
     assert (code, err) == (1, f"jaxvalues: {tmp_path / 'absent.tsv'}: no such file\n")
@@ -168,6 +175,12 @@ def test_score(perfect: Path) -> None:
     code, out, err = command("score", "--truth", TRUTH, "--run", perfect, "--threshold", "0.5", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["official_f1"] == 1.0
+    rows = [line.split("\t") for line in perfect.read_text().splitlines()]
+    perfect.write_text("\n".join("\t".join(row[:-1]) for row in rows[:-1]) + "\n")
+    code, out, _ = command("score", "--truth", TRUTH, "--run", perfect, "--threshold", "0.5", "--json")
+    assert code == 0
+    assert json.loads(out)["missing_rows"] == 1
+    assert json.loads(out)["absent_categories"] == ["Universalism: objectivity"]
     code, _, err = command("score", "--truth", TRUTH, "--run", perfect)
     assert code == 1
     assert "give --threshold" in err

@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 
 from jaxvalues.config import Config, FormulationConfig, parse_config
 from jaxvalues.data.arguments import Split
-from jaxvalues.data.batches import PlannedBatch, Tokens, TrainingBatches, collate, inputs_shape
+from jaxvalues.data.batches import PlannedBatch, Tokens, collate, inputs_shape
 from jaxvalues.data.loading import load_split
 from jaxvalues.data.tokenizers import train_tokenizer
+from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.formulations import load_texts, training_texts
 from jaxvalues.models.layers.layout import group
 from jaxvalues.run.base import Base, fit_to_tokenizer
@@ -151,9 +152,7 @@ class Run:
     def __init__(self, config: Config, mesh: Mesh | None = None) -> None:
         self.system = system(config, mesh)
         self.tokens = self.system.formulation.encode(split().arguments, split().labels)
-        self.batches = TrainingBatches(
-            self.tokens, config.lengths, config.training.batch_size, config.seed, self.system.pad_id
-        )
+        self.batches = TrainingBatches.for_config(config, self.tokens, self.system.pad_id)
         self.hyper = self.make_hyperparameters(config)
         self.restart()
 

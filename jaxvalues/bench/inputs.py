@@ -11,8 +11,9 @@ import numpy as np
 from jaxvalues.bench.task import APART, PEFT
 from jaxvalues.config import Config
 from jaxvalues.data.arguments import Split
-from jaxvalues.data.batches import Batch, PlannedBatch, QuestionIndex, Tokens, TrainingBatches, collate
+from jaxvalues.data.batches import Batch, PlannedBatch, QuestionIndex, Tokens, collate
 from jaxvalues.data.taxonomy import CATEGORIES
+from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.formulations import Formulation
 
@@ -37,22 +38,35 @@ def encode(formulation: Formulation, split: Split, peers: Sequence[str]) -> Toke
     return tokens
 
 
-def random_batch(tokens: Tokens, rows: int, length: int, ids: range) -> Batch:
-    """A batch of random token `ids` without padding, with random labels and the questions of `tokens`, if any."""
-    random = np.random.default_rng(0)
-    batch = {
+def planned_batches(tokens: Tokens, config: Config, work: str, pad_id: int) -> TrainingBatches:
+    """The training batches of a config; for inference, batches of `eval_batch_size` rows with all their questions."""
+    batches = TrainingBatches.for_config(config, tokens, pad_id)
+    if work == "train":
+        return batches
+    rows = config.training.eval_batch_size
+    by_question = rows if batches.rows_per_argument > 1 else None
+    return dataclasses.replace(batches, batch_size=rows, questions_per_step=by_question, negatives=None)
+
+
+def random_batch(batches: TrainingBatches, length: int, ids: range) -> Batch:
+    """A batch of random token `ids` without padding, with random labels and the questions of the first rows, if any."""
+    tokens, rows, random = batches.tokens, batches.rows, np.random.default_rng(0)
+    first = np.arange(rows) % len(tokens)
+    column = None
+    if batches.by_question:
+        column = np.arange(rows) % tokens.questions.categories.shape[1]
+    questions = {} if tokens.questions is None else tokens.questions.batch_entries(first, column)
+    shape = questions["categories"].shape if questions else (rows, tokens.labels.shape[1])
+    return {
         "input_ids": random.integers(ids.start, ids.stop, (rows, length), np.int32),
         "attention_mask": np.ones((rows, length), np.int32),
-        "weights": np.ones(rows, np.float32),
-        "labels": random.integers(0, 2, (rows, tokens.labels.shape[1])).astype(np.float32),
-    }
-    asked = {} if tokens.questions is None else tokens.questions.batch_entries(np.arange(rows) % len(tokens))
-    return batch | asked
+        "weights": np.ones(shape if questions else rows, np.float32),
+        "labels": random.integers(0, 2, shape).astype(np.float32),
+    } | questions
 
 
-def real_batch(tokens: Tokens, config: Config, rows: int, length: int, pad_id: int) -> Batch:
-    """The first training batch of `rows` rows that is padded to `length`. Raises UserError if there is none."""
-    batches = TrainingBatches(tokens, config.lengths, rows, config.seed, pad_id)
+def real_batch(batches: TrainingBatches, length: int) -> Batch:
+    """The first batch that is padded to `length`. Raises UserError if there is none."""
     epoch = itertools.islice(batches.starting_at(0), batches.steps_per_epoch)
     batch = next((batch for batch in epoch if batch["input_ids"].shape[1] == length), None)
     if batch is None:
@@ -81,7 +95,7 @@ def separate_questions(batch: Batch, pad_id: int) -> Batch:
         for name in ("answer_ids", "answer_mask")
         if name in batch
     }
-    weights = np.repeat(batch["weights"], asked)
+    weights = batch["weights"].reshape(-1, 1)
     return collate(tokens, together, len(ids), pad_id) | answers | {"weights": weights}
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jaxvalues.bench.inputs import encode, positions, random_batch, real_batch, separate_questions
+from jaxvalues.bench.inputs import encode, planned_batches, positions, random_batch, real_batch, separate_questions
 from jaxvalues.bench.peers import PEERS, check_comparable, check_relative_attention, default_peers, missing_packages
 from jaxvalues.bench.report import describe_shape, render
 from jaxvalues.bench.task import APART, NOT_COMPILED, PEFT, Task
@@ -107,12 +107,8 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
         ids = range(hf_config.get("pad_token_id", 0) + 1, hf_config["vocab_size"])
         before, cases = os.getloadavg(), []
         for length, work in itertools.product(options.lengths or config.lengths, options.work):
-            rows = config.training.batch_size if work == "train" else config.training.eval_batch_size
-            batch = (
-                real_batch(tokens, config, rows, length, pad)
-                if options.real
-                else random_batch(tokens, rows, length, ids)
-            )
+            planned = planned_batches(tokens, config, work, pad)
+            batch = real_batch(planned, length) if options.real else random_batch(planned, length, ids)
             batches = {
                 name: separate_questions(batch, pad) if name == APART else batch for name in ("jaxvalues", *peers)
             }
@@ -149,7 +145,7 @@ def write(task: Task, name: str, batch: Batch, folder: str) -> Task:
     """Save the batch of contender `name` in `folder`. Returns the task with its path, and its size in the config."""
     file, rows = Path(folder) / f"{name}-{task.work}.npz", len(batch["input_ids"])
     np.savez(file, **batch)
-    training = {**task.config["training"], "batch_size": rows, "eval_batch_size": rows}
+    training = {**task.config["training"], "batch_size": rows, "eval_batch_size": rows, "questions_per_step": None}
     return replace(task, batch=str(file), config={**task.config, "training": training})
 
 

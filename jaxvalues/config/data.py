@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from jaxvalues.config.section import Section
+from jaxvalues.config.section import Section, Text
 
 
 class DataConfig(Section):
@@ -17,15 +17,16 @@ class DataConfig(Section):
     conclusion or against it, from these two fields alone (the study's NLI side task)."""
     source: Literal["touche23", "sample"] = "touche23"
     """`touche23`: Touché23-ValueEval, downloaded or read from `dir`. `sample`: the small sample in the package."""
-    dir: str | None = None
+    dir: Text | None = None
     """Folder with the TSV files of the data set. Nothing is downloaded when it is given."""
-    train: str = "training"
+    train: Text = "training"
     """Split to train on."""
     held_out: float | str = 0.1
     """Arguments that choose thresholds and the best step: a fraction of the training split, or the name of another
     split."""
     held_out_by: Literal["conclusion", "argument"] = "conclusion"
-    """What a fraction holds out: whole conclusions, as between the official splits, or single arguments."""
+    """What a fraction holds out: whole conclusions, as between the official splits, or single arguments. Conclusions
+    that differ only in case, punctuation or blanks count as one."""
     held_out_seed: int = Field(0, ge=0)
     """Seed that draws the held-out part. It is separate from `seed`, so runs of several seeds train on the same
     arguments."""
@@ -33,19 +34,25 @@ class DataConfig(Section):
     """Number of folds of the training split. Each fold is held out once, in place of the fraction `held_out`."""
     fold: int | None = Field(None, ge=0)
     """Fold that this run holds out, counted from 0. null: one run per fold, and their ensemble."""
-    report: tuple[str, ...] = ("validation", "test")
+    report: tuple[Text, ...] = ("validation", "test")
     """Splits whose scores are reported. They never choose anything."""
     shots: int | None = Field(None, ge=1)
-    """Few-shot training: this many positive arguments per category (or per stance), drawn with `subset_seed`, and no
-    others."""
+    """Few-shot training: this many positive arguments per category (or per stance) train, and no others. As many are
+    drawn from the held-out arguments, so thresholds and the best step are chosen on labels as scarce as those of
+    training (Perez et al. 2021, "True Few-Shot Learning"). Drawn once per run, with `subset_seed`."""
     fraction: float | None = Field(None, gt=0, le=1)
-    """Share of the training arguments to train on, drawn with `subset_seed`."""
+    """Share of the training arguments to train on, and of the held-out arguments to choose on. Drawn once per run, with
+    `subset_seed`."""
+    full_held_out: bool = False
+    """shots, fraction: choose thresholds and the best step on all held-out arguments. Their labels are then not counted
+    as scarce."""
     subset_seed: int = Field(0, ge=0)
     """Seed that draws the arguments of `shots` and `fraction`. It is separate from `seed`, so runs of several seeds
     train on the same arguments."""
     negatives: float | None = Field(None, gt=0)
     """Question formulations: train on every positive pair of argument and category, and on this many negative pairs for
-    each, drawn with the seed. null: ask about all 20 categories of every argument."""
+    each. The negative pairs are drawn anew in every epoch, with the seed. null: ask about all 20 categories of every
+    argument."""
     max_length: int = Field(256, ge=4)
     """Longest input in tokens. A longer input is truncated at the end of its premise; the run counts and prints
     these."""

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from jaxvalues.config.run_format import add_meaning, check_meaning
 from jaxvalues.config.schema import Config, EnsembleConfig
 from jaxvalues.errors import ConfigError, name_list
 
@@ -24,13 +25,15 @@ from jaxvalues.errors import ConfigError, name_list
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
     """Read a config file with its `base:` chain and dotted overrides (`optimizer.learning_rate=1e-4`).
 
-    `base:` is a path relative to the file that contains it. `name` defaults to the stem of the file.
+    `base:` is a path relative to the file that contains it. `name` defaults to the stem of the file. The config.yaml of
+    a run folder is read as its version meant it, see `run_format`.
     Raises ConfigError with one sentence per problem.
     """
     path = Path(path)
     tree = {"name": path.stem, **_read_with_base(path, ())}
     for override in overrides:
         _apply_override(tree, override)
+    check_meaning(str(path), tree)
     return parse_config(tree, where=str(path))
 
 
@@ -79,7 +82,8 @@ def json_schema() -> dict[str, Any]:
 class _StrictLoader(yaml.SafeLoader):
     """YAML 1.1 with three changes: a repeated key is an error, 1e-5 is a number, and Yes is a string.
 
-    PyYAML keeps the last of repeated keys without a word.
+    PyYAML keeps the last of repeated keys without a word. The numbers 010 (octal), 0x10, 1_000 and 1:30 (90) are
+    strings too.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -95,15 +99,24 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# Booleans and floats as in YAML 1.2. PyYAML follows 1.1, where Yes and No are booleans and 1e-5 is a string.
+# Booleans and decimal numbers as in YAML 1.2. PyYAML follows 1.1, where Yes and No are booleans, 1e-5 is a string and
+# 010 is 8.
 _BOOL = "tag:yaml.org,2002:bool"
 _StrictLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _StrictLoader.add_implicit_resolver(_BOOL, re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+for _resolvers in _StrictLoader.yaml_implicit_resolvers.values():
+    _resolvers[:] = [one for one in _resolvers if one[0] not in (_INT, _FLOAT)]
+_StrictLoader.add_implicit_resolver(_INT, re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
 _StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    _FLOAT,
+    re.compile(
+        r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$"
+    ),
+    list("-+.0123456789"),
 )
 
 
@@ -120,6 +133,7 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         tree = {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a config must be a mapping of sections, not {type(tree).__name__}")
+    add_meaning(path, tree)
     base = tree.pop("base", None)
     if base is None:
         return tree
@@ -159,9 +173,19 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 def _sentences(problems: list[Any]) -> list[str]:
     """The problems that pydantic found, as one sentence per key."""
     by_key: dict[str, list[Any]] = {}
-    for problem in problems:
+    for problem in _causes(problems):
         by_key.setdefault(_key(problem), []).append(problem)
     return [_sentence(key, problems) for key, problems in by_key.items()]
+
+
+def _causes(problems: list[Any]) -> list[Any]:
+    """The problems without that of a list whose faulty items pydantic did not count ("should have at least 1 item")."""
+    return [
+        one
+        for one in problems
+        if one["type"] != "too_short"
+        or all(other is one or other["loc"][: len(one["loc"])] != one["loc"] for other in problems)
+    ]
 
 
 def _key(problem: Any) -> str:

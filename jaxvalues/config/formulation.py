@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from jaxvalues.config.section import Section, check_owners
+from jaxvalues.config.section import Section, Text, check_owners
 
 
 class PoolingConfig(Section):
@@ -25,10 +25,10 @@ class PoolingConfig(Section):
 class VerbalizerConfig(Section):
     """masked_choice, answer: the words that answer a question."""
 
-    yes: tuple[str, ...] = Field(("Yes",), min_length=1)
+    yes: tuple[Text, ...] = Field(("Yes",), min_length=1)
     """Words for Yes. The probabilities of several words are added; a word of several tokens is scored token by
     token."""
-    no: tuple[str, ...] = Field(("No",), min_length=1)
+    no: tuple[Text, ...] = Field(("No",), min_length=1)
     """Words for No, scored in the same way."""
     soft: bool = False
     """Train a vector for each of the two answers, which starts as the mean of its words (WARP, Hambardzumyan et al.
@@ -44,11 +44,11 @@ class FormulationConfig(Section):
     """`classify`: one pass and classifier heads. The others are question formulations, with one question per category.
     `masked_choice` (MBC): a masked language model fills in Yes or No. `answer` (BCA): T5 or GPT-2 answers Yes or No.
     `open_answer` (OA): T5 or GPT-2 answers freely, and synonyms of the category are looked for in the answer."""
-    template: str | None = None
+    template: Text | None = None
     """Path of a text file, or name of a built-in template: `cls` and `joined` for classify, `masked_choice`, `answer`
     and `open_answer` for the kind of that name, `stance`, `stance_masked` and `stance_answer` for the stance. null:
     `cls`, or the one of the kind and task."""
-    descriptions: str | None = None
+    descriptions: Text | None = None
     """Description of each category: `name`, `values` (its level 1 values), `definition`, or the path of a TSV file.
     classify appends all 20 to its input (null: none); question formulations fill the slot of their template (null:
     `name`)."""
@@ -59,7 +59,7 @@ class FormulationConfig(Section):
     head_dropout: float = Field(0.1, ge=0, lt=1)
     """classify: dropout before the heads."""
     verbalizer: VerbalizerConfig = VerbalizerConfig()
-    synonyms: str | None = None
+    synonyms: Text | None = None
     """open_answer: path of a TSV file with the synonyms of each category. null: the built-in ones."""
     scoring: Literal["likelihood", "generation"] = "likelihood"
     """open_answer: `likelihood` scores the probability that the answer begins with a synonym; `generation` generates an

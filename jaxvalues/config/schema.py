@@ -17,8 +17,17 @@ from pydantic import Field, model_validator
 from jaxvalues.config.data import DataConfig
 from jaxvalues.config.formulation import FormulationConfig
 from jaxvalues.config.loss import LossConfig
-from jaxvalues.config.section import URL_REFUSED, Section, is_url
+from jaxvalues.config.section import URL_REFUSED, Name, Section, Text, is_url
 from jaxvalues.config.tuning import LEARNING_RATES, TuningConfig
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts such as 1e-4 too, which are numbers in a config file."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 class TokenizerTraining(Section):
@@ -31,13 +40,13 @@ class TokenizerTraining(Section):
 class ModelConfig(Section):
     """The network, and how it is computed."""
 
-    path: str | None = None
+    path: Text | None = None
     """Checkpoint: a folder or a hub id (config.json and safetensors)."""
-    revision: str | None = None
+    revision: Text | None = None
     """Revision of the checkpoint on the hub."""
     config: dict[str, Any] | None = None
     """In place of `path`: a Hugging Face config. The network starts from random weights."""
-    tokenizer: str | None = None
+    tokenizer: Text | None = None
     """Folder or hub id of the tokenizer, when it is not beside the weights."""
     train_tokenizer: TokenizerTraining | None = None
     """In place of `tokenizer`: train a tokenizer on the training split."""
@@ -84,12 +93,18 @@ class TrainingConfig(Section):
     epochs: int = Field(3, ge=1)
     """Passes over the training arguments."""
     batch_size: int = Field(8, ge=1)
-    """Rows per optimizer step, over all devices and micro-batches. A row is an argument or, on most question
-    formulations, one question."""
+    """Arguments per optimizer step, over all devices and micro-batches. Question formulations ask all questions about
+    them, or those that `data.negatives` draws."""
+    questions_per_step: int | None = Field(None, ge=1)
+    """Question formulations: questions per optimizer step, in place of `batch_size`, drawn from all questions about all
+    arguments. The study uses 8. null: `batch_size` arguments."""
     accumulation: int = Field(1, ge=1)
-    """Micro-batches per optimizer step. `batch_size` must be divisible by it."""
+    """Micro-batches per optimizer step, which save memory. It must divide the rows of a step. A row is one question; it
+    is an argument for `classify`, and where the questions branch from their argument (GPT-2 without
+    `questions_per_step`)."""
     eval_batch_size: int = Field(32, ge=1)
-    """Rows per batch when predicting."""
+    """Rows per batch when predicting. It affects memory and speed, and no score. A row is one question; it is an
+    argument for `classify`, and where the questions branch from their argument."""
     evaluate_every: Steps | Literal["epoch"] = "epoch"
     """Steps between evaluations on the held-out part, or `epoch`."""
     keep: Literal["best", "last"] = "best"
@@ -102,12 +117,6 @@ class TrainingConfig(Section):
     """Steps between checkpoints to resume from, or `epoch`. Ctrl-C and SIGTERM save one as well."""
     log_every: int = Field(10, ge=1)
     """Steps between lines of `metrics.jsonl`."""
-
-    @model_validator(mode="after")
-    def _batch_is_divisible(self) -> TrainingConfig:
-        if self.batch_size % self.accumulation:
-            raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulation {self.accumulation}")
-        return self
 
 
 class MeshConfig(Section):
@@ -129,13 +138,14 @@ class MeshConfig(Section):
 
 
 class DecisionConfig(Section):
-    """How probabilities become labels."""
+    """How logits become labels."""
 
     threshold: Literal["fixed", "tuned", "tuned_per_category"] = "tuned"
     """`fixed`: `value`. `tuned`: one threshold for all categories. `tuned_per_category`: one per category. Tuned
-    thresholds maximise the official F1 on the held-out part (for the stance: accuracy)."""
+    thresholds maximise the official F1 on the held-out part (for the stance: accuracy). They are logits between those
+    of held-out arguments."""
     value: float = Field(0.5, gt=0, lt=1)
-    """fixed: the threshold."""
+    """fixed: the threshold, a probability."""
 
 
 class EnsembleConfig(Section):
@@ -176,14 +186,14 @@ class LoggingConfig(Section):
 
     tensorboard: bool = True
     """Write event files for TensorBoard into the run folder."""
-    wandb: str | None = None
+    wandb: Text | None = None
     """Weights & Biases project; needs the extra `wandb`. null: no logging there."""
 
 
 class RuntimeConfig(Section):
     """The process that runs."""
 
-    compilation_cache: str | None = "~/.cache/jaxvalues/xla"
+    compilation_cache: Text | None = "~/.cache/jaxvalues/xla"
     """Folder of compiled programs that all runs share. null: no such cache."""
     distributed: bool = False
     """Call `jax.distributed.initialize()` first: for TPU pods, SLURM and several hosts."""
@@ -196,11 +206,11 @@ class RuntimeConfig(Section):
 class Config(Section):
     """A whole config file: one run, or an ensemble of runs."""
 
-    name: str = "run"
+    name: Name = "run"
     """Name of the run. Default: the name of the file, without `.yaml`."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of new weights, data order and dropout."""
-    output: str = "runs/{name}-seed{seed}"
+    output: Text = "runs/{name}-seed{seed}"
     """Run folder; `{name}` and `{seed}` are filled in."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -260,8 +270,13 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _kinds_fit_methods(self) -> Config:
-        kind, data = self.formulation.kind, self.data
+        kind, data, training = self.formulation.kind, self.data, self.training
         if self.formulation.asks_questions:
+            rows = training.questions_per_step
+            if rows is not None and rows % training.accumulation:
+                raise ValueError(
+                    f"training: questions_per_step {rows} is not divisible by accumulation {training.accumulation}"
+                )
             if self.loss.contrastive is not None or not self.tuning.dropout_below:
                 what = "loss.contrastive" if self.loss.contrastive is not None else "tuning.dropout_below: false"
                 raise ValueError(f"{what} belongs to formulation.kind: classify, not to {kind}")
@@ -271,6 +286,14 @@ class Config(Section):
             raise ValueError(
                 "data.negatives samples questions about an argument, and formulation.kind: classify asks none"
             )
+        elif training.questions_per_step is not None:
+            raise ValueError("training.questions_per_step counts questions, and formulation.kind: classify asks none")
+        elif training.batch_size % training.accumulation:
+            raise ValueError(
+                f"training: batch_size {training.batch_size} is not divisible by accumulation {training.accumulation}"
+            )
+        if data.full_held_out and data.shots is data.fraction is None:
+            raise ValueError("data.full_held_out belongs to data.shots and data.fraction, and neither is given")
         if data.shots is not None and data.fraction is not None:
             raise ValueError("give data.shots or data.fraction, not both")
         return self
@@ -321,7 +344,7 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """All keys and values as YAML, which reads back as an equal config."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml.dump(self.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
     def decisive(self) -> dict[str, Any]:
         """The settings that determine the scores: all but names, locations and the layout on devices."""

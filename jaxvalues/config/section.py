@@ -1,20 +1,55 @@
-"""The base class of config sections."""
+"""The base class of config sections, and the types of texts in them."""
 
 from __future__ import annotations
 
 import re
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from jaxvalues.errors import ConfigError
 
 
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
+def _file_name(text: str) -> str:
+    if "/" in text or not text.isprintable() or text in (".", ".."):
+        raise ValueError(f"must be usable as the name of a folder, without / and control characters, not {text[:40]!r}")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_not_blank)]
+"""A text that says something: a path, a name, a word."""
+Name = Annotated[Text, AfterValidator(_file_name)]
+"""A text that may be the name of a folder."""
+
+
 class Section(BaseModel):
-    """Base class of every section: immutable; an unknown key is an error; a string below a key documents it."""
+    """Base class of every section: immutable; an unknown key is an error; a string below a key documents it.
+
+    Types are strict: true is no number, 3.0 is no integer, "3" and yes are texts. An integer is a number too.
+    """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _lists_of_yaml(cls, value: Any, info: ValidationInfo) -> Any:
+        """A list as the tuple that the key wants; strict types know no other conversion."""
+        wanted = cls.model_fields[info.field_name].annotation
+        wants_tuple = any(get_origin(kind) is tuple for kind in (wanted, *get_args(wanted)))
+        return tuple(value) if wants_tuple and isinstance(value, list) else value
 
 
 def is_url(path: object) -> bool:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from jaxvalues.config.section import Section, check_owners
+from jaxvalues.config.section import Section, Text, check_owners
 
 LEARNING_RATES: dict[str, tuple[float, str]] = {
     "full": (2e-5, "the study, arXiv 2403.09720"),
@@ -48,14 +48,14 @@ class TuningConfig(Section):
     """prompt, p_tuning: initial vectors. `normal` and `uniform`: random. `vocabulary`: embeddings of random tokens;
     `top_vocabulary`: of random tokens among the first `init_top`; `text`: of the tokens of `init_text`; `labels`: of
     the names of the categories."""
-    init_text: str | None = None
+    init_text: Text | None = None
     """With `init: text`: the text."""
     init_range: float = Field(0.5, gt=0)
     """Standard deviation of random vectors (`normal`), or half the width of their range (`uniform`; Lester et al. 2021:
     0.5)."""
     init_top: int = Field(5000, ge=1)
     """With `init: top_vocabulary`: number of tokens to draw from."""
-    init_from: str | None = None
+    init_from: Text | None = None
     """prompt, p_tuning, prefix, lora, ia3: folder of a run or of a PEFT adapter to start from."""
     reparameterization: Literal["none", "mlp", "lstm"] | None = None
     """Network that computes the vectors: `mlp` or `lstm` for p_tuning, `none` or `mlp` for prefix. null: `mlp` for
@@ -66,7 +66,7 @@ class TuningConfig(Section):
     """lora: rank of each change."""
     alpha: float = Field(16.0, gt=0)
     """lora: each change is scaled by alpha / rank."""
-    targets: tuple[str, ...] | None = Field(None, min_length=1)
+    targets: tuple[Text, ...] | None = Field(None, min_length=1)
     """lora, ia3: names of the dense layers to change, such as [query, value]. null: PEFT's defaults for the
     architecture."""
 

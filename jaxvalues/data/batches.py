@@ -1,4 +1,4 @@
-"""Tokenised arguments and their batches. The order of batches is a pure function of (seed, epoch).
+"""Tokenised arguments, and how their rows become batches. The order of rows is a pure function of (seed, epoch).
 
 Rows are grouped into length buckets, which limits padding and the number of compiled shapes. Rows that do not fill a
 batch of their bucket move to the next longer bucket. So an epoch has exactly ceil(n / B) batches, only one of them is
@@ -8,8 +8,8 @@ padded (with rows of weight 0), and the set of shapes is the same in every epoch
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,13 +30,13 @@ class QuestionIndex:
     question_ids: np.ndarray | None = None
     answer_ids: np.ndarray | None = None
 
-    def batch_entries(self, rows: np.ndarray) -> Batch:
-        """The arrays that these rows add to a batch.
+    def batch_entries(self, rows: np.ndarray, column: np.ndarray | None = None) -> Batch:
+        """The arrays that these rows add to a batch. `column` [B] selects one question of each row; None: all K.
 
         They are `categories` [B, K] and, where there is a table, `question_ids` [B, K, S] and `answer_ids`
         [B, K, A, R], each with a mask of the same shape.
         """
-        categories = self.categories[rows].astype(np.int32)
+        categories = _selected(self.categories[rows], column).astype(np.int32)
         entries = {"categories": categories}
         for name, table in (("question", self.question_ids), ("answer", self.answer_ids)):
             if table is not None:
@@ -84,10 +84,16 @@ class Tokens:
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """One batch before collation: the indices of its rows, and the length to which they are padded."""
+    """One batch before collation: the length to which its rows are padded, their indices, and their questions.
+
+    `column` [rows] selects one question of each row; None: all K. `asked` [rows, K] says which questions count in the
+    loss; None: all of them.
+    """
 
     length: int
     rows: np.ndarray
+    column: np.ndarray | None = None
+    asked: np.ndarray | None = None
 
 
 def plan_batches(order: np.ndarray, lengths: np.ndarray, buckets: Sequence[int], batch_size: int) -> list[PlannedBatch]:
@@ -109,11 +115,16 @@ def plan_batches(order: np.ndarray, lengths: np.ndarray, buckets: Sequence[int],
 
 
 def epoch_plan(
-    lengths: np.ndarray, buckets: Sequence[int], batch_size: int, seed: int, epoch: int
+    lengths: np.ndarray, buckets: Sequence[int], batch_size: int, *, seed: int, epoch: int, longest: int | None = None
 ) -> list[PlannedBatch]:
-    """The batches of one training epoch: the rows are shuffled and bucketed, then the batches are shuffled."""
+    """The batches of one training epoch: the rows are shuffled and bucketed, then the batches are shuffled.
+
+    With `longest`, one of `buckets`, the batch of the longest rows has that length, whichever rows are there.
+    """
     random = np.random.default_rng((seed, epoch))
     batches = plan_batches(random.permutation(len(lengths)), lengths, buckets, batch_size)
+    if longest is not None and batches:
+        batches[-1] = replace(batches[-1], length=longest)
     return [batches[i] for i in random.permutation(len(batches))]
 
 
@@ -141,8 +152,9 @@ def inputs_shape(batch: Batch) -> tuple[int, ...]:
 def collate(tokens: Tokens, planned: PlannedBatch, batch_size: int, pad_id: int) -> Batch:
     """Makes one batch: input_ids and attention_mask [B, T] int32, weights [B] float32, labels [B, C] float32 if known.
 
-    With features, `hidden` [B, T, D] replaces input_ids. Rows beyond `planned.rows` are padding: they have weight 0 and
-    one unmasked token, so that the softmax of attention is defined.
+    Rows with questions have weights [B, K] and labels [B, K], one for each question. With features, `hidden` [B, T, D]
+    replaces input_ids. Rows beyond `planned.rows` are padding: they have weight 0 and one unmasked token, so that the
+    softmax of attention is defined.
     """
     count = len(planned.rows)
     attention_mask = np.zeros((batch_size, planned.length), np.int32)
@@ -164,38 +176,18 @@ def collate(tokens: Tokens, planned: PlannedBatch, batch_size: int, pad_id: int)
     }
     if tokens.questions is not None:  # padding rows repeat the questions of row 0
         padding = np.zeros(batch_size - count, planned.rows.dtype)
-        batch |= tokens.questions.batch_entries(np.concatenate([planned.rows, padding]))
+        column = None if planned.column is None else np.concatenate([planned.column, padding])
+        batch |= tokens.questions.batch_entries(np.concatenate([planned.rows, padding]), column)
+        batch["weights"] = np.repeat(batch["weights"][:, None], batch["categories"].shape[1], axis=1)
+        if planned.asked is not None:
+            batch["weights"][:count] *= planned.asked
     if tokens.labels is not None:
-        batch["labels"] = np.zeros((batch_size, tokens.labels.shape[1]), np.float32)
-        batch["labels"][:count] = tokens.labels[planned.rows]
+        labels = _selected(tokens.labels[planned.rows], planned.column)
+        batch["labels"] = np.zeros((batch_size, labels.shape[1]), np.float32)
+        batch["labels"][:count] = labels
     return batch
 
 
-@dataclass(frozen=True)
-class TrainingBatches:
-    """The endless stream of training batches. Batch number `step` depends only on (seed, step)."""
-
-    tokens: Tokens
-    buckets: tuple[int, ...]
-    batch_size: int
-    seed: int
-    pad_id: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-len(self.tokens) // self.batch_size)
-
-    def lengths(self) -> list[int]:
-        """The bucket lengths that occur, sorted. They are the same in every epoch."""
-        return sorted({planned.length for planned in self._epoch(0)})
-
-    def starting_at(self, step: int) -> Iterator[Batch]:
-        """The batches from number `step` on. A resumed run so gets the same batches as an uninterrupted one."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        while True:
-            for planned in self._epoch(epoch)[within:]:
-                yield collate(self.tokens, planned, self.batch_size, self.pad_id)
-            epoch, within = epoch + 1, 0
-
-    def _epoch(self, epoch: int) -> list[PlannedBatch]:
-        return epoch_plan(self.tokens.lengths, self.buckets, self.batch_size, self.seed, epoch)
+def _selected(table: np.ndarray, column: np.ndarray | None) -> np.ndarray:
+    """One column of each row of `table` [R, K], as [R, 1]; the whole table where `column` [R] is None."""
+    return table if column is None else np.take_along_axis(table, column[:, None], axis=1)

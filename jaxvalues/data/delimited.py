@@ -20,17 +20,18 @@ _BINARY = {
     b"\xd0\xcf\x11\xe0": "is an old Excel workbook (xls)",
     b"%PDF": "is a PDF file",
 }
-_DELIMITERS = ("\t", ";", ",")
 _NONE = "\x1f"  # no text holds it: the delimiter of a table of one column
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 @dataclass(frozen=True)
 class Row:
-    """The cells of one row, and the line of the file in which it starts."""
+    """The cells of one row, without their quotes, and the line of the file in which it starts."""
 
     line: int
     cells: tuple[str, ...]
+    quoted: int = 0
+    """The number of cells that were in quotes."""
 
     @property
     def is_blank(self) -> bool:
@@ -47,19 +48,22 @@ class Table:
     delimiter: str
     has_mark: bool
     """Whether the file began with a byte order mark."""
+    quoted: int
+    """The number of cells that were in quotes, the header's not counted."""
 
 
-def read_delimited(path: str | Path) -> Table:
+def read_delimited(path: str | Path, needs: str, delimiters: str = "\t;,") -> Table:
     """Read a delimited file; blank rows are left out.
 
-    The delimiter is a tab, a semicolon or a comma, whichever the header holds (in this order). A cell is quoted when it
-    begins and ends with a quote and every quote inside is doubled; it may hold delimiters and line breaks. Any other
-    quote is a character like others. Raises UserError with file and line for what is no such table.
+    The delimiter is the first of `delimiters` that the header holds. A cell is quoted when it begins and ends with a
+    quote and every quote inside is doubled; it may hold delimiters and line breaks. Any other quote is a character like
+    others. `needs` says in messages what the header must name ("a column Premise"). Raises UserError with file and line
+    for what is no such table.
     """
     text, has_mark = _decode(Path(path))
+    delimiter, first_line, text = _delimiter(text, delimiters)
     if not text.strip():
-        raise UserError(f"{path}: the file is empty, expected a header line with a column Premise")
-    delimiter, first_line, text = _delimiter(text)
+        raise UserError(f"{path}: the file is empty, expected a header line with {needs}")
     rows = _parse(text, delimiter, first_line)
     width = len(rows[0].cells)
     bad = next((row for row in rows if len(row.cells) != width and not row.is_blank), None)
@@ -70,7 +74,8 @@ def read_delimited(path: str | Path) -> Table:
             "a cell that holds the delimiter, a quote or a line break must be quoted"
         )
     header, *body = rows
-    return Table(header.cells, tuple(row for row in body if not row.is_blank), delimiter, has_mark)
+    rows = tuple(row for row in body if not row.is_blank)
+    return Table(header.cells, rows, delimiter, has_mark, sum(row.quoted for row in rows))
 
 
 def _decode(path: Path) -> tuple[str, bool]:
@@ -105,13 +110,13 @@ def _decode(path: Path) -> tuple[str, bool]:
     return text, has_mark
 
 
-def _delimiter(text: str) -> tuple[str, int, str]:
+def _delimiter(text: str, delimiters: str) -> tuple[str, int, str]:
     """The delimiter, the number of the first line of the table, and the text from there on."""
-    first = _LINE_END.split(text, maxsplit=1)[0]
-    if declared := re.fullmatch(r'"?sep=([\t;,])"?', first):  # how a file tells Excel its delimiter
-        return declared[1], 2, _LINE_END.split(text, maxsplit=1)[1]
+    first, *rest = _LINE_END.split(text, maxsplit=1)
+    if declared := re.fullmatch(f'"?sep=([{delimiters}])"?', first):  # how a file tells Excel its delimiter
+        return declared[1], 2, "".join(rest)
     bare = re.sub(r'"(?:[^"]|"")*"', "", first)
-    return next((one for one in _DELIMITERS if one in bare), _NONE), 1, text
+    return next((one for one in delimiters if one in bare), _NONE), 1, text
 
 
 def _parse(text: str, delimiter: str, first_line: int) -> list[Row]:
@@ -131,22 +136,23 @@ def _rows(text: str, delimiter: str, first_line: int, *, across_lines: bool) -> 
     """The rows, and whether a cell begins with a quote and is not quoted."""
     inside = '(?:[^"]|"")*+' if across_lines else '(?:[^"\r\n]|"")*+'
     cell = re.compile(f'"({inside})"(?={delimiter}|[\r\n]|\\Z)|([^{delimiter}\r\n]*)')
-    rows, cells, doubtful = [], [], False
+    rows, cells, doubtful, in_quotes = [], [], False, 0
     at, line, start = 0, first_line, first_line
     while True:
         found = cell.match(text, at)
         quoted, plain = found.groups()
         doubtful |= quoted is None and plain.startswith('"')
         cells.append(plain if quoted is None else quoted.replace('""', '"'))
+        in_quotes += quoted is not None
         line += len(_LINE_END.findall(found[0]))
         at = found.end()
         if at < len(text) and text[at] == delimiter:
             at += 1
             continue
-        rows.append(Row(start, tuple(cells)))
+        rows.append(Row(start, tuple(cells), in_quotes))
         end = _LINE_END.match(text, at)
         if end is None or end.end() == len(text):
             return rows, doubtful
-        at, cells = end.end(), []
+        at, cells, in_quotes = end.end(), [], 0
         line += 1
         start = line

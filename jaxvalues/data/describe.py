@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxvalues.data.arguments import Split
+from jaxvalues.data.conclusions import group_by_conclusion, normalize_conclusion
 from jaxvalues.data.folder import check_folder, split_files
 from jaxvalues.data.loading import load_split, sample_folder
 from jaxvalues.data.taxonomy import CATEGORIES, SOURCES
@@ -45,6 +46,10 @@ class SplitSummary:
     words: Words
     repeated: int
     """The number of arguments whose conclusion, stance and premise all equal those of an earlier row."""
+    conclusion_texts: int
+    """The number of different conclusion texts."""
+    conclusions: int
+    """The number of different conclusions, compared as in `jaxvalues.data.conclusions`."""
     published: bool | None
     """Whether all files of the split are the published ones, byte for byte. None: the checksum of one is unknown."""
     counts: dict[str, int] | None
@@ -62,7 +67,7 @@ class FolderSummary:
     dir: Path
     splits: tuple[SplitSummary, ...]
     shared_conclusions: int
-    """The number of conclusions that occur in more than one split."""
+    """The number of conclusions that occur in more than one split, compared as in `jaxvalues.data.conclusions`."""
     problems: tuple[str, ...]
 
 
@@ -101,6 +106,8 @@ def render(summary: FolderSummary, console: Console) -> None:
     for part in _tables(summary, console.width):
         console.print()
         console.print(part)
+    if joined := [split for split in summary.splits if split.conclusions < split.conclusion_texts]:
+        console.print(f"\n{_joined(joined)}")
     if summary.shared_conclusions:
         console.print(f"\n{summary.shared_conclusions} conclusions occur in more than one split.", style="yellow")
     console.print()
@@ -115,7 +122,9 @@ def render(summary: FolderSummary, console: Console) -> None:
 def _sum_up(
     dir: Path, splits: Sequence[Split], published: dict[str, bool | None], problems: Sequence[str]
 ) -> FolderSummary:
-    homes = Counter(conclusion for split in splits for conclusion in {a.conclusion for a in split.arguments})
+    homes = Counter(
+        conclusion for split in splits for conclusion in {normalize_conclusion(a.conclusion) for a in split.arguments}
+    )
     shared = sum(count > 1 for count in homes.values())
     return FolderSummary(
         dir, tuple(_summary(split, published[split.name]) for split in splits), shared, tuple(problems)
@@ -140,10 +149,21 @@ def _summary(split: Split, published: bool | None) -> SplitSummary:
             float(np.mean(lengths)), float(np.median(lengths)), float(np.percentile(lengths, 90)), max(lengths)
         ),
         repeated=len(split) - len(texts),
+        conclusion_texts=len({a.conclusion for a in split.arguments}),
+        conclusions=len(group_by_conclusion(split.arguments)[1]),
         published=published,
         counts=None if labels is None else dict(zip(CATEGORIES, labels.sum(axis=0).tolist(), strict=True)),
         mean_labels=None if labels is None else float(labels.sum(axis=1).mean()),
         without_label=None if labels is None else int((~labels.any(axis=1)).sum()),
+    )
+
+
+def _joined(splits: Sequence[SplitSummary]) -> str:
+    """How many conclusion texts count as the same conclusion."""
+    counts = (f"{s.conclusion_texts} texts of {s.name} are {s.conclusions} conclusions" for s in splits)
+    return (
+        "Conclusions that differ only in case, punctuation or blanks count as one, and are held out together: "
+        f"{', '.join(counts)}."
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxvalues.config import DataConfig
 from jaxvalues.data.arguments import SPLITS, Split
+from jaxvalues.data.conclusions import group_by_conclusion
 from jaxvalues.data.loading import load_split
 from jaxvalues.data.subset import few_shot, scarce_classes, take_fraction
 from jaxvalues.data.task import TASKS
@@ -29,12 +30,16 @@ class Parts(NamedTuple):
     full_training: Split
     """The whole training split, before `data.held_out`, `data.shots` and `data.fraction`."""
     subset_note: str | None = None
-    """One sentence about the subset that `data.shots` or `data.fraction` selects. None: neither is set."""
+    """What `data.shots` or `data.fraction` selects, in words. None: neither is set."""
+    full_held_out: Split | None = None
+    """The held-out part before `data.shots` and `data.fraction`. None: they leave it whole."""
 
     @property
     def pool(self) -> Split:
-        """The split that contains the held-out part: the training split, or the split that is held out as a whole."""
-        return self.full_training if self.held_out.name == self.full_training.name else self.held_out
+        """The split that contains the held-out part: the training split, or the other split that is held out."""
+        if self.held_out.name == self.full_training.name:
+            return self.full_training
+        return self.held_out if self.full_held_out is None else self.full_held_out
 
     @property
     def by_name(self) -> dict[str, Split]:
@@ -46,9 +51,10 @@ class Parts(NamedTuple):
 def load_parts(config: DataConfig) -> Parts:
     """Loads the splits that the config names, with the labels of its task.
 
-    `data.shots` and `data.fraction` are applied after holding out, to the training arguments only. Raises ConfigError
-    for an unknown split, for missing labels, for more folds than there are conclusions, for `data.folds` without
-    `data.fold`, and when no argument is left for training.
+    `data.shots` and `data.fraction` are applied after holding out: to the training arguments and, unless
+    `data.full_held_out` is set, to the held-out arguments. Raises ConfigError for an unknown split, for missing labels,
+    for more folds than there are conclusions, for `data.folds` without `data.fold`, and when no argument is left in one
+    of the two parts.
     """
     if config.folds is not None and config.fold is None:
         raise ConfigError(
@@ -72,8 +78,17 @@ def load_parts(config: DataConfig) -> Parts:
         fold = cut_folds(whole, config.folds, config.held_out_by, config.held_out_seed)
         training, held_out = (whole.subset(np.flatnonzero(part)) for part in (fold != config.fold, fold == config.fold))
     reported = tuple(load("data.report", name, labels=False) for name in config.report)
-    training, drawn = _draw(training, config)
-    return Parts(training, held_out, reported, whole, drawn)
+    if config.shots is None and config.fraction is None:
+        return Parts(training, held_out, reported, whole)
+    few_training = _draw(training, config)
+    few_held_out = held_out if config.full_held_out else _draw(held_out, config)
+    chosen_on = f"all {len(held_out)} held-out arguments (data.full_held_out)"
+    if not config.full_held_out:
+        chosen_on = _subset_note(few_held_out, held_out, config, "held-out ")
+    note = (
+        f"trains on {_subset_note(few_training, training, config)}\nchooses thresholds and the best step on {chosen_on}"
+    )
+    return Parts(few_training, few_held_out, reported, whole, note, None if config.full_held_out else held_out)
 
 
 def check_split(key: str, name: str) -> None:
@@ -82,20 +97,23 @@ def check_split(key: str, name: str) -> None:
         raise ConfigError(f"{key}: there is no split `{name}`, expected one of {', '.join(SPLITS)}")
 
 
-def _draw(training: Split, config: DataConfig) -> tuple[Split, str | None]:
-    """The training arguments after `data.shots` or `data.fraction`, and the sentence for `Parts.subset_note`."""
-    if config.shots is None and config.fraction is None:
-        return training, None
+def _draw(split: Split, config: DataConfig) -> Split:
+    """The arguments that `data.shots` or `data.fraction` selects."""
     if config.fraction is not None:
-        drawn = take_fraction(training, config.fraction, config.subset_seed)
+        return take_fraction(split, config.fraction, config.subset_seed)
+    return few_shot(split, config.shots, config.subset_seed, TASKS[config.task])
+
+
+def _subset_note(drawn: Split, split: Split, config: DataConfig, kind: str = "") -> str:
+    """How many arguments were drawn, and how, in words."""
+    if config.fraction is not None:
         what = f"{config.fraction:g} of all"
     else:
         task = TASKS[config.task]
-        drawn = few_shot(training, config.shots, config.subset_seed, task)
         what = f"{config.shots} of each {task.label}"
         if few := scarce_classes(drawn, config.shots, task):
             what += f"; fewer of {', '.join(f'{category} ({count})' for category, count in few.items())}"
-    return drawn, f"trains on {len(drawn)} of {len(training)} arguments: {what} (seed {config.subset_seed})"
+    return f"{len(drawn)} of {len(split)} {kind}arguments: {what} (seed {config.subset_seed})"
 
 
 def hold_out(
@@ -103,15 +121,15 @@ def hold_out(
 ) -> tuple[Split, Split]:
     """Divides a split in (rest, held out). The held-out part has about `fraction` of the rows. Both keep the order.
 
-    By conclusion, all arguments of a conclusion are in the same part. The official splits share no conclusion either,
-    so the held-out part differs from the training part in the same way as the test data. Raises ConfigError if one part
-    is empty.
+    By conclusion, all arguments of a conclusion (see `jaxvalues.data.conclusions`) are in the same part. The official
+    splits share no conclusion either, so the held-out part differs from the training part in the same way as the test
+    data. Raises ConfigError if one part is empty.
     """
     random = np.random.default_rng(seed)
     if by == "argument":
         held = random.permutation(len(split))[: round(fraction * len(split))]
     else:
-        group, sizes = _conclusions(split)
+        group, sizes = group_by_conclusion(split.arguments)
         order = random.permutation(len(sizes))
         # The number of groups, in this order, whose total size is closest to the fraction.
         reached = np.concatenate([[0], np.cumsum(sizes[order])])
@@ -136,7 +154,10 @@ def cut_folds(
     so far (Graham, 1969). The sizes of two folds differ by at most one conclusion's arguments; by argument, by at most
     one. Raises ConfigError for more folds than there are conclusions or arguments.
     """
-    group, sizes = _conclusions(split) if by == "conclusion" else (np.arange(len(split)), np.ones(len(split), int))
+    if by == "conclusion":
+        group, sizes = group_by_conclusion(split.arguments)
+    else:
+        group, sizes = np.arange(len(split)), np.ones(len(split), np.int64)
     if count > len(sizes):
         raise ConfigError(
             f"data.folds is {count}, but the {len(split)} arguments of {split.name} have only {len(sizes)} "
@@ -150,10 +171,3 @@ def cut_folds(
         fold_of_group[one] = filled.argmin()
         filled[fold_of_group[one]] += sizes[one]
     return fold_of_group[group]
-
-
-def _conclusions(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """The index of every argument's conclusion [n], and the number of arguments of each conclusion."""
-    conclusions = [argument.conclusion for argument in split.arguments]
-    _, group, sizes = np.unique(conclusions, return_inverse=True, return_counts=True)
-    return group, sizes

@@ -1,6 +1,6 @@
 """Random subsets for training: arguments per category, a fraction of all arguments, and (argument, category) pairs.
 
-Every subset is a pure function of the split and the seed.
+Every subset is a pure function of the split and the seed. Arguments are drawn once per run, pairs once per epoch.
 """
 
 from __future__ import annotations
@@ -67,7 +67,13 @@ def sample_pairs(
         selected = np.ones(labels.shape, bool)
     else:
         selected = labels == 1
+        count = count_pairs(labels, negatives) - np.count_nonzero(selected)
         others = np.flatnonzero(~selected)
-        count = min(round(negatives * np.count_nonzero(selected)), len(others))
         selected.flat[np.random.default_rng(seed).choice(others, count, replace=False)] = True
     return np.nonzero(selected)
+
+
+def count_pairs(labels: np.ndarray, negatives: float | None) -> int:
+    """The number of pairs R that `sample_pairs` draws from labels [n, C]; it does not depend on the seed."""
+    positives = np.count_nonzero(labels == 1)
+    return labels.size if negatives is None else min(positives + round(negatives * positives), labels.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ from jaxvalues.errors import UserError
 
 ProblemHandler = Callable[[str], None]
 """A function that takes one sentence about one problem: `raise_problem` raises it, `list.append` collects it."""
+
+_CSV_QUOTED = re.compile(r'"(?:[^"]|"")*+"')
 
 
 def raise_problem(problem: str) -> None:
@@ -34,6 +37,14 @@ def read_text(path: Path, on_problem: ProblemHandler = raise_problem) -> str | N
 def is_blank(text: str) -> bool:
     """Whether a text has no visible character: only spaces, control characters and zero-width characters, if any."""
     return all(unicodedata.category(character) in ("Cc", "Cf", "Zs", "Zl", "Zp") for character in text)
+
+
+def is_csv_quoted(field: str) -> bool:
+    """Whether a CSV writer put a field in quotes: it begins and ends with one, and those inside are doubled.
+
+    A field that has no quote inside may as well be a text in quotation marks, and is not meant.
+    """
+    return _CSV_QUOTED.fullmatch(field) is not None and '""' in field[1:-1]
 
 
 def _bytes_problem(data: bytes) -> str | None:

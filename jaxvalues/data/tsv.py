@@ -2,9 +2,10 @@
 
 A table is UTF-8 text without a byte order mark. It has a header line and one line for each row. The first column is the
 argument's ID. Fields are separated by single tabs and are not quoted: three published arguments start a field with a
-literal quote. Two deviations are accepted, because they change no text: lines that end in CR LF (as written on
-Windows), and the spelling "in favour of" of the release of December 2022, which is read as "in favor of". Every other
-deviation is a problem with a file and a line. Nothing is repaired.
+literal quote. A file in which a CSV writer quoted fields is a problem, as its quotes would be read as text. Two
+deviations are accepted, because they change no text: lines that end in CR LF (as written on Windows), and the spelling
+"in favour of" of the release of December 2022, which is read as "in favor of". Every other deviation is a problem with
+a file and a line. Nothing is repaired.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from jaxvalues.data.arguments import IN_FAVOR, Argument
 from jaxvalues.data.taxonomy import CATEGORIES
-from jaxvalues.data.text import ProblemHandler, is_blank, raise_problem, read_text
+from jaxvalues.data.text import ProblemHandler, is_blank, is_csv_quoted, raise_problem, read_text
 from jaxvalues.errors import UserError
 
 ID = "Argument ID"
@@ -85,7 +86,14 @@ def read_table(
     if problems:
         return (), []
     ids = tuple(row[0] for row in rows)
-    _check_ids(path, header[0], ids, on_problem)
+    check_ids(path, header[0], ids, range(2, len(ids) + 2), on_problem)
+    quoted = [line for line, row in enumerate(rows, start=2) if any(map(is_csv_quoted, row))]
+    if quoted:
+        more = f", so in {len(quoted)} lines" if len(quoted) > 1 else ""
+        on_problem(
+            f"{path}, line {quoted[0]}: a field is in quotes with doubled quotes inside, as CSV writers write it{more}"
+            "; expected fields as they are, separated by tabs"
+        )
     return ids, [row[1:] for row in rows]
 
 
@@ -130,9 +138,12 @@ def _row_problems(lines: list[str], rows: list[list[str]], columns: int) -> Iter
             yield f", line {number}: the line contains a carriage return, expected it only at the end of a line"
 
 
-def _check_ids(path: str | Path, column: str, ids: tuple[str, ...], on_problem: ProblemHandler) -> None:
+def check_ids(
+    path: str | Path, column: str, ids: Sequence[str], lines: Iterable[int], on_problem: ProblemHandler = raise_problem
+) -> None:
+    """Calls `on_problem` for every ID that is blank or stands there twice. `lines` are those of the IDs in the file."""
     first_line: dict[str, int] = {}
-    for line, id in enumerate(ids, start=2):
+    for line, id in zip(lines, ids, strict=True):
         if not id.strip():
             on_problem(f"{path}, line {line}: the {column} is empty")
         elif first_line.setdefault(id, line) != line:

@@ -50,7 +50,7 @@ def read_user_file(path: str | Path) -> UserFile:
     an unknown stance, and for an ID that is empty or stands there twice.
     """
     path = Path(path)
-    table = read_delimited(path)
+    table = read_delimited(path, "a column Premise")
     header = tuple(name.strip() or f"column {number}" for number, name in enumerate(table.header, start=1))
     where = _columns(path, header)
     if not table.rows:
@@ -120,7 +120,7 @@ def _check_ids(path: Path, table: Table, arguments: tuple[Argument, ...], are_gi
 
 
 def _notes(table: Table, where: dict[str, int]) -> list[str]:
-    """One sentence for each column that is absent or has blank cells."""
+    """One sentence for each column that is absent or has blank cells, and for quotes that are removed."""
     wording: dict[str, Callable[[str], str]] = {
         "conclusion": lambda rows: f"{rows} no conclusion: it is left empty",
         "stance": lambda rows: f'{rows} no stance: it is taken to be "{IN_FAVOR}"',
@@ -131,6 +131,9 @@ def _notes(table: Table, where: dict[str, int]) -> list[str]:
             notes.append(say("The file has"))
         elif blank := sum(is_blank(row.cells[where[name]]) for row in table.rows):
             notes.append(say(f"{blank} of {len(table.rows)} rows have" if blank > 1 else "One row has"))
+    if table.delimiter == "\t" and table.quoted:  # the published format of tabs knows no quoting
+        cells = f"{table.quoted} cells are" if table.quoted > 1 else "One cell is"
+        notes.append(f"{cells} in quotes, as CSV writers write them: these quotes are removed")
     if "id" not in where:
         notes.append("The file has no column Argument ID: arguments are numbered from 1")
     return notes

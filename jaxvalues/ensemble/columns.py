@@ -21,9 +21,9 @@ from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import HELD_OUT, Parts, load_parts
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.combine import mean
-from jaxvalues.evaluation.predictions import Predictions, read_predictions
+from jaxvalues.evaluation.predictions import Logits, read_logits
 from jaxvalues.run.folder import RunFolder
-from jaxvalues.run.provenance import checksum
+from jaxvalues.run.provenance import EARLIER_CUT, checksum, is_earlier_cut
 
 
 class Run(NamedTuple):
@@ -40,9 +40,9 @@ class Column(NamedTuple):
     name: str
     folders: tuple[RunFolder, ...]
     runs: tuple[Run, ...]
-    held_out: Predictions
+    held_out: Logits
     reported: dict[str, np.ndarray]
-    """Probabilities [n, C] of each reported split, in file order."""
+    """Logits [n, C] of each reported split, in file order."""
 
 
 def read_columns(paths: Sequence[str | Path], dir: str | Path | None = None) -> list[Column]:
@@ -80,9 +80,11 @@ def read_run(folder: RunFolder, dir: str | Path | None, load: Callable[[DataConf
         )
     config = folder.config([] if dir is None else [f"data.dir={json.dumps(str(dir))}"])
     parts = load(config.data)
-    made_with = folder.environment()["data"]
-    for name, split in parts.by_name.items():
-        if checksum(split) != made_with[name]:
+    made_with, data = folder.environment(), {name: checksum(split) for name, split in parts.by_name.items()}
+    for name, digest in data.items():
+        if digest != made_with["data"].get(name):
+            if is_earlier_cut(config, made_with, data):
+                raise UserError(f"{folder.path} has {EARLIER_CUT}: train it again")
             raise UserError(
                 f"{folder.path} was trained with other data than {config.data.dir or config.data.source}: the part "
                 f"{name} differs; give the folder of its data as --dir"
@@ -161,9 +163,7 @@ def _splits(parts: Parts) -> list[Split]:
 def _column(name: str, folders: Sequence[RunFolder], runs: Sequence[Run]) -> Column:
     """Read the predictions of `folders`: the runs of a system, or one ensemble of `runs`."""
     read = [_read(folder, HELD_OUT) for folder in folders]
-    held_out = Predictions(
-        tuple(id for one in read for id in one.ids), np.concatenate([one.probabilities for one in read])
-    )
+    held_out = Logits(tuple(id for one in read for id in one.ids), np.concatenate([one.values for one in read]))
     known = {id for run in runs for id in run.parts.held_out.ids}
     if stranger := next((id for id in held_out.ids if id not in known), None):
         raise UserError(
@@ -174,18 +174,16 @@ def _column(name: str, folders: Sequence[RunFolder], runs: Sequence[Run]) -> Col
         predictions = [_read(folder, split.name) for folder in folders]
         for folder, one in zip(folders, predictions, strict=True):
             if one.ids != split.ids:
-                raise UserError(
-                    f"{folder.path}: probabilities-{split.name}.tsv does not have the arguments of the split"
-                )
-        reported[split.name] = mean(np.stack([one.probabilities for one in predictions]))
+                raise UserError(f"{folder.path}: logits-{split.name}.tsv does not have the arguments of the split")
+        reported[split.name] = mean(np.stack([one.values for one in predictions]))
     return Column(name, tuple(folders), tuple(runs), held_out, reported)
 
 
-def _read(folder: RunFolder, part: str) -> Predictions:
-    path = folder.path / f"probabilities-{part}.tsv"
-    if not path.is_file():
+def _read(folder: RunFolder, part: str) -> Logits:
+    path = folder.path / f"logits-{part}.tsv"
+    if not path.is_file() and not (folder.path / f"probabilities-{part}.tsv").is_file():
         raise UserError(
             f"{folder.path} has no {path.name}, which an ensemble needs; imported runs and runs of earlier versions "
             "lack it, so train the run again"
         )
-    return read_predictions(path)
+    return read_logits(path)

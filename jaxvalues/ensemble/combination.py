@@ -1,4 +1,4 @@
-"""Combining systems: their probabilities are combined, the decision is tuned, and the results are written.
+"""Combining systems: their predictions are combined, the decision is tuned, and the results are written.
 
 Thresholds and the weights of a stack are fitted on held-out predictions only: on arguments that every system held out,
 each predicted by a run that was not trained on it. The best step of a run was chosen there too, so held-out scores are
@@ -18,6 +18,7 @@ from rich.console import Console
 
 from jaxvalues.config import Config, DecisionConfig, check_no_url
 from jaxvalues.data.arguments import Split
+from jaxvalues.data.conclusions import group_by_conclusion
 from jaxvalues.data.held_out import HELD_OUT, cut_folds
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.ensemble.columns import Column, Run, read_columns, shared_arguments, system_key
@@ -35,6 +36,8 @@ from jaxvalues.training.processes import is_main
 Method = Literal["mean", "stack"]
 
 STACK_FOLDS = 5
+
+_FAR_APART = 3.0  # logits: a factor of 20 between small probabilities
 
 
 def combine_runs(
@@ -72,14 +75,14 @@ def check_folder(folder: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Combination:
-    """Several systems combined: the probabilities, and how they were computed."""
+    """Several systems combined: the logits, and how they were computed."""
 
     columns: list[Column]
     method: Method
     stack: StackingModel | None
     held_out: Split
     """The arguments it was fitted and tuned on: those that every system has held-out predictions for."""
-    probabilities: dict[str, np.ndarray]
+    logits: dict[str, np.ndarray]
     """[n, C] of `held_out` and of every reported split."""
 
     @property
@@ -94,8 +97,8 @@ def combine(columns: list[Column], method: Method) -> Combination:
 
     Thresholds are tuned on the arguments that every system held out (see `shared_arguments`). There, a system with
     folds predicts with a single run. On a reported split it predicts with the mean of its runs, which is less extreme,
-    so thresholds fit less well there, most with few systems. The thresholds of a stack are tuned on probabilities
-    that are cross-fitted by conclusion, so that weights and thresholds are not fitted on the same predictions. Raises
+    so thresholds fit less well there, most with few systems. The thresholds of a stack are tuned on logits that
+    are cross-fitted by conclusion, so that weights and thresholds are not fitted on the same predictions. Raises
     ConfigError if no argument is held out by every system.
     """
     shared = shared_arguments({column.name: column.held_out.ids for column in columns})
@@ -104,13 +107,13 @@ def combine(columns: list[Column], method: Method) -> Combination:
     tuned_on = np.stack([_rows(column, held_out) for column in columns])
     stack = None
     if method == "stack":
-        probabilities = cross_fit(tuned_on, held_out.labels, _stack_folds(held_out))
+        logits = cross_fit(tuned_on, held_out.labels, _stack_folds(held_out))
         stack = fit_stacking(tuned_on, held_out.labels)
     else:
-        probabilities = mean(tuned_on)
+        logits = mean(tuned_on)
     blend = mean if stack is None else stack
     reported = {name: blend(np.stack([one.reported[name] for one in columns])) for name in columns[0].reported}
-    return Combination(columns, method, stack, held_out, {HELD_OUT: probabilities, **reported})
+    return Combination(columns, method, stack, held_out, {HELD_OUT: logits, **reported})
 
 
 def write(
@@ -137,8 +140,8 @@ def write(
         if config is not None:
             folder.write_config(config)
 
-    predicted = [Predicted(split, combination.probabilities[split.name]) for split in parts.reported]
-    held_out = Predicted(combination.held_out, combination.probabilities[HELD_OUT])
+    predicted = [Predicted(split, combination.logits[split.name]) for split in parts.reported]
+    held_out = Predicted(combination.held_out, combination.logits[HELD_OUT])
     outcome = finish(folder, decision, held_out, predicted, how=f"{combination.how}, {{}}")
 
     sizes = {column.name: len(column.held_out.ids) for column in columns}
@@ -148,12 +151,26 @@ def write(
             f"the systems hold out different arguments ({there}): decisions are tuned on the "
             f"{len(combination.held_out)} that all of them hold out"
         )
+    if combination.method == "mean" and (apart := _bias_apart(runs)):
+        run_console.print(apart)
     run_console.print(f"{outcome.decision.how}: {outcome.decision.span}\n")
     f1 = {name: one.official_f1 for name, one in {HELD_OUT: outcome.held_out, **outcome.scores}.items()}
     render_members(_members(runs), f1, run_console.console)
     run_console.console.print()
     run_console.scores(outcome.reported, any(run.config.model.config is not None for run in runs), path)
     return outcome.scores
+
+
+def _bias_apart(runs: Sequence[Run]) -> str | None:
+    """One sentence where a mean probability would follow some runs alone, since the others' are all small."""
+    decisions = {run.folder.path.name: run.folder.decision() for run in runs}
+    low, *_, high = sorted(decisions, key=lambda name: decisions[name].thresholds.mean()) * 2
+    if decisions[high].thresholds.mean() - decisions[low].thresholds.mean() < _FAR_APART:
+        return None
+    return (
+        f"the thresholds of {low} ({decisions[low].span}) and {high} ({decisions[high].span}) lie far apart: the mean "
+        "probability follows the runs with the higher ones, a stack (--method stack) weighs all"
+    )
 
 
 def _description(combination: Combination, path: Path) -> dict[str, Any]:
@@ -163,8 +180,11 @@ def _description(combination: Combination, path: Path) -> dict[str, Any]:
         for column in combination.columns
     ]
     stack = combination.stack and {
-        name: {"weights": weights.tolist(), "bias": float(bias)}
-        for name, weights, bias in zip(CATEGORIES, combination.stack.weights, combination.stack.bias, strict=True)
+        "centre": combination.stack.centre.tolist(),
+        "categories": {
+            name: {"weights": weights.tolist(), "bias": float(bias)}
+            for name, weights, bias in zip(CATEGORIES, combination.stack.weights, combination.stack.bias, strict=True)
+        },
     }
     return {"method": combination.method, "systems": systems, "stack": stack}
 
@@ -187,13 +207,14 @@ def _members(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
 
 
 def _rows(column: Column, held_out: Split) -> np.ndarray:
-    """The probabilities [n, C] of a system for the arguments of `held_out`, in their order."""
+    """The logits [n, C] of a system for the arguments of `held_out`, in their order."""
     row = {id: number for number, id in enumerate(column.held_out.ids)}
-    return column.held_out.probabilities[[row[id] for id in held_out.ids]]
+    return column.held_out.values[[row[id] for id in held_out.ids]]
 
 
 def _stack_folds(held_out: Split) -> np.ndarray:
-    conclusions = len({argument.conclusion for argument in held_out.arguments})
+    _, sizes = group_by_conclusion(held_out.arguments)
+    conclusions = len(sizes)
     if conclusions < STACK_FOLDS:
         raise ConfigError(
             f"a stack needs held-out arguments with at least {STACK_FOLDS} conclusions, but there are "

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from jaxvalues.config import Config, EnsembleConfig, load_config, runs_of
+from jaxvalues.config import Config, EnsembleConfig, runs_of
 from jaxvalues.data.held_out import load_parts
 from jaxvalues.data.task import TASKS
 from jaxvalues.ensemble.columns import (
@@ -27,7 +27,7 @@ from jaxvalues.run.base import find_base, find_tokenizer
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.dry_run import dry_run
 from jaxvalues.run.process import start_process
-from jaxvalues.run.provenance import differences
+from jaxvalues.run.provenance import check_run_format, differences, read_run_config
 from jaxvalues.run.resolve import resolve
 from jaxvalues.run.system import build_system
 from jaxvalues.run.train import train as train_run
@@ -94,12 +94,13 @@ def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Progra
         systems.setdefault(system_key(one, one.model.path), []).append((one.folder.name, one))
         parts = load(one.data)
         held_out.setdefault(system_name(one), []).extend(parts.held_out.ids)
-        before = one.folder / "config.yaml"
-        if before.exists() and (changed := differences(load_config(before), one)):
-            raise ConfigError(
-                f"{one.folder} holds a run with other settings ({name_list(changed)}): give another "
-                "output=FOLDER, or remove it"
-            )
+        if (one.folder / "config.yaml").exists():
+            check_run_format(one.folder)
+            if changed := differences(read_run_config(one.folder), one):
+                raise ConfigError(
+                    f"{one.folder} holds a run with other settings ({name_list(changed)}): give another "
+                    "output=FOLDER, or remove it"
+                )
         if one.name not in checked:
             checked.add(one.name)
             base = find_base(one.model, one.seed)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from jaxvalues.errors import UserError
 from jaxvalues.evaluation.official import as_binary, label_scores
-from jaxvalues.evaluation.thresholds import GRID, decide, middle_of_best
+from jaxvalues.evaluation.thresholds import candidates, decide, middle_of_best
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,11 @@ def score_binary(positive: str, truth: np.ndarray, predicted: np.ndarray) -> Bin
     )
 
 
-def tune_accuracy(truth: ArrayLike, probabilities: ArrayLike) -> float:
-    """The threshold of `GRID` that maximises accuracy. Truth (0/1) and probabilities are [n, 1].
+def tune_accuracy(truth: ArrayLike, logits: ArrayLike) -> float:
+    """The threshold of `thresholds.candidates` that maximises accuracy. Truth (0/1) and logits are [n, 1].
 
     Ties are resolved as in `tune_global`.
     """
-    decisions = np.stack([decide(probabilities, threshold) for threshold in GRID])  # [G, n, 1]
-    return float(GRID[middle_of_best((decisions == np.asarray(truth)).mean(axis=(1, 2)))])
+    cuts = candidates(logits)
+    decisions = np.stack([decide(logits, cut) for cut in cuts])  # [G, n, 1]
+    return float(cuts[middle_of_best((decisions == np.asarray(truth)).mean(axis=(1, 2)))])

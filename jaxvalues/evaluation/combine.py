@@ -1,6 +1,6 @@
-"""Combines the probabilities of S systems: by their mean, or by one logistic regression on their logits per category.
+"""Combines S systems: by their mean probability, or by one logistic regression on their logits per category.
 
-`columns` are the systems' probabilities [S, n, C].
+`columns` are the systems' logits [S, n, C]; the results are logits [n, C].
 """
 
 from __future__ import annotations
@@ -9,33 +9,37 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, logit
-
-from jaxvalues.evaluation.decision import sigmoid
+from scipy.special import expit, log_expit, logsumexp
 
 PENALTY = 1.0
 """The strength of the L2 penalty, which pulls the weights towards those of the mean logit."""
 
-_MARGIN = 1e-6  # probabilities are clipped to [_MARGIN, 1 - _MARGIN], where logits are finite
+_LARGEST = 14.0  # of larger logits, a stack takes this: their probabilities differ by less than a millionth
 
 
 def mean(columns: np.ndarray) -> np.ndarray:
-    """The mean probability over systems: [S, n, C] -> [n, C] float32."""
-    return np.asarray(columns, np.float64).mean(axis=0).astype(np.float32)
+    """The logit of the mean probability over systems: [S, n, C] -> [n, C] float32.
+
+    It is log Σ p − log Σ (1 − p), which stays finite and exact where probabilities round to 0 or 1.
+    """
+    columns = np.asarray(columns, np.float64)
+    return (logsumexp(log_expit(columns), axis=0) - logsumexp(log_expit(-columns), axis=0)).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class StackingModel:
-    """A fitted combination of systems: sigmoid(weights[c] · the systems' logits + bias[c]) for each category c."""
+    """A fitted combination of systems: weights[c] · (the systems' logits − centre) + bias[c] for each category c."""
 
     weights: np.ndarray
     """[C, S]"""
     bias: np.ndarray
     """[C]"""
+    centre: np.ndarray
+    """[S], the mean logit of each system where it was fitted"""
 
     def __call__(self, columns: np.ndarray) -> np.ndarray:
-        """Probabilities [S, n, C] -> [n, C] float32."""
-        return sigmoid(np.einsum("snc,cs->nc", _logits(columns), self.weights) + self.bias)
+        """Logits [S, n, C] -> [n, C] float32."""
+        return (np.einsum("snc,cs->nc", _centred(columns, self.centre), self.weights) + self.bias).astype(np.float32)
 
 
 def fit_stacking(columns: np.ndarray, truth: np.ndarray, penalty: float = PENALTY) -> StackingModel:
@@ -43,31 +47,33 @@ def fit_stacking(columns: np.ndarray, truth: np.ndarray, penalty: float = PENALT
 
     For each category, the weights w and the bias b minimise
 
-        Σ_i log(1 + exp(−y_i z_i)) + penalty/2 · (‖w − 1/S‖² + b²),   z_i = w · logits_i + b,   y_i = ±1
+        Σ_i log(1 + exp(−y_i z_i)) + penalty/2 · (‖w − 1/S‖² + b²),   z_i = w · (logits_i − centre) + b,   y_i = ±1
 
-    `columns` [S, n, C] are predictions for arguments on which no system was trained. `truth` [n, C] is 0/1. With few
-    positives the result is close to the mean logit. The objective is strictly convex and has exactly one minimum.
+    `columns` [S, n, C] are predictions for arguments on which no system was trained. `truth` [n, C] is 0/1. The centre
+    is each system's mean logit, so a constant added to all logits of a system changes nothing. With few positives the
+    result is close to the mean of the centred logits. The objective is strictly convex and has exactly one minimum.
     """
     systems, _, categories = columns.shape
-    logits, centre = _logits(columns), np.append(np.full(systems, 1 / systems), 0.0)
+    centre, start = np.asarray(columns, np.float64).mean(axis=(1, 2)), np.append(np.full(systems, 1 / systems), 0.0)
+    logits = _centred(columns, centre)
     solutions = np.empty((categories, systems + 1))
     for c in range(categories):
         inputs = np.concatenate([logits[:, :, c].T, np.ones((logits.shape[1], 1))], axis=1)
-        solutions[c] = _fit_category(inputs, np.where(truth[:, c] > 0, 1.0, -1.0), centre, penalty)
-    return StackingModel(solutions[:, :-1], solutions[:, -1])
+        solutions[c] = _fit_category(inputs, np.where(truth[:, c] > 0, 1.0, -1.0), start, penalty)
+    return StackingModel(solutions[:, :-1], solutions[:, -1], centre)
 
 
 def cross_fit(columns: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Stacked probabilities [n, C]. Those of an argument come from weights fitted on the other folds.
+    """Stacked logits [n, C]. Those of an argument come from weights fitted on the other folds.
 
-    `fold` [n] is the fold of each argument. Thresholds tuned on these probabilities are not biased by weights that were
-    fitted on the same arguments.
+    `fold` [n] is the fold of each argument. Thresholds tuned on these logits are not biased by weights that were fitted
+    on the same arguments.
     """
-    probabilities = np.empty(columns.shape[1:], np.float32)
+    logits = np.empty(columns.shape[1:], np.float32)
     for k in np.unique(fold):
         stack = fit_stacking(columns[:, fold != k], truth[fold != k])
-        probabilities[fold == k] = stack(columns[:, fold == k])
-    return probabilities
+        logits[fold == k] = stack(columns[:, fold == k])
+    return logits
 
 
 def _fit_category(inputs: np.ndarray, signs: np.ndarray, centre: np.ndarray, penalty: float) -> np.ndarray:
@@ -86,5 +92,5 @@ def _fit_category(inputs: np.ndarray, signs: np.ndarray, centre: np.ndarray, pen
     return minimize(loss, centre, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-7}).x
 
 
-def _logits(columns: np.ndarray) -> np.ndarray:
-    return logit(np.clip(np.asarray(columns, np.float64), _MARGIN, 1 - _MARGIN))
+def _centred(columns: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    return np.clip(np.asarray(columns, np.float64) - centre[:, None, None], -_LARGEST, _LARGEST)

@@ -1,28 +1,84 @@
-"""The decision of a run: thresholds for its probabilities, chosen on held-out arguments."""
+"""The decision of a run: thresholds for its logits, chosen on held-out arguments, and the file that keeps them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from scipy.special import logit
 
 from jaxvalues.config import DecisionConfig
-from jaxvalues.evaluation.thresholds import tune_global, tune_per_category
+from jaxvalues.data.numbers import numeric_array
+from jaxvalues.data.taxonomy import CATEGORIES
+from jaxvalues.errors import UserError
+from jaxvalues.evaluation.thresholds import decide, tune_global, tune_per_category
+
+THRESHOLDS_FILE = "thresholds.json"
 
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """The thresholds [C] of a run, and a description of how they were chosen."""
+    """The thresholds [C] of a run, as logits, and a description of how they were chosen."""
 
     thresholds: np.ndarray
     how: str
 
+    def __call__(self, logits: np.ndarray) -> np.ndarray:
+        """Decisions [n, C] int8 about logits [n, C]."""
+        return decide(logits, self.thresholds)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """The thresholds [C] as probabilities."""
+        return sigmoid(self.thresholds)
+
     @property
     def span(self) -> str:
-        """The thresholds as text: one number, or the lowest and the highest."""
-        low, high = self.thresholds.min(), self.thresholds.max()
-        return f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
+        """The thresholds as text, as probabilities and as logits: one number each, or the lowest and the highest."""
+        (low, high), (p, q) = _ends(self.thresholds), _ends(self.probabilities)
+        if low == high:
+            return f"probability {_short(p)} (logit {low:.2f})"
+        return f"probabilities {_short(p)} to {_short(q)} (logits {low:.2f} to {high:.2f})"
+
+    def write(self, folder: str | Path, labels: Sequence[str] = CATEGORIES) -> None:
+        """Write `thresholds.json`: the thresholds of all labels as logits and as probabilities, and how they came."""
+        columns = {"logits": self.thresholds, "probabilities": self.probabilities}
+        tables = {name: dict(zip(labels, values.tolist(), strict=True)) for name, values in columns.items()}
+        path = Path(folder) / THRESHOLDS_FILE
+        unfinished = path.with_name(path.name + ".tmp")
+        unfinished.write_text(json.dumps({"chosen": self.how, **tables}, indent=2) + "\n", encoding="utf-8")
+        os.replace(unfinished, path)
+
+
+def read_decision(folder: str | Path, labels: Sequence[str] = CATEGORIES) -> Decision:
+    """The decision of a run folder. Raises UserError for a missing or faulty file.
+
+    Earlier versions stored probabilities alone, under the key `thresholds`; they are read as such.
+    """
+    path = Path(folder) / THRESHOLDS_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        is_old = "logits" not in content
+        table = content["thresholds" if is_old else "logits"]
+        thresholds = numeric_array(table[name] for name in labels)
+        chosen = str(content["chosen"])
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file, expected the thresholds of the run") from None
+    except (ValueError, KeyError, TypeError) as error:  # JSON and Unicode errors are ValueErrors
+        raise UserError(
+            f"{path}: expected the keys 'chosen' and 'logits', with one number per category: {error}"
+        ) from None
+    if is_old:
+        if not ((thresholds > 0) & (thresholds < 1)).all():
+            raise UserError(f"{path}: every threshold must be a probability above 0 and below 1")
+        thresholds = logit(thresholds)
+    if not np.isfinite(thresholds).all():
+        raise UserError(f"{path}: every threshold must be a finite number")
+    return Decision(thresholds, chosen)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -33,20 +89,29 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 def choose_thresholds(
     config: DecisionConfig,
     truth: np.ndarray,
-    probabilities: np.ndarray,
+    logits: np.ndarray,
     tune: Callable[[np.ndarray, np.ndarray], float] = tune_global,
 ) -> Decision:
-    """The decision that the config defines. Thresholds are tuned on held-out labels and probabilities, both [n, C].
+    """The decision that the config defines. Thresholds are tuned on held-out labels and logits, both [n, C].
 
-    `tune` returns the one threshold for all categories, from labels and probabilities.
+    `tune` returns the one threshold for all categories, from labels and logits.
     """
     match config.threshold:
         case "fixed":
-            thresholds, how = config.value, f"fixed threshold {config.value:g}"
+            thresholds, how = logit(config.value), f"fixed threshold {config.value:g}"
         case "tuned":
-            thresholds, how = tune(truth, probabilities), "one threshold"
+            thresholds, how = tune(truth, logits), "one threshold"
         case "tuned_per_category":
-            thresholds, how = tune_per_category(truth, probabilities), "a threshold per category"
+            thresholds, how = tune_per_category(truth, logits), "a threshold per category"
     if config.threshold != "fixed":
         how += f" tuned on {len(truth)} held-out arguments"
-    return Decision(np.broadcast_to(np.asarray(thresholds, np.float64), probabilities.shape[1]), how)
+    return Decision(np.broadcast_to(np.asarray(thresholds, np.float64), logits.shape[1]), how)
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def _short(probability: float) -> str:
+    """Two decimals, or two significant digits where these would show 0 or 1."""
+    return f"{probability:.2f}" if 0.005 <= probability < 0.995 else f"{probability:.2g}"

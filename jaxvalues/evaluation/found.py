@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,7 @@ import numpy as np
 from jaxvalues.data.task import Task
 from jaxvalues.data.tsv import ID
 from jaxvalues.data.user_file import UserFile
-from jaxvalues.evaluation.decision import Decision
-from jaxvalues.evaluation.thresholds import decide
+from jaxvalues.evaluation.decision import Decision, sigmoid
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,11 +33,11 @@ _SHOWN = 20
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Probabilities [n, C] of the arguments of a user's file, and how they are decided."""
+    """Logits [n, C] of the arguments of a user's file, and how they are decided."""
 
     file: UserFile
     task: Task
-    probabilities: np.ndarray
+    logits: np.ndarray
     decision: Decision
 
     def path(self, folder: Path, format: str) -> Path:
@@ -76,7 +76,12 @@ class Found:
 
     @property
     def _decisions(self) -> np.ndarray:
-        return decide(self.probabilities, self.decision.thresholds)
+        return self.decision(self.logits)
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Probabilities [n, C]."""
+        return sigmoid(self.logits)
 
     def _names(self, decided: np.ndarray) -> list[str]:
         """The labels found; of a task with one label, what it is otherwise too."""
@@ -119,7 +124,7 @@ class Found:
     def _long(self) -> str:
         ours = ("Label", "Probability", "Threshold", "Found")
         header, rows = self._columns(ours)
-        thresholds = np.broadcast_to(self.decision.thresholds, len(self.task.labels)).tolist()
+        thresholds = self.decision.probabilities.tolist()
         values = zip(rows, self.probabilities.tolist(), self._decisions.tolist(), strict=True)
         return self._table(
             [*header, *ours],
@@ -131,11 +136,12 @@ class Found:
         )
 
     def _json(self) -> str:
-        thresholds = np.broadcast_to(self.decision.thresholds, len(self.task.labels)).tolist()
+        thresholds = self.decision.probabilities.tolist()
         values = zip(self.file.arguments, self.file.rows, self.probabilities.tolist(), self._decisions, strict=True)
         content: dict[str, Any] = {
             "decision": self.decision.how,
             "thresholds": dict(zip(self.task.labels, thresholds, strict=True)),
+            "threshold_logits": dict(zip(self.task.labels, self.decision.thresholds.tolist(), strict=True)),
             "assumed": list(self.file.notes),
             "arguments": [
                 {

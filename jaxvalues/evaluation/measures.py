@@ -24,7 +24,7 @@ class Measure(NamedTuple):
 
     score: Callable[[np.ndarray, np.ndarray], TaskScores]  # (truth, decisions), both [n, C]
     from_json: Callable[[Mapping[str, Any]], TaskScores]
-    tune: Callable[[np.ndarray, np.ndarray], float]  # (truth, probabilities) to one threshold
+    tune: Callable[[np.ndarray, np.ndarray], float]  # (truth, logits) to one threshold
     selection_metric: str  # the first figure of the scores' `headline`
 
 

@@ -2,28 +2,27 @@
 
 - `predictions-<split>.tsv` is in the official run format: `Argument ID` and the 20 categories, each 0 or 1. For another
   task (`jaxvalues.data.task`) it has that task's labels instead.
-- `probabilities-<split>.tsv` is the same table with probabilities.
-- `thresholds.json`, in the same folder, has the threshold of every label and how they were chosen.
-
-The last two files determine the first exactly.
+- `logits-<split>.tsv` is the same table with logits. With `thresholds.json` (`evaluation/decision.py`) in the same
+  folder it determines the first file exactly.
+- `probabilities-<split>.tsv` is the same table with probabilities. Very large logits all have the probability 1.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from scipy.special import logit
 
+from jaxvalues.data.numbers import parse_number
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tsv import ID, read_table, write_table
 from jaxvalues.errors import UserError
 
-THRESHOLDS_FILE = "thresholds.json"
+_LARGEST = float(np.finfo(np.float32).max)
+_FINITE = (-104.0, 17.0)  # the logits of the smallest float32 probability and of the largest below 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,47 +84,54 @@ def read_predictions(path: str | Path, labels: tuple[str, ...] = CATEGORIES) -> 
     """
     ids, rows = read_table(path, (ID, *labels))
     probabilities = [
-        [_probability(cell, path, line, name) for cell, name in zip(row, labels, strict=True)]
+        [_number(cell, f"{path}, line {line}: {name}", 0, 1) for cell, name in zip(row, labels, strict=True)]
         for line, row in enumerate(rows, start=2)
     ]
     return Predictions(ids, np.array(probabilities, np.float32).reshape(-1, len(labels)), labels)
 
 
-def write_thresholds(
-    folder: str | Path, thresholds: ArrayLike, chosen: str, labels: Sequence[str] = CATEGORIES
-) -> None:
-    """Writes `thresholds.json`: the thresholds (one number or [C]), and how they were chosen ("tuned on ...")."""
-    values = np.broadcast_to(thresholds, len(labels)).tolist()
-    text = json.dumps({"chosen": chosen, "thresholds": dict(zip(labels, values, strict=True))}, indent=2)
-    path = Path(folder) / THRESHOLDS_FILE
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+class Logits(NamedTuple):
+    """A system's logits [n, C] float32 for the arguments `ids`."""
+
+    ids: tuple[str, ...]
+    values: np.ndarray
 
 
-def read_thresholds(folder: str | Path, labels: Sequence[str] = CATEGORIES) -> tuple[np.ndarray, str]:
-    """The thresholds [C] of a run folder, and how they were chosen. Raises UserError for a missing or faulty file."""
-    path = Path(folder) / THRESHOLDS_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        thresholds = np.array([content["thresholds"][name] for name in labels], np.float64)
-        chosen = str(content["chosen"])
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file, expected the thresholds of the run") from None
-    except (ValueError, KeyError, TypeError) as error:  # JSON and Unicode errors are ValueErrors
+def write_logits(path: str | Path, logits: Logits, labels: tuple[str, ...] = CATEGORIES) -> None:
+    """Writes logits so that `read_logits` returns the same float32 numbers. Raises UserError for one not finite."""
+    values = np.asarray(logits.values, np.float32)
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
         raise UserError(
-            f"{path}: expected the keys 'chosen' and 'thresholds', with one number per category: {error}"
-        ) from None
-    if not ((thresholds > 0) & (thresholds <= 1)).all():
-        raise UserError(f"{path}: every threshold must be above 0 and at most 1")
-    return thresholds, chosen
+            f"the logit of {labels[column]} for argument {logits.ids[row]} is {values[row, column]}, but a finite "
+            "number is expected"
+        )
+    cells = ([f"{value:.9g}" for value in row] for row in values.tolist())
+    write_table(path, (ID, *labels), [(i, *row) for i, row in zip(logits.ids, cells, strict=True)])
 
 
-def _probability(cell: str, path: str | Path, line: int, name: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = np.nan
-    if not 0 <= value <= 1:
-        raise UserError(f"{path}, line {line}: {name} is {cell!r}, but a number between 0 and 1 is expected")
+def read_logits(path: str | Path, labels: tuple[str, ...] = CATEGORIES) -> Logits:
+    """Reads a file of `write_logits`, or a probabilities file of an earlier version in its place.
+
+    Earlier versions wrote no logits: those of `probabilities-<split>.tsv` in the same folder are taken then. Raises
+    UserError, with file and line, for another header, for a repeated ID and for a cell that is not a finite number.
+    """
+    path = Path(path)
+    before = path.with_name(path.name.replace("logits-", "probabilities-", 1))
+    if not path.is_file() and before.is_file():
+        read = read_predictions(before, labels)
+        return Logits(read.ids, np.clip(logit(read.probabilities.astype(np.float64)), *_FINITE).astype(np.float32))
+    ids, rows = read_table(path, (ID, *labels))
+    values = [
+        [_number(cell, f"{path}, line {line}: {name}") for cell, name in zip(row, labels, strict=True)]
+        for line, row in enumerate(rows, start=2)
+    ]
+    return Logits(ids, np.array(values, np.float32).reshape(-1, len(labels)))
+
+
+def _number(cell: str, where: str, low: float = -_LARGEST, high: float = _LARGEST) -> float:
+    value = parse_number(cell)
+    if value is None or not low <= value <= high:
+        expected = "finite number" if high == _LARGEST else f"number between {low} and {high}"
+        raise UserError(f"{where} is {cell!r}, but a {expected} is expected")
     return value

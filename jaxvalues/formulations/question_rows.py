@@ -104,6 +104,11 @@ class QuestionRows:
         return lambda some: self._rows(some, category, known)
 
     @property
+    def rows_per_argument(self) -> int:
+        """The number of rows of all questions about an argument: 1 where they branch from it, else C."""
+        return 1 if self.branches else self._count
+
+    @property
     def _count(self) -> int:
         """The number of questions about an argument, C."""
         return len(self.template.labels)

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jaxvalues.config import Config, load_config
+from jaxvalues.config import Config
 from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError
 from jaxvalues.interop.inference_settings import check_task, pooled_layer
+from jaxvalues.run.provenance import read_run_config
 from jaxvalues.tuning.peft_folder import PEFT_TYPES
 
 
@@ -17,7 +18,7 @@ def export_command(run: str | Path) -> str | None:
     """The command that exports a finished run; None where no library has such a model."""
     folder = Path(run)
     hf_config = json.loads((folder / "model/config.json").read_text(encoding="utf-8"))
-    formats = exportable(load_config(folder / "config.yaml"), hf_config)
+    formats = exportable(read_run_config(folder), hf_config)
     return f"jaxvalues export {folder} {folder}-{formats[0]} --to {formats[0]}" if formats else None
 
 

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
+from scipy.special import logit
 
 from jaxvalues.config import Config, parse_config
+from jaxvalues.data.numbers import numeric_array
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import UserError
@@ -68,11 +70,14 @@ def _read_settings(source: Path, hf_config: dict[str, Any]) -> tuple[dict[str, A
     """(settings, decision): remove the settings from `hf_config` and check them. Raises UserError."""
     settings = hf_config.pop(SETTINGS_KEY, None)
     try:
-        thresholds = np.array(settings["thresholds"], np.float64)
+        if "threshold_logits" in settings:
+            thresholds = numeric_array(settings["threshold_logits"])
+        else:  # of an earlier version
+            thresholds = logit(numeric_array(settings["thresholds"]))
         decision = Decision(thresholds, str(settings["decision"]))
         whole = (
             thresholds.shape == (len(CATEGORIES),)
-            and ((thresholds > 0) & (thresholds <= 1)).all()
+            and np.isfinite(thresholds).all()
             and [hf_config["id2label"][str(i)] for i in range(len(CATEGORIES))] == list(CATEGORIES)
             and isinstance(settings["template"], str)
             and isinstance(settings["config"]["model"], dict)

@@ -47,7 +47,8 @@ def inference_settings(config: Config, system: System, decision: Decision) -> di
         "template": system.template.text,
         "stances": STANCES,
         "max_length": config.data.max_length,
-        "thresholds": decision.thresholds.tolist(),
+        "threshold_logits": decision.thresholds.tolist(),
+        "threshold_probabilities": decision.probabilities.tolist(),
         "decision": decision.how,
         "config": without_local_paths(config),
     }

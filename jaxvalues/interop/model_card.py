@@ -145,7 +145,7 @@ def _card(
         origin=_RANDOM if model["config"] else base or "a pretrained model",
         scores=_summary(splits),
         decision=ours["decision"],
-        categories=_categories(splits, ours["thresholds"]),
+        categories=_categories(splits, ours["threshold_probabilities"]),
         data="the small sample that comes with jaxvalues" if is_sample else "Touché23-ValueEval",
         train=config["data"]["train"],
         held_out=_held_out(config["data"]),
@@ -181,7 +181,7 @@ def _summary(splits: Mapping[str, Scores]) -> str:
 
 def _categories(splits: Mapping[str, Scores], thresholds: Sequence[float]) -> str:
     rows = (
-        (name, f"{threshold:.2f}", *(_cell(scores.categories[name]) for scores in splits.values()))
+        (name, f"{threshold:.3g}", *(_cell(scores.categories[name]) for scores in splits.values()))
         for name, threshold in zip(CATEGORIES, thresholds, strict=True)
     )
     return _table(("category", "threshold", *splits), rows)

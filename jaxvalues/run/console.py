@@ -13,8 +13,8 @@ import numpy as np
 from rich.console import Console
 
 from jaxvalues.data.arguments import Split
-from jaxvalues.data.batches import Tokens, TrainingBatches
 from jaxvalues.data.held_out import Parts
+from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.measures import TaskScores
 from jaxvalues.evaluation.report_table import in_words, render_scores
@@ -67,10 +67,11 @@ class RunConsole:
         self.print(
             f"{sizes}; {epochs} of {batches.steps_per_epoch} steps; lengths {', '.join(map(str, batches.lengths()))}"
         )
+        self.print(f"each step (update) is on {batches.size}")
         if parts.subset_note is not None:
             self.print(parts.subset_note)
         if batches.tokens.questions is not None:
-            self.print(_questions(batches.tokens))
+            self.print(_questions(batches))
         if batches.tokens.hidden is not None:
             size = sum(one.nbytes for one in batches.tokens.hidden) / 2**20
             self.print(
@@ -92,6 +93,12 @@ class RunConsole:
             shapes = {what: len(step) for what, step in steps.items() if step is not None}
             parts = ", ".join(f"{number} {what}" for what, number in shapes.items())
             self.print(f"compiled {sum(shapes.values())} programs, one for each batch shape: {parts}")
+        if trainable and step == 0:
+            self.print(
+                "WARNING: no step of training scored better on the held-out part than the untrained start, so the "
+                "parameters of step 0 predict: training changed nothing. Try another optimizer.learning_rate (it is "
+                f"{system.config.optimizer.learning_rate:g}) or more training.epochs."
+            )
         trained = f"parameters of step {step}" if trainable else "nothing was trained"
         self.print(f"{trained}; {decision.how}: {decision.span}")
 
@@ -137,17 +144,19 @@ def _broken(line: str, width: int) -> str:
     return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
-def _questions(tokens: Tokens) -> str:
+def _questions(batches: TrainingBatches) -> str:
     """How many questions a row asks, and what it saves that they branch from one argument."""
+    tokens, size = batches.tokens, batches.size
     questions = tokens.questions
-    rows, each = questions.categories.shape
-    if questions.question_ids is None or each == 1:
-        return f"{rows} questions, one a row"
+    each = questions.categories.shape[1]
+    anew = "" if batches.negatives is None else "; the negative ones are drawn anew in every epoch"
+    if questions.question_ids is None or each == 1 or batches.by_question:
+        return f"{size.questions:,} questions an epoch, one a row{anew}"
     lengths = (questions.question_ids >= 0).sum(axis=1)[questions.categories].sum(axis=1)
     together, apart = (tokens.lengths + lengths).sum(), (tokens.lengths * each + lengths).sum()
     return (
         f"{each} questions branch from every argument: {together:,} tokens an epoch in the place of {apart:,}, "
-        f"{apart / together:.1f} times fewer"
+        f"{apart / together:.1f} times fewer" + (f"; {size.questions:,} of them count{anew}" if anew else "")
     )
 
 

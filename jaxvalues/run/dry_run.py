@@ -7,13 +7,13 @@ from jaxvalues.data.held_out import load_parts
 from jaxvalues.data.task import TASKS
 from jaxvalues.formulations import load_texts
 from jaxvalues.run.base import find_base, find_tokenizer
+from jaxvalues.run.batches import training_batches
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.prediction import encode
 from jaxvalues.run.provenance import describe_environment
 from jaxvalues.run.resolve import resolve
 from jaxvalues.run.system import build_system
-from jaxvalues.run.train import training_pairs
 from jaxvalues.run.warm_start import find_warm_start
 from jaxvalues.training.sharding import make_mesh, place_on
 
@@ -30,7 +30,7 @@ def dry_run(config: Config, run_console: RunConsole) -> None:
     tokenizer = find_tokenizer(config, base, parts.full_training, texts)
     mesh = make_mesh(config.mesh)
     system = build_system(config, base, tokenizer, mesh)
-    encode(system, parts.training, run_console, training_pairs(config, parts.training))
+    training_batches(system, parts.training, run_console)
     for split in (parts.held_out, *parts.reported):
         encode(system, split, run_console)
 

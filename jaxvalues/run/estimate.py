@@ -5,18 +5,28 @@ from __future__ import annotations
 import json
 from statistics import median
 
-from jaxvalues.config import Config, load_config
+from jaxvalues.config import Config
 from jaxvalues.data.held_out import Parts
-from jaxvalues.data.subset import sample_pairs
+from jaxvalues.data.subset import count_pairs
+from jaxvalues.data.training_batches import EpochSize
 from jaxvalues.formulations import CAUSAL
 from jaxvalues.run.network import Network, count
-from jaxvalues.run.provenance import differences
+from jaxvalues.run.provenance import differences, read_run_config
 from jaxvalues.templates.questions import QuestionTemplate
 from jaxvalues.templates.template import Template
 
 
-def work(network: Network, config: Config, length: int) -> tuple[float, float]:
-    """Estimated floating-point operations of (one training step, one row's prediction) at one length.
+def step_rows(config: Config, network: Network, texts: Template | QuestionTemplate) -> int:
+    """Rows of a training step: arguments, or questions that do not branch, of which `data.negatives` asks some."""
+    training = config.training
+    if not isinstance(texts, QuestionTemplate):
+        return training.batch_size
+    branch = network.sizes.model_type in CAUSAL and texts.shares_context and not config.formulation.generates
+    return training.questions_per_step or training.batch_size * (1 if branch else len(texts.labels))
+
+
+def work(network: Network, config: Config, length: int, rows: int) -> tuple[float, float]:
+    """Estimated floating-point operations of (one training step of `rows` rows, one row's prediction) at one length.
 
     Two operations a weight of the matrix products and token, and 4·T·D a token and layer for attention (Kaplan et al.
     2020, §2.1). Backward costs twice as much in the layers that train, as much as forward where gradients only pass
@@ -30,18 +40,20 @@ def work(network: Network, config: Config, length: int) -> tuple[float, float]:
     forward = per_layer * length * network.num_layers
     passes = {"none": 0, **dict.fromkeys(("prompt", "p_tuning", "prefix"), 1)}.get(config.tuning.method, 2)
     backward = passes * per_layer * length * trained
-    return config.training.batch_size * (forward + backward), forward
+    return rows * (forward + backward), forward
 
 
-def memory(network: Network, config: Config) -> tuple[float, float]:
+def memory(network: Network, config: Config, rows: int) -> tuple[float, float]:
     """Estimated bytes of (weights with gradients and Adam's moments, activations kept for the backward pass).
+
+    `rows` are those of a step, which micro-batches share.
 
     Weights are float32: 4 bytes frozen, 16 bytes where they train. Activations follow Korthikanti et al. 2022, eq. 2:
     T·B·D·(34 + 5·N·T / D) bytes a layer at 2 bytes a number; with remat only the layers' inputs are kept.
     """
     frozen, trainable = network.abstract_parts()
     model, length = network.sizes, config.lengths[-1]
-    rows = config.training.batch_size // config.training.accumulation
+    rows = max(1, rows // config.training.accumulation)
     layers = network.num_layers - network.boundary
     factor = network.dtype.itemsize / 2
     per_token = 2.0 if config.model.remat else 34 + 5 * model.num_heads * length / model.hidden_size
@@ -49,21 +61,17 @@ def memory(network: Network, config: Config) -> tuple[float, float]:
     return 4.0 * count(frozen) + 16.0 * count(trainable), activations
 
 
-def steps_per_epoch(config: Config, parts: Parts, network: Network, texts: Template | QuestionTemplate) -> int:
-    """Training steps of one epoch: of arguments, or of questions where each is a row of its own."""
-    rows = len(parts.training)
-    if config.data.negatives is not None:
-        rows = len(sample_pairs(parts.training.labels, config.data.negatives, config.seed)[0])
-    elif isinstance(texts, QuestionTemplate):
-        branches = network.sizes.model_type in CAUSAL and texts.shares_context and not config.formulation.generates
-        rows *= 1 if branches else len(texts.labels)
-    return -(-rows // config.training.batch_size)
+def epoch_size(config: Config, parts: Parts) -> EpochSize:
+    """The arguments, questions and training steps of one epoch. They do not depend on the network."""
+    training, labels = config.training, parts.training.labels
+    questions = count_pairs(labels, config.data.negatives) if config.formulation.asks_questions else None
+    return EpochSize.of(len(parts.training), questions, training.batch_size, training.questions_per_step)
 
 
 def measured_rate(config: Config) -> float | None:
-    """Rows a second of this very run where its folder has measured them, None otherwise."""
+    """Arguments a second of this very run where its folder has measured them, None otherwise."""
     metrics = config.folder / "metrics.jsonl"
-    if not metrics.is_file() or differences(load_config(config.folder / "config.yaml"), config).keys() - _RESOLVED:
+    if not metrics.is_file() or differences(read_run_config(config.folder), config).keys() - _RESOLVED:
         return None
     lines = (json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines() if line.endswith("}"))
     rates = [line["arguments_per_s"] for line in lines if "arguments_per_s" in line]

@@ -3,7 +3,7 @@
 While in use:     lock.json
 At the start:     config.yaml · environment.json · template.txt · synonyms.tsv · model/config.json · tokenizer/
 While training:   checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/
-At the end:       thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv
+At the end:       thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv · logits-<split>.tsv
 Last:             scores.json, which makes the run a finished one
 
 One <split> is `held_out`, the part on which thresholds and the best step were chosen.
@@ -22,17 +22,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from jaxvalues.config import Config, load_config
+from jaxvalues.config import Config
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.task import TASKS, VALUES, Task
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import ConfigError, UserError
-from jaxvalues.evaluation.decision import Decision
+from jaxvalues.evaluation.decision import Decision, read_decision, sigmoid
 from jaxvalues.evaluation.measures import TaskScores, measure_of
-from jaxvalues.evaluation.predictions import Predictions, read_thresholds, write_thresholds
-from jaxvalues.evaluation.thresholds import decide
+from jaxvalues.evaluation.predictions import Logits, Predictions, write_logits
 from jaxvalues.run.lock import LOCK, RunLock
-from jaxvalues.run.provenance import SYNONYMS, TEMPLATE, check_same_run, write_json
+from jaxvalues.run.provenance import SYNONYMS, TEMPLATE, check_same_run, read_run_config, write_json
 from jaxvalues.training.checkpoints import Checkpoints, newest_step
 from jaxvalues.training.processes import from_main, is_main
 from jaxvalues.training.start_checks import check_shared
@@ -150,7 +149,7 @@ class RunFolder:
         return (self.path / "ensemble.json").is_file()
 
     def config(self, overrides: Iterable[str] = ()) -> Config:
-        return load_config(self.path / "config.yaml", tuple(overrides))
+        return read_run_config(self.path, tuple(overrides))
 
     def with_texts(self, config: Config) -> Config:
         """The config with the run's own copies of its texts: the user's files may have changed since."""
@@ -191,17 +190,18 @@ class RunFolder:
         return trainable, memory["best_step"]
 
     def decision(self) -> Decision:
-        return Decision(*read_thresholds(self.path, self.task.labels))
+        return read_decision(self.path, self.task.labels)
 
     def write_decision(self, decision: Decision) -> None:
         if is_main():
-            write_thresholds(self.path, decision.thresholds, decision.how, self.task.labels)
+            decision.write(self.path, self.task.labels)
 
-    def write_predictions(self, split: Split, probabilities: np.ndarray, decision: Decision) -> TaskScores | None:
-        """Write both prediction files of a split; its scores if it has labels."""
-        predictions = Predictions(split.ids, probabilities, self.task.labels)
-        decisions = decide(probabilities, decision.thresholds)
+    def write_predictions(self, split: Split, logits: np.ndarray, decision: Decision) -> TaskScores | None:
+        """Write the three prediction files of a split; its scores if it has labels."""
+        predictions = Predictions(split.ids, sigmoid(logits), self.task.labels)
+        decisions = decision(logits)
         if is_main():
+            write_logits(self.path / f"logits-{split.name}.tsv", Logits(split.ids, logits), self.task.labels)
             predictions.write_probabilities(self.path / f"probabilities-{split.name}.tsv")
             predictions.write_run(self.path / f"predictions-{split.name}.tsv", decisions)
         return None if split.labels is None else measure_of(self.task).score(split.labels, decisions)

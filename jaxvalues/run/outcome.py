@@ -17,10 +17,9 @@ from jaxvalues.data.held_out import HELD_OUT
 from jaxvalues.data.task import TASKS
 from jaxvalues.evaluation.decision import Decision, choose_thresholds, sigmoid
 from jaxvalues.evaluation.measures import TaskScores, measure_of
-from jaxvalues.evaluation.thresholds import decide
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.prediction import Predicted
-from jaxvalues.training.losses import LossHyperparameters, row_losses
+from jaxvalues.training.losses import LossHyperparameters, category_losses
 
 
 class Outcome(NamedTuple):
@@ -50,7 +49,7 @@ def finish(
     `how` is put around the words that say how the decision was made. `step` is the step of the parameters, None for an
     ensemble. Writing scores.json is the last thing: it makes the run a finished one.
     """
-    chosen = choose_thresholds(settings, held_out.split.labels, held_out.probabilities, measure_of(folder.task).tune)
+    chosen = choose_thresholds(settings, held_out.split.labels, held_out.logits, measure_of(folder.task).tune)
     decision = Decision(chosen.thresholds, how.format(chosen.how))
     folder.write_decision(decision)
     held_out = held_out._replace(split=replace(held_out.split, name=HELD_OUT))
@@ -63,8 +62,8 @@ def finish(
 def apply_decision(
     folder: RunFolder, decision: Decision, predicted: Iterable[Predicted]
 ) -> dict[str, TaskScores | None]:
-    """Write both prediction files of each split; the scores of those that have labels, None for the others."""
-    return {one.split.name: folder.write_predictions(one.split, one.probabilities, decision) for one in predicted}
+    """Write the prediction files of each split; the scores of those that have labels, None for the others."""
+    return {one.split.name: folder.write_predictions(one.split, one.logits, decision) for one in predicted}
 
 
 def held_out_metrics(
@@ -74,11 +73,16 @@ def held_out_metrics(
 
     A loss that is not finite comes alone: then there is nothing to decide.
     """
-    loss = float(row_losses(config.loss.kind, logits, held_out.labels.astype(np.float32), hyper).mean())
+    loss = float(category_losses(config.loss.kind, logits, held_out.labels.astype(np.float32), hyper).mean())
     if not np.isfinite(loss):
         return {"loss": loss}
-    probabilities = sigmoid(logits)
     measure = measure_of(TASKS[config.data.task])
-    decision = choose_thresholds(config.decision, held_out.labels, probabilities, measure.tune)
-    result = measure.score(held_out.labels, decide(probabilities, decision.thresholds))
-    return {"loss": loss, **result.headline, "threshold": float(decision.thresholds.mean())}
+    decision = choose_thresholds(config.decision, held_out.labels, logits, measure.tune)
+    result = measure.score(held_out.labels, decision(logits))
+    middle = decision.thresholds.mean()
+    return {
+        "loss": loss,
+        **result.headline,
+        "threshold": float(sigmoid(middle)),
+        "threshold_logit": float(middle),
+    }

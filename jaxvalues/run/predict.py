@@ -43,9 +43,9 @@ def predict(
 ) -> TaskScores | None:
     """Predict a split, or a user's file of arguments, with everything reloaded from a finished run's folder.
 
-    Writes predictions-<name>.tsv (official run format) and probabilities-<name>.tsv to `out` (default: the run folder).
-    Of a user's file (`jaxvalues.data.user_file`), what was found is printed and written besides, with all columns of
-    the file, in `format`: one of `jaxvalues.evaluation.found.FORMATS`.
+    Writes predictions-<name>.tsv (official run format), probabilities-<name>.tsv and logits-<name>.tsv to `out`, which
+    is the run folder by default. Of a user's file (`jaxvalues.data.user_file`), what was found is printed and written
+    besides, with all columns of the file, in `format`: one of `jaxvalues.evaluation.found.FORMATS`.
     Returns the scores if the labels are known. `overrides` change where things run (`mesh.…`, `data.dir=…`), not what:
     any other key is a ConfigError.
     """
@@ -80,9 +80,9 @@ def predict(
     with ProgressLine(run_console.console, "row", len(tokens)) as line:
         predicted = predict_split(system, weights, data, tokens, line)
     (result,) = apply_decision(target, decision, [predicted]).values()
-    written = [target.path / f"{kind}-{data.name}.tsv" for kind in ("predictions", "probabilities")]
+    written = [target.path / f"{kind}-{data.name}.tsv" for kind in ("predictions", "probabilities", "logits")]
     if file is not None:
-        found = Found(file, folder.task, predicted.probabilities, decision)
+        found = Found(file, folder.task, predicted.logits, decision)
         written = [found.path(target.path, format), *written]
         if is_main():
             found.write(target.path, format)

@@ -11,8 +11,6 @@ import numpy as np
 from jaxvalues.data.arguments import STANCES, Argument, Split
 from jaxvalues.data.batches import PlannedBatch, Tokens, collate, evaluation_plan, inputs_shape, model_inputs
 from jaxvalues.data.task import TASKS
-from jaxvalues.evaluation.decision import sigmoid
-from jaxvalues.formulations.question_rows import Pairs
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.system import System, Weights
 from jaxvalues.training.compilation import Executables
@@ -31,16 +29,15 @@ def never() -> bool:
 
 
 class Predicted(NamedTuple):
-    """The arguments of a split and their probabilities [n, C]."""
+    """The arguments of a split and their logits [n, C]."""
 
     split: Split
-    probabilities: np.ndarray
+    logits: np.ndarray
 
 
-def encode(system: System, split: Split, run_console: RunConsole, pairs: Pairs | None = None) -> Tokens:
-    """Tokenise a split, or the questions of `pairs` alone; says so when arguments were truncated."""
-    chosen = {} if pairs is None else {"pairs": pairs}
-    tokens = system.formulation.encode(split.arguments, split.labels, **chosen)
+def encode(system: System, split: Split, run_console: RunConsole) -> Tokens:
+    """Tokenise a split; says so when arguments were truncated."""
+    tokens = system.formulation.encode(split.arguments, split.labels)
     run_console.truncated(split, tokens.truncated, system.config.data.max_length)
     return tokens
 
@@ -48,8 +45,8 @@ def encode(system: System, split: Split, run_console: RunConsole, pairs: Pairs |
 def predict_split(
     system: System, weights: Weights, split: Split, tokens: Tokens, line: ProgressLine | None = None
 ) -> Predicted:
-    """The probabilities of a split, whose `tokens` these are; `line` counts the rows of `tokens` that are done."""
-    return Predicted(split, sigmoid(predict_logits(system, weights, tokens, line)))
+    """The logits of a split, whose `tokens` these are; `line` counts the rows of `tokens` that are done."""
+    return Predicted(split, predict_logits(system, weights, tokens, line))
 
 
 def predict_logits(system: System, weights: Weights, tokens: Tokens, line: ProgressLine | None = None) -> np.ndarray:

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,9 @@ import jax
 import numpy as np
 
 from jaxvalues.config import Config, load_config
+from jaxvalues.config.run_format import RUN_FORMAT, run_format
 from jaxvalues.data.arguments import Split
+from jaxvalues.data.held_out import HELD_OUT
 from jaxvalues.errors import ConfigError, name_list
 from jaxvalues.models.checkpoints.weights import weight_files
 
@@ -31,20 +33,26 @@ TEMPLATE, SYNONYMS = "template.txt", "synonyms.tsv"
 """In a run folder: the text of its template, descriptions included; the words that open answers are searched for."""
 
 
+EARLIER_CUT = (
+    "other training data, or a held-out part of an earlier version, which compared conclusions letter by letter"
+)
+
+
 def describe_environment(config: Config, base: Base, parts: Parts) -> dict[str, Any]:
-    """Contents of a run's environment.json; where it trains on a drawn part of the arguments, their ids among them."""
-    drawn = {} if config.data.shots is config.data.fraction is None else {"trained_on": list(parts.training.ids)}
+    """Contents of a run's environment.json; the ids of the arguments that were drawn among them, if any were."""
+    drawn = {"trained_on": list(parts.training.ids), "chosen_on": list(parts.held_out.ids)}
     return describe_process() | {
         "config": config.fingerprint(),
         "base": base.identity,
         "data": {name: checksum(split) for name, split in parts.by_name.items()},
-        **drawn,
+        **({} if config.data.shots is config.data.fraction is None else drawn),
     }
 
 
 def describe_process() -> dict[str, Any]:
-    """Where something is computed, and by which source."""
+    """Where something is computed, by which source, and in which format the folder is."""
     return {
+        "format": RUN_FORMAT,
         "versions": _versions(),
         "platform": platform.platform(),
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
@@ -108,12 +116,14 @@ def check_same_run(folder: Path, config: Config, environment: dict[str, Any], te
 
     Texts, {file name: content}, can differ under the same name in the config: they may be a user's files.
     """
-    changed = differences(load_config(folder / "config.yaml"), config)
+    check_run_format(folder)
+    changed = differences(read_run_config(folder), config)
     before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     said = [f"{key} {_value(old)} → {_value(new)}" for key, (old, new) in changed.items()]
-    said += [
-        f"other {name}" for what, name in (("base", "weights"), ("data", "data")) if before[what] != environment[what]
-    ]
+    if before["base"] != environment["base"]:
+        said.append("other weights")
+    if before["data"] != environment["data"]:
+        said.append(EARLIER_CUT if is_earlier_cut(config, before, environment["data"]) else "other data")
     if "init_from" in environment and environment["init_from"] != before.get("init_from"):
         said.append("other content of tuning.init_from")  # which only a run without checkpoints looks at again
     for name, text in texts.items():
@@ -123,6 +133,33 @@ def check_same_run(folder: Path, config: Config, environment: dict[str, Any], te
         raise ConfigError(
             f"{folder} holds a run that differs ({name_list(said, separator='; ')}): "
             "give another output=FOLDER, or remove it"
+        )
+
+
+def is_earlier_cut(config: Config, before: Mapping[str, Any], data: Mapping[str, str]) -> bool:
+    """Whether a run of an earlier version may differ in its held-out part alone, because it compared conclusions letter
+    by letter. `before` is its environment.json, `data` has the checksums of today's parts."""
+    changed = {name for name, digest in data.items() if before["data"].get(name) != digest}
+    by_conclusion = not isinstance(config.data.held_out, str) and config.data.held_out_by == "conclusion"
+    return before.get("format", 1) == 1 and by_conclusion and changed <= {config.data.train, HELD_OUT}
+
+
+def read_run_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """The config of a run folder, as the version that wrote it meant it.
+
+    The batches of questions of format 1 are left open: whoever predicts needs none (see `check_run_format`).
+    """
+    if run_format(folder) == 1:
+        overrides = ("training.questions_per_step=null", *overrides)
+    return load_config(folder / "config.yaml", tuple(overrides))
+
+
+def check_run_format(folder: Path) -> None:
+    """Raise ConfigError if an earlier version began a run in `folder` whose batches this version makes otherwise."""
+    if run_format(folder) == 1 and read_run_config(folder).formulation.asks_questions:
+        raise ConfigError(
+            f"{folder} holds a run of an earlier version, in which training.batch_size counted single questions unless "
+            "they branched, and now counts arguments: finish it with that version, or give another output=FOLDER"
         )
 
 

@@ -17,7 +17,7 @@ from jaxvalues.data.task import TASKS
 from jaxvalues.formulations import load_texts
 from jaxvalues.models import checkpoint_config, fetch_config, hub_name
 from jaxvalues.run.base import Base, find_tokenizer, fit_to_tokenizer
-from jaxvalues.run.estimate import measured_rate, memory, steps_per_epoch, work
+from jaxvalues.run.estimate import epoch_size, measured_rate, memory, step_rows, work
 from jaxvalues.run.network import Network, build_network, count
 from jaxvalues.templates.questions import QuestionTemplate
 from jaxvalues.templates.template import Template
@@ -42,8 +42,8 @@ def show(config: Config, console: Console, full: bool = False) -> None:
         table.add_row("runs", f"{len(runs)}, and their combination; the first is {one.folder.name}:")
     for row in (
         *_what(one, network, rate_is_default),
-        *_on_what(one, parts, network, texts),
-        *_takes(one, network),
+        *_on_what(one, parts),
+        *_takes(one, network, step_rows(one, network, texts)),
     ):
         table.add_row(*row)
     console.print(table, highlight=False, markup=False)
@@ -68,39 +68,41 @@ def _what(config: Config, network: Network, rate_is_default: bool) -> Iterator[R
     yield "learning rate", f"{config.optimizer.learning_rate:g} ({said})"
 
 
-def _on_what(
-    config: Config, parts: Parts | None, network: Network, texts: Template | QuestionTemplate
-) -> Iterator[Row]:
+def _on_what(config: Config, parts: Parts | None) -> Iterator[Row]:
     """The data and the steps, and how long they take where that was measured."""
     training, source = config.training, config.data.dir or config.data.source
     if parts is None:
         yield "data", f"{source}, not here yet: `jaxvalues data CONFIG` fetches it"
-        yield "steps", f"{_epochs(training.epochs)} in batches of {training.batch_size}; how many is not known yet"
+        each = training.questions_per_step or training.batch_size
+        of = "arguments" if training.questions_per_step is None else "questions"
+        yield "steps", f"{_epochs(training.epochs)} in batches of {each} {of}; how many is not known yet"
         return
     reported = ", ".join(f"{split.name} {len(split):,}" for split in parts.reported) or "nothing"
     sizes = f"{len(parts.training):,} arguments train, {len(parts.held_out):,} are held out"
     yield "data", f"{source}: {sizes}; reported: {reported}"
     contrastive = config.loss.contrastive
     before = contrastive.epochs if contrastive is not None and contrastive.use == "pretraining" else 0
-    each, epochs = steps_per_epoch(config, parts, network, texts), before + training.epochs
-    yield "steps", f"{_epochs(epochs)} × {each:,} = {epochs * each:,}, in batches of {training.batch_size}"
+    size, epochs = epoch_size(config, parts), before + training.epochs
+    yield "steps", f"{_epochs(epochs)} × {size.steps:,} = {epochs * size.steps:,}, each on {size}"
+    if parts.subset_note is not None:
+        yield "", parts.subset_note
     rate = measured_rate(config)
     if rate is None:
         yield "time", "not known before a run; `jaxvalues bench` measures a step"
     else:
-        seconds = epochs * each * training.batch_size / rate
-        yield "time", f"about {_duration(seconds)} of steps, at the {rate:,.1f} rows/s measured in {config.folder}"
+        seconds = epochs * size.arguments / rate
+        yield "time", f"about {_duration(seconds)} of steps, at the {rate:,.1f} arguments/s measured in {config.folder}"
 
 
-def _takes(config: Config, network: Network) -> Iterator[Row]:
+def _takes(config: Config, network: Network, rows: int) -> Iterator[Row]:
     """Estimates of work and memory."""
     for length in config.lengths:
-        step, forward = work(network, config, length)
+        step, forward = work(network, config, length, rows)
         yield (
             f"work, length {length}",
             f"{_figure(step / 1e9)} GFLOP a training step, {_figure(forward / 1e9)} to predict one row",
         )
-    weights, activations = memory(network, config)
+    weights, activations = memory(network, config, rows)
     yield "memory", f"{weights / 2**20:,.0f} MiB of weights, gradients and Adam's moments, over all devices together"
     yield "", f"{activations / 2**20:,.0f} MiB of activations of one micro-batch at the longest length (rough)"
 

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jaxvalues.config import Config
 from jaxvalues.data.task import TASKS
 from jaxvalues.data.tokenizers import pad_id
+from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import load_texts, make_formulation
 from jaxvalues.formulations.rows import SafeTokenizer
 from jaxvalues.generation import greedy
@@ -170,7 +171,24 @@ def build_system(
     """The system that a run trains. Raises ConfigError for whatever does not fit together; computes nothing."""
     hf_config = fit_to_tokenizer(base.hf_config, tokenizer, base.is_random)
     system = System(config, hf_config, tokenizer, mesh, announce=announce, programs=programs)
-    training = config.training
-    check_batch_size("training.batch_size", training.batch_size // training.accumulation, mesh)
+    training, each = config.training, 1
+    if config.formulation.asks_questions:
+        each = system.formulation.question_rows.rows_per_argument
+    if training.questions_per_step is not None:
+        check_step_rows(config, training.questions_per_step, mesh)
+    elif each == 1 or config.data.negatives is None:  # otherwise the data decide, see `training_batches`
+        check_step_rows(config, training.batch_size * each, mesh)
     check_batch_size("training.eval_batch_size", training.eval_batch_size, mesh)
     return system
+
+
+def check_step_rows(config: Config, rows: int, mesh: Mesh) -> None:
+    """Raise ConfigError unless the rows of a training step split into micro-batches, and those over the mesh."""
+    training = config.training
+    key = "training.batch_size" if training.questions_per_step is None else "training.questions_per_step"
+    if rows % training.accumulation:
+        raise ConfigError(
+            f"training.accumulation: {training.accumulation} micro-batches do not divide the {rows} rows of a step, "
+            f"which follow from {key}"
+        )
+    check_batch_size(key, rows // training.accumulation, mesh)

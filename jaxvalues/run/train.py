@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from rich.console import Console
 
 from jaxvalues.config import Config
-from jaxvalues.data.arguments import Split
-from jaxvalues.data.batches import TrainingBatches
 from jaxvalues.data.held_out import load_parts
-from jaxvalues.data.subset import sample_pairs
 from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.formulations import load_texts
-from jaxvalues.formulations.question_rows import Pairs
 from jaxvalues.run.base import find_base, find_tokenizer
+from jaxvalues.run.batches import training_batches
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder, RunRecord
 from jaxvalues.run.lock import locks_released
@@ -68,9 +66,9 @@ def train(
     # The network on its mesh. Nothing is computed yet, so mistakes show up at once.
     mesh = make_mesh(config.mesh)
     system = build_system(config, base, tokenizer, mesh, announce=run_console.compiled, programs=programs)
-    tokens = encode(system, parts.training, run_console, training_pairs(config, parts.training))
+    batches = training_batches(system, parts.training, run_console)
     held_out_tokens = encode(system, parts.held_out, run_console)
-    check_same(input_facts(base, parts, {"training": tokens, "held_out": held_out_tokens}))
+    check_same(input_facts(base, parts, {"training": batches.tokens, "held_out": held_out_tokens}))
 
     # The run folder: a new one, which may start from what another run trained, or the same run's.
     warm_start = find_warm_start(system, run_console)
@@ -82,10 +80,10 @@ def train(
         run_console.scores(scores, base.is_random, folder.path)
         return scores
 
-    # The weights, what they make of the arguments once and for all, and the batches.
+    # The weights, and what they make of the arguments once and for all.
     weights = warm_start.replace(initial_weights(system, base, config.seed))
-    tokens, held_out_tokens = (with_features(system, weights, some) for some in (tokens, held_out_tokens))
-    batches = TrainingBatches(tokens, config.lengths, config.training.batch_size, config.seed, system.pad_id)
+    tokens, held_out_tokens = (with_features(system, weights, some) for some in (batches.tokens, held_out_tokens))
+    batches = replace(batches, tokens=tokens)
     run_console.start(base, system, weights, batches, parts)
     frozen = weights.frozen
 
@@ -141,13 +139,6 @@ def train(
     run_console.end(system, step, outcome.decision, len(parts.training))
     run_console.scores(outcome.reported, base.is_random, folder.path)
     return outcome.scores
-
-
-def training_pairs(config: Config, training: Split) -> Pairs | None:
-    """The questions (argument, category) to train on that `data.negatives` draws; None for all of them."""
-    if config.data.negatives is None:
-        return None
-    return sample_pairs(training.labels, config.data.negatives, config.seed)
 
 
 def scored_by(config: Config) -> str:

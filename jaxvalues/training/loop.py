@@ -12,7 +12,8 @@ import jax
 from rich.console import Console
 
 from jaxvalues.config import Config
-from jaxvalues.data.batches import TrainingBatches, inputs_shape
+from jaxvalues.data.batches import inputs_shape
+from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.errors import UserError
 from jaxvalues.models.layers.layout import Grouping
 from jaxvalues.training.checkpoints import Checkpoints
@@ -142,7 +143,7 @@ class Loop:
                 placed = place_batch(batch, mesh)
                 state, metrics = stage.step(inputs_shape(batch), state, frozen, placed, stage.hyper)
                 step += 1
-                meter.add(step, metrics, int(batch["weights"].sum()), self.config)
+                meter.add(step, metrics, self.config)
                 line.advance(1, meter.shown)
         if self.config.training.keep == "last":
             memory.best_step = step
@@ -158,10 +159,10 @@ class Loop:
             if self.config.training.keep == "best":
                 self._choose(step, state, memory)
         self.writer.write(step, "held_out", values)
-        loss, *figures = (
-            f"{SHORT.get(name, name)} {value:.{4 if name == 'loss' else 3}f}" for name, value in values.items()
-        )
-        said = "  ".join((f"step {step:>5}", f"held-out {loss}", *figures, *["best"] * better))
+        shown = {name: value for name, value in values.items() if name not in ("loss", "threshold_logit")}
+        figures = (f"{SHORT.get(name, name)} {_figure(value)}" for name, value in shown.items())
+        loss = f"held-out loss {values['loss']:.4f}"
+        said = "  ".join((f"step {step:>5}", loss, *figures, *["best"] * better))
         self.console.print(said, highlight=False)
         if memory.stale == self.config.training.warn_after:
             config = self.config
@@ -202,13 +203,13 @@ class Meter:
         self.shown = ""
         self._restart()
 
-    def add(self, step: int, metrics: dict[str, jax.Array], rows: int, config: Config) -> None:
+    def add(self, step: int, metrics: dict[str, jax.Array], config: Config) -> None:
         """Store the metrics of a step that has been dispatched, and read those of the step before."""
         self.flush(config)
         self.pending = (step, metrics)
         if self._compiling() != self.compiled:  # steps ran on while it compiled: time anew
             self._restart()
-        self.rows += rows
+        self.arguments += self.batches.size.arguments_per_step
 
     def flush(self, config: Config) -> None:
         """Read the pending metrics and log them if due. Raises UserError if loss or gradient norm is not finite."""
@@ -218,7 +219,7 @@ class Meter:
         values = {name: float(value) for name, value in metrics.items()}
         _check_finite(f"the loss at step {step}", values["loss"], config)
         _check_finite(f"the gradient norm at step {step}", values["grad_norm"], config)
-        rate = self.rows / max(time.perf_counter() - self.started - self.paused, 1e-9)
+        rate = self.arguments / max(time.perf_counter() - self.started - self.paused, 1e-9)
         self.shown = f"loss {values['loss']:.4f}  {rate:.1f} arguments/s"
         if step % self.every == 0 or step == 1:
             epoch = step / self.batches.steps_per_epoch
@@ -230,7 +231,7 @@ class Meter:
         self.paused += seconds
 
     def _restart(self) -> None:
-        self.started, self.rows, self.paused = time.perf_counter(), 0, 0.0
+        self.started, self.arguments, self.paused = time.perf_counter(), 0.0, 0.0
         self.compiled = self._compiling()
 
     def _compiling(self) -> float:
@@ -243,6 +244,11 @@ def _check_finite(what: str, value: float, config: Config) -> None:
             f"{what} is {value}: try a lower optimizer.learning_rate (it is {config.optimizer.learning_rate:g}), "
             "optimizer.clip_norm, or model.dtype=float32, with another output=FOLDER"
         )
+
+
+def _figure(value: float) -> str:
+    """Three decimals, or one significant digit where these would show 0; five characters."""
+    return f"{value:.3f}" if value == 0 or value >= 0.0005 else f"{value:.0e}"
 
 
 def _steps(every: int | str, steps_per_epoch: int) -> int:

@@ -1,8 +1,8 @@
-"""Losses over logits [B, C]. Each returns one number per row, which the step weighs (padded rows have weight 0).
+"""Losses over logits [B, C]: one number per row and category, which the step weighs (padded rows have weight 0).
 
-Every kind is a weighted mean over categories of y·positive(z) + (1 − y)·negative(z), with its own two terms. Targets y
-may be smoothed. Losses and gradients are finite for logits of any size. The numbers of a loss are traced, so a sweep
-over them compiles nothing new.
+The loss of a category is y·positive(z) + (1 − y)·negative(z) times its weight. Every kind has its own two terms.
+Targets y may be smoothed. Losses and gradients are finite for logits of any size. The numbers of a loss are traced, so
+a sweep over them compiles nothing new.
 """
 
 from __future__ import annotations
@@ -75,16 +75,16 @@ def prior_shift(labels: np.ndarray, kappa: float) -> np.ndarray:
     return (-kappa * np.log(1 / share - 1)).astype(np.float32)
 
 
-def row_losses(kind: str, logits: jax.Array, labels: jax.Array, hyper: LossHyperparameters) -> jax.Array:
-    """The loss of each row, a mean over categories: logits and labels [B, C] -> [B], float32.
+def category_losses(kind: str, logits: jax.Array, labels: jax.Array, hyper: LossHyperparameters) -> jax.Array:
+    """The loss of each row and category: logits and labels [B, C] -> [B, C], float32.
 
-    For rows with K questions each, logits and labels are [B, K], and `hyper` comes from `hyper.for_categories`. Raises
-    ValueError for an unknown `kind`.
+    For rows with K questions each, all are [B, K], and `hyper` comes from `hyper.for_categories`. Raises ValueError for
+    an unknown `kind`.
     """
     z = logits.astype(jnp.float32)
     positive, negative, weights = _terms(kind, z, hyper)
     targets = labels * (1 - hyper.label_smoothing) + 0.5 * hyper.label_smoothing
-    return ((targets * positive + (1 - targets) * negative) * weights).mean(axis=-1)
+    return (targets * positive + (1 - targets) * negative) * weights
 
 
 def _terms(kind: str, z: jax.Array, hyper: LossHyperparameters) -> tuple[jax.Array, jax.Array, jax.Array | float]:

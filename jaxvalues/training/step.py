@@ -15,7 +15,7 @@ import optax
 from jaxvalues.config import LossConfig
 from jaxvalues.models import Outputs
 from jaxvalues.training.contrastive import affinity_for, contrastive_loss
-from jaxvalues.training.losses import row_losses
+from jaxvalues.training.losses import category_losses
 from jaxvalues.training.optimizer import AdamW, Hyperparameters
 from jaxvalues.tuning import Bound, Tuning
 
@@ -41,8 +41,9 @@ def make_train_step(
 ) -> Callable[[TrainState, Any, dict[str, jax.Array], Hyperparameters], tuple[TrainState, dict[str, jax.Array]]]:
     """The function (state, frozen, batch, hyper) -> (state, metrics).
 
-    With `accumulation` K, the batch [B, …] is split into K micro-batches of B/K rows. Losses and gradients are summed
-    over rows and divided once by the number of real rows, so the result equals that of the whole batch, with or without
+    The loss is a mean over arguments (`weights` [B]), or over questions (`weights` [B, K]), however many of them a row
+    has. With `accumulation` N, the batch [B, …] is split into N micro-batches of B/N rows. Losses and gradients are
+    summed and divided once by the sum of the weights, so the result equals that of the whole batch, with or without
     padded rows. Dropout keys are fold_in(fold_in(seed, step), micro-batch).
 
     Metrics: loss, learning_rate, grad_norm, positives (share of logits above 0); contrastive if the loss has a
@@ -64,8 +65,8 @@ def make_train_step(
         sums = {}
         if stage == "training":
             numbers = hyper.loss.for_categories(batch["categories"]) if "categories" in batch else hyper.loss
-            sums["loss"] = jnp.sum(row_losses(loss.kind, outputs.logits, labels, numbers) * weights)
-            sums["positives"] = jnp.sum((outputs.logits > 0).mean(axis=-1) * weights)
+            sums["loss"] = _weighted_sum(category_losses(loss.kind, outputs.logits, labels, numbers), weights)
+            sums["positives"] = _weighted_sum(outputs.logits > 0, weights)
         if stage == "pretraining" or joint:
             affinity = affinity_for(contrastive.positives, labels)
             term = contrastive_loss(outputs.embedding, affinity, weights, hyper.loss.temperature)
@@ -86,7 +87,7 @@ def make_train_step(
         if accumulation == 1:
             grads, sums = micro_batch(0, batch)
         else:
-            # [B, …] -> [K, B/K, …]; each micro-batch takes rows from all shards.
+            # [B, …] -> [N, B/N, …]; each micro-batch takes rows from all shards.
             micro = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
 
             def add(total: Any, numbered: tuple[jax.Array, Any]) -> tuple[Any, None]:
@@ -106,6 +107,11 @@ def make_train_step(
         return TrainState(state.step + 1, trainable, moments), {**means, **metrics}
 
     return train_step
+
+
+def _weighted_sum(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """The sum of values [B, C] with weights of their own, or with one weight [B] for the mean of each row."""
+    return jnp.sum((values if weights.ndim == 2 else values.mean(axis=-1)) * weights)
 
 
 def prompt_norm(bound: Bound) -> jax.Array | None:

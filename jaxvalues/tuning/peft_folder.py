@@ -34,6 +34,7 @@ _NEUTRAL |= {"num_virtual_tokens", "token_dim", "num_transformer_submodules", "n
 _NEUTRAL |= {"prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"}
 _NEUTRAL |= {"encoder_reparameterization_type", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout"}
 _NEUTRAL |= {"prefix_projection", "init_weights"}
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 _OFF = (None, False, "none", "None", [], {})
 # Other values (pissa, olora, …) change the weights of the base model.
 _LORA_INITIALIZATIONS = (True, False, "gaussian", "orthogonal")
@@ -85,6 +86,9 @@ def read_adapter_tensors(folder: str | Path) -> Tensors:
             )
         raise UserError(f"{folder}: the folder has no {WEIGHTS}, expected an adapter in PEFT's format")
     try:
-        return {name: np.asarray(tensor, np.float32) for name, tensor in load_file(path).items()}
+        tensors = load_file(path)
     except SafetensorError as error:
         raise UserError(f"{path}: the file is not a complete safetensors file ({error})") from error
+    if mistyped := [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if tensor.dtype.name not in _FLOATS]:
+        raise UserError(f"{path}: the adapter has tensors of another type than floats: {name_list(mistyped)}")
+    return {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}

@@ -21,6 +21,7 @@ from jaxvalues.bench.task import Task
 from jaxvalues.bench.worker import Worker
 from jaxvalues.config import Config, parse_config
 from jaxvalues.data.batches import Tokens
+from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.errors import ConfigError, UserError
 
 WIDTH = 64
@@ -205,7 +206,7 @@ def test_unknown_options() -> None:
 
 def test_random_batches_have_no_padding() -> None:
     tokens = Tokens((np.arange(3),), np.zeros((1, 20)))
-    batch = random_batch(tokens, 4, 16, range(2, 320))
+    batch = random_batch(TrainingBatches(tokens, (16,), 4, 0, 0), 16, range(2, 320))
     assert batch["input_ids"].shape == (4, 16)
     assert batch["input_ids"].min() > 1
     assert batch["input_ids"].max() < 320
@@ -336,14 +337,14 @@ def test_questions_apart_are_the_rows_that_branches_stand_for() -> None:
         "question_mask": np.array([[[1, 1], [1, 0]]] * 2),
         "categories": np.array([[4, 7]] * 2),
         "labels": np.array([[0, 1], [1, 0]], np.float32),
-        "weights": np.array([1, 0], np.float32),
+        "weights": np.array([[1, 1], [0, 0]], np.float32),
     }
     rows = separate_questions(batch, pad_id=0)
     assert rows["input_ids"].tolist() == [[11, 12, 13, 1, 2], [11, 12, 13, 3, 0], [21, 1, 2, 0, 0], [21, 3, 0, 0, 0]]
     assert rows["attention_mask"].sum(axis=1).tolist() == [5, 4, 3, 2]
     assert rows["categories"].tolist() == [[4], [7], [4], [7]]
     assert rows["labels"].tolist() == [[0], [1], [1], [0]]
-    assert rows["weights"].tolist() == [1, 1, 0, 0]
+    assert rows["weights"].tolist() == [[1], [1], [0], [0]]
     assert "question_ids" not in rows
     config = question_config()
     assert positions(batch, config) == {"computed": 2 * (PROMPT + 3 + 4), "real": 2 * PROMPT + 4 + 6}

@@ -16,6 +16,7 @@ from jaxvalues.config import LEARNING_RATES, Config, json_schema, load_config, p
 from jaxvalues.data.batches import PlannedBatch, collate, model_inputs
 from jaxvalues.data.task import TASKS
 from jaxvalues.data.tokenizers import train_tokenizer
+from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import load_texts, training_texts
 from jaxvalues.run.base import fit_to_tokenizer
@@ -79,12 +80,15 @@ def trace(config: Config) -> None:
     hf_config = fit_to_tokenizer(hf_config, tokenizer, is_random=config.model.config is not None)
     system = System(config, hf_config, tokenizer, tiny.one_device())
 
-    rows = config.training.batch_size
     split = TASKS[config.data.task].relabel(tiny.split())
     tokens = system.formulation.encode(split.arguments[:2], split.labels[:2])
-    batch = collate(tokens, PlannedBatch(config.data.max_length, np.arange(2)), rows, system.pad_id)
+    batches = TrainingBatches.for_config(config, tokens, system.pad_id)
+    column = np.zeros(2, int) if batches.by_question else None
+    planned = PlannedBatch(config.data.max_length, np.arange(2), column)
+    batch = collate(tokens, planned, batches.rows, system.pad_id)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
-    inputs = model_inputs(batch)
+    predicted = collate(tokens, PlannedBatch(config.data.max_length, np.arange(2)), 2, system.pad_id)
+    inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), model_inputs(predicted))
     frozen, trainable = system.network.abstract_parts()
     state = system.abstract_state()
     for stage in training_stages(system, 100, split.labels):
@@ -93,7 +97,7 @@ def trace(config: Config) -> None:
 
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     assert metrics["loss"].shape == ()
-    assert (logits.shape, logits.dtype) == (batch["labels"].shape, jnp.float32)
+    assert (logits.shape, logits.dtype) == (predicted["labels"].shape, jnp.float32)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -234,6 +238,12 @@ WRONG = {
     "head of answer": (MODEL, [ANSWER, "tuning.method=head"], "trains a classifier head, and"),
     "contrastive answer": (MODEL, [ANSWER, "loss.contrastive={}"], "loss.contrastive belongs to formulation.kind"),
     "negatives of classify": (MODEL, ["data.negatives=1"], "data.negatives samples questions about an argument"),
+    "questions of classify": (MODEL, ["training.questions_per_step=8"], "training.questions_per_step counts questions"),
+    "questions not divisible": (
+        MODEL, [ANSWER, "training.questions_per_step=8", "training.accumulation=3"],
+        "questions_per_step 8 is not divisible by accumulation 3",
+    ),
+    "all held out of no subset": (MODEL, ["data.full_held_out=true"], "belongs to data.shots and data.fraction"),
     "shots and fraction": (MODEL, ["data.shots=5", "data.fraction=0.5"], "data.shots or data.fraction, not both"),
     "rank of full tuning": (MODEL, ["tuning.rank=4"], "`rank` belongs to method: lora, not to full"),
     "lstm of a prefix": (MODEL, ["tuning.method=prefix", LSTM], "of method: prefix must be none or mlp, not lstm"),

@@ -11,12 +11,12 @@ import pytest
 from jaxvalues.data.batches import (
     PlannedBatch,
     Tokens,
-    TrainingBatches,
     collate,
     epoch_plan,
     evaluation_plan,
     plan_batches,
 )
+from jaxvalues.data.training_batches import TrainingBatches
 
 BUCKETS = (8, 16, 32)
 
@@ -70,7 +70,7 @@ def test_every_epoch_has_the_same_shapes(n: int) -> None:
 def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else() -> None:
     def order(seed: int, epoch: int) -> list[list[int]]:
         np.random.rand()  # a global generator must not matter
-        return [planned.rows.tolist() for planned in epoch_plan(lengths_of(100), BUCKETS, 8, seed, epoch)]
+        return [planned.rows.tolist() for planned in epoch_plan(lengths_of(100), BUCKETS, 8, seed=seed, epoch=epoch)]
 
     assert order(0, 3) == order(0, 3)
     assert len({str(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9

@@ -33,7 +33,7 @@ def test_repeated_arguments_shared_conclusions_and_rows_without_label(folder: Pa
     path = folder / "arguments-test.tsv"
     lines = path.read_text(encoding="utf-8").splitlines()
     lines[2] = lines[2][:7] + lines[1][7:]
-    lines[3] = lines[3].replace("We should do E00002", "We should do A00000")
+    lines[3] = lines[3].replace("We should do E00002", "we should do A00000.")  # the same conclusion as in training
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / "level1-labels-test.tsv").unlink()
     labels = folder / "labels-test.tsv"
@@ -45,6 +45,22 @@ def test_repeated_arguments_shared_conclusions_and_rows_without_label(folder: Pa
     assert (summary.problems, summary.shared_conclusions) == ((), 1)
     assert (test.name, test.repeated, test.without_label) == ("test", 1, 1)
     assert "1 conclusions occur in more than one split" in printed(folder, 80)
+
+
+def test_conclusions_that_count_as_one_are_counted(folder: Path):
+    assert "count as one" not in printed(folder, 80)
+    path = folder / "arguments-training.tsv"
+    text = path.read_text(encoding="utf-8")
+    text = text.replace("We should do A00002", "We should do A00001.").replace(
+        "We should do A00003", "WE should do A00001"
+    )
+    path.write_text(text, encoding="utf-8")
+    training, validation, *_ = describe_folder(folder).splits
+    assert (training.conclusion_texts, training.conclusions) == (6, 4)
+    assert (validation.conclusion_texts, validation.conclusions) == (6, 6)
+    said = " ".join(printed(folder, 80).split())
+    assert "differ only in case, punctuation or blanks count as one" in said
+    assert "held out together: 6 texts of training are 4 conclusions." in said
 
 
 def test_unlabelled_and_broken_splits(folder: Path):
@@ -87,6 +103,8 @@ def test_published_data(real_data: Path, tmp_path: Path):
     assert summary.problems == ()
     assert summary.shared_conclusions == 0
     assert [splits[name].repeated for name in ("training", "validation", "test")] == [80, 33, 28]
+    joined = [(splits[name].conclusion_texts, splits[name].conclusions) for name in ("training", "validation", "test")]
+    assert joined == [(332, 318), (157, 150), (106, 103)]
     assert [round(splits[name].mean_labels, 2) for name in ("training", "validation", "test")] == [3.41, 3.35, 3.03]
     assert (splits["training"].without_label, splits["training"].words.max) == (1, 144)
     assert all(s.published for s in summary.splits)

@@ -41,12 +41,18 @@ def clear(lines: list[str]) -> None:
     lines[2] = "\t".join([lines[2].split("\t")[0], *["0"] * len(VALUES)])
 
 
+def quote(lines: list[str]) -> None:
+    fields = lines[2].split("\t")
+    lines[2] = "\t".join([*fields[:3], f'"{fields[3]} ""so"""'])
+
+
 def double(lines: list[str]) -> None:
     lines.append("A99999" + lines[1][6:])
 
 
 FAULTS = [
     pytest.param(edit("labels-training.tsv", swap), "labels-training.tsv, line 4: the ID is A00003", id="order"),
+    pytest.param(edit("arguments-training.tsv", quote), "arguments-training.tsv, line 3: a field is in", id="CSV"),
     pytest.param(edit("labels-training.tsv", rename), "labels-training.tsv: 1 arguments of", id="other id"),
     pytest.param(edit("labels-training.tsv", lambda lines: lines.pop()), "1 arguments of argu", id="row missing"),
     pytest.param(edit("labels-training.tsv", double), "has 7 rows, expected 6 as in", id="row too many"),

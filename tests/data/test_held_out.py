@@ -9,6 +9,7 @@ import pytest
 
 from jaxvalues.config import DataConfig
 from jaxvalues.data.arguments import IN_FAVOR, Argument, Split
+from jaxvalues.data.conclusions import group_by_conclusion, normalize_conclusion
 from jaxvalues.data.held_out import cut_folds, hold_out, load_parts
 from jaxvalues.data.loading import load_split
 from jaxvalues.errors import ConfigError
@@ -43,6 +44,26 @@ def test_by_conclusion_no_conclusion_is_in_both_parts() -> None:
     for seed in range(10):
         rest, held = hold_out(SPLIT, 0.3, "conclusion", seed)
         assert not {a.conclusion for a in rest.arguments} & {a.conclusion for a in held.arguments}
+
+
+def test_other_spellings_of_a_conclusion_are_in_the_same_part() -> None:
+    spellings = (
+        "We should have a national language",
+        "We should have a National language.",
+        " we SHOULD have a national\tlanguage ",
+    )
+    others = [f"conclusion {number}" for number in range(12)]
+    arguments = [Argument(f"A{i}", text, IN_FAVOR, "p") for i, text in enumerate([*spellings, *others] * 2)]
+    split = Split("training", tuple(arguments), np.ones((len(arguments), 20), np.int8))
+    sides = set()
+    for seed in range(20):
+        _, held = hold_out(split, 0.4, seed=seed)
+        there = [argument.conclusion in spellings for argument in held.arguments]
+        assert sum(there) in (0, 6)
+        sides.add(any(there))
+        fold = cut_folds(split, 4, seed=seed)
+        assert len({fold[i] for i, one in enumerate(arguments) if one.conclusion in spellings}) == 1
+    assert sides == {True, False}
 
 
 @pytest.mark.parametrize("by", ["conclusion", "argument"])
@@ -112,9 +133,11 @@ def test_more_folds_than_there_are_parts_are_refused() -> None:
 def test_on_the_real_training_split(real_data: Path) -> None:
     training = load_split("training", dir=real_data)
     rest, held = hold_out(training, 0.1)
-    assert not {a.conclusion for a in rest.arguments} & {a.conclusion for a in held.arguments}
+    sides = ({normalize_conclusion(a.conclusion) for a in part.arguments} for part in (rest, held))
+    assert not set.intersection(*sides)
     assert len(rest) + len(held) == len(training) == 5393
-    assert abs(len(held) - 539.3) < 30
+    _, sizes = group_by_conclusion(training.arguments)
+    assert abs(len(held) - 539.3) <= sizes.max() / 2
     for count in (3, 5, 10):
         rows = np.bincount(cut_folds(training, count))
         assert rows.max() - rows.min() <= 1

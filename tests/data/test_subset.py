@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from jaxvalues.config import DataConfig
 from jaxvalues.data.arguments import IN_FAVOR, Argument, Split
 from jaxvalues.data.held_out import load_parts
 from jaxvalues.data.loading import load_split
-from jaxvalues.data.subset import few_shot, sample_pairs, scarce_classes, take_fraction
+from jaxvalues.data.subset import count_pairs, few_shot, sample_pairs, scarce_classes, take_fraction
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import ConfigError
 
@@ -82,19 +83,49 @@ def test_nothing_to_draw_is_an_error() -> None:
         few_shot(split_of(np.zeros((3, 20))), 1)
 
 
-def test_only_the_training_part_of_a_run_shrinks() -> None:
-    whole = load_parts(DataConfig(source="sample"))
+@pytest.mark.parametrize("held_out", [0.3, "validation"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"shots": 1, "subset_seed": 4}, "1 of each category{} (seed 4)"),
+        ({"fraction": 0.5}, "0.5 of all{} (seed 0)"),
+    ],
+)
+def test_labels_are_as_scarce_where_a_run_chooses_as_where_it_trains(held_out: Any, change: Any, said: str) -> None:
+    common = {"source": "sample", "held_out": held_out, "report": ("test",)}
+    whole, parts = load_parts(DataConfig(**common)), load_parts(DataConfig(**common, **change))
     assert whole.subset_note is None
-    for change, said in (
-        ({"shots": 1, "subset_seed": 4}, "1 of each category (seed 4)"),
-        ({"fraction": 0.5}, "0.5 of all (seed 0)"),
-    ):
-        parts = load_parts(DataConfig(source="sample", **change))
-        assert set(parts.training.ids) < set(whole.training.ids)
-        assert parts.held_out.ids == whole.held_out.ids
-        assert parts.full_training.ids == whole.full_training.ids
-        assert [split.ids for split in parts.reported] == [split.ids for split in whole.reported]
-        assert parts.subset_note == f"trains on {len(parts.training)} of {len(whole.training)} arguments: {said}"
+    assert set(parts.training.ids) < set(whole.training.ids)
+    assert set(parts.held_out.ids) < set(whole.held_out.ids)
+    if "shots" in change:
+        for part, all_of_it in ((parts.training, whole.training), (parts.held_out, whole.held_out)):
+            assert scarce_classes(part, 1) == scarce_classes(all_of_it, 1)
+            assert len(part) <= 20
+    else:
+        assert len(parts.held_out) == round(len(whole.held_out) / 2)
+    conclusions = [{argument.conclusion for argument in part.arguments} for part in (parts.training, parts.held_out)]
+    assert held_out == "validation" or not conclusions[0] & conclusions[1]
+    assert parts.pool.ids == whole.pool.ids
+    assert parts.full_training.ids == whole.full_training.ids
+    assert [split.ids for split in parts.reported] == [split.ids for split in whole.reported]
+
+    few = scarce_classes(parts.held_out, 1) if "shots" in change else {}
+    fewer = f"; fewer of {', '.join(f'{name} ({count})' for name, count in few.items())}" if few else ""
+    first, second = parts.subset_note.split("\n")
+    assert first == f"trains on {len(parts.training)} of {len(whole.training)} arguments: {said.format('')}"
+    assert second == (
+        f"chooses thresholds and the best step on {len(parts.held_out)} of {len(whole.held_out)} held-out arguments: "
+        + said.format(fewer)
+    )
+
+
+@pytest.mark.parametrize("change", [{"shots": 1}, {"fraction": 0.5}])
+def test_a_run_may_choose_on_all_that_is_held_out(change: Any) -> None:
+    whole = load_parts(DataConfig(source="sample"))
+    parts = load_parts(DataConfig(source="sample", full_held_out=True, **change))
+    assert set(parts.training.ids) < set(whole.training.ids)
+    assert parts.held_out.ids == whole.held_out.ids
+    assert parts.subset_note.endswith(f"on all {len(whole.held_out)} held-out arguments (data.full_held_out)")
 
 
 def test_a_run_says_which_categories_have_too_few() -> None:
@@ -104,6 +135,17 @@ def test_a_run_says_which_categories_have_too_few() -> None:
     for category, count in few.items():
         assert f"{category} ({count})" in parts.subset_note
     assert few
+
+
+def test_five_shots_choose_on_five_shots_of_other_conclusions(real_data: Path) -> None:
+    parts = load_parts(DataConfig(dir=str(real_data), shots=5))
+    whole = load_parts(DataConfig(dir=str(real_data)))
+    for part in (parts.training, parts.held_out):
+        assert 20 <= len(part) <= 100
+        assert not scarce_classes(part, 5)
+    assert len(whole.held_out) > 500
+    sides = [{argument.conclusion for argument in part.arguments} for part in (parts.training, parts.held_out)]
+    assert not sides[0] & sides[1]
 
 
 def test_five_shots_of_the_real_data(real_data: Path) -> None:
@@ -127,6 +169,7 @@ def test_pairs_are_all_positives_and_so_many_different_negatives(negatives: floa
     asked = SPLIT.labels[argument, category]
     assert asked.sum() == positives
     assert (asked == 0).sum() == round(negatives * positives)
+    assert len(argument) == count_pairs(SPLIT.labels, negatives)
     assert len(set(zip(argument.tolist(), category.tolist(), strict=True))) == len(argument)
     assert (np.diff(argument) >= 0).all()  # what is asked about an argument stands together
 

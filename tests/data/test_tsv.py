@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxvalues.data.arguments import Argument
+from jaxvalues.data.loading import load_split
 from jaxvalues.data.tsv import ARGUMENT_HEADER, ID, read_arguments, read_labels, read_table, write_table
 from jaxvalues.errors import UserError
 
@@ -85,6 +87,11 @@ def test_quotes_of_the_published_rows_survive(real_data: Path):
         pytest.param((HEADER + "A2\tc\tagainst\t \n").encode(), ", line 2: the premise of A2 is empty", id="premise"),
         pytest.param((HEADER + "A2\t\tagainst\tp\n").encode(), ", line 2: the conclusion of A2 is", id="conclusion"),
         pytest.param(
+            (HEADER + ROW + 'A2\t"""c"" d"\tagainst\tp\n').encode(),
+            ", line 3: a field is in quotes with doubled quotes inside, as CSV writers write it; expected fields",
+            id="quoted by a CSV writer",
+        ),
+        pytest.param(
             (HEADER + ROW + "A2\tc\tagainst\t \u200b\u2060\x07\u3000\n").encode(),
             ", line 3: the premise of A2 has only invisible characters",
             id="invisible",
@@ -102,6 +109,37 @@ def test_each_fault_is_one_sentence_and_the_file_stays(tmp_path: Path, content: 
     collected: list[str] = []
     read_arguments(path, on_problem=collected.append)
     assert collected == [str(caught.value)]
+
+
+@pytest.mark.parametrize("text", ['"a"', '"a" and "b"', '"', '""', '""a""', '"a"" b', 'a ""b""', '"a "b" c"'])
+def test_other_quotes_are_text(tmp_path: Path, text: str):
+    path = tmp_path / "a.tsv"
+    path.write_text(f"{HEADER}A1\t{text}\tagainst\t{text}\n")
+    (argument,) = read_arguments(path)
+    assert (argument.conclusion, argument.premise) == (text, text)
+
+
+def test_published_rows_written_by_a_csv_writer_are_found(real_data: Path, tmp_path: Path):
+    changed = 0
+    for split, lines in (("training", 24), ("validation", 7), ("test", 9)):
+        published = (real_data / f"arguments-{split}.tsv").read_bytes().decode().splitlines()
+        path = tmp_path / f"arguments-{split}.tsv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, delimiter="\t").writerows(line.split("\t") for line in published)
+        written = path.read_bytes().decode().splitlines()
+        different = [
+            number for number, pair in enumerate(zip(published, written, strict=True), 1) if len(set(pair)) > 1
+        ]
+        problems: list[str] = []
+        read_arguments(path, on_problem=problems.append)
+        (problem,) = problems
+        assert problem.startswith(f"{path}, line {different[0]}: a field is in quotes")
+        assert f"so in {lines} lines; expected" in problem
+        assert len(different) == lines
+        with pytest.raises(UserError, match="as CSV writers write it"):
+            load_split(split, dir=tmp_path)
+        changed += len(different)
+    assert changed == 40
 
 
 def test_missing_file_and_folder(tmp_path: Path):
@@ -139,6 +177,13 @@ def test_a_label_is_0_or_1(tmp_path: Path, cell: str):
     _, labels = read_labels(path, ("x", "y"), on_problem=problems.append)
     assert len(problems) == 1
     np.testing.assert_array_equal(labels, [[0, 1], [1, -1]])
+
+
+def test_a_csv_writer_is_found_in_every_table(tmp_path: Path):
+    path = tmp_path / "t.tsv"
+    path.write_text('Category\tDescription\nFace\t"a ""good"" name"\nHedonism\t"to ""enjoy"" life"\n')
+    with pytest.raises(UserError, match=r"t\.tsv, line 2: a field is in quotes .*, so in 2 lines; expected"):
+        read_table(path, ("Category", "Description"))
 
 
 def test_labels_in_another_order_are_refused(tmp_path: Path):

@@ -36,6 +36,7 @@ SEMICOLON = (
 TABS = (
     SEMICOLON.replace('"Nuclear power; a curse"', "Nuclear power\x00 a curse").replace(";", "\t").replace("\x00", ";")
 )
+QUOTED = "2 cells are in quotes, as CSV writers write them: these quotes are removed"
 WRITTEN = {
     "pandas to_csv": COMMA.encode(),
     "pandas to_csv, tabs": TABS.replace("\r\n", "\n").encode(),
@@ -58,7 +59,7 @@ WRITTEN = {
 def test_the_same_arguments_whatever_wrote_them(program: str, tmp_path: Path) -> None:
     mine = read(tmp_path, WRITTEN[program])
     assert mine.arguments == WANTED
-    assert mine.notes == ()
+    assert mine.notes == ((QUOTED,) if mine.delimiter == "\t" else ())
     assert mine.has_all_stances
     assert mine.absent == set()
 
@@ -72,6 +73,14 @@ def test_the_published_format_reads_as_it_does_elsewhere(tmp_path: Path) -> None
     assert [argument.premise for argument in mine.arguments] == ['"Bullet for Bullet" is a right policy', 'and so "on']
     assert mine.arguments[1].conclusion == '"marriage" isn\'t keeping up'
     assert mine.arguments[0].stance == IN_FAVOR
+    assert mine.notes == ()
+
+
+def test_quotes_that_a_csv_writer_added_to_tabs_are_removed_and_said(tmp_path: Path) -> None:
+    rows = ['A1\tc\tagainst\t"it is ""good"""', "A2\tc\tagainst\tas it is"]
+    mine = read(tmp_path, "Argument ID\tConclusion\tStance\tPremise\n" + "\n".join(rows) + "\n", "a.tsv")
+    assert [argument.premise for argument in mine.arguments] == ['it is "good"', "as it is"]
+    assert mine.notes == ("One cell is in quotes, as CSV writers write them: these quotes are removed",)
 
 
 def test_the_sample_reads_as_the_data_set_does() -> None:
@@ -120,6 +129,8 @@ def test_old_line_ends(tmp_path: Path) -> None:
     [
         (b"", "mine.csv: the file is empty"),
         (b" \r\n\r\n", "mine.csv: the file is empty"),
+        (b"sep=;", "mine.csv: the file is empty, expected a header line with a column Premise"),
+        (b"sep=,\r\n", "mine.csv: the file is empty"),
         (b"PK\x03\x04rest", "mine.csv is a workbook"),
         (b"\xd0\xcf\x11\xe0rest", "is an old Excel workbook"),
         (b"Premise\n\x00\x01\n", "is a binary file"),

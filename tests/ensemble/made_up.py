@@ -27,20 +27,19 @@ def config_of(name: str = "a", seed: int = 0, *, decision: dict[str, Any] | None
     return config.model_copy(update={"name": name, "seed": seed})
 
 
-def finish(folder: Path, config: Config, skill: float = 1.5, draw: int = 0) -> Path:
-    """Write a finished run. Its logits are `skill` times the labels (±1) plus noise of the seed `draw`."""
+def finish(folder: Path, config: Config, skill: float = 1.5, draw: int = 0, bias: float = 0.0) -> Path:
+    """Write a finished run. Its logits are `skill` times the labels (±1) plus noise of the seed `draw` plus `bias`."""
     random = np.random.default_rng(draw)
     parts = load_parts(config.data)
     run = RunFolder(folder)
     folder.mkdir(parents=True)
     data = {name: checksum(split) for name, split in parts.by_name.items()}
     write_json(folder / "environment.json", {"base": f"random weights, seed {config.seed}", "data": data})
-    decision = Decision(np.full(20, 0.3), "made up")
+    decision = Decision(np.full(20, bias - 1.0), "made up")
     scores = {}
     for split in (replace(parts.held_out, name=HELD_OUT), *parts.reported):
-        logits = skill * (2 * split.labels - 1) - 1 + random.normal(size=split.labels.shape)
-        probabilities = (1 / (1 + np.exp(-logits))).astype(np.float32)
-        scores[split.name] = run.write_predictions(split, probabilities, decision)
+        logits = skill * (2 * split.labels - 1) - 1 + random.normal(size=split.labels.shape) + bias
+        scores[split.name] = run.write_predictions(split, logits.astype(np.float32), decision)
     run.write_decision(decision)
     run.write_config(config)
     run.write_scores(7, decision, scores.pop(HELD_OUT), scores)

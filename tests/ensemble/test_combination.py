@@ -12,14 +12,16 @@ import pytest
 from made_up import config_of, finish, folds
 from rich.console import Console
 from runs import command
+from scipy.special import logit
 
 from jaxvalues.data.held_out import cut_folds, load_parts
 from jaxvalues.data.loading import load_split, sample_folder
 from jaxvalues.ensemble import combine_runs
 from jaxvalues.errors import ConfigError, UserError
-from jaxvalues.evaluation.combine import cross_fit, fit_stacking
+from jaxvalues.evaluation.combine import cross_fit, fit_stacking, mean
+from jaxvalues.evaluation.decision import read_decision, sigmoid
 from jaxvalues.evaluation.official import score
-from jaxvalues.evaluation.predictions import read_predictions, read_thresholds
+from jaxvalues.evaluation.predictions import read_logits, read_predictions
 from jaxvalues.evaluation.thresholds import decide, tune_global, tune_per_category
 from jaxvalues.run.folder import RunFolder
 
@@ -28,7 +30,13 @@ TEST = load_split("test", source="sample")
 
 
 def table(folder: Path, part: str) -> dict[str, np.ndarray]:
-    """A probabilities file as {argument: probabilities [20]}."""
+    """A file of logits as {argument: logits [20]}."""
+    read = read_logits(folder / f"logits-{part}.tsv")
+    return dict(zip(read.ids, read.values, strict=True))
+
+
+def probabilities(folder: Path, part: str) -> dict[str, np.ndarray]:
+    """A file of probabilities as {argument: probabilities [20]}."""
     read = read_predictions(folder / f"probabilities-{part}.tsv")
     return dict(zip(read.ids, read.probabilities, strict=True))
 
@@ -64,13 +72,15 @@ def test_the_mean_against_numpy(two: list[list[Path]], tmp_path: Path) -> None:
     assert list(combined) == list(WHOLE.ids)
     systems = [held_out(system) for system in two]
     for id, row in combined.items():
-        np.testing.assert_allclose(row, np.mean([system[id] for system in systems], axis=0), rtol=1e-6)
+        mean_of_all = np.mean([sigmoid(system[id]) for system in systems], axis=0)
+        np.testing.assert_allclose(sigmoid(row), mean_of_all, rtol=1e-6)
     for split in ("validation", "test"):
-        of_all = [table(folder, split) for system in two for folder in system]
-        for id, row in table(out, split).items():
-            np.testing.assert_allclose(row, np.mean([one[id] for one in of_all], axis=0), rtol=1e-6)
+        of_all = [probabilities(folder, split) for system in two for folder in system]
+        for id, row in probabilities(out, split).items():
+            np.testing.assert_allclose(row, np.mean([one[id] for one in of_all], axis=0), rtol=1e-5)
 
-    thresholds, how = read_thresholds(out)
+    decision = read_decision(out)
+    thresholds, how = decision.thresholds, decision.how
     assert (thresholds == tune_global(WHOLE.labels, np.stack([*combined.values()]))).all()
     assert how == "mean of 2 systems (6 runs), one threshold tuned on 230 held-out arguments"
     assert how in printed
@@ -80,6 +90,40 @@ def test_the_mean_against_numpy(two: list[list[Path]], tmp_path: Path) -> None:
     assert scores["test"] == score(TEST.labels, predicted.astype(int))
     assert set(scores) == {"validation", "test"}
     assert RunFolder(out).held_out_scores() == score(WHOLE.labels, decide(np.stack([*combined.values()]), thresholds))
+
+
+def test_folders_of_earlier_versions_have_probabilities_alone(two: list[list[Path]], tmp_path: Path) -> None:
+    quietly(two[0] + two[1], tmp_path / "new")
+    for folder in two[0] + two[1]:
+        for part in ("held_out", "validation", "test"):
+            (folder / f"logits-{part}.tsv").unlink()
+    quietly(two[0] + two[1], tmp_path / "old")
+    for part in ("held_out", "test"):
+        new, old = ([*table(tmp_path / name, part).values()] for name in ("new", "old"))
+        np.testing.assert_allclose(old, new, rtol=1e-3, atol=1e-4)
+
+
+def test_a_mean_of_systems_with_far_thresholds_says_so(tmp_path: Path) -> None:
+    runs = [finish(tmp_path / name, config_of(name, held_out=0.3), bias=bias) for name, bias in (("a", 0), ("b", -6))]
+    assert "the thresholds of b (probability 0.00091 (logit -7.00)) and a (probability 0.27" in quietly(
+        runs, tmp_path / "mean"
+    )
+    assert "lie far apart" not in quietly(runs, tmp_path / "stack", method="stack")
+    near = [finish(tmp_path / name, config_of(name, held_out=0.3)) for name in "cd"]
+    assert "lie far apart" not in quietly(near, tmp_path / "near")
+
+
+@pytest.mark.parametrize("threshold", ["tuned", "tuned_per_category"])
+def test_a_stack_does_not_see_a_constant_in_the_logits_of_a_system(threshold: str, tmp_path: Path) -> None:
+    decision, predicted = {"threshold": threshold}, []
+    for bias in (0, -9):
+        runs = [
+            finish(tmp_path / f"{bias}{name}", config_of(name, decision=decision, held_out=0.5), bias=shift, draw=draw)
+            for draw, (name, shift) in enumerate((("a", 0), ("b", bias)))
+        ]
+        quietly(runs, tmp_path / f"{bias}", method="stack")
+        predicted.append((tmp_path / f"{bias}/predictions-test.tsv").read_text())
+    assert predicted[0] == predicted[1]
 
 
 def test_the_table_of_members(two: list[list[Path]], tmp_path: Path) -> None:
@@ -98,14 +142,15 @@ def test_a_stack_is_fitted_on_all_and_tuned_on_cross_fitted_predictions(two: lis
     columns = np.stack([[held_out(system)[id] for id in WHOLE.ids] for system in two])
     crossed = cross_fit(columns, WHOLE.labels, cut_folds(WHOLE, 5, "conclusion"))
     assert np.array_equal(np.stack([*table(out, "held_out").values()]), crossed)
-    assert (read_thresholds(out)[0] == tune_global(WHOLE.labels, crossed)).all()
+    assert (read_decision(out).thresholds == tune_global(WHOLE.labels, crossed)).all()
 
     stack = fit_stacking(columns, WHOLE.labels)
-    means = np.stack([np.mean([[*table(folder, "test").values()] for folder in system], axis=0) for system in two])
+    means = np.stack([mean(np.stack([[*table(folder, "test").values()] for folder in system])) for system in two])
     np.testing.assert_allclose(np.stack([*table(out, "test").values()]), stack(means), rtol=1e-5)
     written = json.loads((out / "ensemble.json").read_text())["stack"]
-    assert [one["bias"] for one in written.values()] == stack.bias.tolist()
-    assert [one["weights"] for one in written.values()] == stack.weights.tolist()
+    assert written["centre"] == stack.centre.tolist()
+    assert [one["bias"] for one in written["categories"].values()] == stack.bias.tolist()
+    assert [one["weights"] for one in written["categories"].values()] == stack.weights.tolist()
 
 
 MIXTURES = {
@@ -142,11 +187,11 @@ def test_nothing_is_tuned_on_what_a_run_was_trained_on(mixture: str, method: str
         assert (id in combined) == all(len(system) == 1 for system in sources)
         if id in combined and method == "mean":
             rows = [table(folder, "held_out")[id] for (folder,) in sources]
-            np.testing.assert_allclose(combined[id], np.mean(rows, axis=0), rtol=1e-6)
+            np.testing.assert_allclose(sigmoid(combined[id]), np.mean([*map(sigmoid, rows)], axis=0), rtol=1e-5)
     reported = {id for one in parts.values() for split in one.reported for id in split.ids}
     assert len(combined) > 0
     assert not combined.keys() & reported
-    assert f"tuned on {len(combined)} held-out arguments" in read_thresholds(tmp_path / "out")[1]
+    assert f"tuned on {len(combined)} held-out arguments" in read_decision(tmp_path / "out").how
     mixed = len({len(held_out(system)) for system in systems} | {len(combined)}) > 1
     assert ("the systems hold out different arguments" in printed) == mixed
     assert (f"tuned on the {len(combined)} that all of them hold out" in printed) == mixed
@@ -157,13 +202,13 @@ def test_predictions_that_not_every_system_has_decide_nothing(tmp_path: Path) ->
     quietly(runs, tmp_path / "before", method="stack")
     shared = table(tmp_path / "before", "held_out")
     for run in runs[:3]:
-        lines = (run / "probabilities-held_out.tsv").read_text().splitlines()
+        lines = (run / "logits-held_out.tsv").read_text().splitlines()
         changed = [
             line if line.split("\t")[0] in {*shared, "Argument ID"} else "\t".join([line.split("\t")[0]] + 20 * ["0.5"])
             for line in lines
         ]
         assert changed != lines
-        (run / "probabilities-held_out.tsv").write_text("\n".join(changed) + "\n")
+        (run / "logits-held_out.tsv").write_text("\n".join(changed) + "\n")
     quietly(runs, tmp_path / "after", method="stack")
     for name in ("thresholds.json", "probabilities-test.tsv", "probabilities-held_out.tsv", "scores.json"):
         assert (tmp_path / "after" / name).read_bytes() == (tmp_path / "before" / name).read_bytes()
@@ -175,13 +220,13 @@ def test_decisions_are_made_as_the_first_run_says(tmp_path: Path) -> None:
     quietly([first, second], tmp_path / "per-category")
     combined = table(tmp_path / "per-category", "held_out")
     expected = tune_per_category(labels_of([*combined]), np.stack([*combined.values()]))
-    assert np.array_equal(read_thresholds(tmp_path / "per-category")[0], expected)
+    assert np.array_equal(read_decision(tmp_path / "per-category").thresholds, expected)
     quietly([second, first], tmp_path / "fixed")
-    assert set(read_thresholds(tmp_path / "fixed")[0]) == {0.4}
-    assert read_thresholds(tmp_path / "fixed")[1] == "mean of 2 systems (2 runs), fixed threshold 0.4"
+    assert set(read_decision(tmp_path / "fixed").thresholds) == {logit(0.4)}
+    assert read_decision(tmp_path / "fixed").how == "mean of 2 systems (2 runs), fixed threshold 0.4"
     third = finish(tmp_path / "c", config_of("c", held_out=0.5), draw=2)
     quietly([tmp_path / "fixed", third], tmp_path / "nested")
-    assert read_thresholds(tmp_path / "nested")[1] == "mean of 2 systems (3 runs), fixed threshold 0.4"
+    assert read_decision(tmp_path / "nested").how == "mean of 2 systems (3 runs), fixed threshold 0.4"
 
 
 def test_an_ensemble_is_one_system_of_another(two: list[list[Path]], tmp_path: Path) -> None:
@@ -190,7 +235,7 @@ def test_an_ensemble_is_one_system_of_another(two: list[list[Path]], tmp_path: P
     printed = quietly([single, tmp_path / "inner"], tmp_path / "outer/deep")
     inner, outer = table(tmp_path / "inner", "test"), table(tmp_path / "outer/deep", "test")
     for id, row in table(single, "test").items():
-        np.testing.assert_allclose(outer[id], (row + inner[id]) / 2, rtol=1e-6)
+        np.testing.assert_allclose(sigmoid(outer[id]), (sigmoid(row) + sigmoid(inner[id])) / 2, rtol=1e-5)
     assert set(table(tmp_path / "outer/deep", "held_out")) == set(table(single, "held_out"))
     assert "mean of 2 systems (7 runs)" in printed
     # Folders are named relative to the ensemble's, so that all can move together.
@@ -243,15 +288,16 @@ def wrong(place: Path, two: list[list[Path]]) -> dict[str, tuple[list[object], i
     (unfinished / "scores.json").unlink()
     old = place / "old"
     shutil.copytree(a0, old)
-    (old / "probabilities-held_out.tsv").unlink()
+    for kind in ("logits", "probabilities"):
+        (old / f"{kind}-held_out.tsv").unlink()
     shutil.copytree(a0, place / "copy")
     short = place / "short"
     shutil.copytree(a0, short)
-    lines = (short / "probabilities-test.tsv").read_text().splitlines()
-    (short / "probabilities-test.tsv").write_text("\n".join(lines[:-1]) + "\n")
+    lines = (short / "logits-test.tsv").read_text().splitlines()
+    (short / "logits-test.tsv").write_text("\n".join(lines[:-1]) + "\n")
     strange = place / "strange"
     shutil.copytree(a0, strange)
-    (strange / "probabilities-held_out.tsv").write_text((a1 / "probabilities-held_out.tsv").read_text())
+    (strange / "logits-held_out.tsv").write_text((a1 / "logits-held_out.tsv").read_text())
     reports = finish(place / "reports", config_of("c", report=["test"]))
     on_validation = finish(place / "on-validation", config_of("d", held_out="validation", report=["test"]))
     quietly(two[0], place / "broken")
@@ -263,13 +309,13 @@ def wrong(place: Path, two: list[list[Path]]) -> dict[str, tuple[list[object], i
         "no run": ([a0, place / "nothing", "--out", out], 1, "nothing holds no finished run (no scores.json)"),
         "not finished": ([a0, unfinished, "--out", out], 1, "unfinished holds no finished run"),
         "ensemble not finished": ([a0, place / "broken", "--out", out], 1, "holds an ensemble that is not finished"),
-        "no held-out predictions": ([old, b0, "--out", out], 1, "old has no probabilities-held_out.tsv"),
+        "no held-out predictions": ([old, b0, "--out", out], 1, "old has no logits-held_out.tsv"),
         "twice": ([a0, b0, a0, "--out", out], 2, "a-seed0-fold0 is given twice"),
         "a copy": ([a0, place / "copy", "--out", out], 2, "are the same run: an ensemble needs runs that differ"),
         "other splits": ([a0, reports, "--out", out], 2, "reports validation, test, but"),
         "nothing shared": ([reports, on_validation, "--out", out], 2, "no argument is held out by all of c-seed0, d-s"),
         "folds that do not meet": ([a0, two[1][1], "--out", out], 2, "no argument is held out by all of a-seed0, b-s"),
-        "rows missing": ([short, a1, "--out", out], 1, "probabilities-test.tsv does not have the arguments of the"),
+        "rows missing": ([short, a1, "--out", out], 1, "logits-test.tsv does not have the arguments of the"),
         "rows of another fold": ([strange, b0, "--out", out], 1, "which it does not hold out"),
         "out is a run": ([a0, a1, "--out", b0], 2, "b-seed0-fold0 holds a single run: give the ensemble another"),
         "out is an input": ([a0, place / "broken", "--out", place / "broken"], 2, "broken is given twice"),
@@ -307,7 +353,7 @@ def test_the_command_line_combines(two: list[list[Path]], tmp_path: Path) -> Non
     parts = ("held_out", "validation", "test")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "ensemble.json", "environment.json", "thresholds.json", "scores.json",
-        *(f"{kind}-{part}.tsv" for kind in ("probabilities", "predictions") for part in parts),
+        *(f"{kind}-{part}.tsv" for kind in ("probabilities", "logits", "predictions") for part in parts),
     }  # fmt: skip
     with sample_folder() as sample:
         code, out, _ = command("score", "--truth", sample / "labels-test.tsv", "--json", "--run",

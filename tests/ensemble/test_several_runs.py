@@ -131,7 +131,7 @@ def test_the_folder_of_the_ensemble(watched: Watched, lab: Lab) -> None:
     folder = lab.folder / "four"
     assert {path.name for path in folder.iterdir()} == {
         *RUNS, "config.yaml", "ensemble.json", "environment.json", "thresholds.json", "scores.json",
-        *(f"{kind}-{part}.tsv" for kind in ("probabilities", "predictions") for part in ("held_out", "test")),
+        *(f"{kind}-{part}.tsv" for kind in ("probabilities", "logits", "predictions") for part in ("held_out", "test")),
     }  # fmt: skip
     written = json.loads((folder / "ensemble.json").read_text())
     assert written["systems"] == [
@@ -160,7 +160,7 @@ def test_another_method_combines_anew_and_trains_nothing(watched: Watched, lab: 
     assert out.count("this run is already finished") == 4
     assert "stack of 2 systems (4 runs), one threshold tuned on 230 held-out arguments" in out
     assert json.loads((lab.folder / "stack/ensemble.json").read_text())["method"] == "stack"
-    assert json.loads((lab.folder / "stack/ensemble.json").read_text())["stack"]["Hedonism"]["weights"]
+    assert json.loads((lab.folder / "stack/ensemble.json").read_text())["stack"]["categories"]["Hedonism"]["weights"]
     # An ensemble stays one: no run takes its place, and other settings are refused before anything is trained.
     before = (lab.folder / "stack/scores.json").read_bytes()
     for overrides in (("data.held_out=0.1",), (*ENSEMBLE, "optimizer.b1=0.8")):

@@ -52,12 +52,13 @@ def test_what_cannot_be_scored_is_said(truth: np.ndarray, predicted: np.ndarray,
 
 
 def test_the_tuned_threshold_is_in_the_middle_of_the_best() -> None:
-    probabilities = np.array([[0.9], [0.8], [0.601], [0.4], [0.1]])
-    assert tune_accuracy(TRUTH, probabilities) == 0.5  # all of .41 to .60 are right
-    probabilities[2] = 0.2  # now .21 to .40 too are wrong once, as .41 to .80 are
-    threshold = tune_accuracy(TRUTH, probabilities)
-    assert (decide(probabilities, threshold) == TRUTH).mean() == 0.8
-    assert threshold == 0.6
+    logits = np.array([[2.0], [1.5], [0.5], [-0.5], [-2.0]])
+    assert tune_accuracy(TRUTH, logits) == 0.0  # the one between the positives and the negatives
+    assert tune_accuracy(TRUTH, logits - 64) == -64.0
+    logits[2] = -1.0  # now two neighbouring thresholds are wrong once each: the lower is taken
+    threshold = tune_accuracy(TRUTH, logits)
+    assert (decide(logits, threshold) == TRUTH).mean() == 0.8
+    assert threshold == -1.5
 
 
 def test_each_task_has_its_measure() -> None:

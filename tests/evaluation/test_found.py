@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy.special import logit
 
 from jaxvalues.data.task import STANCE, VALUES, Task
 from jaxvalues.data.taxonomy import CATEGORIES
@@ -21,13 +22,13 @@ from jaxvalues.evaluation.found import Found
 def found(folder: Path, content: str, probabilities: np.ndarray, task: Task = VALUES) -> Found:
     (folder / "mine.csv").write_bytes(content.encode())
     file = read_user_file(folder / "mine.csv")
-    return Found(file, task, probabilities, Decision(np.full(len(task.labels), 0.5), "fixed"))
+    return Found(file, task, logit(probabilities).astype(np.float32), Decision(np.zeros(len(task.labels)), "fixed"))
 
 
 @pytest.fixture
 def probabilities() -> np.ndarray:
     values = np.full((2, 20), 0.125, np.float32)
-    values[0, [2, 10]] = 0.75, 1.0
+    values[0, [2, 10]] = 0.75, 0.9999999
     return values
 
 
@@ -43,7 +44,7 @@ def test_wide(tmp_path: Path, probabilities: np.ndarray) -> None:
     assert header == ["Argument ID", "note", "premise", "Values found", *(f"P({name})" for name in CATEGORIES)]
     assert first[:4] == ["1", "a;b", "p", f"{CATEGORIES[2]}; {CATEGORIES[10]}"]
     assert second[:4] == ["2", "c", "q\nr", ""]
-    np.testing.assert_allclose(np.array([first[4:], second[4:]], float), probabilities)
+    np.testing.assert_allclose(np.array([first[4:], second[4:]], float), probabilities, atol=1e-6)
 
 
 def test_long(tmp_path: Path, probabilities: np.ndarray) -> None:
@@ -60,6 +61,7 @@ def test_json(tmp_path: Path, probabilities: np.ndarray) -> None:
     one.write(tmp_path, "json")
     content = json.loads(one.path(tmp_path, "json").read_text(encoding="utf-8"))
     assert content["thresholds"][CATEGORIES[0]] == 0.5
+    assert content["threshold_logits"][CATEGORIES[0]] == 0.0
     first, second = content["arguments"]
     assert first["found"] == [CATEGORIES[2], CATEGORIES[10]]
     assert (first["id"], first["premise"], first["columns"]["note"]) == ("x", "é", "n")

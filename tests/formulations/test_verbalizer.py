@@ -53,7 +53,6 @@ def test_a_blank_that_is_a_token_of_its_own_is_no_part_of_a_word(tmp_path: Path)
     [
         ({"yes": ("Yes", "No")}, "`No` and `No` have the same tokens"),
         ({"yes": ("Yes",), "no": ("No", "No")}, "`No` and `No` have the same tokens"),
-        ({"yes": ("",)}, "cannot encode the word ``"),
         ({"yes": ("Yes", "not bad at all"), "soft": True}, "words of one token, and `not bad at all` has more"),
     ],
 )

@@ -82,7 +82,7 @@ def finish(path: Path, config: Config, seed: int = 0) -> Finished:
     )
     with closing(folder.chosen()) as chosen:
         chosen.save(7, trainable, network.segments, {"best_step": 7})
-    decision = Decision(random.integers(10, 90, 20) / 100, "drawn thresholds")
+    decision = Decision(random.integers(-30, 30, 20) / 10, "drawn thresholds")
     folder.write_decision(decision)
     labels = split().labels
     held_out, test = (score(labels, random.integers(0, 2, labels.shape)) for _ in range(2))

@@ -53,10 +53,10 @@ def test_scores_thresholds_and_config(exported: Path) -> None:
         assert f"| {name} | {' | '.join(f'{entry[figure]:.3f}' for figure in figures)} |" in card
     ours = json.loads((exported / "config.json").read_text())["jaxvalues"]
     test = Scores.from_json(results["splits"]["test"])
-    for name, threshold in zip(CATEGORIES, ours["thresholds"], strict=True):
+    for name, threshold in zip(CATEGORIES, ours["threshold_probabilities"], strict=True):
         label = test.categories[name]
         found = f"{label.precision:.3f} / {label.recall:.3f} / {label.f1:.3f} ({label.support})"
-        assert f"| {name} | {threshold:.2f} | {found} |" in card
+        assert f"| {name} | {threshold:.3g} | {found} |" in card
     assert "official F1 | macro-precision | macro-recall | mean category F1" in card
     assert "drawn thresholds" in card
     assert yaml.safe_load(card.split("```yaml\n")[1].split("```")[0]) == ours["config"]

@@ -56,7 +56,7 @@ def test_an_import_predicts_the_same_bytes(lab: Path) -> None:
     predicted = succeed("predict", lab / "back", "--split", "test", f"runtime.compilation_cache={lab / 'xla'}")
     assert "official F1" in predicted
     names = ("thresholds.json", "template.txt", "scores.json", "predictions-test.tsv", "probabilities-test.tsv")
-    for name in names:
+    for name in (*names, "logits-test.tsv"):
         assert (lab / "back" / name).read_bytes() == (lab / "run" / name).read_bytes()
     before, after = ((lab / folder / "config.yaml").read_text() for folder in ("run", "back"))
     changed = set(before.splitlines()) ^ set(after.splitlines())
@@ -75,7 +75,7 @@ def test_the_card_shows_how_to_get_the_same_probabilities(
     exec(snippet, names)
     printed = capsys.readouterr().out.splitlines()
     settings, shown = names["settings"], names["probabilities"]
-    decided = [i for i in range(20) if shown[i] >= settings["thresholds"][i]]
+    decided = [i for i in range(20) if shown[i] >= settings["threshold_probabilities"][i]]
     assert printed == [f"{shown[i]:.2f}  {names['model'].config.id2label[i]}" for i in decided]
 
     expected = read_predictions(lab / "run/probabilities-mine.tsv")

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoTokenizer
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tsv import write_table
 from jaxvalues.errors import ConfigError, UserError
-from jaxvalues.evaluation.predictions import read_thresholds
+from jaxvalues.evaluation.decision import read_decision
 from jaxvalues.interop import to_hf
 from jaxvalues.interop.from_hf import import_hf
 from jaxvalues.interop.to_hf import export_hf
@@ -64,7 +64,7 @@ def test_a_run_that_started_from_an_export_is_exported(tmp_path: Path) -> None:
     export_hf(finish(tmp_path / "second", started, seed=1).path, tmp_path / "again")
     ours = json.loads((tmp_path / "again/config.json").read_text())["jaxvalues"]
     assert ours["max_length"] == 48
-    assert ours["thresholds"] == read_thresholds(tmp_path / "second")[0].tolist()
+    assert ours["threshold_logits"] == read_decision(tmp_path / "second").thresholds.tolist()
 
 
 def test_everything_that_predicting_takes_is_there(tmp_path: Path) -> None:
@@ -88,9 +88,9 @@ def test_everything_that_predicting_takes_is_there(tmp_path: Path) -> None:
         0.25,
         0.3,
     )
-    thresholds, chosen = read_thresholds(run.path)
-    assert known.jaxvalues["thresholds"] == thresholds.tolist()
-    assert known.jaxvalues["decision"] == chosen
+    decision = read_decision(run.path)
+    assert known.jaxvalues["threshold_logits"] == decision.thresholds.tolist()
+    assert known.jaxvalues["decision"] == decision.how
     assert known.jaxvalues["max_length"] == 64
     assert known.jaxvalues["template"] == "{conclusion} {sep} {stance} {sep} {premise}"
     text = "Fünf Mark — [MASK] </s> ok"

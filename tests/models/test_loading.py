@@ -111,6 +111,24 @@ def test_all_problems_are_told_at_once(tmp_path):
     )
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.int8, np.uint8, np.bool_])
+def test_tensors_that_are_not_floats_are_no_weights(tmp_path, dtype):
+    weights = tensors(CONFIG)
+    for name in ("encoder.layer.1.output.dense.weight", "embeddings.LayerNorm.bias"):
+        weights[name] = weights[name].astype(dtype)
+    weights["embeddings.position_ids"] = np.arange(40).astype(dtype)  # is not read
+    weights["pooler.dense.bias"] = np.ones(64, dtype)
+    with pytest.raises(UserError) as caught:
+        load_model(write(tmp_path, weights))
+    problem = str(caught.value).split(" tensors ")[1]
+    kind = {"int32": "I32", "int64": "I64", "int8": "I8", "uint8": "U8", "bool": "BOOL"}[np.dtype(dtype).name]
+    assert problem.startswith("of another type than F32, F16, BF16, F64: ")
+    assert set(problem.removeprefix("of another type than F32, F16, BF16, F64: ").split(", ")) == {
+        f"encoder.layer.1.output.dense.weight ({kind})",
+        f"embeddings.LayerNorm.bias ({kind})",
+    }
+
+
 def test_parameters_are_born_where_they_belong(tmp_path):
     mesh = jax.make_mesh((2,), ("fsdp",), devices=jax.devices()[:2], axis_types=(AxisType.Auto,))
     seen = []

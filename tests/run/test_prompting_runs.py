@@ -33,11 +33,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "gpt2 answer prompt": {"network": "gpt2", "kind": "answer", "tuning": {"method": "prompt", "length": 5}},
     "t5 answer prompt": {
         "network": "t5", "kind": "answer", "data": {"negatives": 0.5, "fraction": 0.05},
-        "training": {"epochs": 1, "batch_size": 16},
+        "training": {"epochs": 2, "batch_size": 8},
         "tuning": {"method": "prompt", "length": 5, "sides": ["encoder", "decoder"], "init": "labels"},
     },
     "roberta masked_choice prefix": {
-        "network": "roberta", "kind": "masked_choice", "training": {"epochs": 1, "batch_size": 16},
+        "network": "roberta", "kind": "masked_choice", "training": {"epochs": 1, "questions_per_step": 16},
         "data": {"negatives": 0.5, "fraction": 0.05},
         "tuning": {"method": "prefix", "length": 5},
     },
@@ -64,7 +64,7 @@ class Lab(NamedTuple):
             "output": str(self.folder / name),
             "data": {
                 "source": "sample", "max_length": 80, "buckets": [80], "fraction": 0.1, "report": ["test"],
-                "held_out": 0.1,
+                "held_out": 0.1, "full_held_out": True,
             },
             "model": {
                 "config": tiny.NETWORKS[KINDS[kind]["network"]], "dropout": 0.1, "scan": False,
@@ -166,18 +166,20 @@ def test_what_is_saved_by_asking_once_is_said(trained: dict[str, tuple[Path, str
     parts = load_parts(Lab(Path()).config("t5 answer prompt", "x").data)
     positives = int(parts.training.labels.sum())
     pairs = positives + round(positives / 2)
-    assert f"{pairs} questions, one a row" in printed
+    assert f"{pairs} questions an epoch, one a row; the negative ones are drawn anew in every epoch" in printed
+    assert f"each step (update) is on 8 arguments with {8 * pairs / len(parts.training):.1f} questions" in printed
     assert (
         f"trains on {len(parts.training)} of {len(parts.full_training) - len(parts.held_out)} arguments: 0.05 of"
         in printed
     )
+    assert f"chooses thresholds and the best step on all {len(parts.held_out)} held-out arguments" in printed
 
 
 @pytest.mark.slow
 def test_the_frozen_stays_bit_for_bit_and_what_is_trained_moves() -> None:
     for network, kind, method in (("gpt2", "answer", "prompt"), ("t5", "answer", "prefix")):
         one = tiny.question_config(
-            kind, network, {"tuning": {"method": method, "length": 3}, "training": {"batch_size": 4}}
+            kind, network, {"tuning": {"method": method, "length": 3}, "training": {"questions_per_step": 4}}
         )
         run = tiny.Run(one)
         before = {path: np.asarray(leaf).tobytes() for path, leaf in flatten_dict(run.frozen).items()}
@@ -211,11 +213,15 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
 
 @pytest.mark.slow
 def test_few_shots_are_drawn_said_and_recorded(lab: Lab) -> None:
-    shots = {"shots": 1, "fraction": None, "subset_seed": 7}
+    shots = {"shots": 1, "fraction": None, "subset_seed": 7, "full_held_out": False}
     none = {"formulation": {"verbalizer": {"calibrate": True}}}
     folder, printed = lab.train("gpt2 answer none", "shots", data=shots, **none)
-    drawn = load_parts(lab.config("gpt2 answer none", "x", data=shots).data).training
-    assert json.loads((folder / "environment.json").read_text())["trained_on"] == list(drawn.ids)
+    parts = load_parts(lab.config("gpt2 answer none", "x", data=shots).data)
+    drawn, environment = parts.training, json.loads((folder / "environment.json").read_text())
+    assert environment["trained_on"] == list(drawn.ids)
+    assert environment["chosen_on"] == list(parts.held_out.ids)
+    assert read_predictions(folder / "probabilities-held_out.tsv").ids == parts.held_out.ids
+    assert len(parts.held_out) < len(parts.full_held_out)
     assert (drawn.labels.sum(0) >= 1).all()
     assert f"trains on {len(drawn)} of " in printed
     assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["shots"] == 1
@@ -236,7 +242,7 @@ def test_few_shots_are_drawn_said_and_recorded(lab: Lab) -> None:
         ("gpt2 classify lora", {"tuning": {"targets": ["query"]}}, "no dense layer of the model is called query"),
         ("t5 answer prompt", {"optimizer": {"layer_decay": 0.9}}, "layer_decay is defined for one stack"),
         ("gpt2 answer prompt", {"data": {"max_length": 16}}, "data.max_length 16 leaves none for an argument"),
-        ("gpt2 answer prompt", {"tuning": {"init": "text", "init_text": ""}}, "has no tokens, expected at least one"),
+        ("gpt2 answer prompt", {"tuning": {"init": "text", "init_text": ""}}, "tuning.init_text: must not be blank"),
         (
             "gpt2 answer prompt", {"formulation": {"verbalizer": {"soft": True, "yes": ["Yes indeed my dear"]}}},
             "soft needs words of one token",

@@ -71,8 +71,10 @@ def test_environment_is_json_and_complete(split: Split) -> None:
 def test_a_drawn_part_is_told_by_its_ids(few: dict[str, Any]) -> None:
     one = config(data={"source": "sample", **few})
     parts = load_parts(one.data)
-    trained_on = describe(one, parts)["trained_on"]
+    environment = describe(one, parts)
+    trained_on = environment["trained_on"]
     assert trained_on == list(parts.training.ids)
+    assert environment["chosen_on"] == list(parts.held_out.ids)
     assert 1 < len(trained_on) < len(parts.full_training) / 2
 
 
@@ -100,6 +102,24 @@ def test_another_run_is_refused_naming_what_differs(
     with pytest.raises(ConfigError) as caught:
         check_same_run(tmp_path, config(**changes), {**before, **environment}, {TEMPLATE: "{premise}"})
     assert f"holds a run that differs ({said}): give another output=FOLDER" in str(caught.value)
+
+
+def test_a_run_whose_held_out_part_was_cut_by_exact_texts_is_told_apart(tmp_path: Path) -> None:
+    before = {"base": "a", "data": {"training": "a", "held_out": "b", "test": "c"}}
+    write_run(tmp_path, config(), before)
+
+    def refusal(parts: dict[str, str], **changes: Any) -> str:
+        with pytest.raises(ConfigError) as caught:
+            check_same_run(tmp_path, config(**changes), {"base": "a", "data": parts}, {TEMPLATE: "{premise}"})
+        return str(caught.value)
+
+    cut = before["data"] | {"training": "x", "held_out": "y"}
+    assert "a held-out part of an earlier version, which compared conclusions letter by letter" in refusal(cut)
+    assert "differs (other data)" in refusal(cut | {"test": "z"})
+    for data in ({"held_out_by": "argument"}, {"held_out": "validation", "report": ["test"]}):
+        assert "; other data)" in refusal(cut, data=data)
+    write_run(tmp_path, config(), before | {"format": 2})  # its conclusions were compared as they are now
+    assert "differs (other data)" in refusal(cut)
 
 
 def test_another_text_under_the_same_name_is_another_run(tmp_path: Path) -> None:

@@ -12,18 +12,18 @@ from rich.console import Console
 from runs import ROOT, SMALL, command
 
 from jaxvalues.config import load_config
-from jaxvalues.data.batches import TrainingBatches
 from jaxvalues.data.held_out import load_parts
 from jaxvalues.data.task import TASKS
 from jaxvalues.data.tokenizers import train_tokenizer
 from jaxvalues.formulations import load_texts
 from jaxvalues.models.loading import init_model, save_model
 from jaxvalues.run.base import find_base, find_tokenizer
-from jaxvalues.run.estimate import steps_per_epoch
+from jaxvalues.run.batches import training_batches
+from jaxvalues.run.console import RunConsole
+from jaxvalues.run.estimate import epoch_size
 from jaxvalues.run.network import count
 from jaxvalues.run.show import show
 from jaxvalues.run.system import build_system
-from jaxvalues.run.train import training_pairs
 from jaxvalues.training.sharding import single_mesh
 
 ROBERTA = {"model_type": "roberta", "vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1}
@@ -46,17 +46,14 @@ def test_show_counts_what_train_trains(name: str) -> None:
     base = find_base(config.model, config.seed)
     system = build_system(config, base, find_tokenizer(config, base, parts.full_training, texts), single_mesh())
     frozen, trainable = system.network.abstract_parts()
-    pairs = training_pairs(config, parts.training)
-    chosen = {} if pairs is None else {"pairs": pairs}
-    tokens = system.formulation.encode(parts.training.arguments, parts.training.labels, **chosen)
-    each = TrainingBatches(tokens, config.lengths, config.training.batch_size, 0, 0).steps_per_epoch
+    batches = training_batches(system, parts.training, RunConsole(Console(quiet=True)))
 
     printed = shown(path)
     assert f"{count(trainable):,} parameters, method {config.tuning.method}" in printed
     assert f"{count(frozen):,} parameters" in printed
-    assert steps_per_epoch(config, parts, system.network, texts) == each
-    epochs = config.training.epochs
-    assert f"{epochs} epochs × {each:,} = {epochs * each:,}, in batches" in printed
+    assert epoch_size(config, parts) == batches.size
+    each, epochs = batches.steps_per_epoch, config.training.epochs
+    assert f"{epochs} epochs × {each:,} = {epochs * each:,}, each on {batches.size}" in printed
     assert re.search("time +not known before a run", printed)
 
 

@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 from rich.console import Console
 from runs import SMALL, command, metrics, results, run
+from scipy.special import logit
 
 from jaxvalues.config import load_config
 from jaxvalues.data.loading import load_split
@@ -23,7 +24,8 @@ from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tokenizers import train_tokenizer
 from jaxvalues.data.tsv import ARGUMENT_HEADER, write_table
 from jaxvalues.errors import ConfigError, UserError
-from jaxvalues.evaluation.predictions import read_predictions, read_thresholds
+from jaxvalues.evaluation.decision import read_decision
+from jaxvalues.evaluation.predictions import read_predictions
 from jaxvalues.models.loading import init_model, save_model
 from jaxvalues.run import train as run_module
 from jaxvalues.run.predict import predict
@@ -80,6 +82,16 @@ def test_the_chosen_step_is_the_best_one(trained: Path) -> None:
     scores = json.loads((trained / "scores.json").read_text())
     assert scores["step"] == max(held_out, key=held_out.get)
     assert scores["held_out"]["official_f1"] == pytest.approx(max(held_out.values()))
+    thresholds = {line["step"]: line["threshold_logit"] for line in metrics(trained) if line["kind"] == "held_out"}
+    assert thresholds[scores["step"]] == pytest.approx(read_decision(trained).thresholds[0])
+
+
+@pytest.mark.slow
+def test_a_run_that_learned_nothing_says_so_loudly(lab: Lab, trained: Path) -> None:
+    folder, printed = lab.train("nothing", "optimizer.learning_rate=1e-30", "training.epochs=1")
+    assert json.loads((folder / "scores.json").read_text())["step"] == 0
+    assert "WARNING: no step of training scored better on the held-out part than the untrained start" in printed
+    assert "optimizer.learning_rate (it is 1e-30)" in " ".join(printed.split())
 
 
 @pytest.mark.slow
@@ -95,7 +107,7 @@ def test_predict_writes_what_training_wrote(trained: Path, tmp_path: Path) -> No
     assert (
         json.loads(json.dumps(scored.to_json())) == json.loads((trained / "scores.json").read_text())["splits"]["test"]
     )
-    assert np.array_equal(read_thresholds(tmp_path / "new")[0], read_thresholds(trained)[0])
+    assert np.array_equal(read_decision(tmp_path / "new").thresholds, read_decision(trained).thresholds)
 
 
 def test_predict_on_another_mesh(trained: Path, tmp_path: Path) -> None:
@@ -199,7 +211,7 @@ def test_scan_layers_held_out_fraction_and_thresholds_per_category(lab: Lab, tmp
     folder, _ = lab.train("scan", *overrides)
     predict(folder, split="test", out=tmp_path)
     assert (tmp_path / "probabilities-test.tsv").read_bytes() == (folder / "probabilities-test.tsv").read_bytes()
-    assert len(set(read_thresholds(folder)[0])) > 1
+    assert len(set(read_decision(folder).thresholds)) > 1
     scores = json.loads((folder / "scores.json").read_text())
     held_out = int(scores["decision"].split()[-3])
     assert 0.1 < held_out / len(load_split("training", source="sample")) < 0.3
@@ -218,7 +230,7 @@ def test_bfloat16_accumulation_keep_last_and_a_fixed_threshold(lab: Lab) -> None
     lines = metrics(folder)
     assert all(np.isfinite(line["loss"]) for line in lines)
     assert json.loads((folder / "scores.json").read_text())["step"] == max(line["step"] for line in lines)
-    assert set(read_thresholds(folder)[0]) == {0.3}
+    assert set(read_decision(folder).thresholds) == {logit(0.3)}
     decided = read_predictions(folder / "predictions-test.tsv").probabilities
     assert np.array_equal(decided, probabilities(folder) >= np.float32(0.3))
 
@@ -405,7 +417,10 @@ def test_what_is_for_values_refuses_a_run_of_the_stance(lab: Lab, tmp_path: Path
     refused = {
         ("export", folder, tmp_path / "hf", "--to", "hf"): (2, "only runs of the task values"),
         ("ensemble", folder, tmp_path, "--out", tmp_path / "both"): (2, "only runs of the task values"),
-        ("score", "--truth", truth, "--run", folder / "predictions-test.tsv"): (1, "the header has 2 columns"),
+        ("score", "--truth", truth, "--run", folder / "predictions-test.tsv"): (
+            1,
+            "the column 'in favor of' is no category",
+        ),
     }
     for words, (expected, said) in refused.items():
         code, _, err = command(*words)

@@ -17,7 +17,8 @@ import pytest
 from rich.console import Console
 
 from jaxvalues.config import parse_config
-from jaxvalues.data.batches import Tokens, TrainingBatches
+from jaxvalues.data.batches import Tokens
+from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.errors import UserError
 from jaxvalues.training import loop as loop_module
 from jaxvalues.training.checkpoints import Checkpoints

@@ -350,6 +350,10 @@ def test_a_folder_that_is_no_whole_adapter_is_said(adapter):
         save_file({k: v for k, v in (tensors | change).items() if v is not None}, adapter / WEIGHTS)
         with pytest.raises(UserError, match=message):
             from_peft(adapter, GPT2)
+    save_file(tensors | {name: tensors[name].astype(np.int32)}, adapter / WEIGHTS)
+    message = f"{WEIGHTS}: the adapter has tensors of another type than floats: {name} (int32)"
+    with pytest.raises(UserError, match=re.escape(message)):
+        from_peft(adapter, GPT2)
     (adapter / WEIGHTS).write_bytes(b"not this")
     with pytest.raises(UserError, match=f"{WEIGHTS}: the file is not a complete safetensors file"):
         from_peft(adapter, GPT2)

@@ -19,6 +19,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxvalues.errors import UserError, name_list
 from jaxvalues.models.layers.layout import LAYERS, parse_key, ungroup
 
+FLOATS = ("F32", "F16", "BF16", "F64")
+"""The types of safetensors that weights may have."""
+
 Place = Callable[[str, np.ndarray], jax.Array]  # (path, array) -> the array on its devices
 
 
@@ -139,7 +142,7 @@ def _problems(
     bound: dict[str, list[tuple[str, Rule]]],
 ) -> str:
     """Everything in which a checkpoint and a parameter tree differ, or the empty string."""
-    missing, misshapen, used = [], [], set()
+    missing, misshapen, mistyped, used = [], [], [], set()
     for path, leaf in leaves.items():
         expected = tuple(leaf.shape[1:] if _is_stacked(path) else leaf.shape)
         for name, rule in bound[path]:
@@ -147,6 +150,9 @@ def _problems(
             if name not in names:
                 missing.append(name)
                 continue
+            kind = getattr(tensors[names[name]], "kind", "F32")
+            if kind not in FLOATS:
+                mistyped.append(f"{names[name]} ({kind})")
             # The transform of an array without memory gives the shape without reading the tensor.
             found = rule.read(np.broadcast_to(np.float32(0), tuple(tensors[names[name]].shape))).shape
             if found != expected:
@@ -161,6 +167,7 @@ def _problems(
         and not ignorable.fullmatch(ours.get(original, original))
     ]
     problems = {"missing": missing, "not expected": unexpected, "of another shape": misshapen}
+    problems[f"of another type than {', '.join(FLOATS)}"] = mistyped
     return "; ".join(f"{kind}: {name_list(found)}" for kind, found in problems.items() if found)
 
 

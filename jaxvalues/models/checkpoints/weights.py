@@ -22,11 +22,12 @@ INDEX = "model.safetensors.index.json"
 
 @dataclasses.dataclass(frozen=True)
 class LazyTensor:
-    """A tensor in an open file. Its shape is known; its numbers are read when numpy asks for them."""
+    """A tensor in an open file. Its shape and its type, such as F32, are known; numpy reads its numbers."""
 
     file: Any
     name: str
     shape: tuple[int, ...]
+    kind: str
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.file.get_tensor(self.name), dtype=dtype)
@@ -66,7 +67,8 @@ def open_tensors(folder: Path) -> dict[str, LazyTensor]:
         except SafetensorError as error:
             raise UserError(f"{path} is not a whole safetensors file ({error})") from error
         for name in file.keys():  # noqa: SIM118  (not a dict)
-            tensors[name] = LazyTensor(file, name, tuple(file.get_slice(name).get_shape()))
+            part = file.get_slice(name)
+            tensors[name] = LazyTensor(file, name, tuple(part.get_shape()), part.get_dtype())
     return tensors
 
 
