@@ -55,11 +55,11 @@ def start(
     return processes
 
 
-def together(program: str, words: Sequence[Sequence[object]], **where: object) -> list[Ended]:
-    """`start`, and wait for all."""
+def together(program: str, words: Sequence[Sequence[object]], seconds: float = 240, **where: object) -> list[Ended]:
+    """`start`, and wait for all, so many seconds at most."""
     processes = start(program, words, **where)
     with ThreadPoolExecutor(len(processes)) as pool:
-        return list(pool.map(finish, processes))
+        return list(pool.map(finish, processes, [seconds] * len(processes)))
 
 
 def interrupted(

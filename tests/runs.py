@@ -94,10 +94,10 @@ def start(*words: object, interrupt: tuple[str, int, str] | None = None, **more:
     )  # fmt: skip
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], seconds: float = 240) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a process."""
     try:
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=seconds)
     finally:
         process.kill()
     return process.returncode, out, err

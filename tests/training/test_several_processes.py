@@ -67,7 +67,7 @@ def train_all(folder: Path, config: Path, names: Sequence[str], processes: int, 
         distributed = "runtime.distributed=true" if processes > 1 else "runtime.distributed=false"
         words += [f"output={folder / name}", distributed, f"runtime.compilation_cache={config.parent / 'xla'}"]
         words += [*ONCE, *more, "--"]
-    ended = together(SEVERAL, [words] * processes, devices=devices)
+    ended = together(SEVERAL, [words] * processes, seconds=240 * len(names), devices=devices)
     for code, out, err in ended:
         assert code == 0, err[-3000:]
         assert out.count("done output=") == len(names)
