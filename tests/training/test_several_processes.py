@@ -33,7 +33,8 @@ if os.environ["JAX_PROCESS_ID"] == "1":
 {COMMAND}
 """
 
-QUESTIONS = ("formulation.kind=masked_choice", "formulation.pooling={}", "training.epochs=1")
+QUESTIONS = ("formulation.kind=masked_choice", "formulation.pooling={}", "data.max_length=60", "data.buckets=[60]")
+QUESTIONS += ("data.fraction=0.1", "training.batch_size=4")
 METHODS = {
     "full": (),
     "last_layers": ("tuning.layers=1",),
@@ -63,7 +64,7 @@ def train_all(folder: Path, config: Path, names: Sequence[str], processes: int, 
     """Train the runs `names`, each in its folder below `folder`, in one set of processes."""
     words: list[str] = [str(config)]
     for name in names:
-        more = [override.format(folder=folder) for override in RUNS[name]]
+        more = [override.replace("{folder}", str(folder)) for override in RUNS[name]]
         distributed = "runtime.distributed=true" if processes > 1 else "runtime.distributed=false"
         words += [f"output={folder / name}", distributed, f"runtime.compilation_cache={config.parent / 'xla'}"]
         words += [*ONCE, *more, "--"]
