@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from jaxvalues.training.compilation import Executables
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
 from jaxvalues.training.optimizer import Hyperparameters
 from jaxvalues.training.preemption import StopRequest
+from jaxvalues.training.processes import part
 from jaxvalues.training.progress import ProgressLine
 from jaxvalues.training.sharding import place_batch
 from jaxvalues.training.step import TrainState
@@ -56,7 +58,13 @@ class Series(NamedTuple):
     chosen: Checkpoints
 
     def close(self) -> None:
-        """Finish writing both."""
+        """Finish writing both; not while an error is on its way that the other processes do not have.
+
+        Orbax would wait for them, and they for this process.
+        """
+        error = sys.exception()
+        if error is not None and not part(str(error) or type(error).__name__):
+            return
         try:
             self.resume.close()
         finally:

@@ -150,8 +150,16 @@ def part(sentence: str) -> bool:
 
     A process that fails alone must exit at once, without JAX's farewell: it would wait for the others, who wait for it.
     """
-    if is_alone():
-        return True
+    if is_alone() or _parted:
+        return is_alone() or _parted[0]
+    _parted.append(_all_fail(sentence))
+    return _parted[0]
+
+
+_parted: list[bool] = []  # what came of it: it is asked once
+
+
+def _all_fail(sentence: str) -> bool:
     try:
         _send(f"{FAILED}{jax.process_index()}", sentence)
         deadline = time.monotonic() + PARTING_S
