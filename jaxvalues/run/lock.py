@@ -41,19 +41,31 @@ class RunLock:
         try:
             self._made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"output: the run folder {self.folder} cannot be made ({error.strerror})") from None
+        try:
             with _alone_on_this_machine(self.folder):
                 if (owner := self._owner()) is not None:
                     if owner.get("token") is None or _may_live(owner):
                         raise UserError(self._refusal(owner))
                     self.path.unlink(missing_ok=True)
-                with self.path.open("x", encoding="utf-8") as file:
-                    json.dump({**_myself(), "time": _now(), "token": self.token}, file)
+                self._write()
         except FileExistsError:
             raise UserError(self._refusal(self._owner() or {})) from None
         except OSError as error:
-            raise UserError(f"output: the run folder {self.folder} cannot be made ({error.strerror})") from None
+            self.release()
+            raise UserError(f"output: the run folder {self.folder} cannot be written ({error.strerror})") from None
         self._held.append(self)
         return self.token
+
+    def _write(self) -> None:
+        with self.path.open("x", encoding="utf-8") as file:
+            try:
+                json.dump({**_myself(), "time": _now(), "token": self.token}, file)
+                file.flush()
+            except OSError:
+                self.path.unlink()
+                raise
 
     def release(self) -> None:
         """Remove the lock, if it is still this one; and folders that it was taken in for the first time, if empty."""

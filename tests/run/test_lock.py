@@ -117,6 +117,19 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         RunLock(tmp_path / "file" / "run").take()
 
 
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(json, "dump", full)
+    with pytest.raises(UserError, match=r"output: the run folder .+ cannot be written \(No space left on device\)"):
+        RunLock(tmp_path / "new" / "run").take()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be made \(File exists\)"):
+        RunLock(tmp_path / "file").take()
+
+
 @pytest.mark.slow
 def test_two_commands_in_one_folder(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SMALL)

@@ -146,7 +146,7 @@ def test_a_signal_to_one_process_stops_all(small: Path, straight: Path) -> None:
     assert_same_run(small.parent / "signals", straight)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_without_jax_s_service_processes_look_every_few_steps(small: Path) -> None:
     slowly = {"STEP_SECONDS": "0.05", "JAX_ENABLE_PREEMPTION_SERVICE": "false"}
     ended = interrupted(run_words(small, "service"), ("training", 2, "SIGTERM"), **slowly)
@@ -175,7 +175,7 @@ def test_a_killed_process_ends_all_and_any_number_resumes(small: Path, straight:
     assert_same_run(small.parent / "killed", straight)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_second_interrupt_of_one_process_ends_all(small: Path) -> None:
     started = time.monotonic()
     other, struck = interrupted(run_words(small, "twice"), ("twice", 4, "SIGINT"), STEP_SECONDS="0.1")
