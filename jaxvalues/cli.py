@@ -6,14 +6,16 @@ import json
 import os
 import sys
 import traceback
+from contextlib import suppress
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
-from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.errors import ConfigError, UserError, one_sentence, print_everything
 
 if TYPE_CHECKING:
     from jaxvalues.config import Config
@@ -25,7 +27,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="Config file (YAML).")]
+
+def _path(text: str) -> Path:
+    """A path of the command line, with `~` replaced by the home folder also where the shell leaves it."""
+    from jaxvalues.config.reading import user_path
+
+    return user_path(text)
+
+
+_place = partial(typer.Option, parser=_path)
+_Run = Annotated[Path, typer.Argument(metavar="RUN", parser=_path, help="Folder of a finished run.")]
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", parser=_path, help="Config file (YAML).")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, e.g. optimizer.learning_rate=1e-4.")
 ]
@@ -64,8 +76,10 @@ def _number(text: str) -> float:
 
 
 def console() -> Console:
-    """Where commands print; a pipe or a file gets 120 columns."""
-    return Console() if sys.stdout.isatty() else Console(width=int(os.environ.get("COLUMNS", "120")))
+    """Where commands print; a pipe or a file gets 120 columns. Texts stand as they are: [brackets] are no markup."""
+    columns = os.environ.get("COLUMNS", "")
+    width = None if sys.stdout.isatty() else int(columns) if columns.isdecimal() and 0 < int(columns) < 10_000 else 120
+    return Console(width=width, markup=False, emoji=False)
 
 
 def _print_version(wanted: bool) -> None:
@@ -87,9 +101,11 @@ def options(
 
 @app.command(short_help="Fetch the data set, or check a folder, and say what is there.")
 def data(
-    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="Config whose data is meant.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", parser=_path, help="Config whose data is meant.")
+    ] = None,
     overrides: Overrides = None,
-    dir: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A folder of TSV files.")] = None,
+    dir: Annotated[Path | None, _place(metavar="FOLDER", help="A folder of TSV files.")] = None,
 ) -> None:
     """Fetch the data set, or check a folder of its files, and print what is there; exit 1 if anything is wrong.
 
@@ -148,19 +164,19 @@ def _say_how_to_export(config: Config, screen: Console) -> None:
     from jaxvalues.training.processes import is_main
 
     if is_main() and not config.is_ensemble and (command := export_command(config.folder)):
-        screen.print(f"Export: {command}", highlight=False, markup=False, soft_wrap=True)
+        screen.print(f"Export: {command}", highlight=False, soft_wrap=True)
 
 
 @app.command(short_help="Combine finished runs.")
 def ensemble(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs, or of ensembles.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", parser=_path, help="Folders of finished runs, or of ensembles.")
+    ],
+    out: Annotated[Path, _place(metavar="DIR", help="Folder to write.")],
     method: Annotated[
         Method, typer.Option(help="Mean probability, or a logistic regression per category.")
     ] = Method.mean,
-    dir: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Folder of the data, if not where the runs say.")
-    ] = None,
+    dir: Annotated[Path | None, _place(metavar="FOLDER", help="Folder of the data, if not where the runs say.")] = None,
 ) -> None:
     """Combine finished runs: folds of one system are joined, decisions are tuned on what every system held out.
 
@@ -175,23 +191,20 @@ def ensemble(
 
 @app.command(short_help="Predict a split, or arguments of your own, with a finished run.")
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    run: _Run,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Where it runs, e.g. data.dir=FOLDER mesh.fsdp=2.")
     ] = None,
     *,
     split: Annotated[str | None, typer.Option(help="A split of the run's data, e.g. test.")] = None,
     input: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Arguments of your own: CSV or TSV with a column Premise; Conclusion, Stance if known."
-        ),
+        Path | None, _place(metavar="FILE", help="Your own arguments: CSV or TSV with a column Premise.")
     ] = None,
     format: Annotated[
         Table,
         typer.Option(help="Of --input: a row per argument, a row per argument and value, or JSON. Your columns stay."),
     ] = Table.wide,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write (default: RUN).")] = None,
+    out: Annotated[Path | None, _place(metavar="DIR", help="Where to write (default: RUN).")] = None,
 ) -> None:
     """Predict a split, or a file of your own arguments, with a finished run; scores it if there are labels.
 
@@ -212,8 +225,8 @@ def predict(
 
 @app.command(short_help="Score a run file with the official score.")
 def score(
-    truth: Annotated[Path, typer.Option(metavar="LABELS.tsv", help="Labels file.")],
-    run: Annotated[Path, typer.Option(metavar="PREDICTIONS.tsv", help="Run file, or probabilities.")],
+    truth: Annotated[Path, _place(metavar="LABELS.tsv", help="Labels file.")],
+    run: Annotated[Path, _place(metavar="PREDICTIONS.tsv", help="Run file, or probabilities.")],
     threshold: Annotated[
         float | None, typer.Option(metavar="NUMBER", parser=_number, help="Decides probabilities.")
     ] = None,
@@ -279,7 +292,7 @@ def bench(
     repeats: Annotated[int, typer.Option(help="Samples of each contender; medians are over these.")] = 7,
     warmup: Annotated[int, typer.Option(help="Samples before those, thrown away.")] = 1,
     real: Annotated[bool, typer.Option("--real", help="A batch of the training split, not random tokens.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything measured.")] = None,
+    json_file: Annotated[Path | None, _place("--json", metavar="FILE", help="Write everything measured.")] = None,
 ) -> None:
     """Measure train step, inference, compiling and memory of a config's model, side by side with torch and PEFT.
 
@@ -305,8 +318,8 @@ def bench(
 
 @app.command(short_help="Write a finished run for transformers or PEFT.")
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    target: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write, new or empty.")],
+    run: _Run,
+    target: Annotated[Path, typer.Argument(metavar="DIR", parser=_path, help="Folder to write, new or empty.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Where things are, e.g. model.path=FOLDER.")
     ] = None,
@@ -334,8 +347,10 @@ def export(
 
 @app.command("import", short_help="Make an exported run a run folder again.")
 def import_(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `jaxvalues export --to hf` wrote.")],
-    out: Annotated[Path, typer.Option(metavar="RUN", help="Run folder to make, new or empty.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="DIR", parser=_path, help="A folder that `jaxvalues export --to hf` wrote.")
+    ],
+    out: Annotated[Path, _place(metavar="RUN", help="Run folder to make, new or empty.")],
 ) -> None:
     """Make an exported run a run folder again, with the same predictions, thresholds, config and scores.
 
@@ -365,19 +380,29 @@ def schema(
 def main() -> None:
     """Entry point: user errors become one sentence, without a traceback, and the exit code they ask for."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it advises torch, which nothing here needs
+    print_everything(sys.stdout, sys.stderr)
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except UserError as error:
-        print(f"jaxvalues: {error}", file=sys.stderr)
-        _part(str(error), error.exit_code)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
+    except OSError as error:  # a full disk, a read-only folder, a pipe that nobody reads
+        with open(os.devnull, "w") as nowhere, suppress(OSError, ValueError):
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # the interpreter flushes what is left as it ends
+        _fail(": ".join(filter(None, (str(error.filename or ""), error.strerror or str(error)))), UserError.exit_code)
     except KeyboardInterrupt:
-        print("jaxvalues: interrupted", file=sys.stderr)
-        _part("interrupted", 1)
-        sys.exit(1)
+        _fail("interrupted", 1)
     except Exception as error:
         _part(f"{type(error).__name__}: {error}", 1, error)
         raise
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(one_sentence(f"jaxvalues: {message}"), file=sys.stderr)
+    _part(message, code)
+    sys.exit(code)
 
 
 def _part(sentence: str, code: int, error: Exception | None = None) -> None:
@@ -389,6 +414,7 @@ def _part(sentence: str, code: int, error: Exception | None = None) -> None:
     if not part(sentence):
         if error is not None:
             traceback.print_exception(error)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)

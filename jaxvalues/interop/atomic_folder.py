@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jaxvalues.config import check_no_url
+from jaxvalues.config.writing import writing
 from jaxvalues.errors import ConfigError, UserError
 
 
@@ -29,14 +30,15 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     is not an empty folder, and UserError if it cannot be created.
     """
     check_new_folder(target)
-    target = target.resolve()
+    target = Path(os.path.realpath(target))
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"the folder {target} cannot be created ({error.strerror})") from None
     try:
-        yield partial
-        os.replace(partial, target)
+        with writing(target):
+            yield partial
+            os.replace(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

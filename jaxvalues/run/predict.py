@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxvalues.config import Config, check_no_url
+from jaxvalues.config.writing import check_writable, writing
 from jaxvalues.data.arguments import SPLITS, Split
 from jaxvalues.data.held_out import HELD_OUT, check_split
 from jaxvalues.data.loading import load_split
@@ -60,6 +62,7 @@ def predict(
     if out is not None:
         check_no_url("--out", out)
     folder, config = reopen(run, overrides)
+    check_writable(folder.path if out is None else out, "the folder of the predictions")
     if file is None:
         check_split("--split", split)
         data = folder.task.relabel(load_split(split, source=config.data.source, dir=config.data.dir))
@@ -97,10 +100,11 @@ def predict(
 
 def _target(folder: RunFolder, out: str | Path | None) -> RunFolder:
     """The folder that predictions of a run are written to: the run's own, or `out`, with the run's decision."""
-    if out is None or Path(out).resolve() == folder.path.resolve():
+    if out is None or os.path.realpath(out) == os.path.realpath(folder.path):
         return folder
     target, decision = RunFolder(out, folder.task), folder.decision()
-    target.path.mkdir(parents=True, exist_ok=True)
+    with writing(target.path):
+        target.path.mkdir(parents=True, exist_ok=True)
     target.write_decision(Decision(decision.thresholds, f"taken from {folder.path}"))
     return target
 

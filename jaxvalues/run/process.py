@@ -33,5 +33,5 @@ def start_process(config: Config, console: Console | None) -> RunConsole:
             )
         check_same(start_facts(config))
     run_console = RunConsole((console or Console()) if is_main() else Console(quiet=True))
-    run_console.process(cache)
+    run_console.process(cache, config.runtime.compilation_cache)
     return run_console

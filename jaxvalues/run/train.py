@@ -14,6 +14,7 @@ from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.formulations import load_texts
+from jaxvalues.models.checkpoints.conversion import check_only
 from jaxvalues.run.base import find_base, find_tokenizer
 from jaxvalues.run.batches import training_batches
 from jaxvalues.run.console import RunConsole
@@ -29,7 +30,7 @@ from jaxvalues.run.state import initial_state, initial_weights, restart, trainin
 from jaxvalues.run.system import Weights, build_system
 from jaxvalues.run.warm_start import find_warm_start
 from jaxvalues.training.compilation import Programs
-from jaxvalues.training.loop import Loop, LoopState, Series
+from jaxvalues.training.loop import Loop, LoopState, Series, closing_after
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
 from jaxvalues.training.preemption import StopRequest
 from jaxvalues.training.processes import from_main, is_main
@@ -70,9 +71,12 @@ def train(
     held_out_tokens = encode(system, parts.held_out, run_console)
     check_same(input_facts(base, parts, {"training": batches.tokens, "held_out": held_out_tokens}))
 
+    if not base.is_random:
+        system.network.read(base.folder, check_only)
+
     # The run folder: a new one, which may start from what another run trained, or the same run's.
     warm_start = find_warm_start(system, run_console)
-    environment = describe_environment(config, base, parts) | warm_start.record
+    environment = describe_environment(config, base, parts, tokenizer) | warm_start.record
     folder = RunFolder.open(config, RunRecord(environment, system.hf_config, tokenizer, system.texts))
     if from_main("whether the run is finished", lambda: folder.is_finished):
         scores = folder.scores()
@@ -93,7 +97,7 @@ def train(
         state, loop_state = initial_state(system, weights.trainable), LoopState()
     else:
         state, remembered = series.resume.restore(system.abstract_state(), system.segments, mesh)
-        loop_state = LoopState(**remembered)
+        loop_state = LoopState.remembered(remembered, folder.path)
         run_console.print(f"resuming at step {int(state.step)}")
     del weights
 
@@ -117,12 +121,9 @@ def train(
         writer=writer,
         console=run_console.console,
     )
-    try:
+    with closing_after(writer, series):
         if count(state.trainable):
             loop.run(state, frozen, loop_state, mesh)
-    finally:
-        writer.close()
-        series.close()
     del state
 
     # The chosen parameters predict; the decision is tuned where nothing is reported.

@@ -16,8 +16,9 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from jaxvalues.config import Config
+from jaxvalues.config.reading import user_path
 from jaxvalues.errors import ConfigError
-from jaxvalues.models import group, ungroup
+from jaxvalues.models import Classifier, group, head_from_modules, ungroup
 from jaxvalues.models.t5.model import Prefix, Prompt
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
@@ -52,13 +53,15 @@ class WarmStart(NamedTuple):
 class _Trained(NamedTuple):
     """The trained parameters of a source, with unrolled layers.
 
-    `added` is the part of its tuning method, `new` what else trained, `settings` what must agree on both sides.
+    `added` is the part of its tuning method, `new` what else trained, `settings` what must agree on both sides. `left`
+    says what trained too and cannot be taken.
     """
 
     method: str
     added: Params
     new: Params
     settings: dict[str, Any]
+    left: str | None = None
 
 
 def find_warm_start(system: System, run_console: RunConsole) -> WarmStart:
@@ -70,7 +73,7 @@ def find_warm_start(system: System, run_console: RunConsole) -> WarmStart:
     folder = RunFolder(system.config.folder)
     if tuning.init_from is None or from_main("looking for a checkpoint", lambda: folder.is_under_way):
         return WarmStart()
-    source, abstract = Path(tuning.init_from).expanduser(), system.network.abstract_parts()[1]
+    source, abstract = user_path(tuning.init_from), system.network.abstract_parts()[1]
     if (source / CONFIG).is_file():
         trained, files = _read_adapter(source, system), [source / CONFIG, source / WEIGHTS]
     elif (source / "config.yaml").is_file():
@@ -86,14 +89,27 @@ def find_warm_start(system: System, run_console: RunConsole) -> WarmStart:
     new = {key: tree for key, tree in trained.new.items() if key in shapes and _same_shapes(tree, shapes[key])}
     taken = group({tuning.method: trained.added, **new}, system.segments)
     run_console.print(f"{' and '.join(taken)} start from {source}")
+    if trained.left is not None:
+        run_console.print(trained.left)
     identity = from_main("hashing tuning.init_from", lambda: _hash(source, files))
     return WarmStart(jax.tree.map(place, taken, tree_shardings(taken, system.mesh)), identity)
 
 
 def _read_adapter(source: Path, system: System) -> _Trained:
-    adapter = from_peft(source, PeftTarget(system.hf_config))
+    """The parameters of an adapter, with its classifier's head where this run has such a head."""
+    adapter, model_type = from_peft(source, PeftTarget(system.hf_config)), system.hf_config["model_type"]
     settings = {"rank": adapter.rank, "alpha": adapter.alpha} if adapter.method == "lora" else {}
-    return _Trained(adapter.method, adapter.trainable[adapter.method], {}, settings)
+    new, left, module = {}, None, system.network.module
+    if adapter.modules:
+        head = head_from_modules(model_type, module, adapter.modules) if isinstance(module, Classifier) else None
+        new = {} if head is None else {"head": head}
+        left = (
+            None if new else f"the head of {source} is not of this run's form ({_HEAD}), so this run's own head is kept"
+        )
+    return _Trained(adapter.method, adapter.trainable[adapter.method], new, settings, left)
+
+
+_HEAD = "one linear layer on the same features, with the same labels"
 
 
 def _read_run(source: Path, system: System) -> tuple[_Trained, list[Path]]:
@@ -104,7 +120,7 @@ def _read_run(source: Path, system: System) -> tuple[_Trained, list[Path]]:
     if method not in (wanted.method, *_GIVES_VECTORS_OF.get(wanted.method, ())):
         _refuse_method(source, method, system.config)
     network = build_network(config, folder.hf_config())
-    with closing(folder.chosen()) as chosen:
+    with closing(folder.chosen(read_only=True)) as chosen:
         trainable, _ = chosen.restore(network.abstract_parts()[1], network.segments, system.mesh)
     trainable = jax.device_get(jax.jit(lambda tree: tree, out_shardings=replicated(system.mesh))(trainable))
     added = trainable[method]

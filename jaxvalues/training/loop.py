@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from rich.console import Console
 
 from jaxvalues.config import Config
+from jaxvalues.config.reading import entry
 from jaxvalues.data.batches import inputs_shape
 from jaxvalues.data.training_batches import TrainingBatches
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, name_list
 from jaxvalues.models.layers.layout import Grouping
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.compilation import Executables
@@ -40,6 +43,17 @@ class LoopState:
     best_score: float = -1.0
     best_step: int = -1
     stale: int = 0  # number of evaluations since the best one
+
+    @classmethod
+    def remembered(cls, content: dict[str, Any], folder: Path) -> LoopState:
+        """The state that a checkpoint of the run folder holds. Raises UserError for what this version did not write."""
+        wanted = {one.name: (int, float) if one.type == "float" else int for one in fields(cls)}
+        if content.keys() != wanted.keys():
+            raise UserError(
+                f"{folder}: its checkpoint remembers {name_list(sorted(content))}, expected {name_list(wanted)}: it is "
+                "of another version, so give another output=FOLDER"
+            )
+        return cls(**{name: entry(content, name, kind, f"{folder}: the checkpoint") for name, kind in wanted.items()})
 
 
 class Stage(NamedTuple):
@@ -69,6 +83,32 @@ class Series(NamedTuple):
             self.resume.close()
         finally:
             self.chosen.close()
+
+
+@contextmanager
+def closing_after(writer: MetricsWriter | NoMetrics, series: Series) -> Iterator[None]:
+    """A block of training, after which both are closed, and all is on disk.
+
+    Where the block fails, what fails then does not hide why; a run that was asked to stop has its state on disk, or the
+    error says why not.
+    """
+    try:
+        yield
+    except Stopped:
+        _close(writer, series)
+        raise
+    except BaseException:
+        with suppress(Exception):
+            _close(writer, series)
+        raise
+    _close(writer, series)
+
+
+def _close(writer: MetricsWriter | NoMetrics, series: Series) -> None:
+    try:
+        writer.close()
+    finally:
+        series.close()
 
 
 SHORT = {"official_f1": "F1", "mean_category_f1": "mean F1", "majority_accuracy": "majority"}

@@ -47,7 +47,11 @@ class NoTuning(Tuning):
 
 @dataclass(frozen=True)
 class LastLayers(NoTuning):
-    """The new parameters and the top `layers` encoder layers train (8 in the study; arXiv 2403.09720)."""
+    """The top `layers` encoder layers train (8 in the study; arXiv 2403.09720), and everything above them.
+
+    That is the new parameters, the head of a masked language model (dense layer, norm and bias) and GPT-2's final norm.
+    An output matrix that is the word embeddings stays frozen, as they do.
+    """
 
     layers: int
 
@@ -61,7 +65,7 @@ class LastLayers(NoTuning):
 
     def split(self, params: Params) -> tuple[Params, Params]:
         lowest = self.boundary(self.target.stacks["encoder"].num_layers)
-        return _split_by_path(params, self.target, lambda path: _is_in_layer(path, lowest))
+        return _split_by_path(params, self.target, lambda path: _is_in_layer(path, lowest) or _is_above_layers(path))
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,11 @@ def _is_in_layer(path: str, lowest: int) -> bool:
     """Whether the leaf belongs to the layer `lowest` or a higher one."""
     layers = layer_range(path)
     return layers is not None and layers[0] >= lowest
+
+
+def _is_above_layers(path: str) -> bool:
+    """Whether the leaf belongs to what follows the last layer: a language model's head, or a final norm."""
+    return path.startswith(("head/", "encoder/norm/"))
 
 
 def _check_one_stack(target: Target, method: str) -> None:

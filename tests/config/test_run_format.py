@@ -10,9 +10,9 @@ import pytest
 
 from jaxvalues.config import Config, load_config, parse_config
 from jaxvalues.config.run_format import RUN_FORMAT, run_format
+from jaxvalues.config.writing import write_json as write
 from jaxvalues.errors import ConfigError
 from jaxvalues.run.provenance import check_same_run, describe_process, differences, read_run_config
-from jaxvalues.run.provenance import write_json as write
 
 MODEL = {"config": {"model_type": "t5"}, "train_tokenizer": {"vocab_size": 500}}
 QUESTIONS = {"formulation": {"kind": "answer"}, "training": {"batch_size": 6}}

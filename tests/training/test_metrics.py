@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import struct
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from jaxvalues.errors import ConfigError
+from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.training.metrics import MetricsWriter
 
 
@@ -119,3 +120,42 @@ def test_a_resumed_run_continues_its_run_at_wandb(tmp_path: Path, monkeypatch: p
     MetricsWriter(other, config).close()
     assert begun[-1]["id"] != ids[0]
     assert {given["resume"] for given in begun} == {"allow"}
+
+
+def write_until_full(writer: MetricsWriter) -> None:
+    for step in range(1, 100):
+        writer.write(step, "train", {"loss": 0.5})
+
+
+@pytest.mark.parametrize("tensorboard", [False, True])
+def test_a_disk_that_is_full_is_one_sentence_and_the_run_resumes(tensorboard: bool, tmp_path: Path) -> None:
+    config = tiny.config({"logging": {"tensorboard": tensorboard}})
+    writer, limit = MetricsWriter(tmp_path, config), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limit[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written \(File too large\); make space, then run the same"):
+            write_until_full(writer)
+        writer.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    written = (tmp_path / "metrics.jsonl").read_bytes().count(b"\n")
+    assert 5 < written < 50
+    again = MetricsWriter(tmp_path, config, written - 2)
+    again.write(written - 1, "train", {"loss": 0.25})
+    again.close()
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, written))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 2: is not valid JSON"),
+        ("[]", "line 2: has no `step`, expected an integer"),
+        ('{"step": "x"}', "line 2: `step` is 'x', expected an integer"),
+        ("[" * 20_000, "line 2: is nested too deeply"),
+    ],
+)
+def test_lines_that_no_run_wrote(line: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1, "kind": "train"}}\n{line}\n')
+    with pytest.raises(UserError, match=said):
+        MetricsWriter(tmp_path, tiny.config(), step=1)
