@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial
@@ -393,8 +394,27 @@ def main() -> None:
         _fail(": ".join(filter(None, (str(error.filename or ""), error.strerror or str(error)))), UserError.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted", 1)
+    except Exception as error:
+        _part(f"{type(error).__name__}: {error}", 1, error)
+        raise
 
 
 def _fail(message: str, code: int) -> NoReturn:
     print(one_sentence(f"jaxvalues: {message}"), file=sys.stderr)
+    _part(message, code)
     sys.exit(code)
+
+
+def _part(sentence: str, code: int, error: Exception | None = None) -> None:
+    """End this process at once if it is one of several and failed alone; return if there is no other, or all failed."""
+    if "jaxvalues.training.processes" not in sys.modules:
+        return
+    from jaxvalues.training.processes import part
+
+    if not part(sentence):
+        if error is not None:
+            traceback.print_exception(error)
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)

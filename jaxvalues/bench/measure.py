@@ -26,7 +26,7 @@ from jaxvalues.bench.peers import PEERS, check_comparable, check_relative_attent
 from jaxvalues.bench.report import describe_shape, render
 from jaxvalues.bench.task import APART, NOT_COMPILED, PEFT, Task
 from jaxvalues.bench.worker import Worker
-from jaxvalues.config import Config
+from jaxvalues.config import Config, check_no_url
 from jaxvalues.config.writing import check_writable, write_json, writing
 from jaxvalues.data.batches import Batch, inputs_shape
 from jaxvalues.data.loading import load_split
@@ -70,6 +70,7 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
     """
     config = config.explicit()
     if file is not None:
+        check_no_url("--json", file)
         _check_file(file)
     peers = tuple(peer for peer in options.peers or default_peers(config) if peer != "none")
     if not options.peers and (missing := missing_packages(peers)):

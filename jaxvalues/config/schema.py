@@ -18,7 +18,7 @@ from jaxvalues.config.data import DataConfig
 from jaxvalues.config.formulation import FormulationConfig
 from jaxvalues.config.loss import LossConfig
 from jaxvalues.config.reading import user_path
-from jaxvalues.config.section import Name, Section, Text
+from jaxvalues.config.section import URL_REFUSED, Name, Section, Text, is_url
 from jaxvalues.config.tuning import LEARNING_RATES, TuningConfig
 
 
@@ -206,6 +206,10 @@ class RuntimeConfig(Section):
     """Folder of compiled programs that all runs share. null: no such cache."""
     distributed: bool = False
     """Call `jax.distributed.initialize()` first: for TPU pods, SLURM and several hosts."""
+    start_timeout: int = Field(1800, ge=1)
+    """distributed: seconds in which all processes must have started. Hosts come up unevenly."""
+    heartbeat_timeout: int = Field(100, ge=1)
+    """distributed: seconds without a sign of life after which a process counts as dead, and the others end too."""
 
 
 class Config(Section):
@@ -234,6 +238,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _sections_fit_together(self) -> Config:
         data = self.data
+        for key, place in (("output", self.output), ("runtime.compilation_cache", self.runtime.compilation_cache)):
+            if is_url(place):
+                raise ValueError(f"{key}: {URL_REFUSED}, not {place}")
         if (self.model.path is None) == (self.model.config is None):
             raise ValueError("give either model.path (a checkpoint folder or hub id) or model.config (random weights)")
         if self.model.config is not None and not (self.model.tokenizer or self.model.train_tokenizer):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from rich.console import Console
 
-from jaxvalues.config import Config, DecisionConfig
+from jaxvalues.config import Config, DecisionConfig, check_no_url
 from jaxvalues.config.writing import check_writable, write_json
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.conclusions import group_by_conclusion
@@ -69,7 +69,8 @@ def combine_runs(
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ConfigError if `folder` holds a single run, which an ensemble would overwrite."""
+    """Raise ConfigError if `folder` holds a single run, which an ensemble would overwrite, or is a URL."""
+    check_no_url("the folder to write", folder)
     if (folder / "config.yaml").exists() and not RunFolder(folder).is_ensemble:
         raise ConfigError(f"{folder} holds a single run: give the ensemble another folder")
 

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from jaxvalues.config import check_no_url
 from jaxvalues.config.writing import writing
 from jaxvalues.errors import ConfigError, UserError
 
 
 def check_new_folder(target: Path) -> None:
     """Raise ConfigError unless `target` does not exist or is an empty folder."""
+    check_no_url("the folder to write", target)
     if target.is_dir() and any(target.iterdir()):
         raise ConfigError(f"the folder {target} is not empty: give another folder")
     if target.exists() and not target.is_dir():

@@ -14,6 +14,7 @@ from jaxvalues.formulations import training_texts
 from jaxvalues.models import check_config, checkpoint_config, content_hash, fetch, fetch_tokenizer, hub_commit
 from jaxvalues.templates.questions import QuestionTemplate
 from jaxvalues.templates.template import Template
+from jaxvalues.training.processes import from_main
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,7 +49,8 @@ def find_base(config: ModelConfig, seed: int) -> Base:
     folder = fetch(config.path, config.revision)
     hf_config = checkpoint_config(folder)
     check_config(hf_config, str(folder))
-    return Base(hf_config, folder, content_hash(folder), hub_commit(folder))
+    identity = from_main("hashing the weights", lambda: content_hash(folder))  # of one process: they are large
+    return Base(hf_config, folder, identity, hub_commit(folder))
 
 
 def find_tokenizer(

@@ -1,5 +1,6 @@
 """The run folder: everything a run writes, and everything needed to resume it or to predict with it.
 
+While in use:     lock.json
 At the start:     config.yaml · environment.json · template.txt · synonyms.tsv · model/config.json · tokenizer/
 While training:   checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/
 At the end:       thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv · logits-<split>.tsv
@@ -31,6 +32,7 @@ from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.decision import Decision, read_decision, sigmoid
 from jaxvalues.evaluation.measures import TaskScores, measure_of, read_scores
 from jaxvalues.evaluation.predictions import Logits, Predictions, write_logits
+from jaxvalues.run.lock import LOCK, RunLock
 from jaxvalues.run.manifest import add_to_manifest, check_manifest, take_from_manifest, write_manifest
 from jaxvalues.run.provenance import (
     SYNONYMS,
@@ -40,8 +42,9 @@ from jaxvalues.run.provenance import (
     read_network,
     read_run_config,
 )
-from jaxvalues.training.checkpoints import Checkpoints
-from jaxvalues.training.processes import is_main
+from jaxvalues.training.checkpoints import Checkpoints, newest_step
+from jaxvalues.training.processes import from_main, is_main
+from jaxvalues.training.start_checks import check_shared
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,11 +81,34 @@ class RunFolder:
 
     @classmethod
     def open(cls, config: Config, record: RunRecord) -> RunFolder:
-        """Make the folder of a config. Raises ConfigError if there is one that belongs to another run."""
+        """Make the folder of a config, or find it, and lock it unless its run is finished. All processes call this.
+
+        Raises ConfigError if there is one that belongs to another run, UserError if another command works in it, or if
+        it is not the same folder for all processes.
+        """
         folder = cls(config.folder, TASKS[config.data.task])
-        if folder.check(config, record) == NEW and is_main():
-            folder.create(config, record)
+        token = from_main("opening the run folder", lambda: folder._lock(config, record))
+        if token is None:
+            check_shared(folder.path / "scores.json", "")
+        else:
+            check_shared(folder.path / LOCK, token)
+            from_main("writing the run folder", lambda: folder._make(config, record))
         return folder
+
+    def _lock(self, config: Config, record: RunRecord) -> str | None:
+        """Lock the folder; None where it holds a finished run. Process 0 does so for all."""
+        if self.check(config, record) == FINISHED:
+            return None
+        lock = RunLock(self.path)
+        token = lock.take()
+        if self.check(config, record) != FINISHED:
+            return token
+        lock.release()  # another command has finished it meanwhile
+        return None
+
+    def _make(self, config: Config, record: RunRecord) -> None:
+        if self.check(config, record) == NEW:
+            self.create(config, record)
 
     def check(self, config: Config, record: RunRecord) -> str:
         """NEW, FINISHED or UNFINISHED: whether the folder holds the run of a config, and how far it is.
@@ -155,6 +181,11 @@ class RunFolder:
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self.path / "tokenizer")
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the run is finished, or has a checkpoint to resume from."""
+        return self.is_finished or newest_step(self.path / "checkpoints/resume") is not None
 
     def resume(self, read_only: bool = False) -> Checkpoints:
         """The checkpoints to resume from."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from jax.sharding import Mesh
 from rich.console import Console
 
-from jaxvalues.config import Config
+from jaxvalues.config import Config, check_no_url
 from jaxvalues.config.writing import check_writable, writing
 from jaxvalues.data.arguments import SPLITS, Split
 from jaxvalues.data.held_out import HELD_OUT, check_split
@@ -59,6 +59,8 @@ def predict(
         raise ConfigError(
             f"{file.path} has the name of a split, whose predictions in {run} it would replace: give --out"
         )
+    if out is not None:
+        check_no_url("--out", out)
     folder, config = reopen(run, overrides)
     check_writable(folder.path if out is None else out, "the folder of the predictions")
     if file is None:
@@ -122,10 +124,11 @@ def _arguments(file: UserFile, folder: RunFolder) -> Split:
 def reopen(run: str | Path, overrides: tuple[str, ...]) -> tuple[RunFolder, Config]:
     """A finished run's folder, and its config with `overrides` that change where things run.
 
-    Raises ConfigError for those that change what was trained.
+    A run of several processes is read by one, unless an override says otherwise. Raises ConfigError for those that
+    change what was trained.
     """
     folder = RunFolder.finished(run)
-    config = folder.config(overrides)
+    config = folder.config(("runtime.distributed=false", *overrides))
     changed = differences(folder.config(), config).keys() - {"training.eval_batch_size"}
     if changed:
         raise ConfigError(f"{name_list(sorted(changed))} cannot be changed for a run that is trained")

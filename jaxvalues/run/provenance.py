@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 
 from jaxvalues.config import Config, load_config
 from jaxvalues.config.reading import entry, read_file, read_json
@@ -19,10 +21,12 @@ from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import HELD_OUT
 from jaxvalues.data.tokenizer_files import tokenizer_hash
 from jaxvalues.errors import ConfigError, name_list
+from jaxvalues.models.checkpoints.weights import weight_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from jaxvalues.data.batches import Tokens
     from jaxvalues.data.held_out import Parts
     from jaxvalues.run.base import Base
 
@@ -59,12 +63,51 @@ def describe_process() -> dict[str, Any]:
     """Where something is computed, by which source, and in which format the folder is."""
     return {
         "format": RUN_FORMAT,
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": _versions(),
         "platform": platform.platform(),
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
         "processes": jax.process_count(),
         "git": _git_commit(),
     }
+
+
+def start_facts(config: Config) -> dict[str, Any]:
+    """What must be the same on all processes of a run from the start: config, code and versions.
+
+    Where data, weights and compiled programs lie may differ from host to host.
+    """
+    tree = config.model_dump(mode="json", exclude={"runtime"})
+    del tree["data"]["dir"], tree["model"]["path"]
+    code = hashlib.sha256()
+    root = Path(__file__).parents[1]
+    for file in sorted(root.rglob("*.py")):
+        code.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
+    return _flat(tree) | _flat({"code": code.hexdigest(), "version": _versions()})
+
+
+def input_facts(base: Base, parts: Parts, tokens: Mapping[str, Tokens]) -> dict[str, Any]:
+    """What must be the same on all processes once data and tokenizer are read; `tokens` are those of {part: tokens}.
+
+    Weights are hashed by process 0 alone, so others compare the config and the sizes of the files.
+    """
+    files = () if base.folder is None else weight_files(base.folder)
+    return (
+        {f"data {name}": checksum(split) for name, split in parts.by_name.items()}
+        | {f"tokens {name}": _ids_hash(each) for name, each in tokens.items()}
+        | {f"weights {file.name}": f"{file.stat().st_size} bytes" for file in files}
+        | {"weights": base.identity, "model config": _text_hash(json.dumps(base.hf_config, sort_keys=True))}
+    )
+
+
+def _ids_hash(tokens: Tokens) -> str:
+    digest = hashlib.sha256()
+    for row in tokens.ids:
+        digest.update(np.asarray(row, np.int32).tobytes() + b"|")
+    return digest.hexdigest()
+
+
+def _text_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def checksum(split: Split) -> str:
@@ -184,6 +227,10 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
+
+
+def _versions() -> dict[str, str | None]:
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str | None:

@@ -24,7 +24,8 @@ from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.network import build_network
 from jaxvalues.run.system import System, Weights
-from jaxvalues.training.sharding import replicated, tree_shardings
+from jaxvalues.training.processes import from_main
+from jaxvalues.training.sharding import place, replicated, tree_shardings
 from jaxvalues.tuning import Params
 from jaxvalues.tuning.peft_folder import CONFIG, WEIGHTS
 from jaxvalues.tuning.peft_format import PeftTarget, from_peft
@@ -69,7 +70,8 @@ def find_warm_start(system: System, run_console: RunConsole) -> WarmStart:
     Raises ConfigError that names both sides where they do not fit, and UserError for a source that cannot be read.
     """
     tuning = system.config.tuning
-    if tuning.init_from is None or _is_under_way(RunFolder(system.config.folder)):
+    folder = RunFolder(system.config.folder)
+    if tuning.init_from is None or from_main("looking for a checkpoint", lambda: folder.is_under_way):
         return WarmStart()
     source, abstract = user_path(tuning.init_from), system.network.abstract_parts()[1]
     if (source / CONFIG).is_file():
@@ -89,15 +91,8 @@ def find_warm_start(system: System, run_console: RunConsole) -> WarmStart:
     run_console.print(f"{' and '.join(taken)} start from {source}")
     if trained.left is not None:
         run_console.print(trained.left)
-    return WarmStart(jax.device_put(taken, tree_shardings(taken, system.mesh)), _hash(source, files))
-
-
-def _is_under_way(folder: RunFolder) -> bool:
-    """Whether a run is finished, or has a checkpoint to resume from."""
-    if folder.is_finished or not (folder.path / "checkpoints/resume").is_dir():
-        return folder.is_finished
-    with closing(folder.resume(read_only=True)) as resume:
-        return resume.latest() is not None
+    identity = from_main("hashing tuning.init_from", lambda: _hash(source, files))
+    return WarmStart(jax.tree.map(place, taken, tree_shardings(taken, system.mesh)), identity)
 
 
 def _read_adapter(source: Path, system: System) -> _Trained:
@@ -127,7 +122,7 @@ def _read_run(source: Path, system: System) -> tuple[_Trained, list[Path]]:
     network = build_network(config, folder.hf_config())
     with closing(folder.chosen(read_only=True)) as chosen:
         trainable, _ = chosen.restore(network.abstract_parts()[1], network.segments, system.mesh)
-    trainable = jax.jit(lambda tree: tree, out_shardings=replicated(system.mesh))(trainable)
+    trainable = jax.device_get(jax.jit(lambda tree: tree, out_shardings=replicated(system.mesh))(trainable))
     added = trainable[method]
     if _is_vectors(system.config):
         bound = network.tuning.bind({}, trainable)
@@ -135,7 +130,7 @@ def _read_run(source: Path, system: System) -> tuple[_Trained, list[Path]]:
     new = {key: tree for key, tree in trainable.items() if key in network.target.new_keys}
     settings = {"rank": config.tuning.rank, "alpha": config.tuning.alpha} if method == "lora" else {}
     files = sorted(path for path in (folder.path / "checkpoints/chosen").rglob("*") if path.is_file())
-    return _Trained(method, *ungroup(jax.device_get((added, new))), settings), files
+    return _Trained(method, *jax.device_get(ungroup((added, new))), settings), files
 
 
 _GIVES_VECTORS_OF = {"prompt": ("p_tuning",)}

@@ -22,8 +22,15 @@ from jaxvalues.errors import UserError
 from jaxvalues.models.layers.layout import Grouping, group, ungroup
 from jaxvalues.training.checksums import check_checkpoint, forget_checkpoint, record_checkpoint
 from jaxvalues.training.orbax_noise import cause, keep_quiet
-from jaxvalues.training.processes import is_main
+from jaxvalues.training.processes import from_main, is_main
 from jaxvalues.training.sharding import tree_shardings
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which does not ask JAX whether to stop: it would count the looks of `agree_to_stop` anew."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
 class Checkpoints:
@@ -44,7 +51,7 @@ class Checkpoints:
         )
         handlers = {"state": ocp.StandardCheckpointHandler(), "memory": ocp.JsonCheckpointHandler()}
         with self._writing():
-            self.manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+            self.manager = _Manager(self.folder, options=options, item_handlers=handlers)
 
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint; None if there is none."""
@@ -55,7 +62,7 @@ class Checkpoints:
 
         A step that is already saved is not written again.
         """
-        if step in self.manager.all_steps():
+        if from_main("looking for a checkpoint", lambda: step in self.manager.all_steps()):
             return
         memory = {**memory, "segments": _to_json(segments)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(tree), memory=ocp.args.JsonSave(memory))
@@ -70,11 +77,10 @@ class Checkpoints:
         `target` is a tree of (abstract) arrays whose layers are grouped in `segments`. The result has its structure,
         shapes and dtypes, and is placed on `mesh`. Raises UserError if there is no checkpoint or it does not fit.
         """
-        step = self.latest()
+        step = from_main("looking for the newest checkpoint", self.latest)
         if step is None:
             raise UserError(f"{self.folder} holds no complete checkpoint")
-        if is_main():
-            check_checkpoint(self.folder, step)
+        from_main("checking the checkpoint", lambda: check_checkpoint(self.folder, step))
         try:
             memory = self.manager.restore(step, args=ocp.args.Composite(memory=ocp.args.JsonRestore()))["memory"]
             saved = _from_json(memory.pop("segments"))
@@ -117,6 +123,12 @@ class Checkpoints:
                 f"{self.folder}: a checkpoint cannot be written ({cause(error)}); make space, then run the same "
                 "command to resume"
             ) from None
+
+
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest complete checkpoint in a folder, which is only looked at; None if there is none."""
+    names = (path for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else ()
+    return max((int(path.name) for path in names if ocp.utils.is_checkpoint_finalized(path)), default=None)
 
 
 def _to_json(segments: Grouping) -> Any:

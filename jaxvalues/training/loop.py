@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from jaxvalues.training.compilation import Executables
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
 from jaxvalues.training.optimizer import Hyperparameters
 from jaxvalues.training.preemption import StopRequest
+from jaxvalues.training.processes import part
 from jaxvalues.training.progress import ProgressLine
 from jaxvalues.training.sharding import place_batch
 from jaxvalues.training.step import TrainState
@@ -70,7 +72,13 @@ class Series(NamedTuple):
     chosen: Checkpoints
 
     def close(self) -> None:
-        """Finish writing both."""
+        """Finish writing both; not while an error is on its way that the other processes do not have.
+
+        Orbax would wait for them, and they for this process.
+        """
+        error = sys.exception()
+        if error is not None and not part(str(error) or type(error).__name__):
+            return
         try:
             self.resume.close()
         finally:
@@ -149,7 +157,7 @@ class Loop:
         step, saved = int(state.step), int(state.step)
         stream, is_compiled = self.batches.starting_at(step), False
         meter = Meter(self.writer, self.config.training.log_every, self.batches, [stage.step for stage in self.stages])
-        with StopRequest(self.config.training.log_every) as stop, self._progress(step) as line:
+        with StopRequest() as stop, self._progress(step) as line:
             while True:
                 last = step >= self.total
                 due = step >= self.stages[-1].first and (last or step % self.evaluate_every == 0)

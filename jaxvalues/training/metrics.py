@@ -19,7 +19,7 @@ from jaxvalues.errors import ConfigError
 _THEN = "; make space, then run the same command to resume"
 
 WANDB_ID = "wandb_id.txt"
-"""In a run folder: the id of its run at Weights & Biases, which a resumed run continues."""
+"""In a run folder: the id of its run at Weights & Biases, which the run continues whenever it starts again."""
 
 
 def check_logging(config: Config) -> None:
@@ -44,8 +44,11 @@ class MetricsWriter:
         if config.logging.tensorboard:
             from jaxvalues.training.event_file import EventFile
 
-            with writing(folder / "tensorboard", _THEN):
-                self.board = EventFile(folder / "tensorboard", purge_step=step + 1 if step else None)
+            board = folder / "tensorboard"
+            with writing(board, _THEN):
+                for events in board.glob("*.tfevents.*") if step == 0 else ():
+                    events.unlink()  # of a run that was killed before its first checkpoint, and is written again
+                self.board = EventFile(board, purge_step=step + 1 if step else None)
         if config.logging.wandb:
             check_logging(config)
             import wandb
@@ -55,7 +58,7 @@ class MetricsWriter:
                 name=folder.name,
                 dir=str(folder),
                 config=config.model_dump(mode="json"),
-                id=_wandb_id(folder, resumes=step > 0),
+                id=_wandb_id(folder),
                 resume="allow",
             )
 
@@ -90,12 +93,14 @@ class NoMetrics:
     def close(self) -> None: ...
 
 
-def _wandb_id(folder: Path, resumes: bool) -> str:
-    """The id of a run at Weights & Biases: the one it had before where it resumes, else a new one."""
+def _wandb_id(folder: Path) -> str:
+    """The id of a run at Weights & Biases: drawn when the run starts first, kept however often it starts again."""
     file = folder / WANDB_ID
-    if not (resumes and file.is_file()):
-        write_whole(file, secrets.token_hex(4) + "\n")
-    return file.read_text(encoding="utf-8").strip()
+    known = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+    if not known:  # absent, or empty since a kill
+        known = secrets.token_hex(4)
+        write_whole(file, known + "\n")
+    return known
 
 
 def read_metrics(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

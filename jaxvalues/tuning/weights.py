@@ -8,22 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxvalues.errors import ConfigError
 from jaxvalues.models.layers.layout import layer_range
-from jaxvalues.tuning.method import Bound, Params, Target, split_params
+from jaxvalues.tuning.method import Bound, Params, Target, Tuning, split_params
 
 
 @dataclass(frozen=True)
-class Full:
+class Full(Tuning):
     """Every parameter trains."""
 
     def boundary(self, num_layers: int) -> int:
         return 0
 
-    def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
+    def split(self, params: Params) -> tuple[Params, Params]:
         return {}, params
 
     def bind(self, frozen: Params, trainable: Params) -> Bound:
@@ -31,7 +30,7 @@ class Full:
 
 
 @dataclass(frozen=True)
-class NoTuning:
+class NoTuning(Tuning):
     """The new parameters alone train, if there are any (`none`). Without them, the system is zero-shot."""
 
     target: Target
@@ -39,7 +38,7 @@ class NoTuning:
     def boundary(self, num_layers: int) -> int:
         return 0
 
-    def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
+    def split(self, params: Params) -> tuple[Params, Params]:
         return split_params(params, self.target.new_keys)
 
     def bind(self, frozen: Params, trainable: Params) -> Bound:
@@ -64,7 +63,7 @@ class LastLayers(NoTuning):
             raise ConfigError(f"tuning.layers is {self.layers}, but the model has only {num_layers} layers")
         return num_layers - self.layers
 
-    def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
+    def split(self, params: Params) -> tuple[Params, Params]:
         lowest = self.boundary(self.target.stacks["encoder"].num_layers)
         return _split_by_path(params, self.target, lambda path: _is_in_layer(path, lowest) or _is_above_layers(path))
 
@@ -86,7 +85,7 @@ class Head(NoTuning):
 class BitFit(NoTuning):
     """All biases and the new parameters train (Ben Zaken et al., 2022). Matrices, embeddings and norm scales do not."""
 
-    def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
+    def split(self, params: Params) -> tuple[Params, Params]:
         known, _ = split_params(params, self.target.new_keys)
         if not any(path.endswith("/bias") for path in flatten_dict(known, sep="/")):
             raise ConfigError(f"tuning.method: bitfit trains biases, and this {self.target.model_type} model has none")
