@@ -38,6 +38,7 @@ from jaxvalues.run.provenance import (
     SYNONYMS,
     TEMPLATE,
     check_same_run,
+    check_trained_parts,
     read_environment,
     read_network,
     read_run_config,
@@ -197,6 +198,7 @@ class RunFolder:
 
     def restore_chosen(self, system: System) -> tuple[Params, int]:
         """The trainable parameters that predict, on the system's mesh, and their step."""
+        check_trained_parts(self.path)
         _, abstract = system.network.abstract_parts()
         if not jax.tree.leaves(abstract):  # nothing trains
             return abstract, 0

@@ -207,6 +207,19 @@ def check_run_format(folder: Path) -> None:
             f"{folder} holds a run of an earlier version, in which training.batch_size counted single questions unless "
             "they branched, and now counts arguments: finish it with that version, or give another output=FOLDER"
         )
+    check_trained_parts(folder)
+
+
+def check_trained_parts(folder: Path) -> None:
+    """Raise ConfigError if an earlier version trained fewer parameters with `last_layers` than this version does."""
+    if run_format(folder) != 1 or (config := read_run_config(folder)).tuning.method != "last_layers":
+        return
+    model_type = read_json(folder / "model/config.json", "the network's config").get("model_type")
+    if model_type == "gpt2" or config.formulation.kind == "masked_choice":
+        raise ConfigError(
+            f"{folder} holds a run of an earlier version, in which tuning.method last_layers kept what is above the "
+            "layers of this network frozen, and now trains it: use that version, or train the run again"
+        )
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
