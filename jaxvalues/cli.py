@@ -7,7 +7,6 @@ import os
 import sys
 import traceback
 from contextlib import suppress
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from jaxvalues.data.options import Format, Method, Table, number_option, path_option
 from jaxvalues.errors import ConfigError, UserError, one_sentence, print_everything
 
 if TYPE_CHECKING:
@@ -28,51 +28,12 @@ app = typer.Typer(
 )
 
 
-def _path(text: str) -> Path:
-    """A path of the command line, with `~` replaced by the home folder also where the shell leaves it."""
-    from jaxvalues.config.reading import user_path
-
-    return user_path(text)
-
-
-_place = partial(typer.Option, parser=_path)
-_Run = Annotated[Path, typer.Argument(metavar="RUN", parser=_path, help="Folder of a finished run.")]
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", parser=_path, help="Config file (YAML).")]
+_place = partial(typer.Option, parser=path_option)
+_Run = Annotated[Path, typer.Argument(metavar="RUN", parser=path_option, help="Folder of a finished run.")]
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", parser=path_option, help="Config file (YAML).")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, e.g. optimizer.learning_rate=1e-4.")
 ]
-
-
-class Format(StrEnum):
-    """What a run can be exported to."""
-
-    hf = "hf"
-    peft = "peft"
-
-
-class Table(StrEnum):
-    """How predictions of a user's file are written."""
-
-    wide = "wide"
-    long = "long"
-    json = "json"
-
-
-class Method(StrEnum):
-    """How systems are combined."""
-
-    mean = "mean"
-    stack = "stack"
-
-
-def _number(text: str) -> float:
-    """The value of an option, read strictly."""
-    from jaxvalues.data.numbers import parse_number
-
-    value = parse_number(text)
-    if value is None:
-        raise typer.BadParameter(f"{text!r} is not a number")
-    return value
 
 
 def console() -> Console:
@@ -102,7 +63,7 @@ def options(
 @app.command(short_help="Fetch the data set, or check a folder, and say what is there.")
 def data(
     config: Annotated[
-        Path | None, typer.Argument(metavar="CONFIG", parser=_path, help="Config whose data is meant.")
+        Path | None, typer.Argument(metavar="CONFIG", parser=path_option, help="Config whose data is meant.")
     ] = None,
     overrides: Overrides = None,
     dir: Annotated[Path | None, _place(metavar="FOLDER", help="A folder of TSV files.")] = None,
@@ -170,7 +131,8 @@ def _say_how_to_export(config: Config, screen: Console) -> None:
 @app.command(short_help="Combine finished runs.")
 def ensemble(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", parser=_path, help="Folders of finished runs, or of ensembles.")
+        list[Path],
+        typer.Argument(metavar="RUN...", parser=path_option, help="Folders of finished runs or ensembles."),
     ],
     out: Annotated[Path, _place(metavar="DIR", help="Folder to write.")],
     method: Annotated[
@@ -228,7 +190,7 @@ def score(
     truth: Annotated[Path, _place(metavar="LABELS.tsv", help="Labels file.")],
     run: Annotated[Path, _place(metavar="PREDICTIONS.tsv", help="Run file, or probabilities.")],
     threshold: Annotated[
-        float | None, typer.Option(metavar="NUMBER", parser=_number, help="Decides probabilities.")
+        float | None, typer.Option(metavar="NUMBER", parser=number_option, help="Decides probabilities.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
@@ -319,7 +281,7 @@ def bench(
 @app.command(short_help="Write a finished run for transformers or PEFT.")
 def export(
     run: _Run,
-    target: Annotated[Path, typer.Argument(metavar="DIR", parser=_path, help="Folder to write, new or empty.")],
+    target: Annotated[Path, typer.Argument(metavar="DIR", parser=path_option, help="Folder to write, new or empty.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Where things are, e.g. model.path=FOLDER.")
     ] = None,
@@ -348,7 +310,7 @@ def export(
 @app.command("import", short_help="Make an exported run a run folder again.")
 def import_(
     source: Annotated[
-        Path, typer.Argument(metavar="DIR", parser=_path, help="A folder that `jaxvalues export --to hf` wrote.")
+        Path, typer.Argument(metavar="DIR", parser=path_option, help="A folder that `jaxvalues export --to hf` wrote.")
     ],
     out: Annotated[Path, _place(metavar="RUN", help="Run folder to make, new or empty.")],
 ) -> None:

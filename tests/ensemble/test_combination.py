@@ -300,6 +300,7 @@ def wrong(place: Path, two: list[list[Path]]) -> dict[str, tuple[list[object], i
     strange = place / "strange"
     shutil.copytree(a0, strange)
     (strange / "logits-held_out.tsv").write_text((a1 / "logits-held_out.tsv").read_text())
+    (strange / "manifest.json").unlink()
     reports = finish(place / "reports", config_of("c", report=["test"]))
     on_validation = finish(place / "on-validation", config_of("d", held_out="validation", report=["test"]))
     quietly(two[0], place / "broken")
