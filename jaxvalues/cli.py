@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from jaxvalues.data.options import Format, Method, Table, number_option, path_option
 from jaxvalues.errors import ConfigError, UserError, one_sentence, print_everything
+from jaxvalues.run.options import Format, Method, Table, number_option, path_option
 
 if TYPE_CHECKING:
     from jaxvalues.config import Config
