@@ -382,7 +382,7 @@ def main() -> None:
     print_everything(sys.stdout, sys.stderr)
     try:
         try:
-            app()
+            app(prog_name="jaxvalues")
         finally:
             sys.stdout.flush()
     except UserError as error:

@@ -89,6 +89,7 @@ def test_version() -> None:
 
 def test_completion(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--install-completion" in command("--help")[1]
+    monkeypatch.setattr(sys, "argv", ["jaxvalues"])  # click completes the program of this name
     monkeypatch.setenv("_JAXVALUES_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "jaxvalues s")
     monkeypatch.setenv("COMP_CWORD", "1")
@@ -141,6 +142,17 @@ def test_a_threshold_is_a_plain_number(number: str) -> None:
     code, out, err = command("score", "--truth", TRUTH, "--run", TRUTH, "--threshold", number)
     assert (code, out) == (2, "")
     assert f"{number!r} is not a number" in err
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+@pytest.mark.parametrize(
+    "words",
+    [["data", "--dir"], ["train"], ["show"], ["predict", "--split", "test"], ["score", "--run", TRUTH, "--truth"]],
+)
+def test_a_blank_path_is_not_this_folder(words: list[str], blank: str) -> None:
+    code, _, err = command(*words, blank)
+    assert code in (1, 2)
+    assert err == "jaxvalues: a path is blank, expected that of a file or a folder\n"
 
 
 def test_broken_files(tmp_path: Path, perfect: Path) -> None:

@@ -36,6 +36,8 @@ KINDS = {dict: "an object", list: "a list", str: "a string", int: "an integer", 
 def user_path(path: str | Path) -> Path:
     """A path that a user gave, with `~` and `~user` replaced by the home folder. Raises UserError for one that cannot
     be a path."""
+    if not str(path).strip():
+        raise UserError("a path is blank, expected that of a file or a folder")
     if problem := text_problem(str(path)):
         raise UserError(f"the path {short(str(path))} {problem}")
     try:

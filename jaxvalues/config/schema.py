@@ -49,7 +49,7 @@ class ModelConfig(Section):
     """In place of `path`: a Hugging Face config. The network starts from random weights."""
     tokenizer: Text | None = None
     """Folder or hub id of the tokenizer, when it is not beside the weights."""
-    tokenizer_revision: str | None = None
+    tokenizer_revision: Text | None = None
     """Revision of `tokenizer` on the hub."""
     train_tokenizer: TokenizerTraining | None = None
     """In place of `tokenizer`: train a tokenizer on the training split."""

@@ -8,11 +8,11 @@ else the sentencepiece model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxvalues.config.reading import read_json
 from jaxvalues.errors import UserError, name_list
 
 if TYPE_CHECKING:
@@ -157,4 +157,4 @@ def _sentencepiece_file(tokenizer: PreTrainedTokenizerBase, folder: Path) -> Pat
 
 def _has_options(folder: Path) -> bool:
     path = folder / CONFIG
-    return path.is_file() and any(key in _OPTIONS for key in json.loads(path.read_text(encoding="utf-8")))
+    return path.is_file() and any(key in _OPTIONS for key in read_json(path, "the settings of a tokenizer"))

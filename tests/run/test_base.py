@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import tiny
-import transformers
 
 from jaxvalues.config import Config, parse_config
 from jaxvalues.data.loading import load_split
@@ -23,25 +22,27 @@ def config(**model: Any) -> Config:
 @pytest.mark.parametrize(
     ("model", "asked"),
     [
-        ({}, ("FOLDER", None)),  # which was downloaded at its revision
-        ({"tokenizer": "someone/words"}, ("someone/words", None)),
-        ({"tokenizer": "someone/words", "tokenizer_revision": "abc"}, ("someone/words", "abc")),
+        ({}, []),  # the folder of the weights, which was downloaded at its revision
+        ({"tokenizer": "someone/words"}, [("someone/words", None)]),
+        ({"tokenizer": "someone/words", "tokenizer_revision": "abc"}, [("someone/words", "abc")]),
     ],
 )
 def test_a_tokenizer_is_pinned_by_its_revision(
-    model: dict[str, Any], asked: tuple[str, str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: dict[str, Any], asked: list[tuple[str, str | None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
+    tiny.tokenizer().save_pretrained(tmp_path)
 
-    def from_pretrained(name: str, revision: str | None = None, **_: Any) -> Any:
-        calls.append((name.replace(str(tmp_path), "FOLDER"), revision))
-        return tiny.tokenizer()
+    def snapshot_download(name: str, revision: str | None = None, **_: Any) -> str:
+        calls.append((name, revision))
+        return str(tmp_path)
 
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", from_pretrained)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     one = config(**model)
     base = Base(tiny.ROBERTA, tmp_path, "weights")
-    find_tokenizer(one, base, load_split("training", source="sample"), load_texts(one.formulation))
-    assert calls == [asked]
+    found = find_tokenizer(one, base, load_split("training", source="sample"), load_texts(one.formulation))
+    assert calls == asked
+    assert len(found) == len(tiny.tokenizer())
 
 
 def test_a_revision_belongs_to_a_tokenizer() -> None:
