@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-import traceback
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from jaxvalues.errors import ConfigError, UserError, one_sentence, print_everything
+from jaxvalues.errors import ConfigError, UserError, fail, leave, print_everything
 from jaxvalues.run.options import Format, Method, Table, number_option, path_option
 
 if TYPE_CHECKING:
@@ -349,34 +348,13 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except UserError as error:
-        _fail(str(error), error.exit_code)
+        fail(str(error), error.exit_code)
     except OSError as error:  # a full disk, a read-only folder, a pipe that nobody reads
         with open(os.devnull, "w") as nowhere, suppress(OSError, ValueError):
             os.dup2(nowhere.fileno(), sys.stdout.fileno())  # the interpreter flushes what is left as it ends
-        _fail(": ".join(filter(None, (str(error.filename or ""), error.strerror or str(error)))), UserError.exit_code)
+        fail(": ".join(filter(None, (str(error.filename or ""), error.strerror or str(error)))), UserError.exit_code)
     except KeyboardInterrupt:
-        _fail("interrupted", 1)
+        fail("interrupted", 1)
     except Exception as error:
-        _part(f"{type(error).__name__}: {error}", 1, error)
+        leave(f"{type(error).__name__}: {error}", 1, error)
         raise
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print(one_sentence(f"jaxvalues: {message}"), file=sys.stderr)
-    _part(message, code)
-    sys.exit(code)
-
-
-def _part(sentence: str, code: int, error: Exception | None = None) -> None:
-    """End this process at once if it is one of several and failed alone; return if there is no other, or all failed."""
-    if "jaxvalues.training.processes" not in sys.modules:
-        return
-    from jaxvalues.training.processes import part
-
-    if not part(sentence):
-        if error is not None:
-            traceback.print_exception(error)
-        with suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
-from typing import Any
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, NoReturn
 
 
 class UserError(Exception):
@@ -92,3 +96,26 @@ def _without_middle(text: str, most: int) -> str:
         return text
     end = (most - 3) // 2
     return f"{text[: most - 3 - end]}...{text[len(text) - end :]}"
+
+
+partings: list[Callable[[str], bool]] = []
+"""What is called with the error of a command before it ends; False: the process must end at once."""
+
+
+def leave(sentence: str, code: int, error: Exception | None = None) -> None:
+    """End this process at once, printing the traceback of `error`, where a parting wants that; else return."""
+    if all(parting(sentence) for parting in partings):
+        return
+    if error is not None:
+        traceback.print_exception(error)
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """End a command with one sentence on standard error and this exit code."""
+    print(one_sentence(f"jaxvalues: {message}"), file=sys.stderr)
+    leave(message, code)
+    sys.exit(code)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.errors import ConfigError, UserError, partings
 
 ADDRESS, COUNT, PROCESS_ID = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 FAILED = "jaxvalues/failed/"
@@ -156,6 +156,7 @@ def part(sentence: str) -> bool:
     return _parted[0]
 
 
+partings.append(part)
 _parted: list[bool] = []  # what came of it: it is asked once
 
 

@@ -107,9 +107,7 @@ def test_what_trains_above_the_last_layers_has_changed(
     (folder / "model").mkdir()
     (folder / "model/config.json").write_text(json.dumps({"model_type": model_type}))
     if is_refused:
-        with pytest.raises(
-            ConfigError, match="kept what is above the layers of this network frozen"
-        ):
+        with pytest.raises(ConfigError, match="kept what is above the layers of this network frozen"):
             check_trained_parts(folder)
     else:
         check_trained_parts(folder)
