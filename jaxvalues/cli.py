@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from enum import StrEnum
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.errors import ConfigError, UserError, fail, leave, print_everything
+from jaxvalues.run.options import Format, Method, Table, number_option, path_option
 
 if TYPE_CHECKING:
     from jaxvalues.config import Config
@@ -24,47 +26,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="Config file (YAML).")]
+
+_place = partial(typer.Option, parser=path_option)
+_Run = Annotated[Path, typer.Argument(metavar="RUN", parser=path_option, help="Folder of a finished run.")]
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", parser=path_option, help="Config file (YAML).")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, e.g. optimizer.learning_rate=1e-4.")
 ]
 
 
-class Format(StrEnum):
-    """What a run can be exported to."""
-
-    hf = "hf"
-    peft = "peft"
-
-
-class Table(StrEnum):
-    """How predictions of a user's file are written."""
-
-    wide = "wide"
-    long = "long"
-    json = "json"
-
-
-class Method(StrEnum):
-    """How systems are combined."""
-
-    mean = "mean"
-    stack = "stack"
-
-
-def _number(text: str) -> float:
-    """The value of an option, read strictly."""
-    from jaxvalues.data.numbers import parse_number
-
-    value = parse_number(text)
-    if value is None:
-        raise typer.BadParameter(f"{text!r} is not a number")
-    return value
-
-
 def console() -> Console:
-    """Where commands print; a pipe or a file gets 120 columns."""
-    return Console() if sys.stdout.isatty() else Console(width=int(os.environ.get("COLUMNS", "120")))
+    """Where commands print; a pipe or a file gets 120 columns. Texts stand as they are: [brackets] are no markup."""
+    columns = os.environ.get("COLUMNS", "")
+    width = None if sys.stdout.isatty() else int(columns) if columns.isdecimal() and 0 < int(columns) < 10_000 else 120
+    return Console(width=width, markup=False, emoji=False)
 
 
 def _print_version(wanted: bool) -> None:
@@ -86,9 +61,11 @@ def options(
 
 @app.command(short_help="Fetch the data set, or check a folder, and say what is there.")
 def data(
-    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="Config whose data is meant.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", parser=path_option, help="Config whose data is meant.")
+    ] = None,
     overrides: Overrides = None,
-    dir: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A folder of TSV files.")] = None,
+    dir: Annotated[Path | None, _place(metavar="FOLDER", help="A folder of TSV files.")] = None,
 ) -> None:
     """Fetch the data set, or check a folder of its files, and print what is there; exit 1 if anything is wrong.
 
@@ -147,19 +124,20 @@ def _say_how_to_export(config: Config, screen: Console) -> None:
     from jaxvalues.training.processes import is_main
 
     if is_main() and not config.is_ensemble and (command := export_command(config.folder)):
-        screen.print(f"Export: {command}", highlight=False, markup=False, soft_wrap=True)
+        screen.print(f"Export: {command}", highlight=False, soft_wrap=True)
 
 
 @app.command(short_help="Combine finished runs.")
 def ensemble(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs, or of ensembles.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", parser=path_option, help="Folders of finished runs or ensembles."),
+    ],
+    out: Annotated[Path, _place(metavar="DIR", help="Folder to write.")],
     method: Annotated[
         Method, typer.Option(help="Mean probability, or a logistic regression per category.")
     ] = Method.mean,
-    dir: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Folder of the data, if not where the runs say.")
-    ] = None,
+    dir: Annotated[Path | None, _place(metavar="FOLDER", help="Folder of the data, if not where the runs say.")] = None,
 ) -> None:
     """Combine finished runs: folds of one system are joined, decisions are tuned on what every system held out.
 
@@ -174,23 +152,20 @@ def ensemble(
 
 @app.command(short_help="Predict a split, or arguments of your own, with a finished run.")
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    run: _Run,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Where it runs, e.g. data.dir=FOLDER mesh.fsdp=2.")
     ] = None,
     *,
     split: Annotated[str | None, typer.Option(help="A split of the run's data, e.g. test.")] = None,
     input: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Arguments of your own: CSV or TSV with a column Premise; Conclusion, Stance if known."
-        ),
+        Path | None, _place(metavar="FILE", help="Your own arguments: CSV or TSV with a column Premise.")
     ] = None,
     format: Annotated[
         Table,
         typer.Option(help="Of --input: a row per argument, a row per argument and value, or JSON. Your columns stay."),
     ] = Table.wide,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write (default: RUN).")] = None,
+    out: Annotated[Path | None, _place(metavar="DIR", help="Where to write (default: RUN).")] = None,
 ) -> None:
     """Predict a split, or a file of your own arguments, with a finished run; scores it if there are labels.
 
@@ -211,18 +186,21 @@ def predict(
 
 @app.command(short_help="Score run files with the official score; compare several.")
 def score(
-    truth: Annotated[Path, typer.Option(metavar="LABEL_SETTINGS.tsv", help="Labels file.")],
-    run: Annotated[list[Path], typer.Option(metavar="PREDICTIONS.tsv", help="Run file, or probabilities; repeatable.")],
+    truth: Annotated[Path, _place(metavar="LABELS.tsv", help="Labels file.")],
+    run: Annotated[list[Path], _place(metavar="PREDICTIONS.tsv", help="Run file, or probabilities; repeatable.")],
     threshold: Annotated[
-        float | None, typer.Option(metavar="NUMBER", parser=_number, help="Decides probabilities.")
+        float | None, typer.Option(metavar="NUMBER", parser=number_option, help="Decides probabilities.")
     ] = None,
     arguments: Annotated[
         Path | None,
-        typer.Option(metavar="ARGUMENTS.tsv", help="Arguments of the truth: intervals then resample conclusions."),
+        _place(metavar="ARGUMENTS.tsv", help="Arguments of the truth: intervals then resample conclusions."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Score run files with the official score of Touché23-ValueEval.
+    """Score run files with the official score of Touché23-ValueEval; files are read as its evaluator reads them.
+
+    Columns are found by name. A category without a column counts as never predicted, an argument without a row as
+    having no category.
 
     With --arguments, the official F1 has a 95 % interval. With several --run, every two runs are compared: difference,
     interval, and p by permutation. Without --arguments these take arguments as independent, which they are not.
@@ -292,7 +270,7 @@ def bench(
     repeats: Annotated[int, typer.Option(help="Samples of each contender; medians are over these.")] = 7,
     warmup: Annotated[int, typer.Option(help="Samples before those, thrown away.")] = 1,
     real: Annotated[bool, typer.Option("--real", help="A batch of the training split, not random tokens.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything measured.")] = None,
+    json_file: Annotated[Path | None, _place("--json", metavar="FILE", help="Write everything measured.")] = None,
 ) -> None:
     """Measure train step, inference, compiling and memory of a config's model, side by side with torch and PEFT.
 
@@ -318,8 +296,8 @@ def bench(
 
 @app.command(short_help="Write a finished run for transformers or PEFT.")
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    target: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write, new or empty.")],
+    run: _Run,
+    target: Annotated[Path, typer.Argument(metavar="DIR", parser=path_option, help="Folder to write, new or empty.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Where things are, e.g. model.path=FOLDER.")
     ] = None,
@@ -347,8 +325,10 @@ def export(
 
 @app.command("import", short_help="Make an exported run a run folder again.")
 def import_(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `jaxvalues export --to hf` wrote.")],
-    out: Annotated[Path, typer.Option(metavar="RUN", help="Run folder to make, new or empty.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="DIR", parser=path_option, help="A folder that `jaxvalues export --to hf` wrote.")
+    ],
+    out: Annotated[Path, _place(metavar="RUN", help="Run folder to make, new or empty.")],
 ) -> None:
     """Make an exported run a run folder again, with the same predictions, thresholds, config and scores.
 
@@ -378,11 +358,20 @@ def schema(
 def main() -> None:
     """Entry point: user errors become one sentence, without a traceback, and the exit code they ask for."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it advises torch, which nothing here needs
+    print_everything(sys.stdout, sys.stderr)
     try:
-        app()
+        try:
+            app(prog_name="jaxvalues")
+        finally:
+            sys.stdout.flush()
     except UserError as error:
-        print(f"jaxvalues: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        fail(str(error), error.exit_code)
+    except OSError as error:  # a full disk, a read-only folder, a pipe that nobody reads
+        with open(os.devnull, "w") as nowhere, suppress(OSError, ValueError):
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # the interpreter flushes what is left as it ends
+        fail(": ".join(filter(None, (str(error.filename or ""), error.strerror or str(error)))), UserError.exit_code)
     except KeyboardInterrupt:
-        print("jaxvalues: interrupted", file=sys.stderr)
-        sys.exit(1)
+        fail("interrupted", 1)
+    except Exception as error:
+        leave(f"{type(error).__name__}: {error}", 1, error)
+        raise

@@ -34,23 +34,30 @@ optimizer: {{learning_rate: 5.0e-3}}
 logging: {{tensorboard: false}}
 """
 
-# Runs the command line and sends it a signal: argv is WHERE STEP SIGNAL, then the arguments of the command.
+# Runs the command line and sends it a signal: argv is WHERE STEP SIGNAL, then the arguments of the command. Steps and
+# evaluation batches take STEP_SECONDS longer, as processes need a second or two to agree on where to stop.
 INTERRUPTED = """
-import os, signal, sys, threading
+import os, signal, sys, threading, time
 from jaxvalues.training import checkpoints, compilation, loop
 
 where, at, number = sys.argv[1], int(sys.argv[2]), getattr(signal, sys.argv[3])
 del sys.argv[1:4]
 now = {"step": 0}
+pause = float(os.environ.get("STEP_SECONDS", 0))
 
 def strike():
-    os.kill(os.getpid(), number)
+    if not now.get("struck"):
+        os.kill(os.getpid(), number)
+    now["struck"] = True
 
 def add(self, step, *rest, original=loop.Meter.add):
     original(self, step, *rest)
     now["step"] = step
-    if where == "training" and step == at:
+    time.sleep(pause)
+    if where in ("training", "twice") and step == at:
         strike()
+        if where == "twice":
+            os.kill(os.getpid(), number)
 
 def compile_once(name, *rest, original=compilation.compile_once):
     if where == "compile" and name == "train":
@@ -58,8 +65,10 @@ def compile_once(name, *rest, original=compilation.compile_once):
     return original(name, *rest)
 
 def call(self, *rest, original=compilation.Executables.__call__):
-    if where == "evaluation" and self.name == "evaluate" and now["step"] == at:
-        strike()
+    if self.name == "evaluate" and now["step"] == at:
+        time.sleep(pause)
+        if where == "evaluation":
+            strike()
     return original(self, *rest)
 
 def save(self, step, *rest, original=checkpoints.Checkpoints.save):
@@ -89,10 +98,10 @@ def start(*words: object, interrupt: tuple[str, int, str] | None = None, **more:
     )  # fmt: skip
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], seconds: float = 240) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a process."""
     try:
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=seconds)
     finally:
         process.kill()
     return process.returncode, out, err

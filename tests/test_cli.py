@@ -89,6 +89,7 @@ def test_version() -> None:
 
 def test_completion(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--install-completion" in command("--help")[1]
+    monkeypatch.setattr(sys, "argv", ["jaxvalues"])  # click completes the program of this name
     monkeypatch.setenv("_JAXVALUES_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "jaxvalues s")
     monkeypatch.setenv("COMP_CWORD", "1")
@@ -143,6 +144,17 @@ def test_a_threshold_is_a_plain_number(number: str) -> None:
     assert f"{number!r} is not a number" in err
 
 
+@pytest.mark.parametrize("blank", ["", " "])
+@pytest.mark.parametrize(
+    "words",
+    [["data", "--dir"], ["train"], ["show"], ["predict", "--split", "test"], ["score", "--run", TRUTH, "--truth"]],
+)
+def test_a_blank_path_is_not_this_folder(words: list[str], blank: str) -> None:
+    code, _, err = command(*words, blank)
+    assert code in (1, 2)
+    assert err == "jaxvalues: a path is blank, expected that of a file or a folder\n"
+
+
 def test_broken_files(tmp_path: Path, perfect: Path) -> None:
     code, _, err = command("score", "--truth", tmp_path / "absent.tsv", "--run", perfect)
     assert (code, err) == (1, f"jaxvalues: {tmp_path / 'absent.tsv'}: no such file\n")
@@ -184,6 +196,51 @@ def test_score(perfect: Path) -> None:
     code, _, err = command("score", "--truth", TRUTH, "--run", perfect)
     assert code == 1
     assert "give --threshold" in err
+
+
+def test_brackets_in_paths_are_no_markup(perfect: Path, tmp_path: Path) -> None:
+    for name in ("[bold]x", "[/x]", "[b]:apple:", "[link=x]"):
+        file = tmp_path / name / "run.tsv"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(perfect.read_bytes())
+        code, out, err = command("score", "--truth", TRUTH, "--run", file, "--threshold", "0.5")
+        assert (code, err) == (0, "")
+        assert f"Probabilities of {file} decided at 0.5" in " ".join(out.split())
+
+
+def test_the_home_folder_stands_for_a_tilde(perfect: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(perfect.parent))
+    code, _, err = command("score", "--truth", TRUTH, "--run", "~/probabilities.tsv", "--threshold", "0.5")
+    assert (code, err) == (0, "")
+    code, _, err = command("score", "--truth", TRUTH, "--run", "~nobody-here/probabilities.tsv")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "the home folder that `~` stands for is not known" in err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_every_encoding_prints_scores(encoding: str, perfect: Path) -> None:
+    words = [sys.executable, "-m", "jaxvalues", "score", "--truth", TRUTH, "--run", perfect, "--threshold", "0.5"]
+    done = subprocess.run(words, env=environment(PYTHONIOENCODING=encoding), capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "Universalism: nature" in done.stdout.decode(encoding)
+
+
+def test_a_full_disk_is_a_sentence(perfect: Path) -> None:
+    words = [sys.executable, "-m", "jaxvalues", "score", "--truth", TRUTH, "--run", perfect, "--threshold", "0.5"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "jaxvalues: No space left on device\n")
+
+
+def test_bench_refuses_a_file_that_cannot_be_written_before_it_measures(tmp_path: Path) -> None:
+    for file, said in {
+        tmp_path / "nowhere/x.json": "the folder",
+        tmp_path: "is a folder",
+        "/proc/x.json": "nothing can be written there",
+    }.items():
+        code, out, err = command("bench", QUICKSTART, "--peer", "none", "--json", file)
+        assert (code, out, err.count("\n")) == (1 if "/proc" in str(file) else 2, "", 1)
+        assert said in err
 
 
 def test_show_and_schema() -> None:

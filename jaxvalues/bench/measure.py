@@ -13,7 +13,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,14 @@ from jaxvalues.bench.peers import PEERS, check_comparable, check_relative_attent
 from jaxvalues.bench.report import describe_shape, render
 from jaxvalues.bench.task import APART, NOT_COMPILED, PEFT, Task
 from jaxvalues.bench.worker import Worker
-from jaxvalues.config import Config
+from jaxvalues.config import Config, check_no_url
+from jaxvalues.config.writing import check_writable, write_json, writing
 from jaxvalues.data.batches import Batch, inputs_shape
 from jaxvalues.data.loading import load_split
 from jaxvalues.data.tokenizers import pad_id
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import load_texts, make_formulation
 from jaxvalues.run.base import find_base, find_tokenizer, fit_to_tokenizer
-from jaxvalues.run.provenance import write_json
 
 WORK = ("train", "inference")
 SAMPLE_SECONDS = 0.25  # minimum length of a sample, so that timer and launch overhead are negligible
@@ -69,6 +69,9 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
     Raises UserError when a named peer is not installed, and ConfigError for a config that a peer cannot match.
     """
     config = config.explicit()
+    if file is not None:
+        check_no_url("--json", file)
+        _check_file(file)
     peers = tuple(peer for peer in options.peers or default_peers(config) if peer != "none")
     if not options.peers and (missing := missing_packages(peers)):
         console.print(
@@ -135,8 +138,18 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
     render(result, console)
     if file is not None:
         write_json(file, result)
-        console.print(f"Everything measured is in {file}.", highlight=False)
+        console.print(f"Everything measured is in {file}.", highlight=False, markup=False, emoji=False)
     return result
+
+
+def _check_file(file: Path) -> None:
+    """Raise ConfigError unless `file` can be written: before minutes of measuring, not after."""
+    with writing(f"--json {file}"), suppress(FileNotFoundError):
+        os.stat(file)  # fails for a name that is too long and for a loop of links
+    if file.is_dir() or not file.parent.is_dir():
+        problem = "is a folder" if file.is_dir() else f"the folder {file.parent} does not exist"
+        raise ConfigError(f"--json {file}: {problem}, expected a file to write in a folder that exists")
+    check_writable(file.parent, "--json: the folder")
 
 
 def write(task: Task, name: str, batch: Batch, folder: str) -> Task:

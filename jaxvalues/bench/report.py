@@ -25,6 +25,8 @@ def render(result: dict[str, Any], console: Console) -> None:
         f"{result['config']}: {ours['parameters']:,} parameters in {ours['dtype']}, {result['tokens']}; "
         f"{ours['device']} ({ours['platform']}), {machine['processor']}, {machine['cores']} cores",
         highlight=False,
+        markup=False,
+        emoji=False,
     )
     for name, one in contenders.items():
         versions = ", ".join(f"{package} {version}" for package, version in one["is"]["versions"].items())

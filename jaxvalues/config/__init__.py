@@ -17,7 +17,7 @@ from jaxvalues.config.schema import (
     TokenizerTraining,
     TrainingConfig,
 )
-from jaxvalues.config.section import Section
+from jaxvalues.config.section import Section, check_no_url
 from jaxvalues.config.tuning import LEARNING_RATES, TuningConfig
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "TrainingConfig",
     "TuningConfig",
     "VerbalizerConfig",
+    "check_no_url",
     "json_schema",
     "load_config",
     "markdown_reference",

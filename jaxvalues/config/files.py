@@ -8,6 +8,7 @@ do not fit together.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator
 from itertools import product
@@ -17,9 +18,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from jaxvalues.config.reading import parse_yaml, read_yaml, text_problem, user_path
 from jaxvalues.config.run_format import add_meaning, check_meaning
 from jaxvalues.config.schema import Config, EnsembleConfig
-from jaxvalues.errors import ConfigError, name_list
+from jaxvalues.errors import ConfigError, UserError, name_list, short
+
+MOST_BASES = 20
+"""The length of the longest chain of `base:` files."""
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -29,20 +34,25 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     a run folder is read as its version meant it, see `run_format`.
     Raises ConfigError with one sentence per problem.
     """
-    path = Path(path)
-    tree = {"name": path.stem, **_read_with_base(path, ())}
-    for override in overrides:
-        _apply_override(tree, override)
-    check_meaning(str(path), tree)
+    try:
+        path = user_path(path)
+        tree = {"name": path.stem, **_read_with_base(path, ())}
+        for override in overrides:
+            _apply_override(tree, override)
+        check_meaning(str(path), tree)
+    except UserError as error:
+        raise ConfigError(str(error)) from None
     return parse_config(tree, where=str(path))
 
 
 def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
     """Validate a nested dict and the members of its ensemble; error messages begin with `where`."""
+    if problem := _text_problem(tree):
+        raise ConfigError(f"{where}: {problem}")
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{where}: {sentence}" for sentence in _sentences(error.errors()))) from None
+        raise ConfigError(_sentences(where, error.errors())) from None
     if config.ensemble is not None:
         runs_of(config, where)
     return config
@@ -80,30 +90,33 @@ def json_schema() -> dict[str, Any]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML 1.1 with three changes: a repeated key is an error, 1e-5 is a number, and Yes is a string.
+    """YAML 1.1 with four changes: a repeated key is an error, 1e-5 is a number, and Yes and 2024-01-31 are strings.
 
     PyYAML keeps the last of repeated keys without a word. The numbers 010 (octal), 0x10, 1_000 and 1:30 (90) are
     strings too.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = []
+        keys = set()
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`, which keys beside it may override
                 continue
             key = self.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if not isinstance(key, str):
+                problem = f"the key {short(key)} in line {line} is no word, expected the name of a setting"
+                raise yaml.constructor.ConstructorError(None, None, problem)
             if key in keys:
-                line = key_node.start_mark.line + 1
                 raise yaml.constructor.ConstructorError(None, None, f"key `{key}` is repeated in line {line}")
-            keys.append(key)
+            keys.add(key)
         return super().construct_mapping(node, deep)
 
 
 # Booleans and decimal numbers as in YAML 1.2. PyYAML follows 1.1, where Yes and No are booleans, 1e-5 is a string and
 # 010 is 8.
-_BOOL = "tag:yaml.org,2002:bool"
+_BOOL, _DATE = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"
 _StrictLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_BOOL, _DATE)]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _StrictLoader.add_implicit_resolver(_BOOL, re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
@@ -120,15 +133,14 @@ _StrictLoader.add_implicit_resolver(
 )
 
 
-def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in seen:
+def _read_with_base(path: Path, seen: tuple[str, ...]) -> dict[str, Any]:
+    """The tree of a config file, merged into that of its `base:`. Raises UserError."""
+    place = os.path.realpath(path)
+    if place in seen:
         raise ConfigError(f"{path}: `base:` leads back to this file")
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except (FileNotFoundError, IsADirectoryError):
-        raise ConfigError(f"{path}: no such config file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if len(seen) > MOST_BASES:
+        raise ConfigError(f"{path}: is the base of a base {len(seen)} times over, expected at most {MOST_BASES}")
+    tree = read_yaml(path, _StrictLoader, "no such config file")
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
@@ -138,8 +150,8 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if base is None:
         return tree
     if not isinstance(base, str):
-        raise ConfigError(f"{path}: `base:` must be the path of one config file, not {base!r}")
-    return _merge(_read_with_base(path.parent / base, (*seen, path.resolve())), tree)
+        raise ConfigError(f"{path}: `base:` must be the path of one config file, not {short(base)}")
+    return _merge(_read_with_base(path.parent / user_path(base), (*seen, place)), tree)
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -156,11 +168,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override `{override}` must have the form key=value, e.g. optimizer.learning_rate=1e-4")
     if key == "base":
         raise ConfigError(f"override `{override}`: `base` can only be set in a config file")
-    try:
-        value = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError:
-        raise ConfigError(f"override `{override}`: the value is not valid YAML") from None
+    value = parse_yaml(text, _StrictLoader, f"override `{override}`: the value is not valid YAML")
     *parents, leaf = key.split(".")
+    if len(parents) > 20:
+        raise ConfigError(f"override `{key}` names a key below {len(parents)} others, and no config has such keys")
     for parent in parents:
         if not isinstance(tree.get(parent), dict):
             tree[parent] = {}
@@ -170,12 +181,43 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     tree[leaf] = value
 
 
-def _sentences(problems: list[Any]) -> list[str]:
-    """The problems that pydantic found, as one sentence per key."""
+# What pydantic calls by names of Python, in the words of YAML.
+_PLAIN = {
+    "tuple_type": "input should be a list",
+    "list_type": "input should be a list",
+    "dict_type": "input should be a mapping",
+    "model_type": "input should be a mapping of settings",
+    "model_attributes_type": "input should be a mapping of settings",
+    "int_type": "input should be an integer",
+    "int_parsing": "input should be an integer",
+    "int_parsing_size": "input should be a smaller integer",
+    "int_from_float": "input should be an integer",
+    "float_type": "input should be a number",
+    "float_parsing": "input should be a number",
+    "bool_type": "input should be true or false",
+    "bool_parsing": "input should be true or false",
+    "string_type": "input should be a string",
+    "finite_number": "input should be a finite number",
+}
+
+
+def _text_problem(tree: Any, key: str = "") -> str | None:
+    """The first string of a tree that no file and no path can hold, with its key; None where there is none."""
+    if isinstance(tree, str) and (problem := text_problem(tree)):
+        return f"`{key}` {problem}"
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    found = (_text_problem(value, f"{key}.{name}".removeprefix(".")) for name, value in inner)
+    return next((problem for problem in found if problem), None)
+
+
+def _sentences(where: str, problems: list[Any]) -> str:
+    """The problems that pydantic found, one sentence per key: the first three, or fewer where these are long."""
     by_key: dict[str, list[Any]] = {}
     for problem in _causes(problems):
         by_key.setdefault(_key(problem), []).append(problem)
-    return [_sentence(key, problems) for key, problems in by_key.items()]
+    said = [_sentence(key, problems) for key, problems in list(by_key.items())[:3]]
+    several = (f"{where}: {name_list([*said, *list(by_key)[3:]], most, '; ')}" for most in (3, 2, 1))
+    return next((text for text in several if len(text) < 300), f"{where}: {said[0]}")
 
 
 def _causes(problems: list[Any]) -> list[Any]:
@@ -211,8 +253,10 @@ def _sentence(key: str, problems: list[Any]) -> str:
     if first["type"] == "value_error":
         message = first["msg"].removeprefix("Value error, ")
         return f"{key}: {message}" if key else message
-    expected = " or ".join(problem["msg"][0].lower() + problem["msg"][1:] for problem in problems)
-    return f"`{key}`: {expected.replace(' or input should be', ' or')}, not {first['input']!r}"
+    expected = " or ".join(
+        dict.fromkeys(_PLAIN.get(one["type"], one["msg"][0].lower() + one["msg"][1:]) for one in problems)
+    )
+    return f"`{key}`: {expected.replace(' or input should be', ' or')}, not {short(first['input'])}"
 
 
 def _nearest(section: list[str], name: str) -> str | None:

@@ -27,7 +27,7 @@ class VerbalizerConfig(Section):
 
     yes: tuple[Text, ...] = Field(("Yes",), min_length=1)
     """Words for Yes. The probabilities of several words are added; a word of several tokens is scored token by
-    token."""
+    token. For answer a word stands for all answers that begin with it, so one that begins with another adds nothing."""
     no: tuple[Text, ...] = Field(("No",), min_length=1)
     """Words for No, scored in the same way."""
     soft: bool = False

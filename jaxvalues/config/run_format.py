@@ -6,11 +6,11 @@ argument. `data.shots` and `data.fraction` left the held-out part whole, and `da
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from jaxvalues.errors import ConfigError
+from jaxvalues.config.reading import read_json
+from jaxvalues.errors import ConfigError, UserError
 
 RUN_FORMAT = 2
 """The format that this version writes into environment.json."""
@@ -21,10 +21,9 @@ _UNSAID = object()  # the value of a key that the file of an earlier format cann
 def run_format(folder: Path) -> int:
     """The format of a run folder, from its environment.json. That of this version if there is no such file."""
     try:
-        environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # whoever reads it says what is wrong with it
+        return read_json(folder / "environment.json", "what the run was made of").get("format", 1)
+    except UserError:  # whoever reads it says what is wrong with it
         return RUN_FORMAT
-    return environment.get("format", 1) if isinstance(environment, dict) else RUN_FORMAT
 
 
 def add_meaning(path: Path, tree: dict[str, Any]) -> None:

@@ -17,7 +17,8 @@ from pydantic import Field, model_validator
 from jaxvalues.config.data import DataConfig
 from jaxvalues.config.formulation import FormulationConfig
 from jaxvalues.config.loss import LossConfig
-from jaxvalues.config.section import Name, Section, Text
+from jaxvalues.config.reading import user_path
+from jaxvalues.config.section import URL_REFUSED, Name, Section, Text, is_url
 from jaxvalues.config.tuning import LEARNING_RATES, TuningConfig
 
 
@@ -48,6 +49,8 @@ class ModelConfig(Section):
     """In place of `path`: a Hugging Face config. The network starts from random weights."""
     tokenizer: Text | None = None
     """Folder or hub id of the tokenizer, when it is not beside the weights."""
+    tokenizer_revision: Text | None = None
+    """Revision of `tokenizer` on the hub."""
     train_tokenizer: TokenizerTraining | None = None
     """In place of `tokenizer`: train a tokenizer on the training split."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -59,6 +62,12 @@ class ModelConfig(Section):
     """Recompute activations of layers in the backward pass, which saves memory."""
     dropout: float | None = Field(None, ge=0, lt=1)
     """Dropout of hidden states and attention. null: that of the checkpoint."""
+
+    @model_validator(mode="after")
+    def _tokenizer_has_a_name(self) -> ModelConfig:
+        if self.tokenizer_revision is not None and self.tokenizer is None:
+            raise ValueError("`tokenizer_revision` belongs to `tokenizer`, which is not set")
+        return self
 
 
 class OptimizerConfig(Section):
@@ -197,6 +206,10 @@ class RuntimeConfig(Section):
     """Folder of compiled programs that all runs share. null: no such cache."""
     distributed: bool = False
     """Call `jax.distributed.initialize()` first: for TPU pods, SLURM and several hosts."""
+    start_timeout: int = Field(1800, ge=1)
+    """distributed: seconds in which all processes must have started. Hosts come up unevenly."""
+    heartbeat_timeout: int = Field(100, ge=1)
+    """distributed: seconds without a sign of life after which a process counts as dead, and the others end too."""
 
 
 class Config(Section):
@@ -225,6 +238,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _sections_fit_together(self) -> Config:
         data = self.data
+        for key, place in (("output", self.output), ("runtime.compilation_cache", self.runtime.compilation_cache)):
+            if is_url(place):
+                raise ValueError(f"{key}: {URL_REFUSED}, not {place}")
         if (self.model.path is None) == (self.model.config is None):
             raise ValueError("give either model.path (a checkpoint folder or hub id) or model.config (random weights)")
         if self.model.config is not None and not (self.model.tokenizer or self.model.train_tokenizer):
@@ -312,7 +328,7 @@ class Config(Section):
     @property
     def folder(self) -> Path:
         """The run folder, with `{name}` and `{seed}` filled in."""
-        return Path(self.output.replace("{name}", self.name).replace("{seed}", str(self.seed))).expanduser()
+        return user_path(self.output.replace("{name}", self.name).replace("{seed}", str(self.seed)))
 
     def explicit(self) -> Config:
         """This config with the defaults that depend on other keys filled in: learning rate and template."""
@@ -356,7 +372,9 @@ class Config(Section):
         for section in ("seed", "data", "decision", "ensemble"):
             del tree[section]
         tree["training"] = {"accumulation": self.training.accumulation}
-        tree["model"] = self.model.model_dump(exclude={"path", "revision", "tokenizer", "train_tokenizer"})
+        tree["model"] = self.model.model_dump(
+            exclude={"path", "revision", "tokenizer", "tokenizer_revision", "train_tokenizer"}
+        )
         for name in ("learning_rate", "warmup", "layer_decay", "weight_decay", "clip_norm"):
             del tree["optimizer"][name]
         for name in ("template", "descriptions"):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
+
+from jaxvalues.errors import ConfigError
 
 
 def _not_blank(text: str) -> str:
@@ -47,6 +50,20 @@ class Section(BaseModel):
         wanted = cls.model_fields[info.field_name].annotation
         wants_tuple = any(get_origin(kind) is tuple for kind in (wanted, *get_args(wanted)))
         return tuple(value) if wants_tuple and isinstance(value, list) else value
+
+
+def is_url(path: object) -> bool:
+    """Whether a path is a URL such as gs://bucket/runs, also where `Path` has made its slashes one."""
+    return re.match(r"[a-z][\w+.-]+:/", str(path), re.IGNORECASE) is not None
+
+
+def check_no_url(key: str, path: object) -> None:
+    """Raise ConfigError, naming the option or config `key`, for a URL."""
+    if is_url(path):
+        raise ConfigError(f"{key}: {URL_REFUSED}, not {path}")
+
+
+URL_REFUSED = "expected a folder of a mounted file system (URLs are not supported)"
 
 
 def check_owners(section: Section, owners: dict[str, tuple[str, ...]], key: str, chosen: str) -> None:

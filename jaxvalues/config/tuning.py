@@ -29,12 +29,13 @@ class TuningConfig(Section):
     method: Literal["full", "last_layers", "head", "bitfit", "prompt", "p_tuning", "prefix", "lora", "ia3", "none"] = (
         "full"
     )
-    """`full`: the whole network. `last_layers`: the top `layers` and the heads. `head`: the heads. `bitfit`: all biases
-    and the heads. `prompt`: vectors before the input. `p_tuning`: the same vectors, computed by a small network.
-    `prefix`: keys and values before those of every layer (prefix tuning, P-tuning v2). `lora`: low-rank changes of
-    matrices. `ia3`: scales of activations. `none`: nothing (zero-shot)."""
+    """`full`: the whole network. `last_layers`: the top `layers` and what is above them. `head`: the new heads.
+    `bitfit`: all biases and the new heads. `prompt`: vectors before the input. `p_tuning`: the same vectors, computed
+    by a small network. `prefix`: keys and values before those of every layer (prefix tuning, P-tuning v2). `lora`:
+    low-rank changes of matrices. `ia3`: scales of activations. `none`: nothing (zero-shot)."""
     layers: int | None = Field(None, ge=1)
-    """last_layers: number of top encoder layers that train, besides the heads."""
+    """last_layers: number of top encoder layers that train, besides what is above them: the heads, also that of a
+    masked language model, and GPT-2's final norm. An output matrix that is the word embeddings stays frozen."""
     dropout_below: bool = True
     """last_layers, head: dropout in the frozen layers. Without it, their output is the same in every epoch."""
     reuse_features: bool | Literal["auto"] = "auto"

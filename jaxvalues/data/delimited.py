@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxvalues.errors import UserError
+from jaxvalues.config.reading import read_file
+from jaxvalues.errors import UserError, counted
 
 _AS_TEXT = "save it as CSV in UTF-8 (in Excel: 'CSV UTF-8')"
 _BINARY = {
@@ -70,8 +71,8 @@ def read_delimited(path: str | Path, needs: str, delimiters: str = "\t;,") -> Ta
     if bad is not None:
         name = {"\t": "tabs", ";": "semicolons", ",": "commas"}[delimiter]
         raise UserError(
-            f"{path}, line {bad.line}: {len(bad.cells)} cells separated by {name}, expected {width} as in the header; "
-            "a cell that holds the delimiter, a quote or a line break must be quoted"
+            f"{path}, line {bad.line}: {counted(len(bad.cells), 'cell')} separated by {name}, expected {width} as in "
+            "the header; a cell that holds the delimiter, a quote or a line break must be quoted"
         )
     header, *body = rows
     rows = tuple(row for row in body if not row.is_blank)
@@ -80,12 +81,7 @@ def read_delimited(path: str | Path, needs: str, delimiters: str = "\t;,") -> Ta
 
 def _decode(path: Path) -> tuple[str, bool]:
     """The text of a file, and whether it began with a byte order mark."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    data = read_file(path)
     if what := next((what for start, what in _BINARY.items() if data.startswith(start)), None):
         raise UserError(f"{path} {what}, expected a text table: {_AS_TEXT}")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxvalues.config.reading import user_path
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.conclusions import group_by_conclusion, normalize_conclusion
 from jaxvalues.data.folder import check_folder, split_files
 from jaxvalues.data.loading import load_split, sample_folder
 from jaxvalues.data.taxonomy import CATEGORIES, SOURCES
 from jaxvalues.data.touche23_value_eval.release import matches_release
+from jaxvalues.errors import counted
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -83,6 +85,7 @@ def describe(source: str, dir: str | Path | None) -> FolderSummary:
 
 def describe_folder(dir: str | Path) -> FolderSummary:
     """The summary of a folder of TSV files. Raises UserError only when the folder does not exist."""
+    dir = user_path(dir)
     splits, problems = check_folder(dir)
     readable = [split for split in splits.values() if len(split)]
     published = {split.name: _are_published(split.name, Path(dir)) for split in readable}
@@ -108,8 +111,9 @@ def render(summary: FolderSummary, console: Console) -> None:
         console.print(part)
     if joined := [split for split in summary.splits if split.conclusions < split.conclusion_texts]:
         console.print(f"\n{_joined(joined)}")
-    if summary.shared_conclusions:
-        console.print(f"\n{summary.shared_conclusions} conclusions occur in more than one split.", style="yellow")
+    if shared := summary.shared_conclusions:
+        said = f"{counted(shared, 'conclusion')} {'occurs' if shared == 1 else 'occur'} in more than one split."
+        console.print(f"\n{said}", style="yellow")
     console.print()
     if not summary.problems:
         console.print("No problems found.", style="green")

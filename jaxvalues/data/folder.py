@@ -6,16 +6,18 @@ files must agree.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from jaxvalues.config.reading import user_path
 from jaxvalues.data.arguments import SPLITS, Split
 from jaxvalues.data.taxonomy import CATEGORIES, VALUE_CATEGORY, VALUES
 from jaxvalues.data.text import ProblemHandler, raise_problem
 from jaxvalues.data.tsv import read_arguments, read_labels
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, counted
 
 
 def split_files(name: str) -> tuple[str, str, str]:
@@ -25,9 +27,11 @@ def split_files(name: str) -> tuple[str, str, str]:
 
 def splits_in(dir: str | Path) -> tuple[str, ...]:
     """The splits of a folder, in the order of SPLITS. Raises UserError when the folder does not exist."""
-    if not Path(dir).is_dir():
-        raise UserError(f"{dir}: no such folder, expected a folder with files named {split_files('<split>')[0]}")
-    return tuple(name for name in SPLITS if (Path(dir) / split_files(name)[0]).is_file())
+    dir = user_path(dir)
+    if not dir.is_dir():
+        problem = "is a file" if dir.exists() else "no such folder"
+        raise UserError(f"{dir}: {problem}, expected a folder with files named {split_files('<split>')[0]}")
+    return tuple(name for name in SPLITS if os.path.lexists(dir / split_files(name)[0]))
 
 
 def read_split(dir: str | Path, name: str, *, on_problem: ProblemHandler = raise_problem) -> Split:
@@ -35,12 +39,12 @@ def read_split(dir: str | Path, name: str, *, on_problem: ProblemHandler = raise
 
     Raises UserError when the file of its arguments is missing, and otherwise at the first problem.
     """
-    there = splits_in(dir)
-    arguments, *others = (Path(dir) / file for file in split_files(name))
+    there, dir = splits_in(dir), user_path(dir)
+    arguments, *others = (dir / file for file in split_files(name))
     if name not in there:
         found = f"only the splits {', '.join(there)}" if there else "no split"
         raise UserError(f"{dir}: the split {name} needs the file {arguments.name}, but the folder contains {found}")
-    labels, level1 = (path if path.is_file() else None for path in others)
+    labels, level1 = (path if os.path.lexists(path) else None for path in others)
     return read_split_files(name, arguments, labels, level1, on_problem=on_problem)
 
 
@@ -79,14 +83,14 @@ def check_folder(dir: str | Path) -> tuple[dict[str, Split], list[str]]:
 
     Raises UserError only when the folder does not exist.
     """
-    folder, problems = Path(dir), []
+    folder, problems = user_path(dir), []
     splits = {name: read_split(folder, name, on_problem=problems.append) for name in splits_in(folder)}
     if not splits:
         problems.append(f"{folder}: contains no split, expected files such as {split_files(SPLITS[0])[0]}")
     for name in SPLITS:
         arguments, *others = split_files(name)
         if name not in splits and name != "test-nyt":  # its labels are published, its texts are not
-            orphans = (folder / file for file in others if (folder / file).is_file())
+            orphans = (folder / file for file in others if os.path.lexists(folder / file))
             problems += [f"{path}: the arguments of these labels are missing, expected {arguments}" for path in orphans]
     known = {split_files(name)[0] for name in SPLITS}
     unknown = sorted(path for path in folder.glob("arguments-*.tsv") if path.name not in known)
@@ -105,14 +109,14 @@ def _order_problem(ids: tuple[str, ...], labelled: tuple[str, ...], arguments: s
     missing, extra = set(ids) - set(labelled), set(labelled) - set(ids)
     if missing:
         first = next(id for id in ids if id in missing)
-        return f": {len(missing)} arguments of {arguments} have no row, the first is {first}"
+        return f": no row for {counted(len(missing), 'argument')} of {arguments}, the first is {first}"
     for line, (labelled_id, id) in enumerate(zip(labelled, ids, strict=False), start=2):
         if labelled_id in extra:
             return f", line {line}: {labelled_id} is not in {arguments}"
         if labelled_id != id:
             return f", line {line}: the ID is {labelled_id}, expected {id} as in the same line of {arguments}"
     if len(labelled) != len(ids):
-        return f": has {len(labelled)} rows, expected {len(ids)} as in {arguments}"
+        return f": has {counted(len(labelled), 'row')}, expected {len(ids)} as in {arguments}"
     return None
 
 
@@ -123,6 +127,6 @@ def _shared_ids(splits: dict[str, Split]) -> list[str]:
         shared = [id for id in split.ids if home.setdefault(id, name) != name]
         if shared:
             problems.append(
-                f"the splits {home[shared[0]]} and {name} share {len(shared)} IDs, the first is {shared[0]}"
+                f"the splits {home[shared[0]]} and {name} share {counted(len(shared), 'ID')}, the first is {shared[0]}"
             )
     return problems

@@ -15,7 +15,7 @@ from jaxvalues.data.conclusions import group_by_conclusion
 from jaxvalues.data.loading import load_split
 from jaxvalues.data.subset import few_shot, scarce_classes, take_fraction
 from jaxvalues.data.task import TASKS
-from jaxvalues.errors import ConfigError
+from jaxvalues.errors import ConfigError, counted
 
 HELD_OUT = "held_out"
 """The name of a held-out fraction or fold in a run folder."""
@@ -163,7 +163,7 @@ def cut_folds(
             f"data.folds is {count}, but the {len(split)} arguments of {split.name} have only {len(sizes)} "
             "conclusions, which are never divided: give fewer folds, or data.held_out_by=argument"
             if by == "conclusion"
-            else f"data.folds is {count}, but {split.name} has only {len(split)} arguments"
+            else f"data.folds is {count}, but {split.name} has only {counted(len(split), 'argument')}"
         )
     drawn = np.random.default_rng(seed).permutation(len(sizes))
     fold_of_group, filled = np.empty(len(sizes), np.int64), np.zeros(count, np.int64)

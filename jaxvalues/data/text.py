@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+from jaxvalues.config.reading import read_file
 from jaxvalues.errors import UserError
 
 ProblemHandler = Callable[[str], None]
@@ -24,11 +25,9 @@ def raise_problem(problem: str) -> None:
 def read_text(path: Path, on_problem: ProblemHandler = raise_problem) -> str | None:
     """The text of a UTF-8 file. For a file that cannot be read as plain text, calls `on_problem` and returns None."""
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return on_problem(f"{path}: no such file")
-    except OSError as error:
-        return on_problem(f"{path}: cannot be read ({error.strerror})")
+        data = read_file(path)
+    except UserError as error:
+        return on_problem(str(error))
     if problem := _bytes_problem(data):
         return on_problem(f"{path}{problem}")
     return data.decode("utf-8")

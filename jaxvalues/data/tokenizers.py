@@ -6,23 +6,60 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxvalues.data.tokenizer_files import tokenizer_place
+from jaxvalues.data.tokenizer_source import as_in_source, check_files
 from jaxvalues.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint folder or hub id. Raises UserError when it cannot be loaded."""
+MOST_UNKNOWN = 0.5
+"""The share of unknown tokens in real text from which a tokenizer is taken for one of another language or model."""
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint folder, which splits texts as its own files say.
+
+    Raises UserError when it cannot be loaded, when the folder has no tokenizer files (transformers would invent a
+    vocabulary of a few tokens), and when it differs from its files and cannot be repaired.
+    """
     from transformers import AutoTokenizer
 
+    folder = Path(tokenizer_place(folder))
     try:
-        return AutoTokenizer.from_pretrained(str(path), revision=revision)
-    except (OSError, ValueError, ImportError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        check_files(tokenizer, folder)
+        return as_in_source(tokenizer, folder)
+    except UserError:
+        raise
+    except Exception as error:  # transformers and tokenizers raise whatever a faulty file leads to
         raise UserError(
-            f"{path}: the tokenizer could not be loaded ({first}); set model.tokenizer to another folder or hub id"
+            f"{folder}: the tokenizer could not be loaded ({_first_line(error)}); set model.tokenizer to another "
+            "folder or hub id"
         ) from None
+
+
+def check_known(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], source: str) -> None:
+    """Raises UserError if real texts become mostly unknown tokens, or none; `source` names the tokenizer."""
+    ids = [id for row in tokenizer(list(texts), add_special_tokens=False)["input_ids"] for id in row]
+    unknown = ids.count(tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else 0
+    if not ids or unknown > MOST_UNKNOWN * len(ids):
+        share = f"{unknown / len(ids):.0%} of their tokens are unknown" if ids else "they become no tokens"
+        raise UserError(
+            f"{source}: this tokenizer of {len(tokenizer)} tokens does not fit the arguments, {share}: set "
+            "model.tokenizer to that of the checkpoint"
+        )
+
+
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The number of embeddings that a tokenizer needs: its largest id and 1. It may leave ids out."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:120]
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerBase:

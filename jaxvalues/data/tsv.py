@@ -10,7 +10,6 @@ a file and a line. Nothing is repaired.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -18,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxvalues.config.writing import write_whole
 from jaxvalues.data.arguments import IN_FAVOR, Argument
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.text import ProblemHandler, is_blank, is_csv_quoted, raise_problem, read_text
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, counted, short
 
 ID = "Argument ID"
 ARGUMENT_HEADER: tuple[str, ...] = (ID, "Conclusion", "Stance", "Premise")
@@ -103,27 +103,23 @@ def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Sequence
     Raises UserError for a field with a tab, a line break or a NUL, and ValueError for a row that is not as long as the
     header.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # a rename is atomic only within one folder
-    try:
-        with partial.open("wb") as file:
-            for line, row in enumerate(chain((header,), rows), start=1):
-                fields = [str(field) for field in row]
-                if len(fields) != len(header):
-                    raise ValueError(f"{path}, line {line}: the row has {len(fields)} fields, expected {len(header)}")
-                if bad := next((field for field in fields if re.search(r"[\t\n\r\0]", field)), None):
-                    raise UserError(f"{path}, line {line}: the field {bad!r} contains a tab, a line break or a NUL")
-                file.write(("\t".join(fields) + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    lines = []
+    for line, row in enumerate(chain((header,), rows), start=1):
+        fields = [str(field) for field in row]
+        if len(fields) != len(header):
+            raise ValueError(
+                f"{path}, line {line}: the row has {counted(len(fields), 'field')}, expected {len(header)}"
+            )
+        if bad := next((field for field in fields if re.search(r"[\t\n\r\0]", field)), None):
+            raise UserError(f"{path}, line {line}: the field {short(bad)} contains a tab, a line break or a NUL")
+        lines.append("\t".join(fields) + "\n")
+    write_whole(path, "".join(lines))
 
 
 def _header_problem(fields: list[str], header: Sequence[str]) -> str:
     if len(fields) != len(header):
-        return f"the header has {len(fields)} columns separated by tabs, expected {len(header)} ({header[0]}, ...)"
+        found = counted(len(fields), "column")
+        return f"the header has {found} separated by tabs, expected {len(header)} ({header[0]}, ...)"
     column = next(i for i, (found, wanted) in enumerate(zip(fields, header, strict=True)) if found != wanted)
     return f"column {column + 1} of the header is {fields[column]!r}, expected {header[column]!r}"
 
@@ -133,7 +129,7 @@ def _row_problems(lines: list[str], rows: list[list[str]], columns: int) -> Iter
         yield ": the file has no rows below the header"
     for number, (line, row) in enumerate(zip(lines, rows, strict=True), start=2):
         if len(row) != columns:
-            yield f", line {number}: {len(row)} columns separated by tabs, expected {columns}"
+            yield f", line {number}: {counted(len(row), 'column')} separated by tabs, expected {columns}"
         elif "\r" in line:
             yield f", line {number}: the line contains a carriage return, expected it only at the end of a line"
 

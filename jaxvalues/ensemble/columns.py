@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,12 +18,14 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxvalues.config import Config, DataConfig
+from jaxvalues.config.reading import entry, read_json, text_problem
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import HELD_OUT, Parts, load_parts
-from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.errors import ConfigError, UserError, short
 from jaxvalues.evaluation.combine import mean
 from jaxvalues.evaluation.predictions import Logits, read_logits
 from jaxvalues.run.folder import RunFolder
+from jaxvalues.run.manifest import check_manifest
 from jaxvalues.run.provenance import EARLIER_CUT, checksum, is_earlier_cut
 
 
@@ -73,13 +76,14 @@ def read_columns(paths: Sequence[str | Path], dir: str | Path | None = None) -> 
 
 def read_run(folder: RunFolder, dir: str | Path | None, load: Callable[[DataConfig], Parts]) -> Run:
     """Read a single run and its data. Raises UserError if the data differs from what the run was trained with."""
-    folder = RunFolder.finished(folder.path)
+    folder = RunFolder.finished(folder.path, tables=True)
     if not folder.task.has_categories:
         raise ConfigError(
             f"{folder.path} has data.task {folder.task.name}, but only runs of the task values can be combined"
         )
     config = folder.config([] if dir is None else [f"data.dir={json.dumps(str(dir))}"])
     parts = load(config.data)
+    folder.scores()  # which the table shows: raises UserError where they cannot be read
     made_with, data = folder.environment(), {name: checksum(split) for name, split in parts.by_name.items()}
     for name, digest in data.items():
         if digest != made_with["data"].get(name):
@@ -92,14 +96,28 @@ def read_run(folder: RunFolder, dir: str | Path | None, load: Callable[[DataConf
     return Run(folder, config, parts)
 
 
-def leaves(folder: RunFolder) -> list[RunFolder]:
-    """The single runs of a folder: the run itself, or those of an ensemble, which may contain ensembles."""
+def leaves(folder: RunFolder, within: tuple[str, ...] = ()) -> list[RunFolder]:
+    """The single runs of a folder: the run itself, or those of an ensemble, which may contain ensembles.
+
+    `within` are the ensembles that contain this one. Raises UserError for a faulty ensemble.json.
+    """
     if not folder.is_ensemble:
         return [folder]
     if not folder.is_finished:
         raise UserError(f"{folder.path} holds an ensemble that is not finished (no scores.json): run its command again")
-    systems = json.loads((folder.path / "ensemble.json").read_text(encoding="utf-8"))["systems"]
-    return [leaf for system in systems for path in system["folders"] for leaf in leaves(RunFolder(folder.path / path))]
+    check_manifest(folder.path)
+    place, file = os.path.realpath(folder.path), folder.path / "ensemble.json"
+    if place in within:
+        raise UserError(f"{file}: names an ensemble that holds this one")
+    found = []
+    for system in entry(read_json(file, "the runs of an ensemble"), "systems", list, file):
+        for path in entry(system, "folders", list, file, "a list of folders for each of its `systems`"):
+            if not isinstance(path, str) or text_problem(path):
+                raise UserError(f"{file}: `folders` names {short(path)}, expected the folder of a run")
+            found += leaves(RunFolder(folder.path / path), (*within, place))
+    if not found:
+        raise UserError(f"{file}: names no runs")
+    return found
 
 
 def system_key(config: Config, weights: str | None) -> str:

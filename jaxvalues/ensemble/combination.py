@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from rich.console import Console
 
-from jaxvalues.config import Config, DecisionConfig
+from jaxvalues.config import Config, DecisionConfig, check_no_url
+from jaxvalues.config.writing import check_writable, write_json
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.conclusions import group_by_conclusion
 from jaxvalues.data.held_out import HELD_OUT, cut_folds
@@ -30,7 +31,7 @@ from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.outcome import finish
 from jaxvalues.run.prediction import Predicted
-from jaxvalues.run.provenance import checksum, describe_process, write_json
+from jaxvalues.run.provenance import checksum, describe_process
 from jaxvalues.training.processes import is_main
 
 Method = Literal["mean", "stack"]
@@ -58,7 +59,8 @@ def combine_runs(
     check_folder(Path(out))
     if (Path(out) / "config.yaml").exists():
         raise ConfigError(f"{out} holds an ensemble of `jaxvalues train`: give another folder")
-    places = [Path(place).resolve() for place in (*runs, out)]
+    check_writable(out, "the folder")
+    places = [os.path.realpath(place) for place in (*runs, out)]
     if twice := next((place for place in places if places.count(place) > 1), None):
         raise ConfigError(f"{twice} is given twice")
     columns = read_columns(runs, dir)
@@ -67,7 +69,8 @@ def combine_runs(
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ConfigError if `folder` holds a single run, which an ensemble would overwrite."""
+    """Raise ConfigError if `folder` holds a single run, which an ensemble would overwrite, or is a URL."""
+    check_no_url("the folder to write", folder)
     if (folder / "config.yaml").exists() and not RunFolder(folder).is_ensemble:
         raise ConfigError(f"{folder} holds a single run: give the ensemble another folder")
 

@@ -20,7 +20,7 @@ from jaxvalues.ensemble.columns import (
     system_name,
 )
 from jaxvalues.ensemble.combination import check_folder, combine, write
-from jaxvalues.errors import ConfigError, name_list
+from jaxvalues.errors import ConfigError, counted, name_list
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.formulations import load_texts
 from jaxvalues.run.base import find_base, find_tokenizer
@@ -57,7 +57,7 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
         run_console.print(f"\nrun {number} of {len(runs)}: {one.folder.name}")
         train_run(one, programs=programs, run_console=brief)
         gc.collect()  # frees the arrays of the run before the next one starts
-    run_console.print(f"\ncompiled {len(programs)} programs for {len(runs)} runs")
+    run_console.print(f"\ncompiled {counted(len(programs), 'program')} for {counted(len(runs), 'run')}")
     barrier("the runs of an ensemble are written")
     method = (config.ensemble or EnsembleConfig()).method
     combination = combine(read_columns([one.folder for one in runs]), method)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,8 @@ import numpy as np
 from scipy.special import logit
 
 from jaxvalues.config import DecisionConfig
+from jaxvalues.config.reading import read_json
+from jaxvalues.config.writing import write_json
 from jaxvalues.data.numbers import numeric_array
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import UserError
@@ -49,9 +49,7 @@ class Decision:
         columns = {"logits": self.thresholds, "probabilities": self.probabilities}
         tables = {name: dict(zip(labels, values.tolist(), strict=True)) for name, values in columns.items()}
         path = Path(folder) / THRESHOLDS_FILE
-        unfinished = path.with_name(path.name + ".tmp")
-        unfinished.write_text(json.dumps({"chosen": self.how, **tables}, indent=2) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
+        write_json(path, {"chosen": self.how, **tables})
 
 
 def read_decision(folder: str | Path, labels: Sequence[str] = CATEGORIES) -> Decision:
@@ -60,15 +58,13 @@ def read_decision(folder: str | Path, labels: Sequence[str] = CATEGORIES) -> Dec
     Earlier versions stored probabilities alone, under the key `thresholds`; they are read as such.
     """
     path = Path(folder) / THRESHOLDS_FILE
+    content = read_json(path, "the thresholds of the run")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         is_old = "logits" not in content
         table = content["thresholds" if is_old else "logits"]
         thresholds = numeric_array(table[name] for name in labels)
         chosen = str(content["chosen"])
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file, expected the thresholds of the run") from None
-    except (ValueError, KeyError, TypeError) as error:  # JSON and Unicode errors are ValueErrors
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(
             f"{path}: expected the keys 'chosen' and 'logits', with one number per category: {error}"
         ) from None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxvalues.config.writing import write_whole
 from jaxvalues.data.task import Task
 from jaxvalues.data.tsv import ID
 from jaxvalues.data.user_file import UserFile
@@ -49,11 +49,8 @@ class Found:
         """Write it to `folder` in one of FORMATS. A table has the delimiter of the user's own, and its mark."""
         path = self.path(folder, format)
         text = {"wide": self._wide, "long": self._long, "json": self._json}[format]()
-        unfinished = path.with_name(path.name + ".tmp")
         encoding = "utf-8-sig" if self.file.has_mark and format != "json" else "utf-8"
-        with unfinished.open("w", encoding=encoding, newline="") as file:
-            file.write(text)
-        os.replace(unfinished, path)
+        write_whole(path, text.encode(encoding))
 
     def render(self, console: Console) -> None:
         """Print what was found in the first arguments, the most probable first."""
@@ -69,7 +66,7 @@ class Found:
         for id, argument, row, decided in rows:
             premise = Text(_printable(argument.premise), style="dim", no_wrap=True)
             premise.truncate(room, overflow="ellipsis")
-            table.add_row(id, Text("\n").join([premise, Text(self._in_words(row, decided))]))
+            table.add_row(Text(id), Text("\n").join([premise, Text(self._in_words(row, decided))]))
         console.print(table)
         if (more := len(self.file.arguments) - _SHOWN) > 0:
             console.print(f"... and {more:,} more arguments", style="dim", highlight=False)

@@ -53,7 +53,7 @@ def render_members(
     `members` is {name: {part: scores of the member's runs}}. Several runs of a member are shown as mean ± standard
     deviation (of a sample, with n − 1).
     """
-    from rich.markup import escape
+    from rich.text import Text
 
     counts = [max(len(values) for values in parts.values()) for parts in members.values()]
     cells = {
@@ -67,10 +67,10 @@ def render_members(
         table = _table("Official F1")
         table.add_column("runs", justify="right")
         for part in group:
-            table.add_column(escape(headings[part]), justify="right", no_wrap=True)
+            table.add_column(Text(headings[part]), justify="right", no_wrap=True)
         *rows, last = zip(names, [*counts, sum(counts)], *(cells[part] for part in group), strict=True)
         for name, count, *figures in rows:
-            table.add_row(escape(name), str(count), *figures)
+            table.add_row(Text(name), str(count), *figures)
         table.add_section()
         table.add_row(last[0], str(last[1]), *last[2:], style="bold")
         console.print(table)
@@ -78,15 +78,13 @@ def render_members(
 
 def render_comparison(comparison: Comparison, console: Console) -> None:
     """Prints the official F1 of every run with its interval, then the difference of every pair with interval and p."""
-    from rich.markup import escape
-
     table = _table("Run", fold=True)
     for name in ("official F1", "95 % interval", "macro-\nprecision", "macro-\nrecall", "mean\ncategory F1"):
         table.add_column(name, justify="right", style="bold" if name.startswith("official") else None)
     for name, run in comparison.runs.items():
         s = run.scores
         figures = map(_figure, (s.macro_precision, s.macro_recall, s.mean_category_f1))
-        table.add_row(escape(name), _figure(s.official_f1), _span(run.interval), *figures)
+        table.add_row(name, _figure(s.official_f1), _span(run.interval), *figures)
     console.print(table)
     console.print()
     table = _table("Difference a − b, a", fold=True)
@@ -95,7 +93,7 @@ def render_comparison(comparison: Comparison, console: Console) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for pair in comparison.pairs:
         difference = _signed(pair.interval.estimate)
-        table.add_row(escape(pair.a), escape(pair.b), difference, _span(pair.interval, _signed), _p(pair.p))
+        table.add_row(pair.a, pair.b, difference, _span(pair.interval, _signed), _p(pair.p))
     console.print(table)
     console.print()
 
@@ -139,7 +137,7 @@ def in_words(figure: str) -> str:
 
 
 def _accuracies(scores: Mapping[str, BinaryScores]) -> Table:
-    from rich.markup import escape
+    from rich.text import Text
 
     table = _table("Scores")
     for name in ("accuracy", "majority\naccuracy", "positive", "P", "R", "F1", "n", "arguments"):
@@ -147,12 +145,12 @@ def _accuracies(scores: Mapping[str, BinaryScores]) -> Table:
     for split, s in scores.items():
         figures = map(_figure, (s.precision, s.recall, s.f1))
         both = map(_figure, (s.accuracy, s.majority_accuracy))
-        table.add_row(escape(split), *both, s.positive, *figures, str(s.support), str(s.arguments))
+        table.add_row(Text(split), *both, s.positive, *figures, str(s.support), str(s.arguments))
     return table
 
 
 def _summary(scores: Mapping[str, Scores], width: int) -> Table:
-    from rich.markup import escape
+    from rich.text import Text
 
     table = _table("Scores")
     names = ("official F1", "macro-\nprecision", "macro-\nrecall", "mean\ncategory F1")
@@ -162,16 +160,16 @@ def _summary(scores: Mapping[str, Scores], width: int) -> Table:
         table.add_column(name, justify="right", style="bold" if name.startswith("official") else None)
     for split, s in scores.items():
         figures = (s.official_f1, s.macro_precision, s.macro_recall, s.mean_category_f1)
-        table.add_row(escape(split), *map(_figure, figures))
+        table.add_row(Text(split), *map(_figure, figures))
     return table
 
 
 def _details(scores: Mapping[str, Scores]) -> Table:
-    from rich.markup import escape
+    from rich.text import Text
 
     table = _table("Category")
     for split in scores:
-        table.add_column(f"{escape(split)}\n   P    R   F1     n", justify="right", no_wrap=True)
+        table.add_column(Text(f"{split}\n   P    R   F1     n"), justify="right", no_wrap=True)
     for name in CATEGORIES:
         table.add_row(name, *(_block(s.categories[name]) for s in scores.values()))
     table.add_section()

@@ -45,7 +45,7 @@ class Answer(QuestionFormulation):
         is_causal: bool,
     ) -> Answer:
         """The formulation of a config. Raises ConfigError for answer words or a template that do not fit."""
-        verbalizer = Verbalizer.make(config.verbalizer, SafeTokenizer(tokenizer))
+        verbalizer = Verbalizer.make(config.verbalizer, SafeTokenizer(tokenizer), prefixes=True)
         tokens = verbalizer.tokens
         rows = QuestionRows.for_language_model(tokenizer, template, max_length, is_causal=is_causal, tokens=tokens)
         return cls(rows, verbalizer)

@@ -64,7 +64,7 @@ class QuestionRows:
         """
         check_readable(arguments)
         if self.branches:
-            rows, long = fitting_rows(arguments, self._contexts, self._max_row_length)
+            rows, long = fitting_rows(arguments, self._contexts, self.max_row_length)
             if pairs is None:
                 index, categories = self._all_questions(len(arguments))
             else:
@@ -94,7 +94,7 @@ class QuestionRows:
         for category in range(self._count):
             at = np.flatnonzero(questions.categories[:, 0] == category)
             rows_of = self._rows_of(category, known)
-            rows, long = fitting_rows([arguments[i] for i in questions.argument[at]], rows_of, self._max_row_length)
+            rows, long = fitting_rows([arguments[i] for i in questions.argument[at]], rows_of, self.max_row_length)
             for i, row in zip(at, rows, strict=True):
                 ids[i] = row
             truncated += questions.argument[at[long]].tolist()
@@ -146,7 +146,7 @@ class QuestionRows:
         return SafeTokenizer(self.tokenizer)
 
     @property
-    def _max_row_length(self) -> int:
+    def max_row_length(self) -> int:
         """The maximum length of a row in tokens, without branches and reserved tokens."""
         return self.max_length - self.reserved - (max(map(len, self._branch_rows)) if self.branches else 0)
 

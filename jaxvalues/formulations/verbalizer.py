@@ -43,8 +43,13 @@ class Verbalizer:
     soft: bool = False
 
     @classmethod
-    def make(cls, config: VerbalizerConfig, tokenize: SafeTokenizer) -> Verbalizer:
-        """The verbalizer of a config. Raises ConfigError for equal words, and for soft words of several tokens."""
+    def make(cls, config: VerbalizerConfig, tokenize: SafeTokenizer, *, prefixes: bool = False) -> Verbalizer:
+        """The verbalizer of a config.
+
+        With `prefixes` a word stands for every answer that begins with it. Then a word that begins with another word of
+        the same class is left out, because its probability is part of the other's. Raises ConfigError for equal words,
+        for soft words of several tokens, and with `prefixes` for a word that begins with a word of the other class.
+        """
         words = [word_ids(tokenize, word) for word in (*config.no, *config.yes)]
         names = (*config.no, *config.yes)
         for i, ids in enumerate(words):
@@ -55,7 +60,19 @@ class Verbalizer:
         if config.soft and max(map(len, words)) > 1:
             longest = names[max(range(len(words)), key=lambda i: len(words[i]))]
             raise ConfigError(f"formulation.verbalizer: soft needs words of one token, and `{longest}` has more")
-        return cls(pad_rows(words), np.arange(len(words)) >= len(config.no), config.soft)
+        classes = words[: len(config.no)], words[len(config.no) :]
+        if prefixes:
+            kept = [ids for ids in words if ids in drop_extensions(words)]
+            classes = tuple(drop_extensions(one) for one in classes)
+            if both := [ids for one in classes for ids in one if ids not in kept]:
+                longer = names[words.index(both[0])]
+                shorter = next(names[i] for i, ids in enumerate(words) if ids in kept and is_prefix(ids, both[0]))
+                raise ConfigError(
+                    f"formulation.verbalizer: `{longer}` begins with `{shorter}`, a word of the other answer, so its "
+                    "probability would count for both: expected words that do not begin with one another"
+                )
+        no, yes = classes
+        return cls(pad_rows([*no, *yes]), np.arange(len(no) + len(yes)) >= len(no), config.soft)
 
     @property
     def tokens(self) -> int:
@@ -99,4 +116,9 @@ def any_log_prob(log_probs: jax.Array) -> jax.Array:
 def drop_extensions(words: Sequence[Row]) -> list[Row]:
     """The token sequences without those that begin with another one, so that the events of answers are disjoint."""
     distinct = list(dict.fromkeys(map(tuple, words)))
-    return [list(w) for w in distinct if not any(o != w and w[: len(o)] == o for o in distinct)]
+    return [list(w) for w in distinct if not any(o != w and is_prefix(o, w) for o in distinct)]
+
+
+def is_prefix(shorter: Sequence[int], longer: Sequence[int]) -> bool:
+    """Whether a token sequence begins with another one, or equals it."""
+    return tuple(longer[: len(shorter)]) == tuple(shorter)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from jaxvalues.config import Config
+from jaxvalues.config.reading import read_json
 from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError
 from jaxvalues.interop.inference_settings import check_task, pooled_layer
@@ -17,7 +17,7 @@ from jaxvalues.tuning.peft_folder import PEFT_TYPES
 def export_command(run: str | Path) -> str | None:
     """The command that exports a finished run; None where no library has such a model."""
     folder = Path(run)
-    hf_config = json.loads((folder / "model/config.json").read_text(encoding="utf-8"))
+    hf_config = read_json(folder / "model/config.json", "the network of the run")
     formats = exportable(read_run_config(folder), hf_config)
     return f"jaxvalues export {folder} {folder}-{formats[0]} --to {formats[0]}" if formats else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,21 @@ from rich.console import Console
 from scipy.special import logit
 
 from jaxvalues.config import Config, parse_config
+from jaxvalues.config.reading import entry, read_json
 from jaxvalues.data.numbers import numeric_array
+from jaxvalues.data.task import VALUES
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import UserError
 from jaxvalues.evaluation.decision import Decision
+from jaxvalues.evaluation.measures import read_scores
 from jaxvalues.interop.atomic_folder import atomic_folder, check_new_folder
 from jaxvalues.interop.inference_settings import COPIED_FILES, SETTINGS_KEY
 from jaxvalues.models import content_hash, load_classifier, read_config
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder, RunRecord
 from jaxvalues.run.network import build_network
-from jaxvalues.run.provenance import TEMPLATE, write_json
+from jaxvalues.run.provenance import TEMPLATE
 
 
 def import_hf(source: str | Path, out: str | Path, *, console: Console | None = None) -> None:
@@ -35,11 +38,15 @@ def import_hf(source: str | Path, out: str | Path, *, console: Console | None = 
     model, mesh) have their defaults. If the run has frozen weights, its model.path is `source`. Raises UserError if
     `source` is not a folder that jaxvalues wrote.
     """
-    source, out, run_console = Path(source).resolve(), Path(out), RunConsole(console or Console())
+    source, out, run_console = Path(os.path.realpath(source)), Path(out), RunConsole(console or Console())
     check_new_folder(out)
     hf_config = read_config(source)
     settings, decision = _read_settings(source, hf_config)
-    environment, scores = (_read_json(source / name) for name in COPIED_FILES)
+    environment, scores = (
+        read_json(source / name, "what `jaxvalues export` copies of every run") for name in COPIED_FILES
+    )
+    step = entry(scores, "step", int, source / "scores.json")
+    read_scores(VALUES, scores, source / "scores.json")
     config = _config(source, out, settings)
 
     network = build_network(config, hf_config)
@@ -61,8 +68,8 @@ def import_hf(source: str | Path, out: str | Path, *, console: Console | None = 
         )
         folder.write_decision(decision)
         with closing(folder.chosen()) as chosen:
-            chosen.save(scores["step"], trainable, network.segments, {"best_step": scores["step"]})
-        write_json(partial / "scores.json", scores)
+            chosen.save(step, trainable, network.segments, {"best_step": step})
+        folder.write_last(scores)
     run_console.scores(RunFolder(out).scores(), config.model.config is not None, out)
 
 
@@ -90,15 +97,6 @@ def _read_settings(source: Path, hf_config: dict[str, Any]) -> tuple[dict[str, A
             "not a folder of `jaxvalues export --to hf`; model.path can start training from its encoder"
         )
     return settings, decision
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path.parent} holds no {path.name}, which `jaxvalues export` writes for every run") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error})") from None
 
 
 def _config(source: Path, out: Path, settings: dict[str, Any]) -> Config:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import ast
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from types import ModuleType
 from typing import Any
 
 import yaml
 
+from jaxvalues.config.reading import read_json
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.evaluation.official import LabelScore, Scores
+from jaxvalues.templates import truncation
 
 _RANDOM = "random weights, so its scores only show that the software works"
 _HEAD_BELOW_TANH = """\
@@ -72,7 +76,7 @@ def model_card(folder: Path) -> str:
         metadata={"library_name": "transformers", "pipeline_tag": "text-classification"},
         base=ours["config"]["model"]["path"],
         what=f"A {architecture.removesuffix('ForSequenceClassification')} classifier",
-        usage=_text("usage_classify.md", load=_LOAD_NETWORK, note=_IMPORT),
+        usage=usage("usage_classify.md", load=_LOAD_NETWORK, note=_IMPORT),
         head=_HEAD_BELOW_TANH.format(architecture=architecture) if has_tanh else "",
     )
 
@@ -92,22 +96,22 @@ def adapter_card(folder: Path) -> str:
         )
     load = Template(_LOAD_ADAPTER).substitute(auto=auto, base=base)
     if kind == "classify":
-        usage = _text("usage_classify.md", load=load, note=note)
+        use = usage("usage_classify.md", load=load, note=note)
     elif "words" in ours:
-        usage = _text("usage_answer.md", load=load, note=note, answer_logits=_ANSWER_LOGITS[auto])
+        use = usage("usage_answer.md", load=load, note=note, answer_logits=_ANSWER_LOGITS[auto])
     else:
         how = "the likelihood of the synonyms" if kind == "open_answer" else "words of several tokens, or calibrated"
         note += (
             f"\n\nThis run scores answers by {how}, which takes more code: use `jaxvalues predict` for probabilities."
         )
-        usage = f"```python\n{load}\n```\n\n{note.strip()}"
+        use = f"```python\n{load}\n```\n\n{note.strip()}"
     return _card(
         folder,
         ours,
         metadata={"library_name": "peft"},
         base=name if ours["config"]["model"]["path"] else None,
         what=f"An adapter ({adapter['peft_type']}) for a {ours['model_type']} model",
-        usage=usage,
+        usage=use,
         head="",
     )
 
@@ -161,8 +165,21 @@ def _text(file: str, /, **slots: str) -> str:
     return Template(files("jaxvalues.interop").joinpath(file).read_text(encoding="utf-8")).substitute(slots)
 
 
+def usage(file: str, **slots: str) -> str:
+    """The section on use in a Markdown file of this package, whose code truncates and tokenises as a run does."""
+    shared = _text("usage_input.md", truncation=_code(truncation)).strip()
+    return _text(file, input=shared, **slots)
+
+
+def _code(module: ModuleType) -> str:
+    """The code of a module below its imports."""
+    source = inspect.getsource(module)
+    body = [node for node in ast.parse(source).body if not isinstance(node, ast.Expr | ast.ImportFrom | ast.Import)]
+    return "\n".join(source.splitlines()[body[0].lineno - 1 :])
+
+
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, "what an export holds")
 
 
 def _held_out(data: Mapping[str, Any]) -> str:

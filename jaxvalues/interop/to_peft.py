@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from jaxvalues.config import Config
+from jaxvalues.config.writing import write_json
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.formulations import CAUSAL, SEQ2SEQ
+from jaxvalues.formulations.question_rows import QuestionRows
 from jaxvalues.interop.atomic_folder import atomic_folder, check_new_folder
 from jaxvalues.interop.exportable import check_peft
 from jaxvalues.interop.inference_settings import (
@@ -42,7 +44,6 @@ from jaxvalues.models import (
 from jaxvalues.models.checkpoints.sequence_classification import NAMINGS
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.predict import reopen, restore
-from jaxvalues.run.provenance import write_json
 from jaxvalues.run.system import System
 from jaxvalues.training.sharding import single_mesh
 from jaxvalues.tuning import Params
@@ -139,16 +140,23 @@ def _base_name(config: Config) -> str:
     return BASE if path is None else hub_name(path) or Path(path).name
 
 
-def _questions(config: Config, system: System) -> dict[str, Any]:
-    """The formats and token ids that questions are built from, and the answer words if each is one token."""
-    question_rows, template = system.formulation.question_rows, system.template
-    content = {
+def question_settings(question_rows: QuestionRows) -> dict[str, Any]:
+    """The formats and token ids that the rows of questions are built from, and the length they are truncated to."""
+    template = question_rows.template
+    return {
         "context": template.context_format,
         "question": template.question_formats,
         "descriptions": template.descriptions,
         "begin": question_rows.start_ids,
         "end": question_rows.end_ids,
+        "branches": question_rows.branches,
+        "max_row_length": question_rows.max_row_length,
     }
+
+
+def _questions(config: Config, system: System) -> dict[str, Any]:
+    """The settings of the questions, and the answer words if each is one token."""
+    content = question_settings(system.formulation.question_rows)
     if system.hf_config["model_type"] in SEQ2SEQ:
         content["decoder_start_token_id"] = system.network.module.config.decoder_start_token_id
     if config.formulation.kind == "open_answer" or config.formulation.verbalizer.calibrate:

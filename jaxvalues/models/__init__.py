@@ -1,6 +1,7 @@
 """Networks in Flax linen, their checkpoints, and the layout of their parameters."""
 
 from jaxvalues.models.checkpoints.sequence_classification import (
+    head_from_modules,
     head_modules,
     head_settings,
     load_classifier,
@@ -18,13 +19,15 @@ from jaxvalues.models.loading import (
     build_model,
     fetch,
     fetch_config,
+    fetch_tokenizer,
+    hub_commit,
     hub_name,
     init_model,
     load_model,
     read_config,
     save_model,
 )
-from jaxvalues.models.t5.checkpoint import build_t5, checkpoint_config, init_t5, load_t5, save_t5
+from jaxvalues.models.t5.checkpoint import build_t5, check_config, checkpoint_config, init_t5, load_t5, save_t5
 from jaxvalues.models.t5.model import T5, Prefix, Prompt
 
 __all__ = [
@@ -43,14 +46,18 @@ __all__ = [
     "build_masked_lm",
     "build_model",
     "build_t5",
+    "check_config",
     "checkpoint_config",
     "content_hash",
     "empty_cache",
     "fetch",
     "fetch_config",
+    "fetch_tokenizer",
     "group",
+    "head_from_modules",
     "head_modules",
     "head_settings",
+    "hub_commit",
     "hub_name",
     "init_causal_lm",
     "init_masked_lm",

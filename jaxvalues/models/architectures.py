@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, short
 from jaxvalues.models.bert import checkpoint as bert
 from jaxvalues.models.bert.config import BertConfig
 from jaxvalues.models.bert.encoder import BertEncoder
@@ -42,8 +42,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 def architecture_of(config: Mapping[str, Any]) -> Architecture:
     """The architecture of a config.json's contents; raises `UserError` for a `model_type` that is not supported."""
     model_type = config.get("model_type")
-    if model_type not in ARCHITECTURES:
-        raise UserError(
-            f"model_type {model_type!r} is not supported, expected one of {', '.join(sorted(ARCHITECTURES))}"
-        )
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
+        known = ", ".join(sorted((*ARCHITECTURES, "t5")))
+        raise UserError(f"model_type {short(model_type)} is not supported, expected one of {known}")
     return ARCHITECTURES[model_type]

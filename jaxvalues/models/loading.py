@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -14,14 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxvalues.config.reading import read_json, user_path
 from jaxvalues.errors import UserError
 from jaxvalues.models.architectures import ARCHITECTURES, architecture_of
 from jaxvalues.models.checkpoints.conversion import Place, Table, to_params, to_tensors
 from jaxvalues.models.checkpoints.weights import LazyTensor, open_tensors, save_tensors
 from jaxvalues.models.layers.layout import segments_for
 
-_DOWNLOADED = ["config.json", "*.safetensors", "*.safetensors.index.json", "*.txt", "*.model", "tokenizer*.json"]
-_DOWNLOADED += ["special_tokens_map.json", "added_tokens.json", "vocab.json"]
+_TOKENIZER = ["config.json", "*.txt", "*.model", "tokenizer*.json"]
+_TOKENIZER += ["special_tokens_map.json", "added_tokens.json", "vocab.json"]
+_DOWNLOADED = [*_TOKENIZER, "*.safetensors", "*.safetensors.index.json"]
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
@@ -99,9 +100,7 @@ def build_model(
     `dropout_below` and `remat` are the module's. The dropouts replace the config's.
     """
     architecture = architecture_of(config)
-    network = architecture.config.from_hf(config)
-    rates = {"hidden_dropout_prob": hidden_dropout, "attention_probs_dropout_prob": attention_dropout}
-    network = dataclasses.replace(network, **{key: rate for key, rate in rates.items() if rate is not None})
+    network = architecture.config.from_hf(config).with_dropout(hidden_dropout, attention_dropout)
     return architecture.module(
         network,
         segments_for(network.num_layers, is_scanned(scan), boundary),
@@ -138,15 +137,9 @@ def save_checkpoint(folder: str | Path, config: Mapping[str, Any], tensors: Mapp
 def read_config(folder: str | Path) -> dict[str, Any]:
     """The contents of a checkpoint folder's config.json, unchanged (transformers would change some)."""
     path = Path(folder) / "config.json"
-    if not path.is_file():
+    if not path.exists() and not path.is_symlink():
         raise UserError(f"{folder} holds no config.json, expected a Hugging Face checkpoint folder")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} must hold a JSON object")
-    return config
+    return read_json(path, "the config of a network")
 
 
 def fetch(path_or_name: str | Path, revision: str | None = None) -> Path:
@@ -162,8 +155,13 @@ def fetch_config(path_or_name: str | Path, revision: str | None = None) -> dict[
     return read_config(_fetch(path_or_name, revision, ["config.json"]))
 
 
+def fetch_tokenizer(path_or_name: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a tokenizer; of a name on the hub no weights are downloaded."""
+    return _fetch(path_or_name, revision, _TOKENIZER)
+
+
 def _fetch(path_or_name: str | Path, revision: str | None, files: list[str]) -> Path:
-    folder = Path(path_or_name).expanduser()
+    folder = user_path(path_or_name)
     if folder.is_dir():
         return folder
     name = str(path_or_name)
@@ -183,9 +181,15 @@ def _fetch(path_or_name: str | Path, revision: str | None, files: list[str]) -> 
         ) from error
 
 
+def hub_commit(folder: Path) -> str | None:
+    """The commit that a folder of the Hugging Face cache holds; None for any other folder."""
+    is_snapshot = folder.parent.name == "snapshots" and re.fullmatch("[0-9a-f]{40}", folder.name)
+    return folder.name if is_snapshot else None
+
+
 def hub_name(path_or_name: str) -> str | None:
     """The name, if `fetch` would look for it on the hub; None for a folder."""
-    is_name = _HUB_NAME.fullmatch(path_or_name) and not Path(path_or_name).expanduser().exists()
+    is_name = _HUB_NAME.fullmatch(path_or_name) and not user_path(path_or_name).exists()
     return path_or_name if is_name else None
 
 

@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from jaxvalues.config import Config, ModelConfig
 from jaxvalues.data.arguments import Split
-from jaxvalues.data.tokenizers import load_tokenizer, pad_id, train_tokenizer
+from jaxvalues.data.tokenizers import check_known, load_tokenizer, pad_id, train_tokenizer, vocabulary_size
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import training_texts
-from jaxvalues.models import checkpoint_config, content_hash, fetch
+from jaxvalues.models import check_config, checkpoint_config, content_hash, fetch, fetch_tokenizer, hub_commit
 from jaxvalues.templates.questions import QuestionTemplate
 from jaxvalues.templates.template import Template
+from jaxvalues.training.processes import from_main
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+CHECKED = 200
+"""The number of arguments on which a loaded tokenizer is checked."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Base:
     hf_config: dict[str, Any]
     folder: Path | None
     identity: str  # content hash of the weights, or what they are drawn from
+    commit: str | None = None  # of the hub, where it was downloaded from there
 
     @property
     def is_random(self) -> bool:
@@ -33,35 +39,49 @@ class Base:
 
 
 def find_base(config: ModelConfig, seed: int) -> Base:
-    """Find (or download) the checkpoint that the config names. Raises UserError when it cannot be had."""
+    """Find (or download) the checkpoint that the config names.
+
+    Raises UserError when it cannot be had, and for a config.json that no network here can follow.
+    """
     if config.config is not None:
+        check_config(config.config, "model.config")
         return Base(dict(config.config), None, f"random weights, seed {seed}")
     folder = fetch(config.path, config.revision)
-    return Base(checkpoint_config(folder), folder, content_hash(folder))
+    hf_config = checkpoint_config(folder)
+    check_config(hf_config, str(folder))
+    identity = from_main("hashing the weights", lambda: content_hash(folder))  # of one process: they are large
+    return Base(hf_config, folder, identity, hub_commit(folder))
 
 
 def find_tokenizer(
-    config: Config, base: Base, train: Split, template: Template | QuestionTemplate
+    config: Config, base: Base, train: Split | None, template: Template | QuestionTemplate
 ) -> PreTrainedTokenizerBase:
     """The tokenizer that the config names, or the checkpoint's own, or one trained on the texts of `train`.
 
     That is the whole training split, before anything is held out: a tokenizer learns from no labels, and so all folds
-    have the same one, and a network of the same size.
+    have the same one, and a network of the same size. A loaded one is checked on some of these texts. Raises UserError
+    for one that cannot be loaded, or does not fit them.
     """
     model = config.model
     if model.train_tokenizer is not None:
         texts = training_texts(config.formulation, template, train.arguments)
         return train_tokenizer(texts, model.train_tokenizer.vocab_size, config.data.max_length)
-    return load_tokenizer(model.tokenizer or base.folder, model.revision if model.tokenizer is None else None)
+    source = base.folder if model.tokenizer is None else fetch_tokenizer(model.tokenizer, model.tokenizer_revision)
+    tokenizer = load_tokenizer(source)
+    if train is not None:
+        some = train.arguments[:CHECKED]
+        check_known(tokenizer, (text for one in some for text in (one.conclusion, one.premise)), str(source))
+    return tokenizer
 
 
 def fit_to_tokenizer(hf_config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, is_random: bool) -> dict[str, Any]:
     """The network's config, checked against the tokenizer; a random network takes sizes it does not give from it."""
+    size = vocabulary_size(tokenizer)
     if is_random:
-        hf_config = {"vocab_size": len(tokenizer), "pad_token_id": pad_id(tokenizer), **hf_config}
-    if len(tokenizer) > hf_config.get("vocab_size", 0):
+        hf_config = {"vocab_size": size, "pad_token_id": pad_id(tokenizer), **hf_config}
+    if size > hf_config.get("vocab_size", 0):
         raise ConfigError(
-            f"the tokenizer has {len(tokenizer)} tokens and the model only {hf_config.get('vocab_size')} embeddings: "
+            f"the tokenizer has {size} tokens and the model only {hf_config.get('vocab_size')} embeddings: "
             "they do not belong together"
         )
     return hf_config

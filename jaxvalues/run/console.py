@@ -15,6 +15,7 @@ from rich.console import Console
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import Parts
 from jaxvalues.data.training_batches import TrainingBatches
+from jaxvalues.errors import counted, print_everything
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.measures import TaskScores
 from jaxvalues.evaluation.report_table import in_words, render_scores
@@ -30,16 +31,20 @@ class RunConsole:
 
     def __init__(self, console: Console, brief: bool = False) -> None:
         self.console, self.brief = console, brief
+        print_everything(console.file)
 
     def print(self, text: str) -> None:
         """A sentence or a few. On a terminal lines break between words, and a long path stays whole."""
         if self.console.is_terminal or "COLUMNS" in os.environ:
             text = "\n".join(_broken(line, self.console.width) for line in text.split("\n"))
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
-    def process(self, cache: Path | None) -> None:
+    def process(self, cache: Path | None, wanted: str | None = None) -> None:
+        """The devices, and where compiled programs are kept; `wanted` is the folder that the config names for them."""
         devices = jax.devices()
         kept = f"compiled programs are kept in {cache}" if cache else "compiled programs are not kept"
+        if wanted is not None and cache is None:
+            kept += f", as nothing can be written in {wanted} (runtime.compilation_cache names another folder)"
         self.print(f"{len(devices)} × {devices[0].device_kind} ({devices[0].platform}), jax {jax.__version__}; {kept}")
 
     def compiled(self, one: Compiled) -> None:
@@ -92,7 +97,7 @@ class RunConsole:
             steps |= {"to generate": system.generate_step}
             shapes = {what: len(step) for what, step in steps.items() if step is not None}
             parts = ", ".join(f"{number} {what}" for what, number in shapes.items())
-            self.print(f"compiled {sum(shapes.values())} programs, one for each batch shape: {parts}")
+            self.print(f"compiled {counted(sum(shapes.values()), 'program')}, one for each batch shape: {parts}")
         if trainable and step == 0:
             self.print(
                 "WARNING: no step of training scored better on the held-out part than the untrained start, so the "

@@ -9,7 +9,7 @@ from jaxvalues.formulations import load_texts
 from jaxvalues.run.base import find_base, find_tokenizer
 from jaxvalues.run.batches import training_batches
 from jaxvalues.run.console import RunConsole
-from jaxvalues.run.folder import RunFolder
+from jaxvalues.run.folder import RunFolder, RunRecord
 from jaxvalues.run.prediction import encode
 from jaxvalues.run.provenance import describe_environment
 from jaxvalues.run.resolve import resolve
@@ -35,8 +35,9 @@ def dry_run(config: Config, run_console: RunConsole) -> None:
         encode(system, split, run_console)
 
     warm_start = find_warm_start(system, run_console)
-    environment = describe_environment(config, base, parts) | warm_start.record
-    state = RunFolder(config.folder, TASKS[config.data.task]).check(config, environment, system.texts)
+    environment = describe_environment(config, base, parts, tokenizer) | warm_start.record
+    record = RunRecord(environment, system.hf_config, tokenizer, system.texts)
+    state = RunFolder(config.folder, TASKS[config.data.task]).check(config, record)
     if not base.is_random:
         system.network.read(base.folder, place_on(mesh))
     run_console.print(f"{config.folder}: {state}")

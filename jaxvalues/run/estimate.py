@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from statistics import median
 
 from jaxvalues.config import Config
@@ -14,6 +13,7 @@ from jaxvalues.run.network import Network, count
 from jaxvalues.run.provenance import differences, read_run_config
 from jaxvalues.templates.questions import QuestionTemplate
 from jaxvalues.templates.template import Template
+from jaxvalues.training.metrics import read_metrics
 
 
 def step_rows(config: Config, network: Network, texts: Template | QuestionTemplate) -> int:
@@ -73,8 +73,7 @@ def measured_rate(config: Config) -> float | None:
     metrics = config.folder / "metrics.jsonl"
     if not metrics.is_file() or differences(read_run_config(config.folder), config).keys() - _RESOLVED:
         return None
-    lines = (json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines() if line.endswith("}"))
-    rates = [line["arguments_per_s"] for line in lines if "arguments_per_s" in line]
+    rates = [values["arguments_per_s"] for _, values in read_metrics(metrics) if "arguments_per_s" in values]
     return median(rates) if rates else None
 
 

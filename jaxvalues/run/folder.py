@@ -1,8 +1,10 @@
 """The run folder: everything a run writes, and everything needed to resume it or to predict with it.
 
+While in use:     lock.json
 At the start:     config.yaml · environment.json · template.txt · synonyms.tsv · model/config.json · tokenizer/
 While training:   checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/
 At the end:       thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv · logits-<split>.tsv
+                  manifest.json, the checksums of what is needed later
 Last:             scores.json, which makes the run a finished one
 
 One <split> is `held_out`, the part on which thresholds and the best step were chosen.
@@ -12,8 +14,6 @@ combined.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -22,16 +22,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from jaxvalues.config import Config
+from jaxvalues.config.reading import entry, read_json
+from jaxvalues.config.writing import json_text, write_json, write_whole
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.task import TASKS, VALUES, Task
+from jaxvalues.data.tokenizer_files import save_tokenizer
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.decision import Decision, read_decision, sigmoid
-from jaxvalues.evaluation.measures import TaskScores, measure_of
+from jaxvalues.evaluation.measures import TaskScores, measure_of, read_scores
 from jaxvalues.evaluation.predictions import Logits, Predictions, write_logits
-from jaxvalues.run.provenance import SYNONYMS, TEMPLATE, check_same_run, read_run_config, write_json
-from jaxvalues.training.checkpoints import Checkpoints
-from jaxvalues.training.processes import is_main
+from jaxvalues.run.lock import LOCK, RunLock
+from jaxvalues.run.manifest import add_to_manifest, check_manifest, take_from_manifest, write_manifest
+from jaxvalues.run.provenance import (
+    SYNONYMS,
+    TEMPLATE,
+    check_same_run,
+    check_trained_parts,
+    read_environment,
+    read_network,
+    read_run_config,
+)
+from jaxvalues.training.checkpoints import Checkpoints, newest_step
+from jaxvalues.training.processes import from_main, is_main
+from jaxvalues.training.start_checks import check_shared
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,13 +82,36 @@ class RunFolder:
 
     @classmethod
     def open(cls, config: Config, record: RunRecord) -> RunFolder:
-        """Make the folder of a config. Raises ConfigError if there is one that belongs to another run."""
+        """Make the folder of a config, or find it, and lock it unless its run is finished. All processes call this.
+
+        Raises ConfigError if there is one that belongs to another run, UserError if another command works in it, or if
+        it is not the same folder for all processes.
+        """
         folder = cls(config.folder, TASKS[config.data.task])
-        if folder.check(config, record.environment, record.texts) == NEW and is_main():
-            folder.create(config, record)
+        token = from_main("opening the run folder", lambda: folder._lock(config, record))
+        if token is None:
+            check_shared(folder.path / "scores.json", "")
+        else:
+            check_shared(folder.path / LOCK, token)
+            from_main("writing the run folder", lambda: folder._make(config, record))
         return folder
 
-    def check(self, config: Config, environment: dict[str, Any], texts: dict[str, str]) -> str:
+    def _lock(self, config: Config, record: RunRecord) -> str | None:
+        """Lock the folder; None where it holds a finished run. Process 0 does so for all."""
+        if self.check(config, record) == FINISHED:
+            return None
+        lock = RunLock(self.path)
+        token = lock.take()
+        if self.check(config, record) != FINISHED:
+            return token
+        lock.release()  # another command has finished it meanwhile
+        return None
+
+    def _make(self, config: Config, record: RunRecord) -> None:
+        if self.check(config, record) == NEW:
+            self.create(config, record)
+
+    def check(self, config: Config, record: RunRecord) -> str:
         """NEW, FINISHED or UNFINISHED: whether the folder holds the run of a config, and how far it is.
 
         Raises ConfigError where it holds another one, or an ensemble.
@@ -83,8 +120,11 @@ class RunFolder:
             raise ConfigError(f"{self.path} holds an ensemble: give another output=FOLDER, or remove it")
         if not (self.path / "config.yaml").exists():
             return NEW
-        check_same_run(self.path, config, environment, texts)
-        return FINISHED if self.is_finished else UNFINISHED
+        check_same_run(self.path, config, record.environment, record.texts, record.hf_config)
+        if not self.is_finished:
+            return UNFINISHED
+        check_manifest(self.path)
+        return FINISHED
 
     def create(self, config: Config, record: RunRecord) -> None:
         """Make the folder and write the config and the record."""
@@ -92,26 +132,28 @@ class RunFolder:
             (self.path / "model").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"output: the run folder {self.path} cannot be made ({error.strerror})") from None
-        record.tokenizer.save_pretrained(self.path / "tokenizer")
+        save_tokenizer(record.tokenizer, self.path / "tokenizer")
         for name, text in record.texts.items():
-            (self.path / name).write_text(text + "\n", encoding="utf-8")
+            write_whole(self.path / name, text + "\n")
         write_json(self.path / "model/config.json", record.hf_config)
         write_json(self.path / "environment.json", record.environment)
         self.write_config(config)  # last: a folder with a config is complete
 
     def write_config(self, config: Config) -> None:
-        unfinished = self.path / "config.yaml.tmp"
-        unfinished.write_text(config.to_yaml(), encoding="utf-8")
-        os.replace(unfinished, self.path / "config.yaml")
+        write_whole(self.path / "config.yaml", config.to_yaml())
 
     @classmethod
-    def finished(cls, path: str | Path) -> RunFolder:
-        """The folder of a finished run. Raises UserError if it holds none, or an ensemble."""
+    def finished(cls, path: str | Path, tables: bool = False) -> RunFolder:
+        """The folder of a finished run, with `tables` of predictions that are as it wrote them.
+
+        Raises UserError if it holds none, or an ensemble, or where a file changed since.
+        """
         folder = cls(path)
         if folder.is_ensemble:
             raise UserError(f"{folder.path} holds an ensemble, not one run; ensemble.json there names its runs")
         if not folder.is_finished:
             raise UserError(f"{folder.path} holds no finished run (no scores.json); `jaxvalues train` finishes it")
+        check_manifest(folder.path, tables)
         return cls(path, TASKS[folder.config().data.task])
 
     @property
@@ -133,30 +175,36 @@ class RunFolder:
         return config.model_copy(update={"formulation": config.formulation.model_copy(update=texts)})
 
     def environment(self) -> dict[str, Any]:
-        return json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+        return read_environment(self.path)
 
     def hf_config(self) -> dict[str, Any]:
-        return json.loads((self.path / "model/config.json").read_text(encoding="utf-8"))
+        return read_network(self.path)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self.path / "tokenizer")
 
-    def resume(self) -> Checkpoints:
-        """The checkpoints to resume from."""
-        return Checkpoints(self.path / "checkpoints/resume")
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the run is finished, or has a checkpoint to resume from."""
+        return self.is_finished or newest_step(self.path / "checkpoints/resume") is not None
 
-    def chosen(self) -> Checkpoints:
+    def resume(self, read_only: bool = False) -> Checkpoints:
+        """The checkpoints to resume from."""
+        return Checkpoints(self.path / "checkpoints/resume", read_only=read_only)
+
+    def chosen(self, read_only: bool = False) -> Checkpoints:
         """The checkpoint whose parameters predict."""
-        return Checkpoints(self.path / "checkpoints/chosen")
+        return Checkpoints(self.path / "checkpoints/chosen", read_only=read_only)
 
     def restore_chosen(self, system: System) -> tuple[Params, int]:
         """The trainable parameters that predict, on the system's mesh, and their step."""
+        check_trained_parts(self.path)
         _, abstract = system.network.abstract_parts()
         if not jax.tree.leaves(abstract):  # nothing trains
             return abstract, 0
-        with closing(self.chosen()) as chosen:
+        with closing(self.chosen(read_only=True)) as chosen:
             trainable, memory = chosen.restore(abstract, system.segments, system.mesh)
-        return trainable, memory["best_step"]
+        return trainable, entry(memory, "best_step", int, self.path / "checkpoints/chosen")
 
     def decision(self) -> Decision:
         return read_decision(self.path, self.task.labels)
@@ -170,9 +218,12 @@ class RunFolder:
         predictions = Predictions(split.ids, sigmoid(logits), self.task.labels)
         decisions = decision(logits)
         if is_main():
-            write_logits(self.path / f"logits-{split.name}.tsv", Logits(split.ids, logits), self.task.labels)
-            predictions.write_probabilities(self.path / f"probabilities-{split.name}.tsv")
-            predictions.write_run(self.path / f"predictions-{split.name}.tsv", decisions)
+            tables = [f"{kind}-{split.name}.tsv" for kind in ("logits", "probabilities", "predictions")]
+            known = take_from_manifest(self.path, tables)
+            write_logits(self.path / tables[0], Logits(split.ids, logits), self.task.labels)
+            predictions.write_probabilities(self.path / tables[1])
+            predictions.write_run(self.path / tables[2], decisions)
+            add_to_manifest(self.path, known)
         return None if split.labels is None else measure_of(self.task).score(split.labels, decisions)
 
     def write_scores(
@@ -180,24 +231,29 @@ class RunFolder:
     ) -> None:
         """Write scores.json, which makes the run a finished one; an ensemble has no step."""
         if is_main():
-            write_json(
-                self.path / "scores.json",
+            self.write_last(
                 {
                     "step": step,
                     "decision": decision.how,
                     "held_out": held_out.to_json(),
                     "splits": {name: scores.to_json() for name, scores in splits.items()},
-                },
+                }
             )
+
+    def write_last(self, scores: dict[str, Any]) -> None:
+        """Write the manifest of the folder, and scores.json, which makes the run a finished one."""
+        text = json_text(scores)
+        write_manifest(self.path, {"scores.json": text})
+        write_whole(self.path / "scores.json", text)
 
     def scores(self) -> dict[str, TaskScores]:
         """The scores of the reported splits of a finished run."""
-        read = measure_of(self.task).from_json
-        return {name: read(scores) for name, scores in self._read_scores()["splits"].items()}
+        return self._read_scores()[1]
 
     def held_out_scores(self) -> TaskScores:
         """The scores of a finished run on the held-out part, where its decision was tuned."""
-        return measure_of(self.task).from_json(self._read_scores()["held_out"])
+        return self._read_scores()[0]
 
-    def _read_scores(self) -> dict[str, Any]:
-        return json.loads((self.path / "scores.json").read_text(encoding="utf-8"))
+    def _read_scores(self) -> tuple[TaskScores, dict[str, TaskScores]]:
+        path = self.path / "scores.json"
+        return read_scores(self.task, read_json(path, "the scores of the run"), path)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from jax.sharding import Mesh
 from rich.console import Console
 
-from jaxvalues.config import Config
+from jaxvalues.config import Config, check_no_url
+from jaxvalues.config.writing import check_writable, writing
 from jaxvalues.data.arguments import SPLITS, Split
 from jaxvalues.data.held_out import HELD_OUT, check_split
 from jaxvalues.data.loading import load_split
@@ -57,7 +59,10 @@ def predict(
         raise ConfigError(
             f"{file.path} has the name of a split, whose predictions in {run} it would replace: give --out"
         )
+    if out is not None:
+        check_no_url("--out", out)
     folder, config = reopen(run, overrides)
+    check_writable(folder.path if out is None else out, "the folder of the predictions")
     if file is None:
         check_split("--split", split)
         data = folder.task.relabel(load_split(split, source=config.data.source, dir=config.data.dir))
@@ -95,10 +100,11 @@ def predict(
 
 def _target(folder: RunFolder, out: str | Path | None) -> RunFolder:
     """The folder that predictions of a run are written to: the run's own, or `out`, with the run's decision."""
-    if out is None or Path(out).resolve() == folder.path.resolve():
+    if out is None or os.path.realpath(out) == os.path.realpath(folder.path):
         return folder
     target, decision = RunFolder(out, folder.task), folder.decision()
-    target.path.mkdir(parents=True, exist_ok=True)
+    with writing(target.path):
+        target.path.mkdir(parents=True, exist_ok=True)
     target.write_decision(Decision(decision.thresholds, f"taken from {folder.path}"))
     return target
 
@@ -118,10 +124,11 @@ def _arguments(file: UserFile, folder: RunFolder) -> Split:
 def reopen(run: str | Path, overrides: tuple[str, ...]) -> tuple[RunFolder, Config]:
     """A finished run's folder, and its config with `overrides` that change where things run.
 
-    Raises ConfigError for those that change what was trained.
+    A run of several processes is read by one, unless an override says otherwise. Raises ConfigError for those that
+    change what was trained.
     """
     folder = RunFolder.finished(run)
-    config = folder.config(overrides)
+    config = folder.config(("runtime.distributed=false", *overrides))
     changed = differences(folder.config(), config).keys() - {"training.eval_batch_size"}
     if changed:
         raise ConfigError(f"{name_list(sorted(changed))} cannot be changed for a run that is trained")

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 
 from jaxvalues.config import Config, load_config
+from jaxvalues.config.reading import entry, read_file, read_json
 from jaxvalues.config.run_format import RUN_FORMAT, run_format
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import HELD_OUT
+from jaxvalues.data.tokenizer_files import tokenizer_hash
 from jaxvalues.errors import ConfigError, name_list
+from jaxvalues.models.checkpoints.weights import weight_files
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from jaxvalues.data.batches import Tokens
     from jaxvalues.data.held_out import Parts
     from jaxvalues.run.base import Base
 
@@ -35,12 +41,19 @@ EARLIER_CUT = (
 )
 
 
-def describe_environment(config: Config, base: Base, parts: Parts) -> dict[str, Any]:
-    """Contents of a run's environment.json; the ids of the arguments that were drawn among them, if any were."""
+def describe_environment(
+    config: Config, base: Base, parts: Parts, tokenizer: PreTrainedTokenizerBase | None = None
+) -> dict[str, Any]:
+    """Contents of a run's environment.json; the ids of the arguments that were drawn among them, if any were.
+
+    `hub` is there where a checkpoint came from the Hugging Face hub: the commit that was taken.
+    """
     drawn = {"trained_on": list(parts.training.ids), "chosen_on": list(parts.held_out.ids)}
     return describe_process() | {
         "config": config.fingerprint(),
         "base": base.identity,
+        **({} if base.commit is None else {"hub": base.commit}),
+        **({} if tokenizer is None else {"tokenizer": tokenizer_hash(tokenizer)}),
         "data": {name: checksum(split) for name, split in parts.by_name.items()},
         **({} if config.data.shots is config.data.fraction is None else drawn),
     }
@@ -50,12 +63,51 @@ def describe_process() -> dict[str, Any]:
     """Where something is computed, by which source, and in which format the folder is."""
     return {
         "format": RUN_FORMAT,
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": _versions(),
         "platform": platform.platform(),
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
         "processes": jax.process_count(),
         "git": _git_commit(),
     }
+
+
+def start_facts(config: Config) -> dict[str, Any]:
+    """What must be the same on all processes of a run from the start: config, code and versions.
+
+    Where data, weights and compiled programs lie may differ from host to host.
+    """
+    tree = config.model_dump(mode="json", exclude={"runtime"})
+    del tree["data"]["dir"], tree["model"]["path"]
+    code = hashlib.sha256()
+    root = Path(__file__).parents[1]
+    for file in sorted(root.rglob("*.py")):
+        code.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
+    return _flat(tree) | _flat({"code": code.hexdigest(), "version": _versions()})
+
+
+def input_facts(base: Base, parts: Parts, tokens: Mapping[str, Tokens]) -> dict[str, Any]:
+    """What must be the same on all processes once data and tokenizer are read; `tokens` are those of {part: tokens}.
+
+    Weights are hashed by process 0 alone, so others compare the config and the sizes of the files.
+    """
+    files = () if base.folder is None else weight_files(base.folder)
+    return (
+        {f"data {name}": checksum(split) for name, split in parts.by_name.items()}
+        | {f"tokens {name}": _ids_hash(each) for name, each in tokens.items()}
+        | {f"weights {file.name}": f"{file.stat().st_size} bytes" for file in files}
+        | {"weights": base.identity, "model config": _text_hash(json.dumps(base.hf_config, sort_keys=True))}
+    )
+
+
+def _ids_hash(tokens: Tokens) -> str:
+    digest = hashlib.sha256()
+    for row in tokens.ids:
+        digest.update(np.asarray(row, np.int32).tobytes() + b"|")
+    return digest.hexdigest()
+
+
+def _text_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def checksum(split: Split) -> str:
@@ -69,29 +121,65 @@ def checksum(split: Split) -> str:
     return digest.hexdigest()
 
 
-def check_same_run(folder: Path, config: Config, environment: dict[str, Any], texts: Mapping[str, str]) -> None:
+def read_environment(folder: Path) -> dict[str, Any]:
+    """The environment.json of a run folder. Raises UserError for what a run did not write."""
+    path = folder / "environment.json"
+    content = read_json(path, "what the run was made of")
+    entry(content, "base", (str, type(None)), path, "what the weights are")
+    entry(content, "data", dict, path)
+    return content
+
+
+def read_network(folder: Path) -> dict[str, Any]:
+    """The model/config.json of a run folder. Raises UserError for what a run did not write."""
+    path = folder / "model/config.json"
+    content = read_json(path, "the network of the run")
+    entry(content, "model_type", str, path)
+    return content
+
+
+def check_same_run(
+    folder: Path,
+    config: Config,
+    environment: dict[str, Any],
+    texts: Mapping[str, str],
+    hf_config: Mapping[str, Any] | None = None,
+) -> None:
     """Raise ConfigError, saying what differs, unless `folder` holds a run of this config, weights, data and `texts`.
 
-    Texts, {file name: content}, can differ under the same name in the config: they may be a user's files.
+    Texts, {file name: content}, can differ under the same name in the config: they may be a user's files. So can the
+    network, whose config.json is `hf_config`, and the tokenizer. A run from before tokenizers were recorded resumes
+    with the one that is found.
     """
     check_run_format(folder)
     changed = differences(read_run_config(folder), config)
-    before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    before = read_environment(folder)
     said = [f"{key} {_value(old)} → {_value(new)}" for key, (old, new) in changed.items()]
     if before["base"] != environment["base"]:
         said.append("other weights")
     if before["data"] != environment["data"]:
         said.append(EARLIER_CUT if is_earlier_cut(config, before, environment["data"]) else "other data")
+    if hf_config is not None:
+        said += [f"model.config {key}" for key in _differing(read_network(folder), hf_config)]
+    if "tokenizer" in environment and before.get("tokenizer", environment["tokenizer"]) != environment["tokenizer"]:
+        said.append("other tokenizer")
     if "init_from" in environment and environment["init_from"] != before.get("init_from"):
         said.append("other content of tuning.init_from")  # which only a run without checkpoints looks at again
     for name, text in texts.items():
-        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text + "\n":
+        if not (folder / name).is_file() or read_file(folder / name) != (text + "\n").encode():
             said.append("other text in template or descriptions" if name == TEMPLATE else "other synonyms")
     if said:
         raise ConfigError(
             f"{folder} holds a run that differs ({name_list(said, separator='; ')}): "
             "give another output=FOLDER, or remove it"
         )
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of a network's config.json that differ, with both values; what only says who wrote it is left out."""
+    for key in sorted((before.keys() | now.keys()) - {"transformers_version", "_name_or_path", "dtype", "torch_dtype"}):
+        if before.get(key) != now.get(key):
+            yield f"{key} {_value(before.get(key))} → {_value(now.get(key))}"
 
 
 def is_earlier_cut(config: Config, before: Mapping[str, Any], data: Mapping[str, str]) -> bool:
@@ -119,6 +207,19 @@ def check_run_format(folder: Path) -> None:
             f"{folder} holds a run of an earlier version, in which training.batch_size counted single questions unless "
             "they branched, and now counts arguments: finish it with that version, or give another output=FOLDER"
         )
+    check_trained_parts(folder)
+
+
+def check_trained_parts(folder: Path) -> None:
+    """Raise ConfigError if an earlier version trained fewer parameters with `last_layers` than this version does."""
+    if run_format(folder) != 1 or (config := read_run_config(folder)).tuning.method != "last_layers":
+        return
+    model_type = read_json(folder / "model/config.json", "the network's config").get("model_type")
+    if model_type == "gpt2" or config.formulation.kind == "masked_choice":
+        raise ConfigError(
+            f"{folder} holds a run of an earlier version, in which tuning.method last_layers kept what is above the "
+            "layers of this network frozen, and now trains it: use that version, or train the run again"
+        )
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
@@ -126,13 +227,6 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     before, after = _flat(old.decisive()), _flat(new.decisive())
     keys = [*after, *(key for key in before if key not in after)]
     return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that the file is either whole or not there."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def _value(value: Any) -> str:
@@ -146,6 +240,10 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
+
+
+def _versions() -> dict[str, str | None]:
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str | None:

@@ -46,7 +46,7 @@ def show(config: Config, console: Console, full: bool = False) -> None:
         *_takes(one, network, step_rows(one, network, texts)),
     ):
         table.add_row(*row)
-    console.print(table, highlight=False, markup=False)
+    console.print(table, highlight=False, markup=False, emoji=False)
     console.print()
     if full:
         console.print(Syntax(config.explicit().to_yaml().rstrip(), "yaml", background_color="default", word_wrap=True))

@@ -13,7 +13,7 @@ from jaxvalues.training.loop import Stage
 from jaxvalues.training.losses import make_loss_hyperparameters
 from jaxvalues.training.memory import release_freed_memory
 from jaxvalues.training.optimizer import make_hyperparameters
-from jaxvalues.training.sharding import place_on, tree_shardings
+from jaxvalues.training.sharding import place_on
 from jaxvalues.training.step import TrainState
 from jaxvalues.tuning import Params
 
@@ -33,11 +33,12 @@ def initial_weights(system: System, base: Base, seed: int) -> Weights:
         params = {**network.read(base.folder, place_on(system.mesh)), **system.init_new(rng)}
     if SOFT in network.target.new_keys:
         words = network.output_words(params)
-        params[SOFT] = {"embedding": system.formulation.verbalizer.initial_vectors(words)}
-    frozen, trainable = network.tuning.init(tuning_rng, params)
+        params[SOFT] = {"embedding": system.start_verbalizer(words)}
+    frozen, trainable = network.tuning.split(params)
+    trainable = {**trainable, **system.draw_added(tuning_rng, params)}
     jax.block_until_ready((frozen, trainable))
     release_freed_memory()
-    return Weights(frozen, jax.device_put(trainable, tree_shardings(trainable, system.mesh)))
+    return Weights(frozen, trainable)
 
 
 def initial_state(system: System, trainable: Params) -> TrainState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jaxvalues.config import Config
+from jaxvalues.errors import counted
 
 _NAMES = {
     "bert": "BERT",
@@ -26,15 +27,18 @@ def summary(config: Config, model_type: str, trained: int, frozen: int, argument
         return f"Asked {name} as it is ({frozen:,} parameters): nothing was trained."
     rest = f"the other {frozen:,} stayed frozen" if frozen else "none of its parameters stayed frozen"
     return (
-        f"Trained {_what(config)} {name} ({_number(trained, 'parameter')}) on {_number(arguments, 'argument')}; {rest}."
+        f"Trained {_what(config)} {name} ({counted(trained, 'parameter')}) on {counted(arguments, 'argument')}; {rest}."
     )
 
 
 def _what(config: Config) -> str:
     """The part of the network that trained, with the preposition that leads to its name."""
     tuning, extra = config.tuning, _new(config)
-    tokens, vectors = _number(tuning.length, "soft token"), _number(tuning.length, "prefix vector")
+    tokens, vectors = counted(tuning.length, "soft token"), counted(tuning.length, "prefix vector")
     layers = "the top layer" if tuning.layers == 1 else f"the top {tuning.layers} layers"
+    if config.formulation.asks_questions:  # what a language model has above its layers
+        above = "the head" if config.formulation.kind == "masked_choice" else "the final norm"
+        layers += f", {above}" if extra else f" and {above}"
     return {
         "full": "all of",
         "last_layers": f"{layers}{extra} of",
@@ -54,7 +58,3 @@ def _new(config: Config) -> str:
     if not config.formulation.asks_questions:
         return " and a classifier"
     return " and the answer vectors" if config.formulation.verbalizer.soft else ""
-
-
-def _number(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -19,7 +19,7 @@ from jaxvalues.formulations.rows import SafeTokenizer
 from jaxvalues.generation import greedy
 from jaxvalues.models import Outputs
 from jaxvalues.run.base import Base, fit_to_tokenizer
-from jaxvalues.run.network import build_network
+from jaxvalues.run.network import SOFT, build_network
 from jaxvalues.run.provenance import SYNONYMS, TEMPLATE
 from jaxvalues.templates.synonyms import synonyms_text
 from jaxvalues.training.compilation import Compiled, Executables, Programs
@@ -44,7 +44,8 @@ class System:
 
     Attributes: `config`, with every default written out; `formulation` and `template`; `network`, without weights;
     `optimizer`; `train_step` and `eval_step`, and, None where the config has no use for them, `pretrain_step`,
-    `feature_step` and `generate_step`; `init_all`, `init_new` and `init_state`, which make initial values on the mesh.
+    `feature_step` and `generate_step`; `init_all`, `init_new`, `draw_added`, `start_verbalizer` and `init_state`, which
+    make initial values on the mesh.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class System:
         self.pretrain_step, self.feature_step = steps.get("pretrain"), steps.get("features")
         self.generate_step = steps.get("generate")
         self.init_all, self.init_new, self.init_state = (steps[name] for name in ("all", "new", "start"))
+        self.draw_added, self.start_verbalizer = steps["added"], steps["verbalizer"]
 
     def abstract_state(self) -> TrainState:
         """Shapes of the training state."""
@@ -112,11 +114,14 @@ class System:
         return {name: Executables(name, function, announce) for name, function in jitted.items()} | self._initial()
 
     def _initial(self) -> dict[str, Any]:
-        """What makes all weights, those that no checkpoint holds, and (step, moments), each where it belongs."""
-        init = self.network.init
+        """What makes all weights, those that no checkpoint holds, those that the tuning method adds, the vectors of a
+        soft verbalizer, and (step, moments), each where it belongs."""
+        init, draw = self.network.init, self.network.tuning.draw
         weights = tree_shardings(jax.eval_shape(init, jax.random.key(0)), self.mesh)
         new = {name: sharding for name, sharding in weights.items() if name in self.network.target.new_keys}
+        added = jax.eval_shape(lambda key: draw(key, init(key)), jax.random.key(0))
         state = tree_shardings(self.abstract_state(), self.mesh)
+        verbalizer = self.formulation.verbalizer.initial_vectors if SOFT in new else lambda words: words
 
         def start(trainable: Params) -> tuple[jax.Array, Any]:
             return jnp.zeros((), jnp.int32), self.optimizer.init(trainable)
@@ -124,6 +129,8 @@ class System:
         return {
             "all": jax.jit(init, out_shardings=weights),
             "new": jax.jit(lambda key: {name: init(key)[name] for name in new}, out_shardings=new),
+            "added": jax.jit(draw, out_shardings=tree_shardings(added, self.mesh)),
+            "verbalizer": jax.jit(verbalizer, out_shardings=replicated(self.mesh)),
             "start": jax.jit(start, out_shardings=(state.step, state.optimizer)),
         }
 

@@ -14,27 +14,31 @@ from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.formulations import load_texts
+from jaxvalues.models.checkpoints.conversion import check_only
 from jaxvalues.run.base import find_base, find_tokenizer
 from jaxvalues.run.batches import training_batches
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder, RunRecord
+from jaxvalues.run.lock import locks_released
 from jaxvalues.run.network import count
 from jaxvalues.run.outcome import finish, held_out_metrics
 from jaxvalues.run.prediction import encode, likelihood_logits, predict_split, with_features
 from jaxvalues.run.process import start_process
-from jaxvalues.run.provenance import describe_environment
+from jaxvalues.run.provenance import describe_environment, input_facts
 from jaxvalues.run.resolve import resolve
 from jaxvalues.run.state import initial_state, initial_weights, restart, training_stages
 from jaxvalues.run.system import Weights, build_system
 from jaxvalues.run.warm_start import find_warm_start
 from jaxvalues.training.compilation import Programs
-from jaxvalues.training.loop import Loop, LoopState, Series
+from jaxvalues.training.loop import Loop, LoopState, Series, closing_after
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
 from jaxvalues.training.preemption import StopRequest
-from jaxvalues.training.processes import is_main
+from jaxvalues.training.processes import from_main, is_main
 from jaxvalues.training.sharding import make_mesh
+from jaxvalues.training.start_checks import check_same
 
 
+@locks_released()
 def train(
     config: Config,
     console: Console | None = None,
@@ -65,12 +69,16 @@ def train(
     system = build_system(config, base, tokenizer, mesh, announce=run_console.compiled, programs=programs)
     batches = training_batches(system, parts.training, run_console)
     held_out_tokens = encode(system, parts.held_out, run_console)
+    check_same(input_facts(base, parts, {"training": batches.tokens, "held_out": held_out_tokens}))
+
+    if not base.is_random:
+        system.network.read(base.folder, check_only)
 
     # The run folder: a new one, which may start from what another run trained, or the same run's.
     warm_start = find_warm_start(system, run_console)
-    environment = describe_environment(config, base, parts) | warm_start.record
+    environment = describe_environment(config, base, parts, tokenizer) | warm_start.record
     folder = RunFolder.open(config, RunRecord(environment, system.hf_config, tokenizer, system.texts))
-    if folder.is_finished:
+    if from_main("whether the run is finished", lambda: folder.is_finished):
         scores = folder.scores()
         run_console.print("this run is already finished: its scores are")
         run_console.scores(scores, base.is_random, folder.path)
@@ -85,11 +93,11 @@ def train(
 
     # The state: fresh, or the newest checkpoint's.
     series = Series(folder.resume(), folder.chosen())
-    if series.resume.latest() is None:
+    if from_main("looking for a checkpoint", series.resume.latest) is None:
         state, loop_state = initial_state(system, weights.trainable), LoopState()
     else:
         state, remembered = series.resume.restore(system.abstract_state(), system.segments, mesh)
-        loop_state = LoopState(**remembered)
+        loop_state = LoopState.remembered(remembered, folder.path)
         run_console.print(f"resuming at step {int(state.step)}")
     del weights
 
@@ -113,12 +121,9 @@ def train(
         writer=writer,
         console=run_console.console,
     )
-    try:
+    with closing_after(writer, series):
         if count(state.trainable):
             loop.run(state, frozen, loop_state, mesh)
-    finally:
-        writer.close()
-        series.close()
     del state
 
     # The chosen parameters predict; the decision is tuned where nothing is reported.

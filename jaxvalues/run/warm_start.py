@@ -16,14 +16,16 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from jaxvalues.config import Config
+from jaxvalues.config.reading import user_path
 from jaxvalues.errors import ConfigError
-from jaxvalues.models import group, ungroup
+from jaxvalues.models import Classifier, group, head_from_modules, ungroup
 from jaxvalues.models.t5.model import Prefix, Prompt
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.network import build_network
 from jaxvalues.run.system import System, Weights
-from jaxvalues.training.sharding import replicated, tree_shardings
+from jaxvalues.training.processes import from_main
+from jaxvalues.training.sharding import place, replicated, tree_shardings
 from jaxvalues.tuning import Params
 from jaxvalues.tuning.peft_folder import CONFIG, WEIGHTS
 from jaxvalues.tuning.peft_format import PeftTarget, from_peft
@@ -51,13 +53,15 @@ class WarmStart(NamedTuple):
 class _Trained(NamedTuple):
     """The trained parameters of a source, with unrolled layers.
 
-    `added` is the part of its tuning method, `new` what else trained, `settings` what must agree on both sides.
+    `added` is the part of its tuning method, `new` what else trained, `settings` what must agree on both sides. `left`
+    says what trained too and cannot be taken.
     """
 
     method: str
     added: Params
     new: Params
     settings: dict[str, Any]
+    left: str | None = None
 
 
 def find_warm_start(system: System, run_console: RunConsole) -> WarmStart:
@@ -66,9 +70,10 @@ def find_warm_start(system: System, run_console: RunConsole) -> WarmStart:
     Raises ConfigError that names both sides where they do not fit, and UserError for a source that cannot be read.
     """
     tuning = system.config.tuning
-    if tuning.init_from is None or _is_under_way(RunFolder(system.config.folder)):
+    folder = RunFolder(system.config.folder)
+    if tuning.init_from is None or from_main("looking for a checkpoint", lambda: folder.is_under_way):
         return WarmStart()
-    source, abstract = Path(tuning.init_from).expanduser(), system.network.abstract_parts()[1]
+    source, abstract = user_path(tuning.init_from), system.network.abstract_parts()[1]
     if (source / CONFIG).is_file():
         trained, files = _read_adapter(source, system), [source / CONFIG, source / WEIGHTS]
     elif (source / "config.yaml").is_file():
@@ -84,21 +89,27 @@ def find_warm_start(system: System, run_console: RunConsole) -> WarmStart:
     new = {key: tree for key, tree in trained.new.items() if key in shapes and _same_shapes(tree, shapes[key])}
     taken = group({tuning.method: trained.added, **new}, system.segments)
     run_console.print(f"{' and '.join(taken)} start from {source}")
-    return WarmStart(jax.device_put(taken, tree_shardings(taken, system.mesh)), _hash(source, files))
-
-
-def _is_under_way(folder: RunFolder) -> bool:
-    """Whether a run is finished, or has a checkpoint to resume from."""
-    if folder.is_finished or not (folder.path / "checkpoints/resume").is_dir():
-        return folder.is_finished
-    with closing(folder.resume()) as resume:
-        return resume.latest() is not None
+    if trained.left is not None:
+        run_console.print(trained.left)
+    identity = from_main("hashing tuning.init_from", lambda: _hash(source, files))
+    return WarmStart(jax.tree.map(place, taken, tree_shardings(taken, system.mesh)), identity)
 
 
 def _read_adapter(source: Path, system: System) -> _Trained:
-    adapter = from_peft(source, PeftTarget(system.hf_config))
+    """The parameters of an adapter, with its classifier's head where this run has such a head."""
+    adapter, model_type = from_peft(source, PeftTarget(system.hf_config)), system.hf_config["model_type"]
     settings = {"rank": adapter.rank, "alpha": adapter.alpha} if adapter.method == "lora" else {}
-    return _Trained(adapter.method, adapter.trainable[adapter.method], {}, settings)
+    new, left, module = {}, None, system.network.module
+    if adapter.modules:
+        head = head_from_modules(model_type, module, adapter.modules) if isinstance(module, Classifier) else None
+        new = {} if head is None else {"head": head}
+        left = (
+            None if new else f"the head of {source} is not of this run's form ({_HEAD}), so this run's own head is kept"
+        )
+    return _Trained(adapter.method, adapter.trainable[adapter.method], new, settings, left)
+
+
+_HEAD = "one linear layer on the same features, with the same labels"
 
 
 def _read_run(source: Path, system: System) -> tuple[_Trained, list[Path]]:
@@ -109,9 +120,9 @@ def _read_run(source: Path, system: System) -> tuple[_Trained, list[Path]]:
     if method not in (wanted.method, *_GIVES_VECTORS_OF.get(wanted.method, ())):
         _refuse_method(source, method, system.config)
     network = build_network(config, folder.hf_config())
-    with closing(folder.chosen()) as chosen:
+    with closing(folder.chosen(read_only=True)) as chosen:
         trainable, _ = chosen.restore(network.abstract_parts()[1], network.segments, system.mesh)
-    trainable = jax.jit(lambda tree: tree, out_shardings=replicated(system.mesh))(trainable)
+    trainable = jax.device_get(jax.jit(lambda tree: tree, out_shardings=replicated(system.mesh))(trainable))
     added = trainable[method]
     if _is_vectors(system.config):
         bound = network.tuning.bind({}, trainable)
@@ -119,7 +130,7 @@ def _read_run(source: Path, system: System) -> tuple[_Trained, list[Path]]:
     new = {key: tree for key, tree in trainable.items() if key in network.target.new_keys}
     settings = {"rank": config.tuning.rank, "alpha": config.tuning.alpha} if method == "lora" else {}
     files = sorted(path for path in (folder.path / "checkpoints/chosen").rglob("*") if path.is_file())
-    return _Trained(method, *ungroup(jax.device_get((added, new))), settings), files
+    return _Trained(method, *jax.device_get(ungroup((added, new))), settings), files
 
 
 _GIVES_VECTORS_OF = {"prompt": ("p_tuning",)}

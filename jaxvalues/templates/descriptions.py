@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from jaxvalues.config.reading import user_path
 from jaxvalues.data.taxonomy import CATEGORIES, TAXONOMY, Category
 from jaxvalues.data.text import ProblemHandler
 from jaxvalues.data.tsv import read_table
@@ -28,7 +29,7 @@ def load_descriptions(source: str) -> dict[str, str]:
     """
     if source in _SOURCES:
         return {category.name: _SOURCES[source](category) for category in TAXONOMY}
-    path = Path(source)
+    path = user_path(source)
     if not path.is_file():
         _refuse(f"`{source}` is neither one of {', '.join(_SOURCES)} nor a file")
     return read_descriptions(path, table_rows(path, HEADER, _refuse))

@@ -18,6 +18,7 @@ from typing import NoReturn
 import numpy as np
 import snowballstemmer
 
+from jaxvalues.config.reading import user_path
 from jaxvalues.errors import ConfigError
 from jaxvalues.templates.descriptions import rows_by_category, table_rows
 
@@ -39,7 +40,8 @@ def load_synonyms(path: str | Path | None = None) -> dict[str, tuple[str, ...]]:
     if path is None:
         with as_file(files("jaxvalues.templates") / "synonyms.tsv") as own:
             return load_synonyms(own)
-    if not Path(path).is_file():
+    path = user_path(path)
+    if not path.is_file():
         _refuse(f"{path}: no such file; remove the key to use the built-in synonyms")
     rows = rows_by_category(path, table_rows(path, HEADER, _refuse), "synonym list", _refuse)
     synonyms, seen = {}, {}

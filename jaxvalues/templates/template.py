@@ -11,9 +11,9 @@ import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import NoReturn
 
+from jaxvalues.config.reading import user_path
 from jaxvalues.data.arguments import AGAINST, IN_FAVOR, Argument
 from jaxvalues.data.task import VALUES, Task
 from jaxvalues.data.text import read_text
@@ -70,9 +70,10 @@ def read_template(name: str, built_in: Sequence[str]) -> str:
     """
     if name in built_in:
         return resources.files("jaxvalues.templates").joinpath("texts", f"{name}.txt").read_text(encoding="utf-8")
-    if not Path(name).is_file():
+    path = user_path(name)
+    if not path.is_file():
         raise_template_error(f"`{name}` is neither one of {', '.join(built_in)} nor a text file")
-    return read_text(Path(name), raise_template_error)
+    return read_text(path, raise_template_error)
 
 
 def parse_template(name: str, text: str, slots: Sequence[str], task: Task = VALUES) -> Iterator[tuple[str, str | None]]:

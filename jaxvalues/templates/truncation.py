@@ -2,6 +2,9 @@
 
 Words are removed from the end of the premise. The conclusion is truncated only when no word of the premise is left. The
 rest of the template stays.
+
+The code below the imports is also shown on the model cards of exported runs, so it needs nothing but the standard
+library and an `Argument`.
 """
 
 from __future__ import annotations

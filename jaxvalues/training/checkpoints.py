@@ -8,7 +8,9 @@ restored onto explicit shardings, so it can be read scanned or unrolled, and on 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,38 @@ from jax.sharding import Mesh
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.layers.layout import Grouping, group, ungroup
+from jaxvalues.training.checksums import check_checkpoint, forget_checkpoint, record_checkpoint
+from jaxvalues.training.orbax_noise import cause, keep_quiet
+from jaxvalues.training.processes import from_main, is_main
 from jaxvalues.training.sharding import tree_shardings
 
 
-class Checkpoints:
-    """One series of checkpoints in `folder`. The newest `keep` are kept."""
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which does not ask JAX whether to stop: it would count the looks of `agree_to_stop` anew."""
 
-    def __init__(self, folder: Path, keep: int = 1) -> None:
-        self.folder = folder.absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
+class Checkpoints:
+    """One series of checkpoints in `folder`. The newest `keep` are kept.
+
+    With `read_only`, nothing is made or removed there, and the folder must exist.
+    """
+
+    def __init__(self, folder: Path, keep: int = 1, read_only: bool = False) -> None:
+        self.folder, self.read_only = folder.absolute(), read_only
+        if os.path.lexists(self.folder) and not self.folder.is_dir():
+            raise UserError(f"{self.folder}: is a file, expected the folder of checkpoints")
+        if read_only and not self.folder.is_dir():
+            raise UserError(f"{self.folder}: no such folder, expected the checkpoints of a run")
+        keep_quiet()
+        options = ocp.CheckpointManagerOptions(  # not its read_only, which prints warnings
+            max_to_keep=None if read_only else keep, cleanup_tmp_directories=not read_only, create=not read_only
+        )
         handlers = {"state": ocp.StandardCheckpointHandler(), "memory": ocp.JsonCheckpointHandler()}
-        self.manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+        with self._writing():
+            self.manager = _Manager(self.folder, options=options, item_handlers=handlers)
 
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint; None if there is none."""
@@ -39,11 +62,14 @@ class Checkpoints:
 
         A step that is already saved is not written again.
         """
-        if step in self.manager.all_steps():
+        if from_main("looking for a checkpoint", lambda: step in self.manager.all_steps()):
             return
         memory = {**memory, "segments": _to_json(segments)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(tree), memory=ocp.args.JsonSave(memory))
-        self.manager.save(step, args=items, force=True)
+        if is_main():
+            forget_checkpoint(self.folder, step)
+        with self._writing():
+            self.manager.save(step, args=items, force=True)
 
     def restore(self, target: Any, segments: Grouping, mesh: Mesh) -> tuple[Any, dict[str, Any]]:
         """Read (tree, memory) of the newest checkpoint.
@@ -51,9 +77,10 @@ class Checkpoints:
         `target` is a tree of (abstract) arrays whose layers are grouped in `segments`. The result has its structure,
         shapes and dtypes, and is placed on `mesh`. Raises UserError if there is no checkpoint or it does not fit.
         """
-        step = self.latest()
+        step = from_main("looking for the newest checkpoint", self.latest)
         if step is None:
             raise UserError(f"{self.folder} holds no complete checkpoint")
+        from_main("checking the checkpoint", lambda: check_checkpoint(self.folder, step))
         try:
             memory = self.manager.restore(step, args=ocp.args.Composite(memory=ocp.args.JsonRestore()))["memory"]
             saved = _from_json(memory.pop("segments"))
@@ -61,9 +88,10 @@ class Checkpoints:
             _check_fits(_shapes(self.manager.item_metadata(step)["state"].tree), _shapes(stored))
             items = ocp.args.Composite(state=ocp.args.StandardRestore(_with_shardings(stored, mesh)))
             tree = self.manager.restore(step, args=items)["state"]
-        except (ValueError, KeyError, FileNotFoundError, UserError) as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"{self.folder}: checkpoint {step} does not fit this config: {first}") from None
+        except UserError as error:
+            raise UserError(f"{self.folder}: checkpoint {step} does not fit this config: {error}") from None
+        except Exception as error:  # Orbax, TensorStore and XLA each raise their own
+            raise UserError(f"{self.folder}: checkpoint {step} cannot be read ({cause(error)})") from None
         if saved != segments:
             tree = jax.jit(lambda tree: _regroup(tree, saved, segments), out_shardings=tree_shardings(target, mesh))(
                 tree
@@ -71,13 +99,36 @@ class Checkpoints:
         return tree, memory
 
     def wait(self) -> None:
-        """Wait until all saves are on disk."""
-        self.manager.wait_until_finished()
+        """Wait until all saves are on disk. Raises UserError where one could not be written."""
+        with self._writing():
+            self.manager.wait_until_finished()
 
     def close(self) -> None:
-        """Finish writing and close the folder."""
-        self.wait()
-        self.manager.close()
+        """Finish writing, record the checksums of the newest checkpoint, and close the folder."""
+        try:
+            self.wait()
+            if not self.read_only and is_main() and (step := self.latest()) is not None:
+                record_checkpoint(self.folder, step)
+        finally:
+            with self._writing():
+                self.manager.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A block that writes checkpoints, now or before in the background; whatever fails becomes a UserError."""
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore each raise their own
+            raise UserError(
+                f"{self.folder}: a checkpoint cannot be written ({cause(error)}); make space, then run the same "
+                "command to resume"
+            ) from None
+
+
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest complete checkpoint in a folder, which is only looked at; None if there is none."""
+    names = (path for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else ()
+    return max((int(path.name) for path in names if ocp.utils.is_checkpoint_finalized(path)), default=None)
 
 
 def _to_json(segments: Grouping) -> Any:
@@ -103,12 +154,12 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _check_fits(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
-    """Raise ValueError, naming the first leaf that is missing, unexpected or of another shape."""
+    """Raise UserError, naming the first leaf that is missing, unexpected or of another shape."""
     misfits = [path for path in sorted(found.keys() | wanted.keys()) if found.get(path) != wanted.get(path)]
     if misfits:
         there, here = (tree.get(misfits[0], "absent") for tree in (found, wanted))
         more = f", and {len(misfits) - 1} more do not match" if len(misfits) > 1 else ""
-        raise ValueError(f"{misfits[0]} is {there} in the checkpoint and {here} in the config{more}")
+        raise UserError(f"{misfits[0]} is {there} in the checkpoint and {here} in the config{more}")
 
 
 def _with_shardings(tree: Any, mesh: Mesh) -> Any:

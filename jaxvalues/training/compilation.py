@@ -11,31 +11,43 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from jaxvalues.config import RuntimeConfig
+from jaxvalues.config.reading import os_problem, user_path
+from jaxvalues.config.writing import check_writable
 from jaxvalues.errors import UserError
 
 CACHE_HIT = "/jax/compilation_cache/cache_hits"
 
 
 def enable_cache(folder: str | None) -> Path | None:
-    """Use `folder` as JAX's persistent compilation cache; None disables it. Returns the folder.
+    """Use `folder` as JAX's persistent compilation cache; None disables it. Returns the folder, None without a cache.
 
-    Raises UserError if the folder cannot be created.
+    Where the default folder cannot be written to, as in a home that is read-only, there is no cache. Raises UserError
+    for any other folder that cannot be written to.
     """
-    if folder is None:
+    path = None if folder is None else _cache_folder(folder)
+    if path is None:
         jax.config.update("jax_enable_compilation_cache", False)
         return None
-    path = Path(folder).expanduser()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"runtime.compilation_cache: the folder {path} cannot be created ({error.strerror}); set another, or null"
-        ) from None
     jax.config.update("jax_enable_compilation_cache", True)
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     compilation_cache.reset_cache()  # JAX initialises its cache at the first compile, which may already be over
+    return path
+
+
+def _cache_folder(folder: str) -> Path | None:
+    is_default = folder == RuntimeConfig().compilation_cache
+    try:
+        path = user_path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        check_writable(path, "the folder")
+    except (UserError, OSError) as error:
+        if is_default:
+            return None
+        said = os_problem(error) if isinstance(error, OSError) else str(error)
+        raise UserError(f"runtime.compilation_cache: {folder} cannot be used ({said}); set another, or null") from None
     return path
 
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from rich.console import Console
 
 from jaxvalues.config import Config
+from jaxvalues.config.reading import entry
 from jaxvalues.data.batches import inputs_shape
 from jaxvalues.data.training_batches import TrainingBatches
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, name_list
 from jaxvalues.models.layers.layout import Grouping
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.compilation import Executables
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
 from jaxvalues.training.optimizer import Hyperparameters
 from jaxvalues.training.preemption import StopRequest
+from jaxvalues.training.processes import part
 from jaxvalues.training.progress import ProgressLine
 from jaxvalues.training.sharding import place_batch
 from jaxvalues.training.step import TrainState
@@ -39,6 +44,17 @@ class LoopState:
     best_step: int = -1
     stale: int = 0  # number of evaluations since the best one
 
+    @classmethod
+    def remembered(cls, content: dict[str, Any], folder: Path) -> LoopState:
+        """The state that a checkpoint of the run folder holds. Raises UserError for what this version did not write."""
+        wanted = {one.name: (int, float) if one.type == "float" else int for one in fields(cls)}
+        if content.keys() != wanted.keys():
+            raise UserError(
+                f"{folder}: its checkpoint remembers {name_list(sorted(content))}, expected {name_list(wanted)}: it is "
+                "of another version, so give another output=FOLDER"
+            )
+        return cls(**{name: entry(content, name, kind, f"{folder}: the checkpoint") for name, kind in wanted.items()})
+
 
 class Stage(NamedTuple):
     """A part of the run with its own training step: steps `first` (included) to `end` (excluded)."""
@@ -56,11 +72,43 @@ class Series(NamedTuple):
     chosen: Checkpoints
 
     def close(self) -> None:
-        """Finish writing both."""
+        """Finish writing both; not while an error is on its way that the other processes do not have.
+
+        Orbax would wait for them, and they for this process.
+        """
+        error = sys.exception()
+        if error is not None and not part(str(error) or type(error).__name__):
+            return
         try:
             self.resume.close()
         finally:
             self.chosen.close()
+
+
+@contextmanager
+def closing_after(writer: MetricsWriter | NoMetrics, series: Series) -> Iterator[None]:
+    """A block of training, after which both are closed, and all is on disk.
+
+    Where the block fails, what fails then does not hide why; a run that was asked to stop has its state on disk, or the
+    error says why not.
+    """
+    try:
+        yield
+    except Stopped:
+        _close(writer, series)
+        raise
+    except BaseException:
+        with suppress(Exception):
+            _close(writer, series)
+        raise
+    _close(writer, series)
+
+
+def _close(writer: MetricsWriter | NoMetrics, series: Series) -> None:
+    try:
+        writer.close()
+    finally:
+        series.close()
 
 
 SHORT = {"official_f1": "F1", "mean_category_f1": "mean F1", "majority_accuracy": "majority"}
@@ -109,7 +157,7 @@ class Loop:
         step, saved = int(state.step), int(state.step)
         stream, is_compiled = self.batches.starting_at(step), False
         meter = Meter(self.writer, self.config.training.log_every, self.batches, [stage.step for stage in self.stages])
-        with StopRequest(self.config.training.log_every) as stop, self._progress(step) as line:
+        with StopRequest() as stop, self._progress(step) as line:
             while True:
                 last = step >= self.total
                 due = step >= self.stages[-1].first and (last or step % self.evaluate_every == 0)

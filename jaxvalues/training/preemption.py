@@ -1,4 +1,4 @@
-"""Stopping on Ctrl-C or SIGTERM: the loop saves a checkpoint at the next step. A second Ctrl-C stops at once."""
+"""Stopping on Ctrl-C, SIGTERM or SIGHUP: the loop saves a checkpoint at its next step. A second Ctrl-C ends at once."""
 
 from __future__ import annotations
 
@@ -7,44 +7,46 @@ import signal
 import threading
 from types import FrameType
 
-import jax
-import numpy as np
+from jaxvalues.training.processes import agree_to_stop, has_sync_point
 
 
 class StopRequest:
-    """Context manager that turns SIGINT and SIGTERM into a flag, which the training and evaluation loops poll."""
+    """Context manager that turns signals into a flag, which the training and evaluation loops poll.
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    With several processes, a signal to one of them stops all. JAX hears SIGTERM itself then, so it is left alone, and
+    the other signals are passed on as SIGTERM.
+    """
 
-    def __init__(self, every: int = 1) -> None:
-        """With several processes, only every `every`-th poll synchronises them, as that makes all of them wait."""
-        self.every, self.polls = every, 0
+    SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+    def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self._previous: dict[signal.Signals, object] = {}  # None: set outside Python, as by jax.distributed
+        self._previous: dict[signal.Signals, object] = {}  # None: set outside Python
 
     def __enter__(self) -> StopRequest:
+        self._forwards = has_sync_point()
         if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
-            self._previous = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+            numbers = [number for number in self.SIGNALS if not self._is_left_alone(number)]
+            self._previous = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
+    def _is_left_alone(self, number: signal.Signals) -> bool:
+        if number == signal.SIGTERM:
+            return self._forwards
+        return number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN  # nohup ignores SIGHUP
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
         os.write(2, b"\njaxvalues: stopping at the next step; Ctrl-C again stops at once, without saving\n")
+        if self._forwards:
+            signal.raise_signal(signal.SIGTERM)
 
     def __bool__(self) -> bool:
-        """Whether to stop now. A signal to one process stops all of them, so all must poll at the same steps."""
-        signalled = self.signal is not None
-        if jax.process_count() == 1:
-            return signalled
-        self.polls += 1
-        if self.polls % self.every:
-            return False
-        from jax.experimental import multihost_utils
-
-        return bool(np.max(multihost_utils.process_allgather(np.array(signalled))))
+        """Whether to stop now. All processes must poll equally often; once true, it stays true."""
+        return agree_to_stop(self.signal is not None)

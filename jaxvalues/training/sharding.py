@@ -123,17 +123,15 @@ def gather_weights(params: Any, mesh: Mesh) -> Any:
 def place_on(mesh: Mesh) -> Callable[[str, np.ndarray], jax.Array]:
     """A function (path, host array) -> device array that shards each weight over `mesh` as it is read."""
 
-    def place(path: str, array: np.ndarray) -> jax.Array:
-        sharding = NamedSharding(mesh, partition(path, array.shape, mesh))
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+    return lambda path, array: place(array, NamedSharding(mesh, partition(path, array.shape, mesh)))
 
-    return place
+
+def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """A device array from the same host array on every process. Each device receives only its part."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def place_batch(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
     """The global batch, from the same host batch on every process. Each device receives only its rows."""
     sharding = NamedSharding(mesh, PartitionSpec(ROWS))
-    return {
-        name: jax.make_array_from_callback(array.shape, sharding, lambda index, array=array: array[index])
-        for name, array in batch.items()
-    }
+    return {name: place(array, sharding) for name, array in batch.items()}

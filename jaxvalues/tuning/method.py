@@ -4,6 +4,8 @@ A method is two pure functions. `init` splits the parameters in two trees. `froz
 optimizer state. `trainable` is the one definition of what is optimised, counted, saved and reloaded (heads included).
 `bind` joins both to the inputs of the network. The trees share no leaf, so full tuning keeps no second copy of the
 model. Networks do not depend on methods: they take parameters, a prompt and a prefix.
+
+`init` has two parts: `split` moves arrays and computes nothing, `draw` computes new ones and can be jitted alone.
 """
 
 from __future__ import annotations
@@ -66,9 +68,19 @@ class Tuning(Protocol):
         """The index of the lowest encoder layer that trains. No gradient is computed below it (0: all layers)."""
         ...
 
+    def split(self, params: Params) -> tuple[Params, Params]:
+        """`params` as (frozen, those that train)."""
+        ...
+
+    def draw(self, rng: jax.Array, params: Params) -> Params:
+        """The method's own new parameters, under keys that `params` does not have; most methods have none."""
+        return {}
+
     def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
         """Splits `params` into (frozen, trainable), and adds the method's own parameters to the latter."""
-        ...
+        frozen, trainable = self.split(params)
+        drawn = self.draw(rng, params)
+        return frozen, {**trainable, **drawn} if drawn else trainable
 
     def bind(self, frozen: Params, trainable: Params) -> Bound:
         """The arguments of the network, from both trees."""
@@ -82,7 +94,7 @@ def split_params(params: Params, keys: Collection[str]) -> tuple[Params, Params]
 
 
 @dataclass(frozen=True)
-class AdditiveMethod(ABC):
+class AdditiveMethod(Tuning, ABC):
     """The base of methods that freeze the network and train added parameters, which are under the top-level `key`.
 
     Subclasses define the added parameters (`init_added`) and how the network uses them (`bind_added`).
@@ -102,9 +114,11 @@ class AdditiveMethod(ABC):
     def boundary(self, num_layers: int) -> int:
         return 0
 
-    def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
-        frozen, new = split_params(params, self.target.new_keys)
-        return frozen, {**new, self.key: self.init_added(rng, frozen)}
+    def split(self, params: Params) -> tuple[Params, Params]:
+        return split_params(params, self.target.new_keys)
+
+    def draw(self, rng: jax.Array, params: Params) -> Params:
+        return {self.key: self.init_added(rng, self.split(params)[0])}
 
     def bind(self, frozen: Params, trainable: Params) -> Bound:
         new, added = split_params(trainable, (self.key,))

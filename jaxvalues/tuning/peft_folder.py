@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from jaxvalues.errors import UserError, name_list
+from jaxvalues.config.reading import read_json
+from jaxvalues.errors import UserError, name_list, short
+from jaxvalues.models.checkpoints.weights import save_safetensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Tensors = dict[str, np.ndarray]
@@ -29,6 +31,7 @@ PEFT_TYPES = {
 _NEUTRAL = {"peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"}
 _NEUTRAL |= {"inference_mode", "target_modules", "exclude_modules", "feedforward_modules", "fan_in_fan_out"}
 _NEUTRAL |= {"r", "lora_alpha", "lora_dropout", "init_lora_weights", "init_ia3_weights", "qalora_group_size"}
+_NEUTRAL |= {"modules_to_save"}  # names modules that may not exist: PEFT lists classifier and score for any classifier
 _NEUTRAL |= {"layers_to_transform", "layers_pattern", "megatron_core", "runtime_config"}
 _NEUTRAL |= {"num_virtual_tokens", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"}
 _NEUTRAL |= {"prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"}
@@ -45,28 +48,23 @@ def save_adapter(folder: str | Path, content: Mapping[str, Any], tensors: Tensor
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_safetensors(tensors, folder / WEIGHTS)
 
 
 def read_adapter_config(folder: str | Path) -> dict[str, Any]:
     """The content of a folder's adapter_config.json. Raises UserError for a missing or faulty file and for settings
     that this package does not support."""
     path = Path(folder) / CONFIG
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder}: the folder has no {CONFIG}, expected an adapter in PEFT's format") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error})") from None
-    kind = content.get("peft_type") if isinstance(content, dict) else None
+    content = read_json(path, "an adapter in PEFT's format")
+    kind = content.get("peft_type")
     if kind not in PEFT_TYPES.values():
-        raise UserError(f"{path}: peft_type {kind} is not supported, only {', '.join(PEFT_TYPES.values())}")
+        raise UserError(f"{path}: peft_type {str(kind)[:40]} is not supported, only {', '.join(PEFT_TYPES.values())}")
     for key, value in content.items():
         if key not in _NEUTRAL and value not in _OFF:
-            raise UserError(f"{path}: {key} = {value!r} is not supported, expected an adapter without it")
+            raise UserError(f"{path}: {key} = {short(value)} is not supported, expected an adapter without it")
     if (value := content.get("init_lora_weights", True)) not in _LORA_INITIALIZATIONS:
         raise UserError(
-            f"{path}: init_lora_weights = {value!r} is not supported, because it changes the base model's weights"
+            f"{path}: init_lora_weights = {short(value)} is not supported, because it changes the base model's weights"
         )
     needed = {"LORA": ("r", "lora_alpha"), "IA3": ()}.get(kind, ("num_virtual_tokens",))
     needed += ("num_layers", "num_attention_heads") if kind == "PREFIX_TUNING" else ()
@@ -87,8 +85,8 @@ def read_adapter_tensors(folder: str | Path) -> Tensors:
         raise UserError(f"{folder}: the folder has no {WEIGHTS}, expected an adapter in PEFT's format")
     try:
         tensors = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path}: the file is not a complete safetensors file ({error})") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: the file is not a complete safetensors file ({short(str(error), 80)})") from error
     if mistyped := [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if tensor.dtype.name not in _FLOATS]:
         raise UserError(f"{path}: the adapter has tensors of another type than floats: {name_list(mistyped)}")
     return {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -24,7 +25,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxvalues.config import TuningConfig
 from jaxvalues.errors import ConfigError, UserError, name_list
 from jaxvalues.models.architectures import ARCHITECTURES
-from jaxvalues.models.checkpoints.sequence_classification import NAMINGS
+from jaxvalues.models.checkpoints.sequence_classification import NAMINGS, head_module_names
 from jaxvalues.models.heads.masked_lm import masked_lm_table
 from jaxvalues.models.layers.layout import ungroup
 from jaxvalues.models.t5.checkpoint import t5_table
@@ -51,12 +52,17 @@ class PeftTarget(NamedTuple):
 
 
 class Adapter(NamedTuple):
-    """An adapter as a trainable tree with unrolled layers, without new parameters. P-tuning is read as a prompt."""
+    """An adapter as a trainable tree with unrolled layers, without new parameters. P-tuning is read as a prompt.
+
+    `modules` are the tensors of a classifier's modules around its encoder that trained too (PEFT's modules_to_save), as
+    named in transformers; see `head_from_modules`.
+    """
 
     method: Literal["prompt", "prefix", "lora", "ia3"]
     trainable: Params
     rank: int | None = None  # of lora
     alpha: float | None = None
+    modules: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 def to_peft(
@@ -109,18 +115,20 @@ def from_peft(folder: str | Path, target: PeftTarget) -> Adapter:
     tensors that this package does not support.
     """
     folder = Path(folder)
-    content, tensors = read_adapter_config(folder), read_adapter_tensors(folder)
+    content = read_adapter_config(folder)
+    modules, tensors = _split_modules(target, read_adapter_tensors(folder))
     try:
         match content["peft_type"]:
             case "LORA":
                 tree = _read_modules(target, tensors, {".lora_A.weight": "a", ".lora_B.weight": "b"})
-                return Adapter("lora", {"lora": tree}, int(content["r"]), float(content["lora_alpha"]))
+                return Adapter("lora", {"lora": tree}, int(content["r"]), float(content["lora_alpha"]), modules)
             case "IA3":
-                return Adapter("ia3", {"ia3": _read_modules(target, tensors, {".ia3_l": "scale"})})
+                tree = _read_modules(target, tensors, {".ia3_l": "scale"})
+                return Adapter("ia3", {"ia3": tree}, modules=modules)
             case "PREFIX_TUNING":
-                return Adapter("prefix", {"prefix": _read_prefix(content, target, tensors)})
+                return Adapter("prefix", {"prefix": _read_prefix(content, target, tensors)}, modules=modules)
             case _:
-                return Adapter("prompt", {"prompt": _read_prompt(content, target, tensors)})
+                return Adapter("prompt", {"prompt": _read_prompt(content, target, tensors)}, modules=modules)
     except _AdapterError as error:
         raise UserError(f"{folder}: the adapter cannot be read: {error}") from None
 
@@ -229,6 +237,15 @@ def _write_ia3(target: PeftTarget, tree: Params) -> tuple[dict[str, Any], Tensor
         "fan_in_fan_out": target.model_type == "gpt2",
     }
     return settings, tensors
+
+
+def _split_modules(target: PeftTarget, tensors: Tensors) -> tuple[Tensors, Tensors]:
+    """(tensors of the modules around a classifier's encoder, named as in transformers; the adapter's own)."""
+    starts = tuple(f"{name}." for name in head_module_names(target.model_type))
+    # PEFT's names around prompts and prefixes lack the second half of its prefix.
+    found = {name: name.removeprefix(_PREFIX).removeprefix("base_model.") for name in tensors}
+    modules = {plain: tensors[name] for name, plain in found.items() if plain.startswith(starts)}
+    return modules, {name: tensor for name, tensor in tensors.items() if found[name] not in modules}
 
 
 def _read_modules(target: PeftTarget, tensors: Tensors, leaves: dict[str, str]) -> Params:

@@ -8,22 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxvalues.errors import ConfigError
 from jaxvalues.models.layers.layout import layer_range
-from jaxvalues.tuning.method import Bound, Params, Target, split_params
+from jaxvalues.tuning.method import Bound, Params, Target, Tuning, split_params
 
 
 @dataclass(frozen=True)
-class Full:
+class Full(Tuning):
     """Every parameter trains."""
 
     def boundary(self, num_layers: int) -> int:
         return 0
 
-    def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
+    def split(self, params: Params) -> tuple[Params, Params]:
         return {}, params
 
     def bind(self, frozen: Params, trainable: Params) -> Bound:
@@ -31,7 +30,7 @@ class Full:
 
 
 @dataclass(frozen=True)
-class NoTuning:
+class NoTuning(Tuning):
     """The new parameters alone train, if there are any (`none`). Without them, the system is zero-shot."""
 
     target: Target
@@ -39,7 +38,7 @@ class NoTuning:
     def boundary(self, num_layers: int) -> int:
         return 0
 
-    def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
+    def split(self, params: Params) -> tuple[Params, Params]:
         return split_params(params, self.target.new_keys)
 
     def bind(self, frozen: Params, trainable: Params) -> Bound:
@@ -48,7 +47,11 @@ class NoTuning:
 
 @dataclass(frozen=True)
 class LastLayers(NoTuning):
-    """The new parameters and the top `layers` encoder layers train (8 in the study; arXiv 2403.09720)."""
+    """The top `layers` encoder layers train (8 in the study; arXiv 2403.09720), and everything above them.
+
+    That is the new parameters, the head of a masked language model (dense layer, norm and bias) and GPT-2's final norm.
+    An output matrix that is the word embeddings stays frozen, as they do.
+    """
 
     layers: int
 
@@ -60,9 +63,9 @@ class LastLayers(NoTuning):
             raise ConfigError(f"tuning.layers is {self.layers}, but the model has only {num_layers} layers")
         return num_layers - self.layers
 
-    def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
+    def split(self, params: Params) -> tuple[Params, Params]:
         lowest = self.boundary(self.target.stacks["encoder"].num_layers)
-        return _split_by_path(params, self.target, lambda path: _is_in_layer(path, lowest))
+        return _split_by_path(params, self.target, lambda path: _is_in_layer(path, lowest) or _is_above_layers(path))
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Head(NoTuning):
 class BitFit(NoTuning):
     """All biases and the new parameters train (Ben Zaken et al., 2022). Matrices, embeddings and norm scales do not."""
 
-    def init(self, rng: jax.Array, params: Params) -> tuple[Params, Params]:
+    def split(self, params: Params) -> tuple[Params, Params]:
         known, _ = split_params(params, self.target.new_keys)
         if not any(path.endswith("/bias") for path in flatten_dict(known, sep="/")):
             raise ConfigError(f"tuning.method: bitfit trains biases, and this {self.target.model_type} model has none")
@@ -103,6 +106,11 @@ def _is_in_layer(path: str, lowest: int) -> bool:
     """Whether the leaf belongs to the layer `lowest` or a higher one."""
     layers = layer_range(path)
     return layers is not None and layers[0] >= lowest
+
+
+def _is_above_layers(path: str) -> bool:
+    """Whether the leaf belongs to what follows the last layer: a language model's head, or a final norm."""
+    return path.startswith(("head/", "encoder/norm/"))
 
 
 def _check_one_stack(target: Target, method: str) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from jaxvalues.config import Config, load_config, parse_config
 from jaxvalues.config.run_format import RUN_FORMAT, run_format
+from jaxvalues.config.writing import write_json as write
 from jaxvalues.errors import ConfigError
-from jaxvalues.run.provenance import check_same_run, describe_process, differences, read_run_config
-from jaxvalues.run.provenance import write_json as write
+from jaxvalues.run.provenance import check_same_run, check_trained_parts, describe_process, differences, read_run_config
 
 MODEL = {"config": {"model_type": "t5"}, "train_tokenizer": {"vocab_size": 500}}
 QUESTIONS = {"formulation": {"kind": "answer"}, "training": {"batch_size": 6}}
@@ -89,3 +89,27 @@ def test_the_config_of_such_a_run_must_say_what_it_means_today(tmp_path: Path) -
         for value, expected in (("6", 6), ("null", None)):
             one = load_config(folder / file, [f"training.questions_per_step={value}"])
             assert one.training.questions_per_step == expected
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "is_refused"),
+    [
+        ("gpt2", {}, True),
+        ("roberta", {"formulation": {"kind": "masked_choice"}}, True),
+        ("roberta", {}, False),  # a classifier's head trained then, too
+        ("gpt2", {"tuning": {"method": "head"}}, False),
+    ],
+)
+def test_what_trains_above_the_last_layers_has_changed(
+    model_type: str, changes: dict[str, Any], is_refused: bool, tmp_path: Path
+) -> None:
+    folder = run_folder(tmp_path, config(**{"tuning": {"method": "last_layers", "layers": 1}, **changes}))
+    (folder / "model").mkdir()
+    (folder / "model/config.json").write_text(json.dumps({"model_type": model_type}))
+    if is_refused:
+        with pytest.raises(ConfigError, match="kept what is above the layers of this network frozen"):
+            check_trained_parts(folder)
+    else:
+        check_trained_parts(folder)
+    write(folder / "environment.json", {"format": 2, **RECORD})
+    check_trained_parts(folder)

@@ -61,6 +61,48 @@ def test_builder_is_named_described_and_sliced(folder: Path, tmp_path: Path):
     assert pickle.loads(pickle.dumps(builder)).data_dir == builder.data_dir
 
 
+def test_two_processes_may_prepare_at_the_same_time(folder: Path, tmp_path: Path):
+    program = """
+import sys, time
+from pathlib import Path
+from jaxvalues.data.touche23_value_eval import prepared
+me, others = Path(sys.argv[3]), Path(sys.argv[4])
+me.touch()
+while not others.exists():
+    time.sleep(0.01)
+print(len(prepared.load("training", data_dir=sys.argv[1], source_dir=sys.argv[2])))
+"""
+    ready = [tmp_path / "first", tmp_path / "second"]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, tmp_path / "tfds", folder, *order], stdout=subprocess.PIPE, text=True
+        )
+        for order in (ready, ready[::-1])
+    ]
+    assert [one.communicate()[0] for one in both] == [f"{len(read_split(folder, 'training'))}\n"] * 2
+    (builder,) = (tmp_path / "tfds" / "touche23_value_eval").iterdir()
+    assert [version.name for version in builder.iterdir()] == ["1.0.0"]
+
+
+def test_without_locks_what_another_host_prepared_is_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    prepare, absent = module.Builder.download_and_prepare, []
+
+    def late(self, **options: object) -> None:
+        absent.append(self.info.initialized)
+        prepare(module.Builder(data_dir=tmp_path / "tfds", source_dir=folder), **options)  # the other host is faster
+        prepare(self, **options)
+
+    def no_locks(self) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(prepared.FileLock, "acquire", no_locks)
+    monkeypatch.setattr(module.Builder, "download_and_prepare", late)
+    assert_same(prepared.load("test", data_dir=tmp_path / "tfds", source_dir=folder), read_split(folder, "test"))
+    assert absent == [False]
+
+
 def test_changed_files_are_prepared_anew(folder: Path, tmp_path: Path):
     load = partial(prepared.load, data_dir=tmp_path / "tfds", source_dir=folder)
     assert load("test").labels is not None

@@ -44,7 +44,7 @@ def test_repeated_arguments_shared_conclusions_and_rows_without_label(folder: Pa
     test = summary.splits[2]
     assert (summary.problems, summary.shared_conclusions) == ((), 1)
     assert (test.name, test.repeated, test.without_label) == ("test", 1, 1)
-    assert "1 conclusions occur in more than one split" in printed(folder, 80)
+    assert "1 conclusion occurs in more than one split" in printed(folder, 80)
 
 
 def test_conclusions_that_count_as_one_are_counted(folder: Path):

@@ -69,13 +69,13 @@ def test_quotes_of_the_published_rows_survive(real_data: Path):
         ),
         pytest.param(
             (HEADER + ROW).replace("\t", ",").encode(),
-            ", line 1: the header has 1 columns separated by tabs, expected 4",
+            ", line 1: the header has 1 column separated by tabs, expected 4",
             id="commas",
         ),
         pytest.param((HEADER + ROW + "A2\tc\tagainst\n").encode(), ", line 3: 3 columns", id="too few"),
         pytest.param((HEADER + "A2\tc\tagainst\tp\tq\n").encode(), ", line 2: 5 columns", id="too many"),
-        pytest.param((HEADER + "\n" + ROW).encode(), ", line 2: 1 columns", id="blank line"),
-        pytest.param((HEADER + ROW + "\n").encode(), ", line 3: 1 columns", id="blank end"),
+        pytest.param((HEADER + "\n" + ROW).encode(), ", line 2: 1 column", id="blank line"),
+        pytest.param((HEADER + ROW + "\n").encode(), ", line 3: 1 column", id="blank end"),
         pytest.param(
             (HEADER + "A2\tc\tagainst\tp\rq\n").encode(), ", line 2: the line contains a carriage return", id="cr"
         ),

@@ -145,7 +145,7 @@ def test_old_line_ends(tmp_path: Path) -> None:
         ("a,b,c,d,e\n1,2,3,4,5\n", "no column is named Premise, only a, b, c and 2 more"),
         ("premise,note,Premise\na,b,c\n", "line 1: the header names the column Premise twice"),
         ("id,Argument ID,Premise\na,b,c\n", "line 1: the header names the column Argument ID twice"),
-        ("premise,note\na,b\nc\n", "line 3: 1 cells separated by commas, expected 2"),
+        ("premise,note\na,b\nc\n", "line 3: 1 cell separated by commas, expected 2"),
         ('premise,note\n"a\nb",c\nd,e,f\n', "line 4: 3 cells separated by commas, expected 2"),
         ("premise,note\na,b\n ,c\n", "line 3: the premise is empty"),
         ("premise,note\na,b\n\u200b,c\n", "line 3: the premise holds invisible characters only"),

@@ -11,10 +11,11 @@ import numpy as np
 import tiny
 
 from jaxvalues.config import Config
+from jaxvalues.config.writing import write_json
 from jaxvalues.data.held_out import HELD_OUT, load_parts
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.run.folder import RunFolder
-from jaxvalues.run.provenance import checksum, write_json
+from jaxvalues.run.provenance import checksum
 
 
 def config_of(name: str = "a", seed: int = 0, *, decision: dict[str, Any] | None = None, **data: Any) -> Config:

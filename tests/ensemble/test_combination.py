@@ -209,6 +209,7 @@ def test_predictions_that_not_every_system_has_decide_nothing(tmp_path: Path) ->
         ]
         assert changed != lines
         (run / "logits-held_out.tsv").write_text("\n".join(changed) + "\n")
+        (run / "manifest.json").unlink()  # which would find the change
     quietly(runs, tmp_path / "after", method="stack")
     for name in ("thresholds.json", "probabilities-test.tsv", "probabilities-held_out.tsv", "scores.json"):
         assert (tmp_path / "after" / name).read_bytes() == (tmp_path / "before" / name).read_bytes()
@@ -295,9 +296,11 @@ def wrong(place: Path, two: list[list[Path]]) -> dict[str, tuple[list[object], i
     shutil.copytree(a0, short)
     lines = (short / "logits-test.tsv").read_text().splitlines()
     (short / "logits-test.tsv").write_text("\n".join(lines[:-1]) + "\n")
+    (short / "manifest.json").unlink()  # which would find the change
     strange = place / "strange"
     shutil.copytree(a0, strange)
     (strange / "logits-held_out.tsv").write_text((a1 / "logits-held_out.tsv").read_text())
+    (strange / "manifest.json").unlink()
     reports = finish(place / "reports", config_of("c", report=["test"]))
     on_validation = finish(place / "on-validation", config_of("d", held_out="validation", report=["test"]))
     quietly(two[0], place / "broken")
@@ -352,7 +355,7 @@ def test_the_command_line_combines(two: list[list[Path]], tmp_path: Path) -> Non
     assert "Universalism: nature" in out
     parts = ("held_out", "validation", "test")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "ensemble.json", "environment.json", "thresholds.json", "scores.json",
+        "ensemble.json", "environment.json", "thresholds.json", "scores.json", "manifest.json",
         *(f"{kind}-{part}.tsv" for kind in ("probabilities", "logits", "predictions") for part in parts),
     }  # fmt: skip
     with sample_folder() as sample:

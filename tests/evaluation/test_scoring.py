@@ -212,14 +212,14 @@ def test_a_threshold_outside_the_range_is_a_usage_error(truth, threshold):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("{", "thresholds.json: expected"),
+        ("{", "thresholds.json: is not valid JSON"),
         (json.dumps({"chosen": "fixed", "thresholds": {"Face": 0.3}}), "Self-direction: thought"),
         (json.dumps({"chosen": "fixed", "thresholds": dict.fromkeys(CATEGORIES, "high")}), "one number per category"),
         (json.dumps({"chosen": "fixed", "thresholds": dict.fromkeys(CATEGORIES, 1.5)}), "above 0 and below 1"),
         (json.dumps({"chosen": "fixed", "thresholds": dict.fromkeys(CATEGORIES, "0.5")}), "'0.5' is not a number"),
         (json.dumps({"chosen": "fixed", "thresholds": dict.fromkeys(CATEGORIES, True)}), "True is not a number"),
         (json.dumps({"thresholds": dict.fromkeys(CATEGORIES, 0.5)}), "chosen"),
-        (json.dumps([0.5] * C), "one number per category"),
+        (json.dumps([0.5] * C), "holds a list, expected an object: the thresholds of the run"),
         (None, "no such file"),
     ],
 )

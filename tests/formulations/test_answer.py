@@ -119,6 +119,16 @@ def test_words_of_several_tokens_are_scored_exactly() -> None:
         np.testing.assert_allclose(forward(bound, batch), expected.reshape(2, 3), atol=2e-5)
 
 
+@pytest.mark.parametrize("network", ["gpt2", "t5"])
+def test_a_word_that_begins_with_another_changes_no_logit(network: str) -> None:
+    short, long = (
+        tiny.system(tiny.question_config("answer", network, {"formulation": {"verbalizer": {"yes": yes}}}))
+        for yes in (["Yes"], ["Yes", "Yes indeed"])
+    )
+    assert long.formulation.constants == short.formulation.constants  # the words that the compiled steps score
+    assert long.formulation.verbalizer.tokens == 1
+
+
 @pytest.mark.slow
 @pytest.mark.main_cases("of several")
 @pytest.mark.parametrize("changes", [{}, SEVERAL], ids=["words of one token", "of several"])

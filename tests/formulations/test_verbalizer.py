@@ -25,8 +25,9 @@ from jaxvalues.formulations.verbalizer import (
 )
 
 
-def make(tokenizer: Any = None, **config: Any) -> Verbalizer:
-    return Verbalizer.make(VerbalizerConfig(**config), SafeTokenizer(tokenizer or tiny.asking_tokenizer()))
+def make(tokenizer: Any = None, prefixes: bool = False, **config: Any) -> Verbalizer:
+    tokenize = SafeTokenizer(tokenizer or tiny.asking_tokenizer())
+    return Verbalizer.make(VerbalizerConfig(**config), tokenize, prefixes=prefixes)
 
 
 def test_words_are_tokens_as_they_stand_in_a_text() -> None:
@@ -64,6 +65,30 @@ def test_words_that_cannot_answer_are_refused(config: dict[str, Any], said: str)
 def test_a_word_that_the_tokenizer_does_not_know_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the tokenizer cannot encode the word `字`"):
         make(wordpiece(tmp_path), yes=("字",))
+
+
+def test_the_probability_of_an_answer_counts_once() -> None:
+    """Whoever answers "Yes indeed" answers "Yes": p(Yes) contains it."""
+    longer = make(prefixes=True, yes=("Yes indeed", "Yes", "not bad"), no=("never ever", "No", "never"))
+    alone = make(prefixes=True, yes=("Yes", "not bad"), no=("No", "never"))
+    np.testing.assert_array_equal(longer.ids, alone.ids)
+    assert longer.is_yes.tolist() == alone.is_yes.tolist() == [False, False, True, True]
+    assert len(make(yes=("Yes indeed", "Yes")).ids) == 3  # masks hold one of the words, not the beginning of it
+
+
+@pytest.mark.parametrize(
+    ("config", "longer", "shorter"),
+    [
+        ({"yes": ("Yes",), "no": ("No", "Yes but")}, "Yes but", "Yes"),
+        ({"yes": ("No doubt", "No doubt at all"), "no": ("No",)}, "No doubt", "No"),
+    ],
+)
+def test_an_answer_that_begins_with_the_opposite_one_is_refused(config: dict, longer: str, shorter: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"^formulation\.verbalizer: `{longer}` begins with `{shorter}`, a word of the"
+    ):
+        make(prefixes=True, **config)
+    assert make(**config).is_yes.any()
 
 
 def test_the_logit_adds_up_the_probabilities_of_each_class() -> None:

@@ -202,15 +202,15 @@ def test_missing_files(exported: Path, tmp_path: Path) -> None:
     for name, sentence in {
         "tokenizer.json": "the tokenizer could not be loaded",
         "model.safetensors": "holds neither model.safetensors nor",
-        "scores.json": "hf holds no scores.json, which `jaxvalues export` writes for every run",
-        "environment.json": "hf holds no environment.json, which `jaxvalues export` writes",
+        "scores.json": "hf/scores.json: no such file, expected what `jaxvalues export` copies of every run",
+        "environment.json": "hf/environment.json: no such file, expected what",
         "config.json": "hf holds no config.json",
     }.items():
         (exported / name).unlink()
         with pytest.raises(UserError, match=sentence):
             import_hf(exported, tmp_path / "back")
     (exported / "config.json").write_text("[")
-    with pytest.raises(UserError, match=r"config.json is not JSON"):
+    with pytest.raises(UserError, match=r"config.json: is not valid JSON"):
         import_hf(exported, tmp_path / "back")
     with pytest.raises(ConfigError, match="is not empty"):
         import_hf(exported, tmp_path / "run")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import tiny
-from finished import config, finish
+from finished import config, equal, finish
 from rich.console import Console
 from runs import command
 
@@ -22,10 +24,12 @@ from jaxvalues.data.loading import load_split
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.predictions import read_predictions
 from jaxvalues.interop.to_peft import export_peft
-from jaxvalues.models import init_causal_lm, save_causal_lm
+from jaxvalues.models import init_causal_lm, save_causal_lm, ungroup
+from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.predict import restore
 from jaxvalues.run.prediction import likelihood_logits
+from jaxvalues.run.warm_start import find_warm_start
 from jaxvalues.training.sharding import single_mesh
 
 GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 160, "initializer_range": 0.1}
@@ -103,6 +107,37 @@ def test_peft_gives_the_same_answers(
     np.testing.assert_allclose(theirs, ours, atol=1e-4)
     with names["model"].disable_adapter():  # it is the adapter that answers so
         assert np.abs(answers(names, kind, arguments) - ours).max() > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.main_cases("roberta-lora-multiple")
+@pytest.mark.parametrize("heads", ["single", "multiple"])
+@pytest.mark.parametrize(("network", "method"), [("roberta", "lora"), ("bert", "ia3"), ("deberta-v2", "ia3")])
+def test_a_run_starts_from_an_exported_classifier(network: str, method: str, heads: str, tmp_path: Path) -> None:
+    """Bit for bit, its head included; a run with another head keeps its own, and says so."""
+    settings = question_config(network, method, "classify").model_dump()
+    settings["formulation"]["heads"] = heads
+    run = finish(tmp_path / "run", parse_config(settings))
+    export_peft(run.path, tmp_path / "adapter", console=Console(quiet=True))
+    folder = RunFolder(run.path)
+    trained, _ = folder.restore_chosen(run.restored()[0])
+
+    settings["tuning"]["init_from"] = str(tmp_path / "adapter")
+    taken, said = started(parse_config(settings | {"output": str(tmp_path / "second")}))
+    equal(ungroup(taken), ungroup(jax.device_get(trained)))
+    assert "head" in taken
+    assert "is not of this run's form" not in said
+    settings["formulation"]["pooling"]["over"] = "mean"
+    taken, said = started(parse_config(settings | {"output": str(tmp_path / "third")}))
+    assert taken.keys() == {method}
+    assert "is not of this run's form (one linear layer on the same features, with the same labels)" in said
+
+
+def started(config: Config) -> tuple[dict[str, Any], str]:
+    """What a new run of a config takes from `tuning.init_from`, and what it prints."""
+    console = Console(file=io.StringIO(), width=10_000)
+    warm_start = find_warm_start(tiny.system(config), RunConsole(console))
+    return jax.device_get(warm_start.trainable), console.file.getvalue()
 
 
 def shortest() -> list[int]:

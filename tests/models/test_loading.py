@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import chex
 import jax
@@ -15,6 +16,8 @@ from safetensors.numpy import load_file, save_file
 
 from jaxvalues.errors import UserError
 from jaxvalues.models import abstract_model, content_hash, fetch, init_model, load_model, save_model, ungroup
+from jaxvalues.models.architectures import ARCHITECTURES
+from jaxvalues.models.checkpoints.conversion import to_params
 from jaxvalues.models.checkpoints.weights import open_tensors, save_tensors
 
 CONFIG = CONFIGS["bert"]
@@ -88,27 +91,64 @@ def test_other_names_and_leftovers_of_real_checkpoints(tmp_path):
     equal(params, load_model(write(tmp_path / "new", weights))[1])
 
 
+def problems(config, weights, source="here"):
+    """What a checkpoint of these tensors is refused with."""
+    _, abstract = abstract_model(config)
+    with pytest.raises(UserError) as caught:
+        to_params(weights, ARCHITECTURES[config["model_type"]].table, abstract, source=source)
+    assert len(str(caught.value)) < 300
+    return str(caught.value)
+
+
 def test_all_problems_are_told_at_once(tmp_path):
     weights = tensors(CONFIG)
-    del weights["encoder.layer.1.output.dense.weight"], weights["embeddings.LayerNorm.bias"]
+    del weights["encoder.layer.1.output.dense.weight"]
     weights["encoder.layer.0.intermediate.dense.weight"] = np.ones((64, 96), np.float32)
     weights |= {"encoder.layer.2.output.dense.bias": np.ones(64, np.float32), "adapter.weight": np.ones(2, np.float32)}
-    weights["embeddings.LayerNorm.gamma"] = np.ones(64, np.float32)  # and LayerNorm.weight is there as well
-    with pytest.raises(UserError) as caught:
-        load_model(write(tmp_path, weights), scan=True)
-    message = str(caught.value)
-    assert message.startswith(f"the checkpoint {tmp_path} does not fit the model, tensors missing: ")
-    missing, unexpected, misshapen = message.split(" tensors ")[1].split("; ")
-    assert set(missing.removeprefix("missing: ").split(", ")) == {
-        "encoder.layer.1.output.dense.weight",
-        "embeddings.LayerNorm.bias",
-    }
-    told = set(unexpected.removeprefix("not expected: ").split(", "))
-    assert {"encoder.layer.2.output.dense.bias", "adapter.weight"} < told
-    assert len(told & {"embeddings.LayerNorm.gamma", "embeddings.LayerNorm.weight"}) == 1
-    assert misshapen == (
-        "of another shape: encoder.layer.0.intermediate.dense.weight (read as [96, 64], expected [64, 96])"
+    assert problems(CONFIG, weights) == (
+        "the checkpoint here does not fit the model, tensors missing: encoder.layer.1.output.dense.weight; not "
+        "expected: encoder.layer.2.output.dense.bias, adapter.weight; of another shape: "
+        "encoder.layer.0.intermediate.dense.weight (read as [96, 64], expected [64, 96])"
     )
+    with pytest.raises(UserError, match=rf"^the checkpoint {tmp_path} does not fit the model, tensors missing: "):
+        load_model(write(tmp_path, weights), scan=True)
+    del weights["embeddings.LayerNorm.bias"]
+    weights["embeddings.LayerNorm.gamma"] = np.ones(64, np.float32)  # and LayerNorm.weight is there as well
+    message = problems(CONFIG, weights)
+    assert (
+        "missing: encoder.layer.1.output.dense.weight and 1 more" in message or "embeddings.LayerNorm.bias" in message
+    )
+    assert "embeddings.LayerNorm." in message or "and 2 more" in message
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(
+    ("prefix", "cause"),
+    [
+        ("_orig_mod.", "begin with '_orig_mod.', as torch.compile writes them: save the model inside of it"),
+        ("module.", "begin with 'module.', as DataParallel writes them"),
+        ("model.", "begin with 'model.': rename them without it"),
+        ("model.net.", "begin with 'model.net.': rename them without it"),
+    ],
+)
+def test_renamed_checkpoints_are_told_in_a_sentence(kind, own, prefix, cause):
+    config = {**CONFIG, "model_type": kind, "num_hidden_layers": 4}
+    before = prefix + ARCHITECTURES[kind].table.prefixes[-1] * own
+    weights = {before + name: array for name, array in tensors(config).items()}
+    message = problems(config, weights, "/a/folder/of/mine")
+    assert message.startswith(f"the checkpoint /a/folder/of/mine does not fit the model, tensors renamed: {before}")
+    names, _, _ = message.partition(" (their names")
+    assert f"and {len(weights) - names.count(before)} more" in names
+    assert cause in message
+
+
+def test_another_architecture_is_the_likely_cause():
+    config = CONFIGS["roberta"] | {"num_hidden_layers": 12}
+    weights = {f"blocks.{i}.{name}": np.ones(3) for i in range(12) for name in ("q_proj.weight", "k_proj.weight" * 300)}
+    message = problems(config, weights)
+    assert re.search(r"missing: embeddings\S+ and 196 more; not expected: blocks.0.q_proj.weight and 23 more", message)
+    assert "it is of another architecture, or its tensors were renamed" in message
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.int8, np.uint8, np.bool_])
@@ -180,10 +220,10 @@ def test_folders_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match=r"holds no config.json, expected a Hugging Face checkpoint folder"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match=r"config.json is not JSON"):
+    with pytest.raises(UserError, match=r"config.json: is not valid JSON"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(UserError, match=r"config.json must hold a JSON object"):
+    with pytest.raises(UserError, match=r"config.json: holds a list, expected an object: the config"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
     with pytest.raises(UserError, match=r"holds neither model.safetensors nor model.safetensors.index.json"):
@@ -195,7 +235,9 @@ def test_folders_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match=r"model.safetensors is not a whole safetensors file"):
         load_model(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(UserError, match='is not an index of safetensors shards: expected JSON with a "weight_map"'):
+    with pytest.raises(
+        UserError, match=r"index\.json: has no `weight_map`, expected an object of tensors and their files"
+    ):
         load_model(tmp_path)
     with pytest.raises(UserError, match="is a file, expected a checkpoint folder"):
         load_model(tmp_path / "config.json")

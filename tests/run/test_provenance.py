@@ -9,14 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 
 from jaxvalues.config import Config, parse_config
+from jaxvalues.config.writing import write_json
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import Parts, load_parts
 from jaxvalues.data.loading import load_split
+from jaxvalues.data.tokenizer_files import tokenizer_hash
+from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import ConfigError
+from jaxvalues.models import hub_commit
 from jaxvalues.run.base import Base
-from jaxvalues.run.provenance import TEMPLATE, check_same_run, checksum, describe_environment, differences, write_json
+from jaxvalues.run.provenance import TEMPLATE, check_same_run, checksum, describe_environment, differences
 
 
 def config(**changes: Any) -> Config:
@@ -129,6 +134,46 @@ def test_another_text_under_the_same_name_is_another_run(tmp_path: Path) -> None
         change()
         with pytest.raises(ConfigError, match=r"differs \(other text in template or descriptions\): give another"):
             check_same_run(tmp_path, config(), environment, {TEMPLATE: "{premise} "})
+
+
+def test_another_network_or_tokenizer_is_another_run(tmp_path: Path) -> None:
+    """model.path may name a folder whose config.json or tokenizer was changed; its weights are the same."""
+    environment = {"base": "a", "data": {"test": "b"}, "tokenizer": "c"}
+    network = {"model_type": "roberta", "hidden_act": "gelu", "transformers_version": "5.0"}
+    write_run(tmp_path, config(), environment)
+    (tmp_path / "model").mkdir()
+    write_json(tmp_path / "model/config.json", network)
+    texts = {TEMPLATE: "{premise}"}
+    check_same_run(tmp_path, config(), environment, texts, {**network, "transformers_version": "5.1"})
+    for tokenizer, here, said in (
+        ("d", network, r"\(other tokenizer\)"),
+        ("c", {**network, "hidden_act": "relu"}, r"\(model\.config hidden_act gelu → relu\)"),
+        ("c", {"model_type": "roberta"}, r"hidden_act gelu → None"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            check_same_run(tmp_path, config(), {**environment, "tokenizer": tokenizer}, texts, here)
+    write_json(tmp_path / "environment.json", {"base": "a", "data": {"test": "b"}})  # of an earlier version
+    check_same_run(tmp_path, config(), {**environment, "tokenizer": "d"}, texts, network)
+
+
+def test_a_tokenizer_is_told_by_what_it_does(tmp_path: Path) -> None:
+    one = tiny.tokenizer()
+    one.save_pretrained(tmp_path)
+    again = load_tokenizer(tmp_path)
+    again("a text", truncation=True, max_length=3, padding="max_length")
+    assert tokenizer_hash(again) == tokenizer_hash(load_tokenizer(tmp_path))
+    again.add_tokens(["<new>"])
+    assert tokenizer_hash(again) != tokenizer_hash(one)
+
+
+@pytest.mark.parametrize(
+    ("folder", "commit"),
+    [("snapshots/" + "0a" * 20, "0a" * 20), ("snapshots/main", None), ("elsewhere/" + "0a" * 20, None)],
+)
+def test_the_commit_of_the_hub_is_recorded(folder: str, commit: str | None) -> None:
+    parts = load_parts(config(data={"source": "sample"}).data)
+    base = Base({}, Path(folder), "weights", hub_commit(Path(folder)))
+    assert describe_environment(config(), base, parts).get("hub") == commit
 
 
 def test_a_key_that_only_the_old_config_has_is_a_difference() -> None:

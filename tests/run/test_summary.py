@@ -55,6 +55,13 @@ def test_one_of_a_thing_is_singular():
     assert "the top layer and a classifier of" in summary(_config("last_layers", layers=1), "roberta", 2, 5, 9)
 
 
+def test_what_a_language_model_has_above_its_layers_is_named():
+    config = _config("last_layers", "answer", model=RANDOM, layers=2)
+    assert "Trained the top 2 layers and the final norm of" in summary(config, "gpt2", 2, 5, 9)
+    config = _config("last_layers", "masked_choice", layers=2)
+    assert "Trained the top 2 layers and the head of" in summary(config, "roberta", 2, 5, 9)
+
+
 @pytest.mark.parametrize("method", LEARNING_RATES)
 @pytest.mark.parametrize("trained", [0, 7])
 def test_every_method_has_one_sentence(method: str, trained: int):

@@ -67,7 +67,7 @@ def test_a_users_file_says_what_it_says_in_any_order(tmp_path: Path) -> None:
             [*ROWS[:19], "Universalism: objectivity\t "],
             "line 21: the description of Universalism: objectivity is empty",
         ),
-        ([*ROWS[:19], "Universalism: objectivity"], "line 21: 1 columns separated by tabs, expected 2"),
+        ([*ROWS[:19], "Universalism: objectivity"], "line 21: 1 column separated by tabs, expected 2"),
         ([*ROWS[:19], "Universalism: objectivity\ta\tb"], "line 21: 3 columns separated by tabs, expected 2"),
         ([], "the file has no rows below the header"),
     ],

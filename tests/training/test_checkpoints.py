@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +199,75 @@ def test_a_deeper_decoder_is_one_sentence(tmp_path: Path) -> None:
     target, wanted = adapters(False, depth=4)
     with pytest.raises(UserError, match="checkpoint 3 does not fit this config: layer 3 belongs to none of the seg"):
         series.restore(target, wanted, mesh)
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+
+
+@pytest.mark.slow
+def test_a_flipped_byte_is_named_and_a_checkpoint_without_sums_is_read(tmp_path: Path) -> None:
+    small = system(False, MeshConfig(), LAST)
+    state = filled(small)
+    series = Checkpoints(tmp_path / "resume")
+    series.save(4, state, small.segments, {})
+    series.close()
+    target = (small.abstract_state(), small.segments, small.mesh)
+    assert bits(Checkpoints(tmp_path / "resume", read_only=True).restore(*target)[0]) == bits(state)
+    for file in sorted(path for path in (tmp_path / "resume/4").rglob("*") if path.is_file()):
+        if not file.stat().st_size:
+            continue
+        flip(file)
+        with pytest.raises(UserError, match=f"{file}: differs from what the run wrote"):
+            Checkpoints(tmp_path / "resume", read_only=True).restore(*target)
+        flip(file)
+    file.unlink()
+    with pytest.raises(UserError, match=f"{file}: is absent"):
+        Checkpoints(tmp_path / "resume", read_only=True).restore(*target)
+    file.touch()
+    shutil.rmtree(tmp_path / "resume/4")  # the same step, written anew by a run that began again and was killed
+    again = Checkpoints(tmp_path / "resume")
+    again.save(4, filled(small, 1), small.segments, {})
+    again.wait()
+    assert not (tmp_path / "resume.json").exists()
+    assert bits(again.restore(*target)[0]) == bits(filled(small, 1))
+
+
+def test_reading_makes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder, expected the checkpoints of a run"):
+        Checkpoints(tmp_path / "chosen", read_only=True)
+    (tmp_path / "chosen").write_text("")
+    with pytest.raises(UserError, match="chosen: is a file, expected the folder of checkpoints"):
+        Checkpoints(tmp_path / "chosen")
+    assert [path.name for path in tmp_path.iterdir()] == ["chosen"]
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_is_one_sentence_and_the_checkpoint_before_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = system(False, MeshConfig(), LAST)
+    series = Checkpoints(tmp_path / "resume")
+    series.save(1, filled(small, 1), small.segments, {})
+    series.wait()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
+    try:
+        with pytest.raises(UserError) as caught, closing(series):
+            series.save(2, filled(small, 2), small.segments, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    said = str(caught.value)
+    assert said.startswith(f"{tmp_path / 'resume'}: a checkpoint cannot be written (")
+    assert said.endswith("make space, then run the same command to resume")
+    assert len(said) < 300
+
+    after = Checkpoints(tmp_path / "resume")
+    assert after.latest() == 1
+    restored, _ = after.restore(small.abstract_state(), small.segments, small.mesh)
+    assert bits(restored) == bits(filled(small, 1))
+    after.save(3, filled(small, 3), small.segments, {})  # of step 2, writes of this process may still come late
+    after.close()
+    assert Checkpoints(tmp_path / "resume", read_only=True).latest() == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -17,7 +18,10 @@ import pytest
 import tiny
 from rich.console import Console
 
+from jaxvalues.config import RuntimeConfig
 from jaxvalues.data.batches import Tokens
+from jaxvalues.errors import UserError
+from jaxvalues.run.console import RunConsole
 from jaxvalues.run.prediction import likelihood_logits
 from jaxvalues.run.state import restart, training_stages
 from jaxvalues.run.system import Weights
@@ -166,6 +170,21 @@ def test_a_second_process_finds_what_the_first_compiled(tmp_path: Path) -> None:
     )
     assert first == [str(folder), "False", "False"]
     assert second == [str(folder), "True", "True"]
+
+
+def test_a_home_that_is_read_only_means_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, default = jax.config.jax_enable_compilation_cache, RuntimeConfig().compilation_cache
+    monkeypatch.setenv("HOME", "/proc/no/home")
+    try:
+        assert enable_cache(default) is None
+        assert jax.config.jax_enable_compilation_cache is False
+        screen = Console(file=io.StringIO(), width=200)
+        RunConsole(screen).process(None, default)
+        assert "are not kept, as nothing can be written in ~/.cache/jaxvalues/xla" in screen.file.getvalue()
+        with pytest.raises(UserError, match=r"^runtime\.compilation_cache: /proc/no/cache cannot be used"):
+            enable_cache("/proc/no/cache")
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
 
 
 def test_the_cache_can_be_turned_off() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import resource
+import struct
+import time
 from pathlib import Path
 
 import pytest
 import tiny
 
-from jaxvalues.errors import ConfigError
+from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.training.metrics import MetricsWriter
 
 
@@ -58,6 +61,33 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
     assert b"train/loss" in events.read_bytes()
 
 
+def board_steps(folder: Path) -> list[int]:
+    """The steps that TensorBoard shows: after a restart at a step, what was written from it on before is gone."""
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    steps: list[int] = []
+    for file in sorted((folder / "tensorboard").iterdir()):
+        records = file.read_bytes()
+        while records:  # length, its checksum, event, its checksum
+            (size,) = struct.unpack("<Q", records[:8])
+            event, records = Event.FromString(records[12 : 12 + size]), records[16 + size :]
+            if event.session_log.status == SessionLog.START:
+                steps = [step for step in steps if step < event.step]
+            steps += [event.step] * len(event.summary.value)
+    return steps
+
+
+def test_tensorboard_shows_no_step_twice(tmp_path: Path) -> None:
+    config = tiny.config({"logging": {"tensorboard": True}})
+    for start, last in ((0, 7), (0, 4), (2, 6)):  # killed before the first checkpoint; then after it
+        writer = MetricsWriter(tmp_path, config, start)
+        for step in range(start + 1, last + 1):
+            writer.write(step, "train", {"loss": step / 10})
+        writer.close()
+        assert board_steps(tmp_path) == list(range(1, last + 1))
+        time.sleep(1.1)  # the name of a file of events holds the second
+
+
 def test_wandb_that_is_not_installed_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"logging.wandb needs the extra: pip install 'jaxvalues\[wandb\]'"):
@@ -84,5 +114,48 @@ def test_a_resumed_run_continues_its_run_at_wandb(tmp_path: Path, monkeypatch: p
     for step in (0, 3, 7, 0):
         MetricsWriter(tmp_path, config, step).close()
     ids = [given["id"] for given in begun]
-    assert ids[0] == ids[1] == ids[2] != ids[3]
+    assert len(set(ids)) == 1  # also where it starts anew, as after a kill before the first checkpoint
+    other = tmp_path / "other"
+    other.mkdir()
+    MetricsWriter(other, config).close()
+    assert begun[-1]["id"] != ids[0]
     assert {given["resume"] for given in begun} == {"allow"}
+
+
+def write_until_full(writer: MetricsWriter) -> None:
+    for step in range(1, 100):
+        writer.write(step, "train", {"loss": 0.5})
+
+
+@pytest.mark.parametrize("tensorboard", [False, True])
+def test_a_disk_that_is_full_is_one_sentence_and_the_run_resumes(tensorboard: bool, tmp_path: Path) -> None:
+    config = tiny.config({"logging": {"tensorboard": tensorboard}})
+    writer, limit = MetricsWriter(tmp_path, config), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limit[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written \(File too large\); make space, then run the same"):
+            write_until_full(writer)
+        writer.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    written = (tmp_path / "metrics.jsonl").read_bytes().count(b"\n")
+    assert 5 < written < 50
+    again = MetricsWriter(tmp_path, config, written - 2)
+    again.write(written - 1, "train", {"loss": 0.25})
+    again.close()
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, written))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 2: is not valid JSON"),
+        ("[]", "line 2: has no `step`, expected an integer"),
+        ('{"step": "x"}', "line 2: `step` is 'x', expected an integer"),
+        ("[" * 20_000, "line 2: is nested too deeply"),
+    ],
+)
+def test_lines_that_no_run_wrote(line: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1, "kind": "train"}}\n{line}\n')
+    with pytest.raises(UserError, match=said):
+        MetricsWriter(tmp_path, tiny.config(), step=1)

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from jaxvalues.training import preemption, processes
 from jaxvalues.training.preemption import StopRequest
 
 
@@ -62,3 +63,70 @@ def test_outside_the_main_thread_nothing_is_touched() -> None:
     thread.start()
     thread.join()
     assert seen == [False, before]
+
+
+def test_a_run_under_nohup_survives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_where_jax_hears_sigterm_other_signals_become_one(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("SIGTERM"))  # as jax.distributed sets its own
+    monkeypatch.setattr(preemption, "has_sync_point", lambda: True)
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(number)
+            assert heard == ["SIGTERM"]
+            assert stop.signal is number
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert heard == ["SIGTERM"] * 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 7])
+def test_once_stopping_is_agreed_every_look_says_so(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations look in between: where only every n-th look asked and answered, the loop could miss it for ever."""
+    from jax.experimental import multihost_utils
+
+    monkeypatch.setattr(processes, "is_alone", lambda: False)
+    for module in (processes, preemption):
+        monkeypatch.setattr(module, "has_sync_point", lambda: False)
+    monkeypatch.setattr(processes, "_stopping", processes._Stopping())
+    monkeypatch.setattr(processes._Stopping, "every", every)
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda mine: [mine])
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        looks = [bool(stop) for _ in range(20)]
+    assert looks == [False] * (every - 1) + [True] * (21 - every)
+
+
+def test_jax_s_sync_point_is_asked_with_a_count_that_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JAX says yes at one count only, which it may choose in one run and reach in the next one of the same process."""
+    from jax.experimental import multihost_utils
+
+    asked: list[int] = []
+    monkeypatch.setattr(processes, "is_alone", lambda: False)
+    monkeypatch.setattr(processes, "_stopping", processes._Stopping())
+    for module in (processes, preemption):
+        monkeypatch.setattr(module, "has_sync_point", lambda: True)
+    monkeypatch.setattr(
+        multihost_utils, "reached_preemption_sync_point", lambda count: asked.append(count) or count == 5
+    )
+    answers = []
+    for _ in range(2):  # two runs
+        with StopRequest() as stop:
+            answers += [bool(stop) for _ in range(4)]
+    assert asked == [1, 2, 3, 4, 5]
+    assert answers == [False] * 4 + [True] * 4

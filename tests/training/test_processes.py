@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from runs import SMALL, finish, metrics, results, run, start
+from runs import SMALL, metrics, results, run
 
 STEPS = 16
 
@@ -43,7 +42,7 @@ def straight(work: Work) -> Path:
 @pytest.fixture(scope="module")
 def disturbed(work: Work, straight: Path) -> dict[str, list[tuple[int, str, str]]]:
     """Two runs that were disturbed again and again; (code, stdout, stderr) of each attempt. Two at a time."""
-    stopped = [("training", 3, "SIGINT"), ("evaluation", 8, "SIGTERM"), ("training", 11, "SIGTERM"), None]
+    stopped = [("training", 3, "SIGINT"), ("evaluation", 8, "SIGTERM"), ("training", 11, "SIGHUP"), None]
     killed = [("training", 6, "SIGKILL"), ("evaluation", 8, "SIGKILL"), ("save", 12, "SIGKILL"), None]
     cold = f"runtime.compilation_cache={work.folder / 'cold'}"
 
@@ -106,34 +105,3 @@ def test_a_finished_run_is_not_trained_again(work: Work, straight: Path) -> None
     assert "Universalism: nature" in out
     assert (straight / "metrics.jsonl").read_bytes() == lines
     assert results(straight) == before
-
-
-@pytest.mark.slow
-def test_two_processes_are_one_run(work: Work, straight: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-
-    def both(interrupt: tuple[str, int, str] | None) -> list[tuple[int, str, str]]:
-        processes = [
-            start(
-                *work.train("two", "runtime.distributed=true"),
-                interrupt=interrupt if number == 1 else None,
-                JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(number),
-            )
-            for number in range(2)
-        ]  # fmt: skip
-        with ThreadPoolExecutor(2) as pool:
-            return list(pool.map(finish, processes))
-
-    for code, _, err in both(("training", 6, "SIGTERM")):  # which only one of them receives
-        assert code == 1, err
-        assert "stopped at step 6" in err
-    (code, out, err), (other_code, other_out, other_err) = both(None)
-    assert code == other_code == 0, err + other_err
-    assert "resuming at step" in out
-    assert "mesh data 2" in out
-    assert [line for line in other_out.splitlines() if "[Gloo]" not in line] == []
-    two, one = metrics(work.folder / "two"), metrics(straight)
-    assert [(line["step"], line["kind"]) for line in two] == [(line["step"], line["kind"]) for line in one]
-    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=1e-5)

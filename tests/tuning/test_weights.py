@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from tuned import KEY, KINDS, NEW, NEW_SIZE, D, F, L, build, count, method
+from tuned import CONFIGS, KEY, KINDS, NEW, NEW_SIZE, D, F, L, V, build, count, fill, method
 
 from jaxvalues.config import TuningConfig
 from jaxvalues.errors import ConfigError
+from jaxvalues.models import build_causal_lm, build_masked_lm
 from jaxvalues.models.layers.layout import layer_range
 
 LAYERS = 5
@@ -54,15 +57,59 @@ def test_bitfit_trains_every_bias_and_what_is_new(scan: bool) -> None:
     assert tuning.boundary(12) == 0
 
 
-def test_a_head_that_a_checkpoint_holds_is_not_new() -> None:
+def test_a_head_that_a_checkpoint_holds_is_above_the_layers() -> None:
     system = build("roberta")
     target = system.target._replace(new_keys=frozenset())
-    frozen, trainable = method(target, method="last_layers", layers=1).init(KEY, system.params)
-    assert paths(frozen) >= {"head/kernel", "head/bias"}
-    assert count(trainable) == LAYER
-    frozen, trainable = method(target, method="bitfit").init(KEY, system.params)
+    params = {"encoder": system.params["encoder"], "head": NEW["head"]}
+    frozen, trainable = method(target, method="last_layers", layers=1).init(KEY, params)
+    assert paths(trainable) >= {"head/kernel", "head/bias"}
+    assert count(trainable) == LAYER + count(NEW["head"])
+    frozen, trainable = method(target, method="bitfit").init(KEY, params)
     assert "head/kernel" in paths(frozen)
     assert "head/bias" in paths(trainable)
+
+
+MASKED_HEAD = D * D + D + 2 * D + V  # dense, norm and bias; the output matrix is the word embeddings
+FINAL_NORM = 2 * D
+ABOVE = {
+    "roberta": MASKED_HEAD, "deberta": MASKED_HEAD, "deberta-v2": MASKED_HEAD, "gpt2": FINAL_NORM,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("kind", ABOVE)
+def test_what_language_models_have_above_their_layers_trains(kind: str, scan: bool) -> None:
+    """And gets gradients; the word embeddings stay frozen, though they are the output matrix too."""
+    target = build(kind).target._replace(new_keys=frozenset())
+    tuning = method(target, method="last_layers", layers=1)
+    options = {"scan": scan, "boundary": L - 1, "stop_gradient_below": L - 1}
+    module = (build_causal_lm if kind == "gpt2" else build_masked_lm)(CONFIGS[kind], **options)
+    frozen, trainable = tuning.init(KEY, jax.tree.map(jnp.asarray, fill(module)))
+    above = {path for path in paths(trainable) if layer_range(path) is None}
+    assert sum(flatten_dict(trainable, sep="/")[path].size for path in above) == ABOVE[kind]
+    assert all("embedding" in path or layer_range(path) is not None for path in paths(frozen))
+    ids = np.random.RandomState(0).randint(2, V, (2, 8))
+
+    @jax.jit
+    @jax.grad
+    def gradients(trainable: dict) -> jax.Array:
+        logits = module.apply({"params": tuning.bind(frozen, trainable).params}, ids, np.ones_like(ids))
+        return jax.nn.log_softmax(logits)[..., 3].sum()
+
+    for path, leaf in flatten_dict(gradients(trainable), sep="/").items():
+        assert np.abs(leaf).max() > 0 or path.endswith("key/bias"), path
+
+
+def test_a_classifier_on_gpt2_trains_its_final_norm() -> None:
+    system = build("gpt2")
+    tuning = method(system.target._replace(new_keys=frozenset(NEW)), method="last_layers", layers=1)
+    _, trainable = tuning.init(KEY, {**NEW, **system.params})
+    assert paths(trainable) >= {"encoder/norm/scale", "encoder/norm/bias", "head/kernel"}
+    assert not any("embeddings/" in path for path in paths(trainable))
+    _, trainable = method(system.target._replace(new_keys=frozenset(NEW)), method="head").init(
+        KEY, {**NEW, **system.params}
+    )
+    assert trainable == NEW  # on a frozen network
 
 
 @pytest.mark.parametrize("kind", KINDS)

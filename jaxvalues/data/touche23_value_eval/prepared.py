@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
+from filelock import FileLock
 
 from jaxvalues.data.arguments import Argument, Split
 from jaxvalues.data.touche23_value_eval.touche23_value_eval_dataset_builder import FOLDER_HINT, Builder
@@ -19,14 +22,40 @@ def prepare(*, data_dir: str | Path | None = None, source_dir: str | Path | None
     download.
     """
     builder = Builder(data_dir=data_dir, source_dir=source_dir)
+    if builder.info.initialized:
+        return builder
     config = tfds.download.DownloadConfig(try_download_gcs=False, force_checksums_validation=True)
-    builder.download_and_prepare(download_config=config)
+    with _lock(Path(builder.data_dir)):
+        builder = Builder(data_dir=data_dir, source_dir=source_dir)  # looks again: another process may have prepared it
+        try:
+            builder.download_and_prepare(download_config=config)
+        except OSError:
+            builder = Builder(data_dir=data_dir, source_dir=source_dir)
+            if not builder.info.initialized:  # else another host prepared it, on a file system without locks
+                raise
     return builder
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Let one process at a time prepare `folder`, where its file system has locks."""
+    name, source, version = folder.parts[-3:]
+    lock = FileLock(folder.parents[2] / f".{name}-{source}-{version}.lock")
+    try:
+        folder.parents[2].mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (OSError, NotImplementedError):
+        yield  # without one, the slower process reads what the faster one made
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_prepared(*, data_dir: str | Path | None = None) -> bool:
     """Whether the data lie prepared under `data_dir`, so that nothing would be downloaded."""
-    return (Path(Builder(data_dir=data_dir).data_dir) / "dataset_info.json").is_file()
+    return Builder(data_dir=data_dir).info.initialized
 
 
 def load(name: str, *, data_dir: str | Path | None = None, source_dir: str | Path | None = None) -> Split:

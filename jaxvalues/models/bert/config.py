@@ -23,8 +23,7 @@ class BertConfig(TransformerConfig):
         """Read the contents of a config.json; raises `UserError` for what is missing or not supported."""
         given = {key: value for key, value in config.items() if value is not None}
         given.setdefault("pad_token_id", 1 if config.get("model_type") in ROBERTA else 0)
-        supported = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
-        return cls.read(given, supported)
+        return cls.read(given, {})
 
     @property
     def is_roberta(self) -> bool:

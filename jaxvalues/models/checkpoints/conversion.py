@@ -16,13 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxvalues.errors import UserError, name_list
+from jaxvalues.errors import UserError
+from jaxvalues.models.checkpoints.misfits import misfit_message
 from jaxvalues.models.layers.layout import LAYERS, parse_key, ungroup
 
 FLOATS = ("F32", "F16", "BF16", "F64")
 """The types of safetensors that weights may have."""
 
 Place = Callable[[str, np.ndarray], jax.Array]  # (path, array) -> the array on its devices
+
+
+def check_only(path: str, array: np.ndarray) -> jax.Array:
+    """The `place` with which a checkpoint is checked against a model and none of its numbers are read."""
+    raise AssertionError("nothing is read")
 
 
 def identity(x: np.ndarray) -> np.ndarray:
@@ -91,15 +97,18 @@ def to_params(
 
     `tensors` maps names to arrays, or to anything with a `shape` that numpy can read (so they can be lazy: one leaf is
     in memory at a time besides those already placed). Every leaf is float32. `place` puts a leaf on its devices
-    (default: the default device), so that sharded parameters are never whole on one device. Raises one `UserError` for
-    all missing, unexpected and misshapen tensors, three names of each; `source` names the checkpoint in it.
+    (default: the default device), so that sharded parameters are never whole on one device; with `check_only` nothing
+    is read, and the tree is empty. Raises one `UserError` for all missing, unexpected and misshapen tensors, which
+    names the likely cause; `source` names the checkpoint in it.
     """
     place = place or (lambda _, array: jnp.asarray(array))
     names = _original_names(tensors, table)
     leaves = flatten_dict(abstract_params, sep="/")
     bound = {path: [table.bind(each) for each in _canonical_paths(path)] for path in leaves}
-    if problems := _problems(tensors, names, table, leaves, bound):
-        raise UserError(f"the checkpoint {source or 'given'} does not fit the model, tensors {problems}")
+    if any(problems := _problems(tensors, names, table, leaves, bound)):
+        raise UserError(misfit_message(source, *problems, table.prefixes))
+    if place is check_only:
+        return {}
 
     def read(path: str) -> np.ndarray:
         parts = [rule.read(np.asarray(tensors[names[name]], dtype=np.float32)) for name, rule in bound[path]]
@@ -140,8 +149,8 @@ def _problems(
     table: Table,
     leaves: dict[str, Any],
     bound: dict[str, list[tuple[str, Rule]]],
-) -> str:
-    """Everything in which a checkpoint and a parameter tree differ, or the empty string."""
+) -> tuple[list[str], list[str], dict[str, list[str]]]:
+    """The tensors in which a checkpoint and a parameter tree differ: missing, unexpected, and {how: unfit ones}."""
     missing, misshapen, mistyped, used = [], [], [], set()
     for path, leaf in leaves.items():
         expected = tuple(leaf.shape[1:] if _is_stacked(path) else leaf.shape)
@@ -166,9 +175,8 @@ def _problems(
         and not ignorable.fullmatch(original)
         and not ignorable.fullmatch(ours.get(original, original))
     ]
-    problems = {"missing": missing, "not expected": unexpected, "of another shape": misshapen}
-    problems[f"of another type than {', '.join(FLOATS)}"] = mistyped
-    return "; ".join(f"{kind}: {name_list(found)}" for kind, found in problems.items() if found)
+    unfit = {"of another shape": misshapen, f"of another type than {', '.join(FLOATS)}": mistyped}
+    return missing, unexpected, {how: found for how, found in unfit.items() if found}
 
 
 def _canonical_paths(path: str) -> list[str]:

@@ -71,11 +71,45 @@ def head_modules(model_type: str, module: Classifier, params: Any) -> dict[str, 
     encoder: {module: {name of a tensor in it: array}}. `params` are as in `save_classifier`."""
     naming = NAMINGS[model_type]
     tensors = to_tensors({"head": _dense_and_out(model_type, module, params)}, Table(_head_rules(naming)))
-    modules = dict.fromkeys((naming.dense.removesuffix(".dense"), naming.classifier.removesuffix(".out_proj")))
     return {
         at: {name.removeprefix(f"{at}."): tensor for name, tensor in tensors.items() if name.startswith(f"{at}.")}
-        for at in modules
+        for at in head_module_names(model_type)
     }
+
+
+def head_from_modules(model_type: str, module: Classifier, tensors: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    """The head of `Classifier`, {"kernel", "bias"}, of the tensors around an encoder; the inverse of `head_modules`.
+
+    `tensors` are named as in transformers' classifiers. None where they are no head of this `module`: of other labels,
+    on other hidden states, or with a dense layer and an activation that were trained. GPT-2's `score` has neither.
+    """
+    encoder, is_causal = module.encoder.config, model_type not in NAMINGS
+    last = tuple(module.layers) in ((-1,), (encoder.num_layers,))
+    if not last or module.pooling != ("last" if is_causal else "cls"):
+        return None
+    if is_causal:
+        kernel, bias = np.asarray(tensors["score.weight"]).T, np.zeros(module.num_labels, np.float32)
+        epsilon = np.float32(1)
+    else:
+        naming = NAMINGS[model_type]
+        names = [f"{layer}.{leaf}" for layer in (naming.dense, naming.classifier) for leaf in ("weight", "bias")]
+        if any(name not in tensors for name in names):
+            return None
+        between, offset, out, bias = (np.asarray(tensors[name]) for name in names)
+        epsilon, kernel = between.flat[0], out.T
+        if np.any(offset) or not epsilon > 0 or not np.array_equal(between, _scaled_identity(epsilon, len(between))):
+            return None
+    if kernel.shape != (encoder.hidden_size, module.num_labels) or bias.shape != (module.num_labels,):
+        return None
+    return {"kernel": np.ascontiguousarray(_turn(module, kernel * epsilon)), "bias": bias}
+
+
+def head_module_names(model_type: str) -> tuple[str, ...]:
+    """The modules that transformers has around an encoder in a classifier."""
+    if model_type not in NAMINGS:
+        return ("score",)
+    naming = NAMINGS[model_type]
+    return tuple(dict.fromkeys((naming.dense.removesuffix(".dense"), naming.classifier.removesuffix(".out_proj"))))
 
 
 def load_classifier(folder: Path, module: Classifier) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from jaxvalues.errors import UserError, name_list
+from jaxvalues.config.reading import entry, read_json, text_problem
+from jaxvalues.errors import UserError, name_list, short
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -30,7 +32,10 @@ class LazyTensor:
     kind: str
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self.file.get_tensor(self.name), dtype=dtype)
+        try:
+            return np.asarray(self.file.get_tensor(self.name), dtype=dtype)
+        except (SafetensorError, OSError) as error:  # the file was cut since it was opened
+            raise UserError(f"the tensor {short(self.name)} cannot be read ({short(str(error), 80)})") from None
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -38,7 +43,7 @@ def weight_files(folder: Path) -> list[Path]:
 
     Raises `UserError` where there are none, or where a shard that the index names is missing.
     """
-    if (folder / INDEX).is_file():
+    if os.path.lexists(folder / INDEX):
         weight_map = _read_index(folder / INDEX)
         files = [folder / name for name in sorted(set(weight_map.values()))]
         missing = [file.name for file in files if not file.is_file()]
@@ -64,8 +69,8 @@ def open_tensors(folder: Path) -> dict[str, LazyTensor]:
     for path in weight_files(folder):
         try:
             file = safe_open(path, framework="numpy")
-        except SafetensorError as error:
-            raise UserError(f"{path} is not a whole safetensors file ({error})") from error
+        except (SafetensorError, OSError, ValueError) as error:
+            raise UserError(f"{path} is not a whole safetensors file ({short(str(error), 80)})") from error
         for name in file.keys():  # noqa: SIM118  (not a dict)
             part = file.get_slice(name)
             tensors[name] = LazyTensor(file, name, tuple(part.get_shape()), part.get_dtype())
@@ -84,20 +89,32 @@ def save_tensors(folder: Path, tensors: Mapping[str, np.ndarray], *, max_shard_b
         shards[-1][name] = tensor
         size += tensor.nbytes
     if len(shards) == 1:
-        save_file(shards[0], folder / SINGLE, metadata={"format": "pt"})
+        save_safetensors(shards[0], folder / SINGLE)
         return
     weight_map = {}
     for i, shard in enumerate(shards, start=1):
         file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, folder / file, metadata={"format": "pt"})
+        save_safetensors(shard, folder / file)
         weight_map |= dict.fromkeys(shard, file)
     index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
+def save_safetensors(tensors: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write a safetensors file as torch's are. Raises `UserError` where that is not possible."""
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: cannot be written ({short(str(error), 80)})") from None
+
+
 def content_hash(path: str | Path) -> str:
-    """The sha256 (64 hex digits) of a folder's weights, the same wherever the folder is."""
+    """The sha256 (64 hex digits) of a folder's weights, the same wherever the folder is.
+
+    Raises `UserError` for files that are not whole: their headers are read first, in no time.
+    """
     digest = hashlib.sha256()
+    open_tensors(Path(path))
     for file in weight_files(Path(path)):
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
@@ -105,7 +122,12 @@ def content_hash(path: str | Path) -> str:
 
 
 def _read_index(path: Path) -> dict[str, str]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{path} is not an index of safetensors shards: expected JSON with a "weight_map"') from error
+    """{tensor: file} of an index. Raises UserError unless it names files of its own folder."""
+    content = read_json(path, "an index of safetensors shards")
+    weight_map = entry(content, "weight_map", dict, path, "an object of tensors and their files")
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or file != Path(file).name or text_problem(file):
+            raise UserError(f"{path}: `weight_map` gives {short(file)} for {short(name)}, expected the name of a file")
+    if not weight_map:
+        raise UserError(f"{path}: `weight_map` names no tensors")
+    return weight_map

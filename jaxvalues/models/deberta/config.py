@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, short
 from jaxvalues.models.layers.config import TransformerConfig
 from jaxvalues.models.layers.ops import activation
 
@@ -40,13 +40,15 @@ class DebertaConfig(TransformerConfig):
         is_v1 = config.get("model_type") == "deberta"
         given = {key: value for key, value in config.items() if not (is_v1 and key in _SINCE_V2)}
         kinds = given.get("pos_att_type") or ()
+        if not isinstance(kinds, str | list | tuple) or not all(isinstance(kind, str) for kind in kinds):
+            raise UserError(f"pos_att_type = {short(kinds)} in config.json, expected c2p, p2c or both")
         kinds = kinds.lower().split("|") if isinstance(kinds, str) else kinds
         given["pos_att_type"] = tuple(kind.strip() for kind in kinds)
-        c = cls.read(given, {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False})
+        c = cls.read(given, {})
 
         def supported(key: str, value: Any, good: bool, expected: str) -> None:
             if not good:
-                raise UserError(f"{key} = {value!r} is not supported for {c.model_type} models, only {expected}")
+                raise UserError(f"{key} = {short(value)} is not supported for {c.model_type} models, only {expected}")
 
         types = set(c.pos_att_type)
         distinct = types <= {"c2p", "p2c"} and len(types) == len(c.pos_att_type)
@@ -59,6 +61,8 @@ class DebertaConfig(TransformerConfig):
         supported("norm_rel_ebd", c.norm_rel_ebd, norms <= {"none", "layer_norm"}, "'none' or 'layer_norm'")
         odd = c.conv_kernel_size == 0 or c.conv_kernel_size % 2 == 1
         supported("conv_kernel_size", c.conv_kernel_size, odd, "odd sizes")
+        divides = c.hidden_size % c.conv_groups == 0
+        supported("conv_groups", c.conv_groups, divides, f"divisors of hidden_size {c.hidden_size}")
         activation(c.conv_act)
         return c
 

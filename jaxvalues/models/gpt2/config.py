@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
-from jaxvalues.models.layers.config import TransformerConfig, check_supported
+from jaxvalues.models.layers.config import TransformerConfig
 
 # GPT-2's own names of the fields; Hugging Face reads both.
 _NAMES = {
@@ -29,17 +29,19 @@ class GPT2Config(TransformerConfig):
     hidden_act: str = "gelu_new"
     max_position_embeddings: int = 1024
     layer_norm_eps: float = 1e-5
+    embd_pdrop: float = 0.1
     scale_attn_weights: bool = True  # scores are divided by sqrt(H)
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> GPT2Config:
         """Read the contents of a config.json; raises `UserError` for what is missing or not supported."""
         given = {_NAMES.get(key, key): value for key, value in config.items() if value is not None}
-        if "hidden_size" in given:
-            given.setdefault("intermediate_size", 4 * given["hidden_size"])
-        rate = given.get("hidden_dropout_prob", cls.hidden_dropout_prob)
-        own = {"scale_attn_by_inverse_layer_idx": False, "reorder_and_upcast_attn": False}
-        check_supported(given, {**own, "embd_pdrop": rate}, "gpt2")  # one rate for embeddings and layers
-        return cls.read(
-            given, {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
-        )
+        names = {ours: theirs for theirs, ours in _NAMES.items() if config.get(theirs) is not None}
+        width = given.get("hidden_size")
+        given.setdefault("intermediate_size", 4 * width if type(width) is int and 0 < width < 2**29 else 1)
+        return cls.read(given, {"scale_attn_by_inverse_layer_idx": False, "reorder_and_upcast_attn": False}, names)
+
+    def with_dropout(self, hidden: float | None, attention: float | None) -> Self:
+        """The config with these rates in place of its own, `hidden` also that of the embeddings; None keeps one."""
+        changed = super().with_dropout(hidden, attention)
+        return changed if hidden is None else dataclasses.replace(changed, embd_pdrop=hidden)

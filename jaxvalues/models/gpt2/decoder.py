@@ -54,7 +54,7 @@ class GPT2Embeddings(nn.Module):
         # An id outside the vocabulary, or a position beyond the last, gives NaN rather than some other one's vector.
         x = after_prompt(prompt, word.take(input_ids, axis=0, mode="fill"))
         x += position.take(position_ids, axis=0, mode="fill")
-        return dropout(x.astype(self.dtype), c.hidden_dropout_prob, rng)
+        return dropout(x.astype(self.dtype), c.embd_pdrop, rng)
 
 
 class GPT2Layer(nn.Module):

@@ -10,6 +10,7 @@ import jax
 
 from jaxvalues.errors import UserError, name_list
 from jaxvalues.models.layers.ops import activation
+from jaxvalues.models.layers.validation import check_fields, check_followed, check_heads, check_supported, check_total
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,22 +33,34 @@ class TransformerConfig:
     initializer_range: float = 0.02
 
     @classmethod
-    def read(cls, config: Mapping[str, Any], supported: Mapping[str, Any]) -> Self:
+    def read(
+        cls, config: Mapping[str, Any], supported: Mapping[str, Any], names: Mapping[str, str] | None = None
+    ) -> Self:
         """The config of a config.json's contents; `supported` are settings that may only have the value given here.
 
-        Raises `UserError` for a missing field, a setting of another value, an unknown activation, and a hidden size
-        that the heads do not divide.
+        `names` are the file's keys of fields, where they differ. Raises `UserError` for a missing field, a setting that
+        is not followed, an unknown activation, and sizes that cannot be.
         """
-        model_type = config.get("model_type")
-        fields = read_fields(cls, config, model_type)
-        check_supported(config, supported, model_type)
+        model_type, names = config.get("model_type"), names or {}
+        fields = read_fields(cls, config, model_type, names)
+        check_supported(config, {**supported, "is_encoder_decoder": False}, model_type)
         activation(fields["hidden_act"])
-        if fields["hidden_size"] % fields["num_attention_heads"]:
-            raise UserError(
-                f"hidden_size {fields['hidden_size']} is not a multiple of num_attention_heads "
-                f"{fields['num_attention_heads']} in config.json"
-            )
-        return cls(**fields)
+        c = cls(**fields)
+        sizes = {
+            key: (names.get(key, key), fields[key])
+            for key in ("hidden_size", "num_attention_heads", "vocab_size", "intermediate_size", "num_hidden_layers")
+        }
+        check_heads(sizes["hidden_size"], sizes["num_attention_heads"])
+        tables = (c.vocab_size + c.max_position_embeddings) * c.word_size
+        layer = c.hidden_size * (4 * c.hidden_size + 2 * c.intermediate_size)
+        told = [sizes[key] for key in ("hidden_size", "intermediate_size", "vocab_size", "num_hidden_layers")]
+        check_total(dict(told), tables + c.num_layers * layer)
+        return c
+
+    def with_dropout(self, hidden: float | None, attention: float | None) -> Self:
+        """The config with these rates in place of its own; None keeps one."""
+        rates = {"hidden_dropout_prob": hidden, "attention_probs_dropout_prob": attention}
+        return dataclasses.replace(self, **{key: rate for key, rate in rates.items() if rate is not None})
 
     @property
     def num_layers(self) -> int:
@@ -101,22 +114,19 @@ class TransformerConfig:
             )
 
 
-def read_fields(cls: type, config: Mapping[str, Any], model_type: str | None) -> dict[str, Any]:
+def read_fields(
+    cls: type, config: Mapping[str, Any], model_type: str | None, names: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The fields of a config's dataclass, {name: value}, from a config.json's contents; null counts as absent.
 
-    Raises `UserError` that names the fields which have neither a value nor a default.
+    `names` are the file's keys of fields, where they differ. Raises `UserError` that names the fields which have
+    neither a value nor a default, a field of the wrong type or size, and a setting that no network follows.
     """
     given = {key: value for key, value in config.items() if value is not None}
     fields = {field.name: given.get(field.name, field.default) for field in dataclasses.fields(cls)}
     missing = [name for name, value in fields.items() if value is dataclasses.MISSING]
     if missing:
         raise UserError(f"config.json of the {model_type} model lacks {name_list(missing)}")
+    check_followed(config, model_type)
+    check_fields(cls, fields, names or {})
     return fields
-
-
-def check_supported(config: Mapping[str, Any], supported: Mapping[str, Any], model_type: str | None) -> None:
-    """Raise `UserError` for a key of a config.json that has another value than the one in `supported`."""
-    for key, value in supported.items():
-        found = config.get(key)
-        if found is not None and found != value:
-            raise UserError(f"{key} = {found!r} is not supported for {model_type} models, only {value!r}")

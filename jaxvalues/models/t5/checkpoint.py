@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxvalues.errors import UserError
+from jaxvalues.models.architectures import architecture_of
 from jaxvalues.models.checkpoints.conversion import Place, Rule, Table, to_tensors, transpose
 from jaxvalues.models.checkpoints.weights import open_tensors
 from jaxvalues.models.layers.layout import segments_for
@@ -85,6 +86,21 @@ def checkpoint_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
+def check_config(config: Mapping[str, Any], where: str) -> None:
+    """Raise `UserError`, which begins with `where`, for a config.json that no network here can follow.
+
+    A random network takes its vocabulary from its tokenizer, so `vocab_size` may be missing.
+    """
+    try:
+        given = {"vocab_size": 1, **config}
+        if config.get("model_type") == "t5":
+            T5Config.from_hf(given)
+        else:
+            architecture_of(given).config.from_hf(given)
+    except UserError as error:
+        raise type(error)(f"{where}: {error}") from None
+
+
 def save_t5(folder: str | Path, config: Mapping[str, Any], params: Any) -> None:
     """Write a T5 as the Hugging Face checkpoint that T5ForConditionalGeneration reads.
 
@@ -150,4 +166,6 @@ def _words(names: Iterable[str]) -> str:
 def _holds_words(tensors: Mapping[str, Any], name: str) -> bool:
     """Whether a checkpoint holds its word embeddings under `name`, or nothing."""
     words = _words(tensors)
-    return name not in tensors or name == words or np.array_equal(tensors[words], tensors[name])
+    if name not in tensors or words not in tensors:
+        return True
+    return name == words or np.array_equal(tensors[words], tensors[name])

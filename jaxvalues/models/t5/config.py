@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxvalues.errors import UserError
-from jaxvalues.models.layers.config import check_supported, read_fields
+from jaxvalues.models.layers.config import read_fields
 from jaxvalues.models.layers.ops import activation
+from jaxvalues.models.layers.validation import check_supported, check_total
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +49,17 @@ class T5Config:
             "decoder_start_token_id": given.get("pad_token_id", 0),
         }
         fields = read_fields(cls, {**defaults, **given}, "t5")
-        check_supported(given, {"is_encoder_decoder": True, "is_decoder": False}, "t5")
+        check_supported(given, {"is_encoder_decoder": True}, "t5")
         c = cls(**fields)
         *gated, _ = c.feed_forward_proj.split("-")
         if gated not in ([], ["gated"]):
             raise UserError(f"feed_forward_proj = {c.feed_forward_proj!r} is not supported, only ACT or gated-ACT")
         activation(c.act)
+        check_supported(given, {"dense_act_fn": c.act, "is_gated_act": c.is_gated}, f"{c.feed_forward_proj} t5")
+        layer = c.d_model * (4 * c.num_heads * c.d_kv + 3 * c.d_ff)
+        keys = ("d_model", "d_ff", "d_kv", "num_heads", "vocab_size", "num_layers")
+        sizes = {key: getattr(c, key) for key in keys}
+        check_total(sizes, c.vocab_size * c.d_model + 2 * (c.num_layers + c.num_decoder_layers) * layer)
         buckets, farthest = c.relative_attention_num_buckets, c.relative_attention_max_distance
         if not 4 <= buckets < 2 * farthest:
             raise UserError(

@@ -1,0 +1,50 @@
+"""Where tokenizers come from: beside the weights, or where the config says, at the revision that it pins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from jaxvalues.config import Config, parse_config
+from jaxvalues.data.loading import load_split
+from jaxvalues.errors import ConfigError
+from jaxvalues.formulations import load_texts
+from jaxvalues.run.base import Base, find_tokenizer
+
+
+def config(**model: Any) -> Config:
+    return parse_config({"model": {"path": "someone/model", "revision": "of the weights", **model}})
+
+
+@pytest.mark.parametrize(
+    ("model", "asked"),
+    [
+        ({}, []),  # the folder of the weights, which was downloaded at its revision
+        ({"tokenizer": "someone/words"}, [("someone/words", None)]),
+        ({"tokenizer": "someone/words", "tokenizer_revision": "abc"}, [("someone/words", "abc")]),
+    ],
+)
+def test_a_tokenizer_is_pinned_by_its_revision(
+    model: dict[str, Any], asked: list[tuple[str, str | None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    tiny.tokenizer().save_pretrained(tmp_path)
+
+    def snapshot_download(name: str, revision: str | None = None, **_: Any) -> str:
+        calls.append((name, revision))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    one = config(**model)
+    base = Base(tiny.ROBERTA, tmp_path, "weights")
+    found = find_tokenizer(one, base, load_split("training", source="sample"), load_texts(one.formulation))
+    assert calls == asked
+    assert len(found) == len(tiny.tokenizer())
+
+
+def test_a_revision_belongs_to_a_tokenizer() -> None:
+    with pytest.raises(ConfigError, match="`tokenizer_revision` belongs to `tokenizer`, which is not set"):
+        config(tokenizer_revision="abc")
