@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from jaxvalues.statistics.counts import Counts
+from jaxvalues.statistics.counts import Counts, parts
 from jaxvalues.statistics.f1 import Figure
 from jaxvalues.statistics.interval import LEVEL, Interval, around
 from jaxvalues.statistics.jackknife import effective_df, jackknife_se
@@ -56,7 +56,7 @@ def resample(
     counts: Counts, *, figure: Figure = "official_f1", replicates: int = REPLICATES, seed: int = 0
 ) -> Resampled:
     """Draws the groups of `counts` (systems [S]) with replacement, the same ones for all systems."""
-    drawn = counts.replicates(_weights(counts, replicates, seed), figure)
+    drawn = _drawn(counts, figure, replicates, seed)
     return Resampled(counts.figure(figure), drawn, counts.leave_one_out(figure), counts.df)
 
 
@@ -83,8 +83,7 @@ def two_level_interval(
     R = variance.df_seeds + 1
     rng = np.random.default_rng(seed + 1)
     figures = a.figure(figure) - b.figure(figure)
-    weights = _weights(a, replicates, seed)
-    drawn = a.replicates(weights, figure).mean(axis=1) - b.replicates(weights, figure).mean(axis=1)
+    drawn = (_drawn(a, figure, replicates, seed) - _drawn(b, figure, replicates, seed)).mean(axis=1)
     seeds = rng.multinomial(R, np.full(R, 1 / R), replicates) / R @ (figures - figures.mean())
     own = max(variance.seeds - variance.both, 0) / variance.seeds if variance.seeds > 0 else 0
     low, high = widened_percentiles(drawn + seeds * math.sqrt(own * R / (R - 1)), variance.df, level)
@@ -98,7 +97,9 @@ def widened_percentiles(replicates: np.ndarray, df: float, level: float = LEVEL)
     return float(low), float(high)
 
 
-def _weights(counts: Counts, replicates: int, seed: int) -> np.ndarray:
-    """How often each replicate has each group: [B, G]."""
+def _drawn(counts: Counts, figure: Figure, replicates: int, seed: int) -> np.ndarray:
+    """The figures of replicates whose groups are drawn with replacement: [B, ...], the same groups for a seed."""
     G = counts.groups
-    return np.random.default_rng(seed).multinomial(G, np.full(G, 1 / G), replicates).astype(np.float64)
+    rng = np.random.default_rng(seed)
+    weights = (rng.multinomial(G, np.full(G, 1 / G), part).astype(np.float64) for part in parts(replicates, G))
+    return np.concatenate([counts.replicates(one, figure) for one in weights])

@@ -10,6 +10,7 @@ about half of what they should be (Miller 2024, arXiv 2411.00640, on clustered e
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -118,6 +119,13 @@ class Counts:
             for part in (self.hits, self.predicted)
         )
         return hits, predicted, (weights @ self.true).reshape(len(weights), *[1] * len(self.axes), C)
+
+
+def parts(replicates: int, groups: int) -> Iterator[int]:
+    """Numbers of replicates that add up to all of them, each with at most 32 MB of weights (or one replicate)."""
+    size = max(1, 4_000_000 // groups)
+    for start in range(0, replicates, size):
+        yield min(size, replicates - start)
 
 
 def count(truth: np.ndarray, decisions: np.ndarray, group: np.ndarray | None = None) -> Counts:

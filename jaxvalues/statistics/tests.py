@@ -16,13 +16,14 @@ kinds. With n seeds a test of signs cannot go below 2 / 2ⁿ.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from jaxvalues.statistics.counts import Counts
+from jaxvalues.statistics.counts import Counts, parts
 from jaxvalues.statistics.f1 import Figure, figure_of, harmonic_mean, precision_recall
 from jaxvalues.statistics.interval import LEVEL
 
@@ -128,8 +129,11 @@ def permutation(
     which system is called A. With arguments as groups, p is too small where their conclusions matter.
     """
     observed = counts[[a, b]].figure(figure)
-    one, other = (figure_of(figure, *side, counts.totals[2]) for side in _swapped(counts, a, b, permutations, seed))
-    return float((1 + _reaches(one - other, observed[0] - observed[1]).sum()) / (permutations + 1))
+    reached = 0
+    for sides in _swapped(counts, a, b, permutations, seed):
+        one, other = (figure_of(figure, *side, counts.totals[2]) for side in sides)
+        reached += int(_reaches(one - other, observed[0] - observed[1]).sum())
+    return (1 + reached) / (permutations + 1)
 
 
 def permutation_per_category(
@@ -142,13 +146,10 @@ def permutation_per_category(
     """
     hits, predicted, true = counts.totals
     f1 = harmonic_mean(*precision_recall(hits[[a, b]], predicted[[a, b]], true))
-    reached, rest = np.zeros(len(true)), permutations
-    while rest:  # in parts, which bounds memory
-        part = min(rest, PERMUTATIONS)
-        swapped = _swapped(counts, a, b, part, seed)
-        one, other = (harmonic_mean(*precision_recall(*side, true)) for side in swapped)
+    reached = np.zeros(len(true))
+    for sides in _swapped(counts, a, b, permutations, seed):
+        one, other = (harmonic_mean(*precision_recall(*side, true)) for side in sides)
         reached += _reaches(one - other, f1[0] - f1[1]).sum(axis=0)
-        rest, seed = rest - part, seed + 1
     return np.where(true > 0, (1 + reached) / (permutations + 1), np.nan)
 
 
@@ -172,15 +173,17 @@ def holm(p: ArrayLike) -> np.ndarray:
     return adjusted
 
 
-def _swapped(counts: Counts, a: int, b: int, permutations: int, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Hits and predicted [n, C] of the one and of the other system in each of n permutations."""
-    swap = np.random.default_rng(seed).integers(0, 2, (permutations, counts.groups)).astype(np.float64)
-    one, other = [], []
-    for part in (counts.hits, counts.predicted):
-        moved = swap @ (part[b] - part[a])
-        one.append(part[a].sum(axis=0) + moved)
-        other.append(part[b].sum(axis=0) - moved)
-    return one, other
+def _swapped(counts: Counts, a: int, b: int, permutations: int, seed: int) -> Iterator[tuple[list[np.ndarray], ...]]:
+    """Hits and predicted [m, C] of the one and of the other system in m permutations at a time."""
+    rng = np.random.default_rng(seed)
+    for part in parts(permutations, counts.groups):
+        swap = rng.integers(0, 2, (part, counts.groups)).astype(np.float64)
+        one, other = [], []
+        for labels in (counts.hits, counts.predicted):
+            moved = swap @ (labels[b] - labels[a])
+            one.append(labels[a].sum(axis=0) + moved)
+            other.append(labels[b].sum(axis=0) - moved)
+        yield one, other
 
 
 def _reaches(values: np.ndarray, observed: np.ndarray | float) -> np.ndarray:

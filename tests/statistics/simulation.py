@@ -3,7 +3,7 @@
 A *world* is a law of labels and of systems. An argument i of conclusion g has the label c if a latent normal z is
 above a cut. A system predicts c if κ z + (what is hard about the argument) + (what this method makes of the conclusion)
 + (its seed) + (its seed on this argument) is above another cut. The law is known, so the population's figures are too:
-`World.population_f1` integrates them.
+`World.population` integrates them.
 
 Sizes are those of the 104 conclusions of the published test split (median 3, largest 183), prevalences those of its
 categories (from .0165 to .37).
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import norm
+
+from jaxvalues.statistics.f1 import Figure, figure_of
 
 SIZES = np.repeat(
     [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 100, 105, 110, 115, 119, 124, 132, 133, 145, 183],
@@ -71,8 +73,8 @@ class World:
         spread = np.sqrt(self.signal**2 + self._noise**2 + self.seed**2)
         return spread * norm.isf(np.minimum(PREVALENCE * self.shift, 0.6))
 
-    def population_f1(self, seeds: int = 4000) -> float:
-        """The official F1 on infinitely many arguments, on average over seeds."""
+    def population(self, figure: Figure = "official_f1", seeds: int = 4000) -> float:
+        """The figure on infinitely many arguments, on average over seeds."""
         z, step = np.linspace(-6, 6, 601, retstep=True)
         shift = np.linspace(-5, 5, 41) * self.seed
         above = norm.sf((self.score_cut[:, None, None] - shift[:, None] - self.signal * z) / self._noise)  # [C, s, z]
@@ -85,8 +87,7 @@ class World:
             np.stack([np.interp(drawn, grid, of_category) for drawn, of_category in zip(draws, part, strict=True)])
             for part in (predicted, hits)
         )
-        precision, recall = (hits / predicted).mean(0), (hits / PREVALENCE[:, None]).mean(0)
-        return float((2 * precision * recall / (precision + recall)).mean())
+        return float(figure_of(figure, hits.T, predicted.T, PREVALENCE).mean())
 
 
 @dataclass(frozen=True, eq=False)
