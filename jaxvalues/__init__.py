@@ -12,6 +12,7 @@ __version__ = version("jaxvalues")
 _PUBLIC = {
     "Config": "jaxvalues.config",
     "combine_runs": "jaxvalues.ensemble",
+    "compare_files": "jaxvalues.evaluation.comparison",
     "export_hf": "jaxvalues.interop.to_hf",
     "import_hf": "jaxvalues.interop.from_hf",
     "load_config": "jaxvalues.config",

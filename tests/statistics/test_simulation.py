@@ -35,7 +35,7 @@ SEEDS = (3, 5, 8)
 WORLD = World()
 OTHER = replace(WORLD, shift=0.9, signal=1.1)  # .008 better
 EQUAL = replace(WORLD, shift=0.85, signal=1.092059823)  # predicts a quarter less, with the same official F1
-STAGES = [pytest.param(400, marks=pytest.mark.slow), pytest.param(4000, marks=pytest.mark.exhaustive)]
+STAGES = [pytest.param(150, marks=pytest.mark.slow), pytest.param(4000, marks=pytest.mark.exhaustive)]
 
 
 def counts_of(test_set: TestSet, rng: np.random.Generator, seeds: int) -> Counts:
