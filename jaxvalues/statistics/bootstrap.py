@@ -1,9 +1,10 @@
 """Intervals by resampling groups: conclusions, or arguments where the conclusions are unknown; with seeds, both.
 
 Simulations with conclusions as uneven as the published ones decided how (`tests/statistics/test_simulation.py`). Ten
-conclusions hold most of the arguments, so that resampled data sets vary less than new ones do, by about a tenth for one
-system. BCa and basic intervals cover less than percentile intervals here (.86 to .90), because their corrections are
-themselves uncertain. What holds, with the coverage of nominal 95 % in 4,000 simulations of new conclusions and seeds:
+conclusions hold most of the arguments, so that resampled data sets vary less than new ones do, by about a tenth for
+one system. BCa and basic intervals cover less than percentile intervals here (.86 to .90), because their corrections
+are themselves uncertain. What holds, with the coverage of nominal 95 % in 4,000 simulations of new conclusions and
+seeds:
 
 - one system: the estimate ± Student's t times the jackknife's standard error, with the degrees of freedom of the sizes
   (.957; with 3, 5 and 8 seeds, by `variance.components_interval`, .961, .955 and .955; most misses are figures above it);
