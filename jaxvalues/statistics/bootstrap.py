@@ -2,12 +2,13 @@
 
 Simulations with conclusions as uneven as the published ones decided how (`tests/statistics/test_simulation.py`). Ten
 conclusions hold most of the arguments, so that resampled data sets vary less than new ones do, by about a tenth for
-one system. BCa and basic intervals cover less than percentile intervals here (.86 to .90), because their corrections
-are themselves uncertain. What holds, with the coverage of nominal 95 % in 4,000 simulations of new conclusions and
-seeds:
+one system. BCa and basic intervals cover less than percentile intervals here (.86 to .90, 400 simulations), because
+their corrections are themselves uncertain. What holds, with the coverage of nominal 95 % in 4,000 simulations of new
+conclusions and seeds:
 
 - one system: the estimate ± Student's t times the jackknife's standard error, with the degrees of freedom of the sizes
-  (.957; with 3, 5 and 8 seeds, by `variance.components_interval`, .961, .955 and .955; most misses are figures above it);
+  (.957; with 3, 5 and 8 seeds, by `variance.components_interval`, .961, .955 and .955; if it misses, it is mostly too
+  low);
 - a difference: percentiles of the bootstrap, widened from the normal to Student's t (Hesterberg 2015; .943; with 3, 5
   and 8 seeds, by `two_level_interval`, .968, .963 and .959).
 

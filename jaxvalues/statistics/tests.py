@@ -12,7 +12,8 @@
 False alarms at nominal .05 in 4,000 simulations, each against its own target (`tests/statistics/test_simulation.py`),
 with 3, 5 and 8 seeds: `paired_t` .053, .050 and .046; `welch_t` .034, .046 and .045; `sign_flip` 0, 0 and .041.
 `permutation`: .051 for two systems of one kind; .064 where they have the same F1 but one predicts a quarter fewer
-labels, as they cannot quite be swapped then. Any of 20 categories after adjustment, where none differs: .053.
+labels, as they cannot quite be swapped then. Any of 20 categories after adjustment, where none differs: .053 (1,000
+simulations).
 
 Every p is two-sided. Dror et al. 2018 ("The Hitchhiker's Guide to Testing Statistical Significance in NLP") compare the
 kinds. With n seeds a test of signs cannot go below 2 / 2ⁿ.

@@ -168,9 +168,9 @@ def components_interval(
 ) -> Interval:
     """The interval of the mean over seeds of a figure, or of a difference a - b: "on new topics too", for new seeds.
 
-    `a` and `b` are counts of the same R seeds [R]. The variance is that of `mean_variance`, the reach Satterthwaite's t.
-    Its coverage of a difference, on new conclusions and new seeds, is .970, .967 and .965 with 3, 5 and 8 seeds
-    (4,000 simulations). Raises ValueError as `mean_variance`.
+    `a` and `b` are counts of the same R seeds [R]. The variance is that of `mean_variance`, the reach that of
+    Student's t. Its coverage of a difference, on new conclusions and new seeds, is .970, .967 and .965 with 3, 5 and 8
+    seeds (4,000 simulations). Raises ValueError as `mean_variance`.
     """
     variance = mean_variance(a, b, figure)
     estimate = a.figure(figure).mean() - (0 if b is None else b.figure(figure).mean())
