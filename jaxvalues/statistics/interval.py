@@ -29,14 +29,19 @@ class Interval:
 
 
 def around(
-    estimate: float, se: float, df: float, *, level: float = LEVEL, lowest: float = -1.0, highest: float = 1.0
+    estimate: float,
+    se: float,
+    df: float,
+    *,
+    bias: float = 0.0,
+    level: float = LEVEL,
+    lowest: float = -1.0,
+    highest: float = 1.0,
 ) -> Interval:
-    """The estimate ± Student's t times its standard error, cut at what is possible."""
+    """Student's t times the standard error around the estimate and around the estimate less its bias, both covered.
+
+    The ends are cut at what is possible.
+    """
     reach = float(stats.t.ppf(1 - level / 2, df)) * se
-    return Interval(
-        float(estimate),
-        float(se),
-        float(max(estimate - reach, lowest)),
-        float(min(estimate + reach, highest)),
-        float(df),
-    )
+    low, high = min(estimate, estimate - bias) - reach, max(estimate, estimate - bias) + reach
+    return Interval(float(estimate), float(se), float(max(low, lowest)), float(min(high, highest)), float(df))

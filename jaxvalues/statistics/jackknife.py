@@ -1,4 +1,4 @@
-"""The standard error of a figure from its values without each group (Efron & Stein 1981)."""
+"""The standard error and the bias of a figure, from its values without each group (Efron & Stein 1981)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import numpy as np
 def jackknife_se(left_out: np.ndarray) -> float:
     """The standard error from the figure without each of G groups [G]. On average it is not too small."""
     return float(np.sqrt((len(left_out) - 1) * left_out.var()))
+
+
+def jackknife_bias(estimate: float, left_out: np.ndarray) -> float:
+    """How far the estimate lies above the population's figure, from the figure without each group [G]."""
+    return float((len(left_out) - 1) * (left_out.mean() - estimate))
 
 
 def effective_df(left_out: np.ndarray) -> float:

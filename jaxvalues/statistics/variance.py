@@ -19,7 +19,7 @@ from scipy import stats
 from jaxvalues.statistics.counts import Counts
 from jaxvalues.statistics.f1 import Figure
 from jaxvalues.statistics.interval import LEVEL, Interval, around
-from jaxvalues.statistics.jackknife import effective_df, jackknife_se
+from jaxvalues.statistics.jackknife import effective_df, jackknife_bias, jackknife_se
 
 SEED, CONCLUSION = "seed", "conclusion"
 
@@ -173,6 +173,9 @@ def components_interval(
     seeds (4,000 simulations). Raises ValueError as `mean_variance`.
     """
     variance = mean_variance(a, b, figure)
-    estimate = a.figure(figure).mean() - (0 if b is None else b.figure(figure).mean())
     se = math.sqrt(variance.total)
-    return around(estimate, se, variance.df, level=level, lowest=0.0 if b is None else -1.0)
+    estimate = a.figure(figure).mean()
+    if b is not None:
+        return around(estimate - b.figure(figure).mean(), se, variance.df, level=level)
+    bias = jackknife_bias(estimate, a.leave_one_out(figure).mean(axis=0))
+    return around(estimate, se, variance.df, bias=bias, level=level, lowest=0.0)

@@ -9,7 +9,8 @@ import pytest
 
 from jaxvalues.statistics.bootstrap import resample, two_level_interval, widened_percentiles
 from jaxvalues.statistics.counts import Counts, count
-from jaxvalues.statistics.jackknife import effective_df, jackknife_se
+from jaxvalues.statistics.interval import around
+from jaxvalues.statistics.jackknife import effective_df, jackknife_bias, jackknife_se
 from jaxvalues.statistics.variance import components_interval
 
 RNG = np.random.default_rng(0)
@@ -28,6 +29,21 @@ def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
     values = RNG.normal(size=50)
     left_out = (values.sum() - values) / 49
     assert jackknife_se(left_out) == pytest.approx(values.std(ddof=1) / np.sqrt(50))
+
+
+def test_the_jackknife_finds_the_bias_of_a_variance() -> None:
+    # Divided by n, a variance is too small by its n-th part: the jackknife's estimate of that is exact.
+    values = RNG.normal(size=50)
+    left_out = np.array([np.delete(values, i).var() for i in range(50)])
+    assert jackknife_bias(values.var(), left_out) == pytest.approx(-values.var(ddof=1) / 50)
+
+
+def test_an_interval_covers_the_estimate_and_the_estimate_less_its_bias() -> None:
+    plain, biased = around(0.4, 0.01, np.inf), around(0.4, 0.01, np.inf, bias=-0.005)
+    assert (plain.low, plain.high) == pytest.approx((0.4 - 0.0196, 0.4 + 0.0196), abs=1e-5)
+    assert (biased.low, biased.high) == pytest.approx((plain.low, plain.high + 0.005))
+    assert around(0.99, 0.01, 5, lowest=0).high == 1
+    assert around(0.01, 0.01, 5, lowest=0).low == 0
 
 
 def test_effective_degrees_of_freedom() -> None:
