@@ -217,6 +217,7 @@ def test_the_home_folder_stands_for_a_tilde(perfect: Path, monkeypatch: pytest.M
     assert "the home folder that `~` stands for is not known" in err
 
 
+@pytest.mark.main_cases("ascii")
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_every_encoding_prints_scores(encoding: str, perfect: Path) -> None:
     words = [sys.executable, "-m", "jaxvalues", "score", "--truth", TRUTH, "--run", perfect, "--threshold", "0.5"]

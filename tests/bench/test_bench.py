@@ -221,7 +221,16 @@ def test_a_contender_that_dies_says_why(tmp_path: Path) -> None:
         pytest.raises(UserError, match=r"jaxvalues: config: .*model"),
     ):
         worker.first()
-    task = Task("inference", tiny().model_dump(mode="json"), {}, "", str(tmp_path / "absent.npz"), "", "tpu", "float32")
+    task = Task(
+        "inference",
+        tiny().model_dump(mode="json"),
+        {},
+        "",
+        str(tmp_path / "absent.npz"),
+        str(tmp_path),
+        "tpu",
+        "float32",
+    )
     with Worker("jaxvalues", task) as worker, pytest.raises(UserError, match=r"exit code 1: FileNotFoundError.*absent"):
         worker.first()
 

@@ -322,7 +322,7 @@ def wrong(place: Path, two: list[list[Path]]) -> dict[str, tuple[list[object], i
         "rows of another fold": ([strange, b0, "--out", out], 1, "which it does not hold out"),
         "out is a run": ([a0, a1, "--out", b0], 2, "b-seed0-fold0 holds a single run: give the ensemble another"),
         "out is an input": ([a0, place / "broken", "--out", place / "broken"], 2, "broken is given twice"),
-        "out is a file": ([a0, a1, "--out", a0 / "config.yaml"], 1, "cannot be created"),
+        "out is a file": ([a0, a1, "--out", a0 / "config.yaml"], 1, "config.yaml is no folder"),
         "data elsewhere": ([a0, a1, "--out", out, "--dir", place / "none"], 1, "none: no such folder"),
     }
 

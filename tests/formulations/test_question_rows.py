@@ -84,7 +84,7 @@ def test_the_pairs_that_are_asked_for_are_asked_with_their_labels(branches: bool
     batch = collate(tokens, PlannedBatch(90, np.arange(5)), 8, pad_id=1)
     assert batch["categories"].tolist() == [[category] for category in (*categories[:5], *[categories[0]] * 3)]
     assert ("question_ids" in batch) is branches
-    assert batch["weights"].tolist() == [1] * 5 + [0] * 3
+    assert batch["weights"].tolist() == [[1]] * 5 + [[0]] * 3
 
 
 def test_logits_are_folded_where_argument_and_category_meet() -> None:

@@ -125,6 +125,7 @@ def test_a_name_on_the_hub_is_told(tmp_path: Path) -> None:
     text = (run.path / "config.yaml").read_text()
     start, end = text.index("  path: null"), text.index("  tokenizer: ")
     (run.path / "config.yaml").write_text(text[:start] + "  path: someone/roberta-tiny\n  config: null\n" + text[end:])
+    (run.path / "manifest.json").unlink()  # which would find the change
     export_hf(run.path, tmp_path / "hf")
     assert json.loads((tmp_path / "hf/config.json").read_text())["jaxvalues"]["config"]["model"]["path"] == (
         "someone/roberta-tiny"
@@ -242,9 +243,9 @@ def test_wrong_usage(tmp_path: Path) -> None:
     assert (tmp_path / "full/precious").read_text() == "mine"
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize(("error", "said"), [(KeyboardInterrupt, KeyboardInterrupt), (OSError, UserError)])
 def test_an_interrupted_export_leaves_nothing(
-    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: type[BaseException], said: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = finish(tmp_path / "run", config("bert"))
 
@@ -254,7 +255,7 @@ def test_an_interrupted_export_leaves_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(to_hf, "model_card", interrupted)
-        with pytest.raises(error):
+        with pytest.raises(said):
             export_hf(run.path, tmp_path / "hf")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     export_hf(run.path, tmp_path / "hf")

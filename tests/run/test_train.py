@@ -411,6 +411,7 @@ def test_a_run_of_the_stance_predicts_what_it_wrote(lab: Lab, tmp_path: Path) ->
         predict(folder, split="test", out=tmp_path, overrides=("data.task=values",))
 
 
+@pytest.mark.slow
 def test_what_is_for_values_refuses_a_run_of_the_stance(lab: Lab, tmp_path: Path) -> None:
     folder, _ = train_stance(lab, "classified")
     truth = files("jaxvalues.data") / "sample/labels-test.tsv"

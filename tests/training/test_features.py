@@ -114,6 +114,7 @@ def test_pooling_below_what_is_kept_is_an_error_or_recomputed() -> None:
         network(True)
 
 
+@pytest.mark.slow
 def test_state_is_only_what_trains(quick_compiles: None) -> None:
     run = make(tiny.ROBERTA, "head", True)
     assert isinstance(run.state, TrainState)

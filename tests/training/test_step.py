@@ -62,6 +62,7 @@ def test_everything_trainable_changes_and_nothing_frozen(runs: dict, kind: tuple
         assert leaf.tobytes() == one["frozen_after"][path].tobytes(), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["full", "last"])
 def test_scanned_and_unrolled_give_the_same_run(runs: dict, name: str) -> None:
     unrolled, scanned = runs[name, False], runs[name, True]
@@ -134,6 +135,7 @@ def test_eight_rows_and_padding_are_the_eight_rows_twice(whole: tiny.Run) -> Non
         np.testing.assert_allclose(leaf, ends[1][1][path], atol=1e-6, err_msg=path)
 
 
+@pytest.mark.slow
 def test_the_first_loss_is_the_mean_over_real_rows_of_what_the_evaluation_sees(whole: tiny.Run) -> None:
     whole.restart()
     logits = likelihood_logits(whole.system, Weights(whole.frozen, whole.state.trainable), whole.tokens).astype(

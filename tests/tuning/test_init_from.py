@@ -97,6 +97,7 @@ def test_a_run_goes_on_from_another(network: str, tuning: dict[str, Any], tmp_pa
     assert start(second.model_copy(update={"tuning": moved}))[1] == identity
 
 
+@pytest.mark.slow
 @pytest.mark.main_cases("t5-before0-*")
 @pytest.mark.parametrize(
     ("network", "before", "after"),
@@ -184,6 +185,7 @@ def test_what_does_not_fit_is_said(before: dict[str, Any], after: dict[str, Any]
     assert not (tmp_path / "second").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_neither_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tuning.init_from: .* is neither the folder of a run .* nor that"):
         start(config("roberta", tmp_path / "second", method="lora", init_from=str(tmp_path)))

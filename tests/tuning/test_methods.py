@@ -106,6 +106,7 @@ def test_adapters_change_nothing_at_first(kind: str, scan: bool, name: str) -> N
     chex.assert_trees_all_equal(bound.params, system.params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["prompt", "lstm", "prefix", "prefix mlp"])
 def test_what_enters_before_the_tokens_leaves_the_weights_as_they_are(name: str) -> None:
     system = build("t5")

@@ -251,6 +251,7 @@ def test_we_read_what_peft_writes(bases, tmp_path, kind, method, change):
     assert_same(base, our_logits(base, adapter.trainable), torch_logits(model, inputs(kind)))
 
 
+@pytest.mark.slow
 def test_a_head_that_trained_goes_along(bases, tmp_path):
     import peft
     import transformers

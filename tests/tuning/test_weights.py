@@ -76,6 +76,7 @@ ABOVE = {
 }  # fmt: skip
 
 
+@pytest.mark.main_cases("roberta-True", "gpt2-False")
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("kind", ABOVE)
 def test_what_language_models_have_above_their_layers_trains(kind: str, scan: bool) -> None:

@@ -27,12 +27,15 @@ def prepare(*, data_dir: str | Path | None = None, source_dir: str | Path | None
     config = tfds.download.DownloadConfig(try_download_gcs=False, force_checksums_validation=True)
     with _lock(Path(builder.data_dir)):
         builder = Builder(data_dir=data_dir, source_dir=source_dir)  # looks again: another process may have prepared it
+        failed = None
         try:
             builder.download_and_prepare(download_config=config)
-        except OSError:
+        except OSError as error:
+            failed = error
+        if not builder.info.initialized:  # another host may have prepared it, on a file system without locks
             builder = Builder(data_dir=data_dir, source_dir=source_dir)
-            if not builder.info.initialized:  # else another host prepared it, on a file system without locks
-                raise
+            if failed is not None and not builder.info.initialized:
+                raise failed
     return builder
 
 

@@ -34,6 +34,7 @@ def test_configs():
         GPT2Config.from_hf({k: v for k, v in CONFIG.items() if k not in ("n_embd", "n_layer")})
 
 
+@pytest.mark.slow
 def test_the_dropout_of_embeddings_is_their_own():
     """transformers has a rate for them, .1 where the file says nothing."""
     assert GPT2Config.from_hf(CONFIG | {"embd_pdrop": 0.3}).embd_pdrop == 0.3

@@ -151,6 +151,7 @@ def test_packed_answers_are_separate_texts(scan):
         jax.tree.map(lambda a, b: assert_close(a, b, 1e-4), ours[1], expected[1])
 
 
+@pytest.mark.slow
 def test_answers_may_belong_to_questions_and_arguments():
     arguments, questions = pad(ARGUMENTS, "r", T), pad(SUFFIXES, "l", S)
     ids, mask = pad(ANSWERS, "r", R)

@@ -123,6 +123,7 @@ def test_hooks_are_all_that_a_new_family_needs(scan):
     assert_close(after, last[:1, 2:])
 
 
+@pytest.mark.slow
 def test_the_highest_state_is_at_the_positions_also_where_no_layer_is_computed():
     module, params = make()
     (embedded,) = run(module, params, IDS, MASK, layers=(0,))
