@@ -15,7 +15,7 @@ conclusions and seeds:
   and 8 seeds, by `two_level_interval`, .968, .963 and .959).
 
 With 30 conclusions instead of 104, and for differences of the mean category F1 with three seeds, intervals err on the
-safe side (up to .98).
+safe side (up to .99).
 """
 
 from __future__ import annotations
