@@ -137,7 +137,7 @@ def test_deberta_beside_torch_and_beside_itself_with_gathers(tmp_path: Path) -> 
     assert shown.count("jaxvalues-gather") == 3  # what it is, its steps, how it starts
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_alone_on_real_lengths(tmp_path: Path) -> None:
     options = Options(peers=("none",), work=("inference",), lengths=(16,), repeats=1, warmup=0, real=True)
     result = bench(tiny(), options, Console(quiet=True))

@@ -175,7 +175,7 @@ def test_every_place_where_a_prompt_or_a_prefix_enters_t5_counts() -> None:
     assert min(np.abs(gradient).max() for gradient in gradients) > 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.main_cases("gpt2", "t5 untied")
 @pytest.mark.parametrize("network", ["gpt2", "t5", "t5 untied"])
 def test_a_soft_verbalizer_starts_as_the_words(network: str) -> None:

@@ -63,7 +63,7 @@ def brute_force(one: System, bound: Bound, batch: dict[str, np.ndarray], row: in
     return float(np.log(total) - np.log1p(-total))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.main_cases("t5", "gpt2 branches")
 @pytest.mark.parametrize("layout", ["t5", "gpt2", "gpt2 branches"])
 def test_the_likelihood_is_that_of_any_synonym(layout: str, synonyms: Path, tmp_path: Path) -> None:

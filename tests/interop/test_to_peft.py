@@ -153,7 +153,7 @@ def answers(names: dict[str, Any], kind: str, arguments: Sequence[Argument]) -> 
     return names["torch"].logit(p).numpy()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("quick_compiles")
 def test_a_run_that_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the command line: the same probabilities as in the run's own files, and no place on this machine told."""

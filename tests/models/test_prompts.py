@@ -208,7 +208,7 @@ def test_the_first_token_alone_is_the_same_and_behind_the_prompt(kind, scan, top
     assert np.abs(alone[0]["prompt"]).min() > 0
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.main_cases("deberta-v3")
 @pytest.mark.parametrize("kind", ["roberta", "deberta-v3"])
 def test_gradients_reach_prompt_and_prefix_and_stop_below(kind):
@@ -318,7 +318,7 @@ def test_what_does_not_fit_is_said(kind):
         traced(4, prompt=np.zeros((2, 64)), hidden=np.zeros((2, 4, 64)))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_scanned_and_unrolled_drop_alike():
     config = CONFIGS["deberta-v3"]
     inputs, given = batch(config), extra(config)

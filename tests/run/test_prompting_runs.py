@@ -139,7 +139,7 @@ def test_only_what_trains_is_kept(trained: dict[str, tuple[Path, str]]) -> None:
     assert f"{2 * 2 * 5 * 64:,} parameters train" in printed
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_norms_and_positives_are_logged(trained: dict[str, tuple[Path, str]]) -> None:
     for kind, has_prompt in (
         ("gpt2 answer prompt", True),

@@ -205,7 +205,7 @@ def test_predict_refuses(lab: Lab, trained: Path, tmp_path: Path) -> None:
         predict(lab.folder, split="test")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_scan_layers_held_out_fraction_and_thresholds_per_category(lab: Lab, tmp_path: Path) -> None:
     overrides = ("model.scan=true", "data.held_out=0.2", "decision.threshold=tuned_per_category", "training.epochs=1")
     folder, _ = lab.train("scan", *overrides)

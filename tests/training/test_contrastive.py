@@ -105,7 +105,7 @@ def test_one_device_and_eight_see_the_same_global_batch(quick_compiles: None) ->
     assert place_batch(first, run.system.mesh)["labels"].sharding.num_devices == 8
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_term_is_weighed_and_both_numbers_are_traced(quick_compiles: None) -> None:
     run = tiny.Run(tiny.config(tiny.NO_DROPOUT, {"loss": {"contrastive": {"weight": 0.5}}}))
     batch = next(run.batches.starting_at(0))

@@ -58,7 +58,7 @@ def disturbed(work: Work, straight: Path) -> dict[str, list[tuple[int, str, str]
         return {name: attempt.result() for name, attempt in attempts.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_writes_what_it_should(straight: Path) -> None:
     lines = metrics(straight)
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, STEPS + 1))

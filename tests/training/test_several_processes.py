@@ -153,7 +153,7 @@ def test_without_jax_s_service_processes_look_every_few_steps(small: Path) -> No
     assert stopped_at(ended) in range(3, 11)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_killed_process_ends_all_and_any_number_resumes(small: Path, straight: Path) -> None:
     words, alone = run_words(small, "killed"), run_words(small, "killed", "runtime.distributed=false")
     for number in (1, 0):  # of which one holds the lock

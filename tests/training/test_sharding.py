@@ -69,7 +69,7 @@ def exchanged_activations(system: System) -> list[str]:
     return [line for line in found if "embeddings/jit(_take)/scatter-add" not in line]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_deberta_is_the_same_on_a_mesh(quick_compiles: None) -> None:
     run = tiny.Run(tiny.config(LAYER))
     batch = next(run.batches.starting_at(0))

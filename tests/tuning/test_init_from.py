@@ -195,7 +195,7 @@ def test_a_folder_that_is_neither_is_said(tmp_path: Path) -> None:
         start(config("roberta", tmp_path / "second", method="lora", init_from=str(tmp_path / "first")))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_only_a_fresh_run_reads_it(tmp_path: Path) -> None:
     """A run that cannot learn ends where it started; finished, it predicts without the folder it started from."""
     first = config("roberta", tmp_path / "first", method="prompt", length=P)

@@ -76,7 +76,7 @@ def test_what_is_added_is_counted_by_its_formula_and_nothing_else_trains(kind: s
     assert found == shapes.get(tuning.key, (None, None))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("kind", "name"), [("deberta", "lora"), *(("t5", name) for name in ("prompt", "lstm", "prefix", "lora"))]
 )

@@ -80,7 +80,7 @@ def test_live_torch(kind, options):
     compare(results(config, weights, inputs, **options), torch_results(config, weights, inputs))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_scanned_and_unrolled_start_and_drop_alike():
     config = CONFIGS["roberta"] | {"num_hidden_layers": 3}
     inputs = batch(config)

@@ -86,7 +86,7 @@ def test_live_torch(kind, change):
     compare(results(config, weights, first, scan=False), torch_results(config, weights, first))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_scanned_and_unrolled_start_and_drop_alike():
     config = CONFIGS["t5-v1.1"] | {"num_decoder_layers": 1}
     inputs = batch(config)
@@ -275,7 +275,7 @@ def test_many_questions_share_one_encoding():
     assert sum(f"f32{encoded} = dot_general" in line for line in products) >= 2 * 2  # keys and values of two layers
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.main_cases("True")
 @pytest.mark.parametrize("scan", [False, True])
 def test_a_single_token_is_read_without_the_encoders_keys(scan):
