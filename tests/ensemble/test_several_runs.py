@@ -130,7 +130,7 @@ def test_nothing_stays_on_the_devices_between_runs(watched: Watched) -> None:
 def test_the_folder_of_the_ensemble(watched: Watched, lab: Lab) -> None:
     folder = lab.folder / "four"
     assert {path.name for path in folder.iterdir()} == {
-        *RUNS, "config.yaml", "ensemble.json", "environment.json", "thresholds.json", "scores.json",
+        *RUNS, "config.yaml", "ensemble.json", "environment.json", "thresholds.json", "scores.json", "manifest.json",
         *(f"{kind}-{part}.tsv" for kind in ("probabilities", "logits", "predictions") for part in ("held_out", "test")),
     }  # fmt: skip
     written = json.loads((folder / "ensemble.json").read_text())

@@ -176,7 +176,7 @@ NOT_OURS = "has no valid `jaxvalues` entry (template, thresholds, config), so th
         (lambda content: content["jaxvalues"].pop("decision"), NOT_OURS),
         (lambda content: content["jaxvalues"].update(config=[]), NOT_OURS),
         (lambda content: content["jaxvalues"]["threshold_logits"].pop(), NOT_OURS),
-        (lambda content: content["jaxvalues"].update(threshold_logits=[float("nan")] * 20), NOT_OURS),
+        (lambda content: content["jaxvalues"].update(threshold_logits=[None] * 20), NOT_OURS),
         (lambda content: content["jaxvalues"].update(threshold_logits=["high"] * 20), NOT_OURS),
         (lambda content: content["id2label"].update({"0": "Stimulation"}), NOT_OURS),
         (lambda content: content["jaxvalues"]["config"].update(sead=1), "jaxvalues: unknown key `sead`; did you mean"),

@@ -171,7 +171,9 @@ def test_a_run_predicts_with_the_texts_it_was_trained_with(lab: Lab, tmp_path: P
     for file, text in ((template, "{premise} {stance}"), (descriptions, descriptions.read_text().replace("a.", "b"))):
         original = file.read_text()
         file.write_text(text)
-        with pytest.raises(ConfigError, match=r"differs \(other text in template or descriptions\): give another"):
+        with pytest.raises(
+            ConfigError, match=r"differs \(other tokenizer; other text in template or descriptions\): give another"
+        ):
             lab.train("described", *overrides)
         file.write_text(original)
     lab.train("described", *overrides)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import shutil
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -264,10 +265,14 @@ def test_a_disk_that_is_full_is_one_sentence_and_the_checkpoint_before_stays(
     assert said.endswith("make space, then run the same command to resume")
     assert len(said) < 300
 
+    before = None
+    while before != (now := sorted(map(str, (tmp_path / "resume").rglob("*")))):  # late writes of step 2
+        before = now
+        time.sleep(1)
     after = Checkpoints(tmp_path / "resume")
     assert after.latest() == 1
     restored, _ = after.restore(small.abstract_state(), small.segments, small.mesh)
     assert bits(restored) == bits(filled(small, 1))
-    after.save(3, filled(small, 3), small.segments, {})  # of step 2, writes of this process may still come late
+    after.save(3, filled(small, 3), small.segments, {})
     after.close()
     assert Checkpoints(tmp_path / "resume", read_only=True).latest() == 3
