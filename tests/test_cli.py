@@ -205,7 +205,7 @@ def test_brackets_in_paths_are_no_markup(perfect: Path, tmp_path: Path) -> None:
         file.write_bytes(perfect.read_bytes())
         code, out, err = command("score", "--truth", TRUTH, "--run", file, "--threshold", "0.5")
         assert (code, err) == (0, "")
-        assert "".join(f"Probabilities of {file} decided at 0.5".split()) in "".join(out.split())  # a long path is broken
+        assert "".join(f"Probabilities of {file} decided at 0.5".split()) in "".join(out.split())
 
 
 def test_the_home_folder_stands_for_a_tilde(perfect: Path, monkeypatch: pytest.MonkeyPatch) -> None:
