@@ -39,6 +39,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def cut(text: str, most: int) -> str:
+    """A text without its end, where it is longer than `most`."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def short(value: object, most: int = 60) -> str:
     """A value as a message shows it: its `repr` on one line, without its middle where it is longer than `most`."""
     try:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from jaxvalues.errors import UserError, short
+from jaxvalues.errors import UserError, first_line, short
 
 MOST_BYTES = 2**28
 """The size of the largest file that is read: 256 MiB. Tokenizers are the largest, at some 40 MiB."""
@@ -169,7 +169,7 @@ def _kind(value: Any) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    first = first_line(error)
     return "a number has too many digits" if first.startswith("Exceeds the limit") else first
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jaxvalues.data.tokenizer_files import tokenizer_place
 from jaxvalues.data.tokenizer_source import as_in_source, check_files
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,7 +35,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         raise
     except Exception as error:  # transformers and tokenizers raise whatever a faulty file leads to
         raise UserError(
-            f"{folder}: the tokenizer could not be loaded ({_first_line(error)}); set model.tokenizer to another "
+            f"{folder}: the tokenizer could not be loaded ({first_line(error)[:120]}); set model.tokenizer to another "
             "folder or hub id"
         ) from None
 
@@ -55,11 +55,6 @@ def check_known(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], source
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
     """The number of embeddings that a tokenizer needs: its largest id and 1. It may leave ids out."""
     return max(tokenizer.get_vocab().values(), default=-1) + 1
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:120]
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerBase:

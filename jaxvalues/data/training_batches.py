@@ -18,6 +18,7 @@ import numpy as np
 from jaxvalues.config import Config
 from jaxvalues.data.batches import Batch, PlannedBatch, Tokens, collate, epoch_plan
 from jaxvalues.data.subset import count_pairs, sample_pairs
+from jaxvalues.errors import counted
 
 NEGATIVES = 1  # follows (seed, epoch) where negatives are drawn, so that they do not share the numbers of the order
 
@@ -46,22 +47,18 @@ class EpochSize(NamedTuple):
     def __str__(self) -> str:
         """What a step is on, such as `8 arguments with 160 questions`."""
         if self.questions is None:
-            return _number(self.per_step, "argument")
+            return counted(self.per_step, "argument")
         if self.by_question:
             arguments = _mean(self.arguments_per_step)
-            return f"{_number(self.per_step, 'question')}, as many as {arguments} arguments have on average"
+            return f"{counted(self.per_step, 'question')}, as many as {arguments} arguments have on average"
         questions = self.per_step * self.questions / self.arguments
         average = "" if questions.is_integer() else " on average"
-        return f"{_number(self.per_step, 'argument')} with {_mean(questions)} questions{average}"
+        return f"{counted(self.per_step, 'argument')} with {_mean(questions)} questions{average}"
 
     @property
     def arguments_per_step(self) -> float:
         """The mean number of arguments of a step. By questions: as many as have that many questions."""
         return self.arguments / self.steps
-
-
-def _number(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _mean(number: float) -> str:
@@ -106,7 +103,7 @@ class TrainingBatches:
     @property
     def by_question(self) -> bool:
         """Whether a step is on `questions_per_step` questions."""
-        return self.tokens.questions is not None and self.questions_per_step is not None
+        return self.size.by_question
 
     @cached_property
     def size(self) -> EpochSize:

@@ -165,13 +165,15 @@ def write(
 
 def _bias_apart(runs: Sequence[Run]) -> str | None:
     """One sentence where a mean probability would follow some runs alone, since the others' are all small."""
-    decisions = {run.folder.path.name: run.folder.decision() for run in runs}
-    low, *_, high = sorted(decisions, key=lambda name: decisions[name].thresholds.mean()) * 2
-    if decisions[high].thresholds.mean() - decisions[low].thresholds.mean() < _FAR_APART:
+    decisions = sorted(
+        ((run.folder.decision(), run.folder.path.name) for run in runs), key=lambda one: one[0].thresholds.mean()
+    )
+    (low, lowest), (high, highest) = decisions[0], decisions[-1]
+    if high.thresholds.mean() - low.thresholds.mean() < _FAR_APART:
         return None
     return (
-        f"the thresholds of {low} ({decisions[low].span}) and {high} ({decisions[high].span}) lie far apart: the mean "
-        "probability follows the runs with the higher ones, a stack (--method stack) weighs all"
+        f"the thresholds of {lowest} ({low.span}) and {highest} ({high.span}) lie far apart: the mean probability "
+        "follows the runs with the higher ones, a stack (--method stack) weighs all"
     )
 
 

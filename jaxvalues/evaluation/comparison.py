@@ -17,8 +17,9 @@ import numpy as np
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.named_columns import read_named_columns
 from jaxvalues.evaluation.scoring import ScoredRun, decide_run, read_conclusions
-from jaxvalues.statistics.bootstrap import Interval, resample
+from jaxvalues.statistics.bootstrap import resample
 from jaxvalues.statistics.counts import count
+from jaxvalues.statistics.interval import Interval
 from jaxvalues.statistics.tests import permutation
 
 

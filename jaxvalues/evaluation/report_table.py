@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jaxvalues.evaluation.comparison import Comparison
     from jaxvalues.evaluation.measures import TaskScores
     from jaxvalues.evaluation.official import LabelScore, Scores
-    from jaxvalues.statistics.bootstrap import Interval
+    from jaxvalues.statistics.interval import Interval
 
 _NAME_WIDTH = max(map(len, CATEGORIES)) + 1
 _BLOCK_WIDTH = len("   P    R   F1     n") + 2  # one split's figures and the space between columns

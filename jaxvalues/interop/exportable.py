@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from jaxvalues.config import Config
-from jaxvalues.config.reading import read_json
 from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError
 from jaxvalues.interop.inference_settings import check_task, pooled_layer
-from jaxvalues.run.provenance import read_run_config
+from jaxvalues.run.provenance import read_network, read_run_config
 from jaxvalues.tuning.peft_folder import PEFT_TYPES
 
 
 def export_command(run: str | Path) -> str | None:
     """The command that exports a finished run; None where no library has such a model."""
     folder = Path(run)
-    hf_config = read_json(folder / "model/config.json", "the network of the run")
+    hf_config = read_network(folder)
     formats = exportable(read_run_config(folder), hf_config)
     return f"jaxvalues export {folder} {folder}-{formats[0]} --to {formats[0]}" if formats else None
 

@@ -88,28 +88,25 @@ class RunFolder:
         it is not the same folder for all processes.
         """
         folder = cls(config.folder, TASKS[config.data.task])
-        token = from_main("opening the run folder", lambda: folder._lock(config, record))
-        if token is None:
+        state, token = from_main("opening the run folder", lambda: folder._lock(config, record))
+        if state == FINISHED:
             check_shared(folder.path / "scores.json", "")
-        else:
-            check_shared(folder.path / LOCK, token)
-            from_main("writing the run folder", lambda: folder._make(config, record))
+            return folder
+        check_shared(folder.path / LOCK, token)
+        if state == NEW:
+            from_main("writing the run folder", lambda: folder.create(config, record))
         return folder
 
-    def _lock(self, config: Config, record: RunRecord) -> str | None:
-        """Lock the folder; None where it holds a finished run. Process 0 does so for all."""
+    def _lock(self, config: Config, record: RunRecord) -> tuple[str, str]:
+        """(what `check` says, token of the lock): lock the folder unless its run is finished. Process 0 does so."""
         if self.check(config, record) == FINISHED:
-            return None
+            return FINISHED, ""
         lock = RunLock(self.path)
         token = lock.take()
-        if self.check(config, record) != FINISHED:
-            return token
-        lock.release()  # another command has finished it meanwhile
-        return None
-
-    def _make(self, config: Config, record: RunRecord) -> None:
-        if self.check(config, record) == NEW:
-            self.create(config, record)
+        state = self.check(config, record)  # another command may have made or finished the run meanwhile
+        if state == FINISHED:
+            lock.release()
+        return state, token
 
     def check(self, config: Config, record: RunRecord) -> str:
         """NEW, FINISHED or UNFINISHED: whether the folder holds the run of a config, and how far it is.

@@ -31,7 +31,7 @@ def start_process(config: Config, console: Console | None) -> RunConsole:
                 f"this is one of {jax.process_count()} processes of one machine of many hosts: set "
                 "runtime.distributed=true, so that they work together"
             )
-        check_same(start_facts(config))
+        check_same(lambda: start_facts(config))
     run_console = RunConsole((console or Console()) if is_main() else Console(quiet=True))
     run_console.process(cache, config.runtime.compilation_cache)
     return run_console

@@ -20,7 +20,7 @@ from jaxvalues.config.run_format import RUN_FORMAT, run_format
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import HELD_OUT
 from jaxvalues.data.tokenizer_files import tokenizer_hash
-from jaxvalues.errors import ConfigError, name_list
+from jaxvalues.errors import ConfigError, cut, name_list
 from jaxvalues.models.checkpoints.weights import weight_files
 
 if TYPE_CHECKING:
@@ -214,8 +214,7 @@ def check_trained_parts(folder: Path) -> None:
     """Raise ConfigError if an earlier version trained fewer parameters with `last_layers` than this version does."""
     if run_format(folder) != 1 or (config := read_run_config(folder)).tuning.method != "last_layers":
         return
-    model_type = read_json(folder / "model/config.json", "the network's config").get("model_type")
-    if model_type == "gpt2" or config.formulation.kind == "masked_choice":
+    if read_network(folder)["model_type"] == "gpt2" or config.formulation.kind == "masked_choice":
         raise ConfigError(
             f"{folder} holds a run of an earlier version, in which tuning.method last_layers kept what is above the "
             "layers of this network frozen, and now trains it: use that version, or train the run again"
@@ -231,8 +230,7 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 
 def _value(value: Any) -> str:
     """A value in a message, cut where it is long."""
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return cut(str(value), 40)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

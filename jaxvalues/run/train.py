@@ -69,7 +69,7 @@ def train(
     system = build_system(config, base, tokenizer, mesh, announce=run_console.compiled, programs=programs)
     batches = training_batches(system, parts.training, run_console)
     held_out_tokens = encode(system, parts.held_out, run_console)
-    check_same(input_facts(base, parts, {"training": batches.tokens, "held_out": held_out_tokens}))
+    check_same(lambda: input_facts(base, parts, {"training": batches.tokens, "held_out": held_out_tokens}))
 
     if not base.is_random:
         system.network.read(base.folder, check_only)

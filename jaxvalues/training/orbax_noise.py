@@ -12,6 +12,8 @@ import os
 import sys
 from typing import Any
 
+from jaxvalues.errors import cut, first_line
+
 _CAUSES = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
@@ -26,12 +28,10 @@ def keep_quiet() -> None:
 
 def cause(error: Exception) -> str:
     """What the system refused, where the text of an error says it; else its first line, cut where it is long."""
-    text = str(error).strip() or type(error).__name__
     for code in _CAUSES:
-        if os.strerror(code) in text:
+        if os.strerror(code) in str(error):
             return os.strerror(code)
-    first = text.splitlines()[0]
-    return first if len(first) <= 120 else f"{first[:117]}..."
+    return cut(first_line(error), 120)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

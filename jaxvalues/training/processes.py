@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from jaxvalues.errors import ConfigError, UserError, partings
+from jaxvalues.errors import ConfigError, UserError, first_line, partings
 
 ADDRESS, COUNT, PROCESS_ID = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 FAILED = "jaxvalues/failed/"
@@ -58,7 +58,7 @@ def join_processes(start_timeout: int, heartbeat_timeout: int) -> None:
         else:
             jax.distributed.initialize(**limits)
     except (ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0][:100].rstrip(".")
+        first = first_line(error)[:100].rstrip(".")
         raise ConfigError(
             f"runtime.distributed: the other processes were not found ({first}); without SLURM, MPI, "
             f"Kubernetes or a TPU pod, each process needs {ADDRESS}=host:port, {COUNT} and {PROCESS_ID}"
@@ -195,7 +195,7 @@ def _receive(key: str, sender: int, what: str) -> Any:
             return json.loads(client.blocking_key_value_get(key, 1000))  # milliseconds
         except jax.errors.JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" not in str(error):
-                raise UserError(f"{what}: process 0 is gone ({str(error).splitlines()[0][:100]})") from None
+                raise UserError(f"{what}: process 0 is gone ({first_line(error)[:100]})") from None
         for place, sentence in client.key_value_dir_get(FAILED):
             raise UserError(_in_other_process(int(place.rsplit("/", 1)[-1]), json.loads(sentence)))
         if time.monotonic() > deadline:

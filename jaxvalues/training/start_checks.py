@@ -5,24 +5,26 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxvalues.errors import ConfigError, UserError, name_list
-from jaxvalues.training.processes import everyone
+from jaxvalues.errors import ConfigError, UserError, cut, name_list
+from jaxvalues.training.processes import everyone, is_alone
 
 TABLE_ROWS = 8
 SEEN_S = 120.0
 """How long a new file may take to show on another host: network file systems keep what they know for a minute."""
 
 
-def check_same(facts: Mapping[str, Any]) -> None:
-    """Raise ConfigError on all processes unless all of them give the same facts.
+def check_same(facts: Callable[[], Mapping[str, Any]]) -> None:
+    """Raise ConfigError on all processes unless all of them give the same facts. A process alone computes none.
 
     Before, each prints a short table: process, key, the value there and that of process 0.
     """
-    first, *others = everyone("comparing config, code, data and packages", lambda: dict(facts))
+    if is_alone():
+        return
+    first, *others = everyone("comparing config, code, data and packages", lambda: dict(facts()))
     rows = [
         (number, key, _short(other.get(key)), _short(first.get(key)))
         for number, other in enumerate(others, start=1)
@@ -63,8 +65,7 @@ def check_shared(file: Path, content: str) -> None:
 
 
 def _short(value: Any) -> str:
-    text = "absent" if value is None else str(value)
-    return text if len(text) <= 24 else f"{text[:21]}..."
+    return cut("absent" if value is None else str(value), 24)
 
 
 def _holds(file: Path, content: str) -> bool:

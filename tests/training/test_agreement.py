@@ -79,7 +79,7 @@ def test_differences_are_a_table() -> None:
     program = """
 facts = {"seed": 1, "data": "x" * 64, "versions.jax": "1.0", "same": 0}
 if me: facts |= {"seed": 2, "data": "x" * 20 + "y" * 44}; del facts["versions.jax"]
-check_same(facts)
+check_same(lambda: facts)
 """
     program = f"import contextlib\nwith contextlib.redirect_stderr(sys.stdout):\n{indent(program, '    ')}"
     first, second = each(program, program)

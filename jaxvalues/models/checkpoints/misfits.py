@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from jaxvalues.errors import name_list
+from jaxvalues.errors import cut, name_list
 
 _WRAPPERS = {"_orig_mod.": "torch.compile", "module.": "DataParallel", "_fsdp_wrapped_module.": "FSDP"}
 _LONGEST_NAME = 60
@@ -30,15 +30,15 @@ def misfit_message(
     start = f"the checkpoint {source or 'given'} does not fit the model, tensors "
     if (added := _added_prefix(missing, unexpected, prefixes)) is not None:
         writer = _WRAPPERS.get(added)
-        cause = f"their names begin with {_short(added)!r}"
+        cause = f"their names begin with {cut(added, _LONGEST_NAME)!r}"
         cause += f", as {writer} writes them: save the model inside of it" if writer else ": rename them without it"
         kinds = {"renamed": unexpected}
     else:
         is_other = len(missing) >= _MANY and len(unexpected) >= _MANY
         cause = "it is of another architecture, or its tensors were renamed" if is_other else ""
         kinds = {"missing": missing, "not expected": unexpected}
-    kinds = {kind: [_short(name) for name in found] for kind, found in kinds.items()}
-    kinds |= {how: [_short(one, _LONGEST_SHAPE) for one in found] for how, found in unfit.items()}
+    kinds = {kind: [cut(name, _LONGEST_NAME) for name in found] for kind, found in kinds.items()}
+    kinds |= {how: [cut(one, _LONGEST_SHAPE) for one in found] for how, found in unfit.items()}
     for most in (3, 2, 1):
         told = "; ".join(f"{kind}: {name_list(found, most)}" for kind, found in kinds.items() if found)
         message = f"{start}{told}" + (f" ({cause})" if cause else "")
@@ -62,7 +62,3 @@ def _added_prefix(missing: Sequence[str], unexpected: Sequence[str], prefixes: S
         return None
     (added, count), *_ = found.most_common(1)
     return added if added and count > len(missing) / 2 else None
-
-
-def _short(name: str, longest: int = _LONGEST_NAME) -> str:
-    return name if len(name) <= longest else f"{name[: longest - 3]}..."
