@@ -55,6 +55,8 @@ def text_problem(text: str) -> str | None:
 
 def read_file(path: str | Path, absent: str = "no such file", most: int = MOST_BYTES) -> bytes:
     """The bytes of a plain file. Raises UserError, which says `absent` where there is no such file."""
+    if problem := text_problem(str(path)):  # Python's own words for it differ between versions
+        raise UserError(f"the path {short(str(path))} {problem}")
     try:
         found = os.stat(path)
         if stat.S_ISDIR(found.st_mode):
@@ -66,7 +68,7 @@ def read_file(path: str | Path, absent: str = "no such file", most: int = MOST_B
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: {absent}") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise UserError(f"{path}: cannot be read ({os_problem(error)})") from None
 
 

@@ -68,7 +68,7 @@ def test_what_is_no_plain_file_is_never_read(tmp_path: Path) -> None:
         "large": "has 1,099,511,627,776 bytes, expected at most",
         ".": "cannot be read (is a folder, expected a file)",
         "absent": "no such file",
-        "a\0b": "cannot be read (embedded null byte)",
+        "a\0b": "holds a NUL character",
         "a" * 300: "cannot be read (File name too long)",
     }
     for name, said in cases.items():
