@@ -17,10 +17,11 @@ from flax import linen as nn
 
 from jaxvalues.models.bert.config import BertConfig
 from jaxvalues.models.layers.attention import attention, preceded_by
+from jaxvalues.models.layers.dense import normal_dense
 from jaxvalues.models.layers.embedding import Embedding, after_prompt, normal_with_zero_row
 from jaxvalues.models.layers.encoder import Encoder
 from jaxvalues.models.layers.masks import pad_left, select_positions
-from jaxvalues.models.layers.mlp import MLP, dense
+from jaxvalues.models.layers.mlp import MLP
 from jaxvalues.models.layers.norm import LayerNorm
 from jaxvalues.models.layers.ops import dropout
 from jaxvalues.models.layers.transformer import Inputs, PerLayer
@@ -90,7 +91,7 @@ class BertAttention(nn.Module):
     ) -> jax.Array:
         c = self.config
         query, key, value = (
-            dense(c, c.hidden_size, self.dtype, name)(source).reshape(
+            normal_dense(c, c.hidden_size, self.dtype, name)(source).reshape(
                 *source.shape[:2], c.num_attention_heads, c.head_size
             )
             for name, source in (("query", x), ("key", states), ("value", states))
@@ -99,7 +100,7 @@ class BertAttention(nn.Module):
         out = attention(
             query, key, value, mask=mask, dropout_rate=c.attention_probs_dropout_prob, dropout_rng=rng
         )  # [B, Q, N, H]
-        return dense(c, c.hidden_size, self.dtype, "output")(out.reshape(x.shape))
+        return normal_dense(c, c.hidden_size, self.dtype, "output")(out.reshape(x.shape))
 
 
 class BertLayer(nn.Module):

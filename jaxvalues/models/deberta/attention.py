@@ -19,8 +19,8 @@ from flax import linen as nn
 from jaxvalues.errors import UserError
 from jaxvalues.models.deberta.config import DebertaConfig
 from jaxvalues.models.layers.attention import attention, preceded_by, shift
+from jaxvalues.models.layers.dense import Dense, normal_dense
 from jaxvalues.models.layers.masks import select_positions
-from jaxvalues.models.layers.mlp import dense
 from jaxvalues.models.layers.ops import dropout
 
 FORMS = ("shift", "gather")
@@ -182,8 +182,8 @@ class DebertaAttention(nn.Module):
     def _heads(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:-1], self.config.num_attention_heads, -1)
 
-    def _dense(self, name: str, features: int | None = None, use_bias: bool = True) -> nn.Dense:
-        return dense(self.config, features or self.config.hidden_size, self.dtype, name, use_bias=use_bias)
+    def _dense(self, name: str, features: int | None = None, use_bias: bool = True) -> Dense:
+        return normal_dense(self.config, features or self.config.hidden_size, self.dtype, name, use_bias=use_bias)
 
 
 class Bias(nn.Module):

@@ -25,6 +25,7 @@ from jax import lax
 
 from jaxvalues.models.deberta.attention import DebertaAttention, relative_window
 from jaxvalues.models.deberta.config import DebertaConfig
+from jaxvalues.models.layers.dense import Dense
 from jaxvalues.models.layers.embedding import Embedding, after_prompt, normal_with_zero_row
 from jaxvalues.models.layers.encoder import Encoder
 from jaxvalues.models.layers.masks import pad_left, select_positions
@@ -83,7 +84,7 @@ class DebertaEmbeddings(nn.Module):
             x += token_type[0] if types is None else token_type.take(types, axis=0, mode="fill")
         init = nn.initializers.normal(c.initializer_range)
         if c.word_size != c.hidden_size:
-            x = nn.Dense(c.hidden_size, use_bias=False, dtype=self.dtype, kernel_init=init, name="project")(x)
+            x = Dense(c.hidden_size, use_bias=False, dtype=self.dtype, kernel_init=init, name="project")(x)
         # The convolution looks at neighbours, so padding must be zero.
         x = dropout(_layer_norm(c, self.dtype, name="norm")(x) * real, c.hidden_dropout_prob, rngs[0])
 

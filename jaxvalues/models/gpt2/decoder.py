@@ -23,6 +23,7 @@ from jaxvalues.models.gpt2.config import GPT2Config
 from jaxvalues.models.layers.attention import attention
 from jaxvalues.models.layers.branches import Branches, branched_attention
 from jaxvalues.models.layers.decoder import Decoder
+from jaxvalues.models.layers.dense import Dense
 from jaxvalues.models.layers.embedding import Embedding, after_prompt
 from jaxvalues.models.layers.masks import select_positions
 from jaxvalues.models.layers.norm import LayerNorm
@@ -142,9 +143,9 @@ class GPT2MLP(nn.Module):
         return _dense(c, c.hidden_size, self.dtype, "down", _residual_std(c))(x)
 
 
-def _dense(config: GPT2Config, features: int, dtype: jnp.dtype, name: str, std: float | None = None) -> nn.Dense:
+def _dense(config: GPT2Config, features: int, dtype: jnp.dtype, name: str, std: float | None = None) -> Dense:
     init = nn.initializers.normal(config.initializer_range if std is None else std)
-    return nn.Dense(features, dtype=dtype, kernel_init=init, name=name)
+    return Dense(features, dtype=dtype, kernel_init=init, name=name)
 
 
 def _residual_std(config: GPT2Config) -> float:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvalues.errors import UserError
+from jaxvalues.models.layers.dense import Dense
 from jaxvalues.models.layers.masks import last_token
 from jaxvalues.models.layers.ops import dropout
 
@@ -88,7 +89,7 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
-        return nn.Dense(self.size, name="out")(nn.relu(nn.Dense(features.shape[-1], name="hidden")(features)))
+        return Dense(self.size, name="out")(nn.relu(Dense(features.shape[-1], name="hidden")(features)))
 
 
 class Head(nn.Module):

@@ -19,6 +19,7 @@ from jax import lax
 from jaxvalues.errors import UserError
 from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import Place, Rule, Table, dense, norm, to_tensors
+from jaxvalues.models.layers.dense import Dense
 from jaxvalues.models.layers.norm import LayerNorm
 from jaxvalues.models.layers.ops import activation, word_logits
 from jaxvalues.models.loading import build_model, load_checkpoint, random_params, save_checkpoint
@@ -84,7 +85,7 @@ class MaskedLMHead(nn.Module):
     def __call__(self, hidden: jax.Array, embeddings: jax.Array, words: jax.Array | None = None) -> jax.Array:
         c = self.config
         init = nn.initializers.normal(c.initializer_range)
-        x = nn.Dense(embeddings.shape[1], dtype=self.dtype, kernel_init=init, name="dense")(hidden)
+        x = Dense(embeddings.shape[1], dtype=self.dtype, kernel_init=init, name="dense")(hidden)
         # RoBERTa's head has gelu whatever its config says.
         x = activation("gelu" if c.model_type in ROBERTA else c.hidden_act)(x)
         x = LayerNorm(c.layer_norm_eps, dtype=self.dtype, name="norm")(x)

@@ -1,11 +1,10 @@
-"""Operations that every network shares: products of dense layers, dropout, activations, and the logits of words."""
+"""Operations that every network shares: dropout, activations, and the logits of words."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +12,6 @@ import numpy as np
 from jax import lax
 
 from jaxvalues.errors import UserError
-
-
-def dot_rows(x: jax.Array, kernel: jax.Array, _: Any = None, precision: lax.PrecisionLike = None) -> jax.Array:
-    """x [..., D] times `kernel` [D, F], as the `dot_general` of an nn.Dense: all vectors of x are rows of one matrix.
-
-    The numbers are those of a product over [B, T, D]. For that one XLA on CPU writes a transposed copy of the output's
-    gradient and computes the gradient a second time to do so: a tenth of a training step.
-    """
-    product = lax.dot(x.reshape(-1, x.shape[-1]), kernel, precision=precision)
-    return product.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def word_logits(

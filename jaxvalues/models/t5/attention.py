@@ -14,6 +14,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxvalues.models.layers.attention import Extend, KeysValues, attention, shift
+from jaxvalues.models.layers.dense import Dense
 
 
 def distance_buckets(num_buckets: int, max_distance: int, bidirectional: bool) -> np.ndarray:
@@ -108,6 +109,6 @@ class T5Attention(nn.Module):
     def _heads(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:2], self.num_heads, self.head_size)
 
-    def _dense(self, features: int, deviation: float) -> nn.Dense:
+    def _dense(self, features: int, deviation: float) -> Dense:
         init = nn.initializers.normal(self.factor * deviation)
-        return nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=init)
+        return Dense(features, use_bias=False, dtype=self.dtype, kernel_init=init)

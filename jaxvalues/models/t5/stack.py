@@ -12,6 +12,7 @@ from jax import lax
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.layers.attention import Extend, KeysValues, preceded_by
+from jaxvalues.models.layers.dense import Dense
 from jaxvalues.models.layers.embedding import Embedding
 from jaxvalues.models.layers.layout import Segments, segment_key
 from jaxvalues.models.layers.masks import pad_left
@@ -55,9 +56,9 @@ class T5MLP(nn.Module):
             hidden *= self._dense("up", c.d_ff, c.d_model)(x)
         return self._dense("down", c.d_model, c.d_ff)(dropout(hidden, c.dropout_rate, rng))
 
-    def _dense(self, name: str, features: int, inputs: int) -> nn.Dense:
+    def _dense(self, name: str, features: int, inputs: int) -> Dense:
         init = nn.initializers.normal(self.config.initializer_factor * inputs**-0.5)
-        return nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=init, name=name)
+        return Dense(features, use_bias=False, dtype=self.dtype, kernel_init=init, name=name)
 
 
 class T5Layer(nn.Module):

@@ -1,8 +1,7 @@
-"""Dropout, products and activations on their own."""
+"""Dropout and activations on their own."""
 
 from __future__ import annotations
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,20 +88,6 @@ def test_dropout_is_off_without_rng_or_rate():
     assert least.max() == pytest.approx(1024 / 1023)
     with pytest.raises(UserError, match=r"a dropout rate must lie in \[0, 1\), got 1.5"):
         ops.dropout(x, 1.5, jax.random.key(0))
-
-
-@pytest.mark.parametrize("shape", [(5,), (2, 5), (2, 3, 5)])
-def test_dot_rows_is_a_product_over_the_last_axis(shape):
-    x, kernel = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate((shape, (5, 4))))
-
-    def measured(dot_general):
-        def loss(x, kernel):
-            y = dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
-            return jnp.sin(y).sum(), y
-
-        return jax.grad(loss, argnums=(0, 1), has_aux=True)(x, kernel)
-
-    chex.assert_trees_all_close(measured(ops.dot_rows), measured(jax.lax.dot_general), rtol=1e-5)
 
 
 def test_activations_are_torch_s():
