@@ -270,7 +270,7 @@ def test_many_questions_share_one_encoding():
         hidden = module.apply({"params": params}, ids, mask, method="encode")
         return jax.vmap(lambda each: decode(params, hidden, each))(questions)
 
-    encoded = f"[{','.join(map(str, (*ids.shape, 64)))}]"  # what has one row per input, not per question
+    encoded = f"[{ids.size},64]"  # what has one row per token of the inputs, not of every question
     products = [line for line in str(jax.make_jaxpr(shared)(params)).splitlines() if "dot_general" in line]
     assert sum(f"f32{encoded} = dot_general" in line for line in products) >= 2 * 2  # keys and values of two layers
 
