@@ -1,0 +1,146 @@
+"""The results of a study: what the report is made of, without any run in the way of reading it.
+
+Everything here is read from finished runs and computed from their predictions; nothing trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxvalues.data.arguments import Split
+from jaxvalues.evaluation.official import Scores
+from jaxvalues.statistics.interval import Interval
+from jaxvalues.statistics.tests import TTest
+from jaxvalues.statistics.variance import VarianceSplit
+from jaxvalues.study.schema import Study
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """One finished run: a system with one value of each repeated key."""
+
+    repeated: Mapping[str, Any]
+    """{repeated key: value}, such as {"seed": 0}."""
+    folder: Path
+    held_out: Scores
+    scores: Mapping[str, Scores]
+    """{reported split: scores}."""
+    logits: Mapping[str, np.ndarray]
+    """{reported split: [n, C] float32}, in the order of the split's arguments."""
+    decisions: Mapping[str, np.ndarray]
+    """{reported split: [n, C] bool}, by the run's own thresholds."""
+    curve: tuple[Mapping[str, float], ...]
+    """The held-out evaluations while training, in order: step, loss, official_f1, mean_category_f1."""
+    step: int | None
+    """The step whose parameters predict."""
+    seconds: float | None
+    """Wall-clock seconds of the whole run; None where they were not recorded."""
+    peak_bytes: int | None
+    """The largest memory of the process; None where it was not recorded."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One value of each nuisance key, tried on held-out arguments."""
+
+    values: Mapping[str, Any]
+    official_f1: float
+    """Of the held-out arguments; never of a reported split, unless the study is a replication."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that ended with an error."""
+
+    coordinates: Mapping[str, Any]
+    """{repeated or nuisance key: value}."""
+    message: str
+
+
+@dataclass(frozen=True, eq=False)
+class SystemResult:
+    """One of the systems that a study compares."""
+
+    name: str
+    changes: Mapping[str, Any]
+    """The config keys that make it this system."""
+    chosen: Mapping[str, Any]
+    """{nuisance key: the value chosen on held-out arguments}."""
+    trials: tuple[Trial, ...]
+    edges: tuple[str, ...]
+    """Nuisance keys whose chosen value lies on the edge of its range."""
+    runs: tuple[RunResult, ...]
+    failures: tuple[Failure, ...]
+    trained_parameters: int | None
+    """None until a run has started."""
+    frozen_parameters: int | None
+    training_flops: float | None
+    """Floating-point operations of training once, estimated from parameters and tokens."""
+    intervals: Mapping[str, Interval]
+    """{reported split: interval of the official F1}, over seeds and conclusions: "on new topics"."""
+    mean_category_intervals: Mapping[str, Interval]
+    """The same of the mean category F1."""
+    variance: Mapping[str, VarianceSplit]
+    """{reported split: where its variance comes from}, for systems with every combination of the repeated keys."""
+
+
+@dataclass(frozen=True, eq=False)
+class ContrastResult:
+    """A declared comparison a - b on one reported split, over the repeated coordinates that both have."""
+
+    a: str
+    b: str
+    split: str
+    differences: Mapping[str, float]
+    """{coordinates in words, such as "seed 0": difference of the official F1}."""
+    difference: float
+    interval: Interval
+    """Two levels, seeds and conclusions: "on new topics too"."""
+    t: TTest | None
+    """Paired over seeds: "on this test set"; None with fewer than two runs of each."""
+    welch: TTest | None
+    sign_flip: float | None
+    """Exact p; None with fewer than six runs of each."""
+    permutation: float | None
+    """p by swapping whole conclusions, where each side is one fixed run; None otherwise."""
+    p: float
+    """What decides: the paired t's over seeds, or `permutation` of fixed runs."""
+    p_adjusted: float
+    """Holm's, over all declared contrasts on this split."""
+    detectable: float
+    """The minimum detectable difference with 80 % power: it describes sensitivity and decides nothing."""
+    category_differences: np.ndarray
+    """[C], of the F1 of every category, mean over the runs; nan for a category without positives."""
+    category_p_adjusted: np.ndarray
+    """[C], by permutation of whole conclusions, Benjamini–Hochberg over the categories; nan as above."""
+
+    @property
+    def decided(self) -> bool:
+        """Whether the data decide which is better, at 5 %."""
+        return self.p_adjusted < 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResults:
+    """A study with everything that its report says."""
+
+    study: Study
+    digest: str
+    """Of the study file and everything that decides its numbers."""
+    splits: Mapping[str, Split]
+    """{reported split: its arguments with labels}."""
+    categories: tuple[str, ...]
+    systems: Mapping[str, SystemResult]
+    """By name, in the order of the study file."""
+    contrasts: tuple[ContrastResult, ...]
+    missing: tuple[str, ...]
+    """One sentence for each part of the study that is not there yet."""
+    notes: tuple[str, ...]
+    """One sentence for each thing that a reader must know: edges of ranges, replications, few seeds."""
+    environment: Mapping[str, Any]
+    """Versions, devices and data of the runs."""
