@@ -17,9 +17,9 @@ from jaxvalues.config.section import Name, Section, Text
 class Scientific(Section):
     """What is compared: named systems, or every combination of some axes."""
 
-    systems: dict[str, dict[str, Any]] = {}
+    systems: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """{name: {config key: value}}: what makes each system, in place of `axes`."""
-    axes: dict[str, tuple[Any, ...]] = {}
+    axes: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """{config key: values}: every combination is a system, in place of `systems`."""
     exclude: tuple[dict[str, Any], ...] = ()
     """Combinations of `axes` that are left out: those with all of these values."""
@@ -28,9 +28,9 @@ class Scientific(Section):
 class Nuisance(Section):
     """What is chosen for each system on held-out arguments, by the same number of trials."""
 
-    keys: dict[str, tuple[Any, ...]] = {}
+    keys: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """{config key: values to try}."""
-    per_system: dict[str, dict[str, tuple[Any, ...]]] = {}
+    per_system: dict[str, dict[str, tuple[Any, ...]]] = Field(default_factory=dict)
     """{system: {config key: values}}: ranges of its own, as many values as in `keys`."""
     seed: int = Field(0, ge=0)
     """The seed of the trials."""
@@ -63,11 +63,11 @@ class Study(Section):
     """The question that it answers, in one sentence."""
     base: Text
     """The config file that all systems start from, relative to the study file."""
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = Field(default_factory=dict)
     """{config key: value}: changes to `base` for all systems."""
     scientific: Scientific
     nuisance: Nuisance = Nuisance()
-    repeated: dict[str, tuple[Any, ...]] = {"seed": (0, 1, 2)}
+    repeated: dict[str, tuple[Any, ...]] = Field(default_factory=lambda: {"seed": (0, 1, 2)})
     """{config key: values}: `seed`, and other random choices such as a prompt's initial vectors or template."""
     contrasts: tuple[Contrast, ...] | None = None
     """The differences that are tested. null: every system with `baseline`."""
