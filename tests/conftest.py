@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of a test marked `main_cases`, let the other cases run one stage later: slow for fast, exhaustive for slow."""
+    """Of a test marked `main_cases`, leave the other cases to the exhaustive runs."""
     cases: dict[str, list[str]] = defaultdict(list)
     wanted: dict[str, tuple[str, ...]] = {}
     for item in items:
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         cases[test].append(case)
         wanted[test] = marker.args
         if not any(fnmatchcase(case, pattern) for pattern in marker.args):
-            item.add_marker("exhaustive" if item.get_closest_marker("slow") else "slow")
+            item.add_marker("exhaustive")
     if config.getoption("lf", False) or any("::" in argument for argument in config.args):
         return  # not all cases are there
     for test, patterns in wanted.items():

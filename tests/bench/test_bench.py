@@ -235,7 +235,7 @@ def test_a_contender_that_dies_says_why(tmp_path: Path) -> None:
         worker.first()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.main_cases("t5")
 @pytest.mark.parametrize(("model", "work"), [(GPT2, WORK), (T5, ("train",))], ids=["gpt2", "t5"])
 def test_prompt_tuning_beside_peft(model: dict, work: tuple[str, ...]) -> None:

@@ -25,6 +25,12 @@ from jaxvalues.run.system import System
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
+# One of each network; the others are traced in the slow tests.
+TRACED_FIRST = [
+    *CONFIGS.glob("quickstart*.yaml"),
+    *(CONFIGS / name for name in ("minilm.yaml", "roberta-base.yaml", "deberta-v3-base.yaml")),
+    *(CONFIGS / "bench" / name for name in ("gpt2-branches.yaml", "t5-base-prompt.yaml")),
+]
 
 # The config.json of what `model.path` names: nothing is downloaded.
 BERT = {"model_type": "bert", "max_position_embeddings": 512, "type_vocab_size": 2, "vocab_size": 30522}
@@ -61,8 +67,10 @@ def read(file: Path, *changes: str) -> Config:
     return load_config(file, [*changes, "model.path=minilm"] if file.stem == "minilm" else changes)
 
 
-@pytest.mark.main_cases("quickstart*", "minilm", "roberta-base0", "deberta-v3-base0", "gpt2-branches", "t5-base-prompt")
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(file, id=file.stem, marks=() if file in TRACED_FIRST else pytest.mark.slow) for file in FILES],
+)
 def test_every_config_file_traces_at_full_size(file: Path) -> None:
     """One training step and one evaluation of every member, with abstract arrays: all fits, nothing is computed."""
     runs = runs_of(read(file, "model.scan=true"))  # which traces one layer instead of 24

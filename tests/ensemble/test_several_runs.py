@@ -91,7 +91,7 @@ def on_devices() -> int:
     return sum(array.nbytes for array in jax.live_arrays())
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_it_stops_as_a_whole_and_goes_on_where_it_was(watched: Watched, lab: Lab) -> None:
     code, out, err = watched.stopped
     assert code == 1
@@ -152,7 +152,7 @@ def test_the_folder_of_the_ensemble(watched: Watched, lab: Lab) -> None:
         assert (folder / name).read_bytes() == (lab.folder / "by-hand" / name).read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_another_method_combines_anew_and_trains_nothing(watched: Watched, lab: Lab) -> None:
     shutil.copytree(lab.folder / "four", lab.folder / "stack")
     code, out, err = lab.train("stack", *ENSEMBLE, "ensemble.method=stack")

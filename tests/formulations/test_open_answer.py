@@ -85,7 +85,7 @@ def test_the_likelihood_is_that_of_any_synonym(layout: str, synonyms: Path, tmp_
         np.testing.assert_allclose(forward(bound, tiny.padded_left(batch)), logits, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_answers_of_one_token_branch_from_an_argument(tmp_path: Path) -> None:
     """Nothing is processed behind a question then: its last token predicts every answer."""
     tokenizer, words = tiny.asking_tokenizer(), {}

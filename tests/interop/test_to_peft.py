@@ -109,7 +109,7 @@ def test_peft_gives_the_same_answers(
         assert np.abs(answers(names, kind, arguments) - ours).max() > 0.01
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.main_cases("roberta-lora-multiple")
 @pytest.mark.parametrize("heads", ["single", "multiple"])
 @pytest.mark.parametrize(("network", "method"), [("roberta", "lora"), ("bert", "ia3"), ("deberta-v2", "ia3")])

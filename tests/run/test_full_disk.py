@@ -52,6 +52,7 @@ def check_same(one: Path, other: Path) -> None:
     assert metrics(one) == metrics(other)
 
 
+@pytest.mark.exhaustive
 def test_a_file_that_cannot_grow(lab: Path, whole: Path) -> None:
     for limit, where in ((1_000, "tokenizer"), (10_000, "tokenizer"), (100_000, "checkpoints/chosen")):
         code, err = train(lab, lab / "limited", limit)
@@ -81,6 +82,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+@pytest.mark.main_cases("2200k")
 @pytest.mark.parametrize("size", ["600k", "1200k", "2200k", "3m"])
 def test_a_disk_that_is_full(size: str, lab: Path, whole: Path, disk: Callable[[str], Path]) -> None:
     output = disk(f"size={size}") / "run"

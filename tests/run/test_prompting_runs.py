@@ -158,7 +158,7 @@ def test_norms_and_positives_are_logged(trained: dict[str, tuple[Path, str]]) ->
             assert len(set(norms)) == len(norms)  # it moves at every step
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_what_is_saved_by_asking_once_is_said(trained: dict[str, tuple[Path, str]]) -> None:
     assert "20 questions branch from every argument" in trained["gpt2 answer prompt"][1]
     assert "times fewer" in trained["gpt2 answer prompt"][1]

@@ -94,7 +94,7 @@ def test_a_run_that_learned_nothing_says_so_loudly(lab: Lab, trained: Path) -> N
     assert "optimizer.learning_rate (it is 1e-30)" in " ".join(printed.split())
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_another_seed_is_another_run(lab: Lab, trained: Path) -> None:
     other, _ = lab.train("seed", "seed=1", "training.epochs=1")
     assert np.abs(probabilities(other) - probabilities(trained)).max() > 1e-3
@@ -157,7 +157,7 @@ def test_predict_a_file_of_hostile_texts(trained: Path, tmp_path: Path) -> None:
         predict(trained, file=tmp_path / "empty.tsv", out=tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_predicts_with_the_texts_it_was_trained_with(lab: Lab, tmp_path: Path) -> None:
     template, descriptions = tmp_path / "mine.txt", tmp_path / "mine.tsv"
     template.write_text("{premise}\r\n", encoding="utf-8")
@@ -247,7 +247,7 @@ def test_patience_stops_early(lab: Lab) -> None:
     assert json.loads((folder / "scores.json").read_text())["step"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_last_layers_needs_the_weights_it_started_from(lab: Lab, base: Path, tmp_path: Path) -> None:
     overrides = [f"model.path={base}", "model.config=null", "model.train_tokenizer=null", "training.epochs=1"]
     folder, printed = lab.train("last", *overrides, "tuning.method=last_layers", "tuning.layers=1")

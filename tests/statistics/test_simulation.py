@@ -76,6 +76,7 @@ def chance(simulations: int, rate: float) -> float:
     return 3 * (rate * (1 - rate) / simulations) ** 0.5
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("simulations", STAGES)
 def test_intervals_cover_new_topics(simulations: int) -> None:
     rates = coverage(simulations, "official_f1")

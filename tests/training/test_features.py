@@ -83,7 +83,7 @@ def test_the_same_losses_and_logits_as_computing_them_anew(
     assert next(iter(once.system.train_step.compiled)) == (16, 40, 64)  # it saw features, and no ids
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_dropout_in_the_frozen_layers_makes_every_step_another_so_nothing_is_kept(quick_compiles: None) -> None:
     run = make(tiny.ROBERTA, "last_layers", False, below=True)
     assert not run.system.network.reuses_features

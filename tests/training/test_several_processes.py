@@ -134,7 +134,7 @@ def stopped_at(ended: list[Ended]) -> int:
     return int(steps.pop())
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_signal_to_one_process_stops_all(small: Path, straight: Path) -> None:
     words, slowly = run_words(small, "signals"), {"STEP_SECONDS": "0.25"}
     assert stopped_at(interrupted(words, ("training", 2, "SIGTERM"), **slowly)) in range(3, 16)
@@ -185,7 +185,7 @@ def test_a_second_interrupt_of_one_process_ends_all(small: Path) -> None:
     assert time.monotonic() - started < 90
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_process_that_comes_late_with_another_config_is_told_so(small: Path) -> None:
     words = run_words(small, "late")
     differs = run_words(small, "late", "optimizer.learning_rate=0.25")
@@ -199,7 +199,7 @@ def test_a_process_that_comes_late_with_another_config_is_told_so(small: Path) -
     assert not (small.parent / "late").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_folder_that_is_not_shared_is_refused(small: Path, tmp_path: Path) -> None:
     program = "from jaxvalues.training import start_checks\nstart_checks.SEEN_S = 2\n" + COMMAND
     places = [tmp_path / "host0", tmp_path / "host1"]
@@ -212,7 +212,7 @@ def test_a_run_folder_that_is_not_shared_is_refused(small: Path, tmp_path: Path)
     assert not list(places[0].iterdir()) + list(places[1].iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_in_a_folder_in_use(small: Path) -> None:
     from jaxvalues.run.lock import RunLock
 

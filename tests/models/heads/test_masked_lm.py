@@ -103,7 +103,7 @@ def test_gradients_reach_the_words_twice_and_stop_where_told():
     jax.tree.map(lambda a, b: assert_close(a, b, floor=1e-6 * largest), stopped["head"], full["head"])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.main_cases("deberta-v2-separate")
 @pytest.mark.parametrize("kind", ["roberta", "deberta-v2-separate"])
 def test_logits_of_few_words_are_columns_of_all(kind):

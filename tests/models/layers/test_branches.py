@@ -56,7 +56,7 @@ def test_packed_branches_are_separate_texts(branches):
         jax.tree.map(lambda a, b: assert_close(a, b, 1e-4, floor=1e-5), grads, expected)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_token_of_branches_is_computed_where_no_positions_are_named():
     module, params = model()
     packed = pack(*pad(ARGUMENTS, "rl", T), *pad(SUFFIXES, "rl", S))

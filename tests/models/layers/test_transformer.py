@@ -131,7 +131,7 @@ def test_the_highest_state_is_at_the_positions_also_where_no_layer_is_computed()
     np.testing.assert_array_equal(chosen[:, 0], np.stack([embedded[0, 6], embedded[1, 3]]))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_what_layers_share_is_not_differentiated_where_the_embeddings_are_not():
     def gradient(**fields):
         module, params = make(**fields)

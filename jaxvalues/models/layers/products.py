@@ -1,0 +1,86 @@
+"""Products of matrices, each in the form that processors compute fast: forward and backward.
+
+In float32 these are plain products. In bfloat16 both operands are bfloat16 and the result is float32, in the backward
+pass too, where autodiff would multiply float32 with bfloat16 in float32. XLA on CPU hands such products to the
+processor's bfloat16 units; on GPU and TPU a float32 result is more exact and costs nothing but its size.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Contracted = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def times_matrix(x: jax.Array, matrix: jax.Array, *, over: int = 0) -> jax.Array:
+    """All vectors of x [..., D] times a `matrix` [D, F], or [F, D] if the product is `over` axis 1: [..., F].
+
+    The matrix may be float32 while x is bfloat16: it is then rounded to multiply, its gradient is float32 and never
+    rounded, and the result is float32.
+    """
+    if x.dtype == jnp.bfloat16:
+        return _mixed_times_matrix(x, matrix, over)
+    # All vectors as rows of one matrix: for a product over [B, T, D] XLA on CPU writes a transposed copy of the
+    # output's gradient and computes the gradient a second time to do so, a tenth of a training step.
+    rows = x.reshape(-1, x.shape[-1])
+    product = lax.dot_general(rows, matrix.astype(x.dtype), (((1,), (over,)), ((), ())))
+    return product.reshape(*x.shape[:-1], matrix.shape[1 - over])
+
+
+def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    """`jnp.matmul` of a [..., T, K] and b [..., K, S] with the same leading axes: [..., T, S] float32."""
+    if a.dtype == b.dtype == jnp.bfloat16:
+        return _mixed_matmul(a, b)
+    return jnp.matmul(a, b, preferred_element_type=jnp.float32)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _mixed_times_matrix(x: jax.Array, matrix: jax.Array, over: int) -> jax.Array:
+    return _mixed(x, matrix, ((x.ndim - 1,), (over,)))
+
+
+def _mixed_times_matrix_forward(
+    x: jax.Array, matrix: jax.Array, over: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _mixed_times_matrix(x, matrix, over), (x, matrix)
+
+
+def _mixed_times_matrix_backward(
+    over: int, kept: tuple[jax.Array, jax.Array], grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, matrix = kept
+    of_x = _mixed(grad, matrix, ((grad.ndim - 1,), (1 - over,)))
+    # Over two axes [B, T], never over flattened rows: for those XLA on CPU converts to float32 first.
+    rows = tuple(range(x.ndim - 1))
+    sides = (grad, x) if over else (x, grad)
+    return of_x.astype(x.dtype), _mixed(*sides, (rows, rows)).astype(matrix.dtype)
+
+
+_mixed_times_matrix.defvjp(_mixed_times_matrix_forward, _mixed_times_matrix_backward)
+
+
+@jax.custom_vjp
+def _mixed_matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    return _mixed(a, b, ((a.ndim - 1,), (b.ndim - 2,)), a.ndim - 2)
+
+
+def _mixed_matmul_backward(kept: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    a, b = kept
+    batch, row, column = a.ndim - 2, a.ndim - 2, a.ndim - 1
+    of_a = _mixed(grad, b, ((column,), (column,)), batch)
+    of_b = _mixed(a, grad, ((row,), (row,)), batch)
+    return of_a.astype(a.dtype), of_b.astype(b.dtype)
+
+
+_mixed_matmul.defvjp(lambda a, b: (_mixed_matmul(a, b), (a, b)), _mixed_matmul_backward)
+
+
+def _mixed(a: jax.Array, b: jax.Array, contracted: Contracted, batch: int = 0) -> jax.Array:
+    """The product in bfloat16 over the `contracted` axes, with the first `batch` axes of both in common: float32."""
+    shared = tuple(range(batch))
+    a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+    return lax.dot_general(a, b, (contracted, (shared, shared)), preferred_element_type=jnp.float32)
