@@ -22,6 +22,7 @@ from jaxvalues.models.layers.attention import attention, preceded_by, shift
 from jaxvalues.models.layers.dense import Dense, normal_dense
 from jaxvalues.models.layers.masks import select_positions
 from jaxvalues.models.layers.ops import dropout
+from jaxvalues.models.layers.products import matmul
 
 FORMS = ("shift", "gather")
 
@@ -101,7 +102,7 @@ def _products(x: jax.Array, rows: jax.Array) -> jax.Array:
     batch, tokens, heads, size = x.shape
     # One product per head over all tokens of the batch: on CPU up to a quarter faster than the einsum "btnh,rnh->bntr".
     flat = x.transpose(2, 0, 1, 3).reshape(heads, batch * tokens, size)
-    scores = jnp.matmul(flat, rows.transpose(1, 2, 0), preferred_element_type=jnp.float32)
+    scores = matmul(flat, rows.transpose(1, 2, 0))
     return scores.reshape(heads, batch, tokens, -1).swapaxes(0, 1)
 
 

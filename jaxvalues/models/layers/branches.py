@@ -24,6 +24,7 @@ import numpy as np
 from jaxvalues.models.layers.attention import MASKED, attention
 from jaxvalues.models.layers.masks import count_positions, last_token
 from jaxvalues.models.layers.ops import dropout
+from jaxvalues.models.layers.products import matmul
 
 
 class Packed(NamedTuple):
@@ -126,21 +127,15 @@ def branched_attention(
 
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     asked = query[:, first:] * scale
-    of_argument = jnp.matmul(
-        _by_head(asked), _by_head(key[:, :shared]).swapaxes(-1, -2), preferred_element_type=jnp.float32
-    )  # [B, N, K * each, F']
-    own = jnp.matmul(
-        _by_branch(asked, count),
-        _by_branch(key[:, shared:], count).swapaxes(-1, -2),
-        preferred_element_type=jnp.float32,
-    )  # [B, N, K, each, S]
+    of_argument = matmul(_by_head(asked), _by_head(key[:, :shared]).swapaxes(-1, -2))  # [B, N, K * each, F']
+    own = matmul(_by_branch(asked, count), _by_branch(key[:, shared:], count).swapaxes(-1, -2))  # [B, N, K, each, S]
     scores = jnp.concatenate([of_argument.reshape(*own.shape[:-1], shared), own], axis=-1)
     scores = jnp.where(_seen(mask[:, 0, first:], branches, shared)[:, None], scores, MASKED)
     weights = dropout(jax.nn.softmax(scores, axis=-1), dropout_rate, rngs[1]).astype(value.dtype)
     flat = weights[..., :shared].reshape(of_argument.shape)
-    out = jnp.matmul(flat, _by_head(value[:, :shared])).reshape(*own.shape[:-1], -1)
-    out += jnp.matmul(weights[..., shared:], _by_branch(value[:, shared:], count))
-    out = out.reshape(*flat.shape[:-1], -1).swapaxes(1, 2)  # [B, K * each, N, H]
+    out = matmul(flat, _by_head(value[:, :shared])).reshape(*own.shape[:-1], -1)
+    out += matmul(weights[..., shared:], _by_branch(value[:, shared:], count))
+    out = out.astype(value.dtype).reshape(*flat.shape[:-1], -1).swapaxes(1, 2)  # [B, K * each, N, H]
     if not first:
         return out
     argument = attention(

@@ -7,15 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 
 from jaxvalues.models.layers.config import TransformerConfig
+from jaxvalues.models.layers.products import times_matrix
 
 
 class Dense(nn.Module):
-    """x [..., D] times a `kernel` [D, F], plus a `bias` [F]: [..., F], computed in `dtype`.
+    """x [..., D] times a `kernel` [D, F], plus a `bias` [F]: [..., F] in `dtype`.
 
-    Parameters and initial values are those of flax's module of this name.
+    Sums are float32 whatever `dtype` is (see `layers.products`). Parameters and initial values are those of flax's
+    module of this name.
     """
 
     features: int
@@ -27,8 +28,8 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
-        y = dot_rows(x.astype(self.dtype), kernel.astype(self.dtype))
-        return y if bias is None else y + bias.astype(self.dtype)
+        y = times_matrix(x.astype(self.dtype), kernel)
+        return (y if bias is None else y + bias).astype(self.dtype)
 
 
 def normal_dense(
@@ -36,12 +37,3 @@ def normal_dense(
 ) -> Dense:
     """A dense layer to `features`; its kernel starts normal with the config's `initializer_range`."""
     return Dense(features, use_bias, dtype, nn.initializers.normal(config.initializer_range), name=name)
-
-
-def dot_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x [..., D] times `kernel` [D, F]: all vectors of x are rows of one matrix.
-
-    The numbers are those of a product over [B, T, D]. For that one XLA on CPU writes a transposed copy of the output's
-    gradient and computes the gradient a second time to do so: a tenth of a training step.
-    """
-    return lax.dot(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])

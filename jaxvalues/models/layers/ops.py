@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from jaxvalues.errors import UserError
+from jaxvalues.models.layers.products import times_matrix
 
 
 def word_logits(
@@ -30,7 +31,7 @@ def word_logits(
             raise UserError(f"words are ids [A] or vectors [A, {width}], not {words.dtype} {words.shape}")
         embeddings = words if soft else embeddings.take(words, axis=0, mode="fill")
         bias = None if soft or bias is None else bias.take(words, mode="fill")
-    logits = jnp.einsum("bke,ve->bkv", x, embeddings.astype(x.dtype), preferred_element_type=jnp.float32)
+    logits = times_matrix(x, embeddings, over=1).astype(jnp.float32)
     return logits if bias is None else logits + bias
 
 
