@@ -24,6 +24,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if EIGHT not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {EIGHT}".strip()
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["JAXVALUES_CPU_DTYPE"] = "float32"  # numbers do not depend on the processor
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -54,7 +54,9 @@ class ModelConfig(Section):
     train_tokenizer: TokenizerTraining | None = None
     """In place of `tokenizer`: train a tokenizer on the training split."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute dtype; parameters stay float32. `auto`: bfloat16 on accelerators, float32 on CPU."""
+    """Compute dtype. Parameters that train stay float32; frozen matrices are held in this dtype. `auto`: bfloat16 on
+    accelerators; on CPU what a measurement of a few milliseconds finds faster, or what the environment variable
+    JAXVALUES_CPU_DTYPE says. A run keeps what was decided at its start."""
     scan: bool | Literal["auto"] = "auto"
     """Run the layers in one scan (compiles faster) or unrolled (faster steps on CPU). `auto`: scan on accelerators,
     unrolled on CPU."""

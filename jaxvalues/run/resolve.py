@@ -5,16 +5,31 @@ from __future__ import annotations
 import jax
 
 from jaxvalues.config import Config
+from jaxvalues.errors import UserError
+from jaxvalues.run.probe import cpu_dtype
+from jaxvalues.run.provenance import read_run_config
+from jaxvalues.training.processes import from_main
 
 
 def resolve(config: Config) -> Config:
     """The config with every such default written out; a run keeps it wherever it is resumed."""
-    model = config.model.model_copy(update={"dtype": resolve_dtype(config.model.dtype)})
-    return config.explicit().model_copy(update={"model": model})
+    dtype = config.model.dtype
+    if dtype == "auto":
+        dtype = from_main("the dtype of the computation", lambda: _dtype_of_run(config) or resolve_dtype("auto"))
+    return config.explicit().model_copy(update={"model": config.model.model_copy(update={"dtype": dtype})})
 
 
 def resolve_dtype(dtype: str) -> str:
-    """`auto` is bfloat16 on accelerators and float32 on CPU, where bfloat16 is no faster."""
+    """`auto` is bfloat16 on accelerators, and on CPU what is faster there (`probe.cpu_dtype`)."""
     if dtype != "auto":
         return dtype
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return cpu_dtype() if jax.default_backend() == "cpu" else "bfloat16"
+
+
+def _dtype_of_run(config: Config) -> str | None:
+    """The dtype of the run that the folder of the config holds; None if it holds none."""
+    try:
+        dtype = read_run_config(config.folder).model.dtype
+    except UserError:  # no run is there; one that is damaged is refused when the folder is opened
+        return None
+    return None if dtype == "auto" else dtype

@@ -15,6 +15,7 @@ from jax import lax
 
 from jaxvalues.models.layers.attention import Extend, KeysValues, attention, shift
 from jaxvalues.models.layers.dense import Dense
+from jaxvalues.models.layers.products import matmul
 
 
 def distance_buckets(num_buckets: int, max_distance: int, bidirectional: bool) -> np.ndarray:
@@ -95,16 +96,23 @@ class T5Attention(nn.Module):
         q · (h W) is (W q) · h, and a weighted sum of h W is the sum of h, times W. So the queries of all heads attend
         to `hidden` itself. This takes T · N · S · D multiplications instead of S · D · N · H, fewer while T < H.
         """
-        kernels = (dense.variables["params"]["kernel"].astype(self.dtype) for dense in (self.key, self.value))
-        key, value = (kernel.reshape(-1, self.num_heads, self.head_size) for kernel in kernels)
-        query = jnp.einsum("btnh,dnh->btnd", self._heads(self.query(x)), key)
+        key, value = (self._by_head(dense.variables["params"]["kernel"]) for dense in (self.key, self.value))
+        query = self._heads(self.query(x))
+        rows, tokens, heads, _ = query.shape
+        query = query.transpose(2, 0, 1, 3).reshape(heads, rows * tokens, -1)
+        query = matmul(query, key).astype(self.dtype).reshape(heads, rows, tokens, -1).transpose(1, 2, 0, 3)
         shared = hidden[:, :, None]  # one "head" for the queries of all
         out = attention(
-            query.reshape(len(x), -1, 1, self.width), shared, shared,
+            query.reshape(rows, -1, 1, self.width), shared, shared,
             mask=mask, scale=1.0, dropout_rate=self.dropout_rate, dropout_rng=rng,
-        )  # fmt: skip
-        out = jnp.einsum("btnd,dnh->btnh", out.reshape(query.shape), value)
-        return self.output(out.reshape(*x.shape[:2], -1))
+        ).reshape(query.shape)  # fmt: skip
+        out = out.transpose(2, 0, 1, 3).reshape(heads, rows * tokens, -1)
+        out = matmul(out, value.swapaxes(1, 2)).astype(self.dtype).reshape(heads, rows, tokens, -1)
+        return self.output(out.transpose(1, 2, 0, 3).reshape(rows, tokens, -1))
+
+    def _by_head(self, kernel: jax.Array) -> jax.Array:
+        """A kernel [D, N · H] as [N, H, D]."""
+        return kernel.astype(self.dtype).reshape(-1, self.num_heads, self.head_size).transpose(1, 2, 0)
 
     def _heads(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:2], self.num_heads, self.head_size)

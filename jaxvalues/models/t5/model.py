@@ -192,7 +192,7 @@ class T5(nn.Module):
 
     def _embed(self, ids: jax.Array, prompt: jax.Array | None = None) -> jax.Array:
         # An id outside the vocabulary gives NaN rather than some other word's vector.
-        x = self.embeddings().take(ids, axis=0, mode="fill")
+        x = self.embeddings().take(ids, axis=0, mode="fill").astype(jnp.float32)
         if prompt is None:
             return x
         if prompt.ndim != 2 or prompt.shape[1] != x.shape[2]:
