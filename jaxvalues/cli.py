@@ -259,8 +259,8 @@ def bench(
     peer: Annotated[
         list[str] | None,
         typer.Option(
-            help="torch-eager (classify's default), torch-compile, peft (the others' default), jaxvalues-apart (every "
-            "question a row of its own), jaxvalues-gather (DeBERTa), none; repeatable."
+            help="torch-eager (classify's default), torch-compile, torch-bf16, peft (the others' default), peft-bf16, "
+            "jaxvalues-apart (every question a row of its own), jaxvalues-gather (DeBERTa), none; repeatable."
         ),
     ] = None,
     work: Annotated[list[str] | None, typer.Option(help="train, inference (default: both); repeatable.")] = None,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxvalues.bench.task import APART, PEFT
+from jaxvalues.bench.task import APART, PEFTS
 from jaxvalues.config import Config
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.batches import Batch, PlannedBatch, QuestionIndex, Tokens, collate
@@ -23,7 +23,7 @@ def encode(formulation: Formulation, split: Split, peers: Sequence[str]) -> Toke
 
     Raises ConfigError if the peer `jaxvalues-apart` is given and the questions do not branch.
     """
-    if PEFT in peers:
+    if any(peer in PEFTS for peer in peers):
         formulation = dataclasses.replace(
             formulation, question_rows=dataclasses.replace(formulation.question_rows, branches=False)
         )

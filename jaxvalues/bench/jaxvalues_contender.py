@@ -18,6 +18,7 @@ from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import UserError
 from jaxvalues.run.base import find_base
+from jaxvalues.run.held import hold_all, hold_frozen
 from jaxvalues.run.network import count
 from jaxvalues.run.state import initial_state, initial_weights
 from jaxvalues.run.system import System
@@ -42,6 +43,7 @@ class JaxvaluesContender:
             module = module.clone(encoder=module.encoder.clone(form="gather"))
             self.system.network = self.system.network._replace(module=module)
         weights = initial_weights(self.system, find_base(config.model, config.seed), config.seed)
+        weights = (hold_frozen if self.work == "train" else hold_all)(self.system, weights)
         self.frozen, self.trainable = weights
         del weights
         self.parameters = count((self.frozen, self.trainable))

@@ -24,7 +24,7 @@ from rich.console import Console
 from jaxvalues.bench.inputs import encode, planned_batches, positions, random_batch, real_batch, separate_questions
 from jaxvalues.bench.peers import PEERS, check_comparable, check_relative_attention, default_peers, missing_packages
 from jaxvalues.bench.report import describe_shape, render
-from jaxvalues.bench.task import APART, NOT_COMPILED, PEFT, Task
+from jaxvalues.bench.task import APART, NOT_COMPILED, PEFT, PEFTS, Task
 from jaxvalues.bench.worker import Worker
 from jaxvalues.config import Config, check_no_url
 from jaxvalues.config.writing import check_writable, write_json, writing
@@ -91,7 +91,7 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
         formulation = make_formulation(
             config.formulation, tokenizer, template, config.data.max_length, hf_config["model_type"]
         )
-        if PEFT in peers and formulation.verbalizer.tokens > 1:
+        if any(peer in PEFTS for peer in peers) and formulation.verbalizer.tokens > 1:
             raise ConfigError(f"--peer {PEFT} needs answer words of one token, but the verbalizer has longer ones")
         task = Task(
             work="",

@@ -6,12 +6,12 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-from jaxvalues.bench.task import APART, GATHER, PEFT
+from jaxvalues.bench.task import APART, BF16, GATHER, PEFT, PEFTS
 from jaxvalues.config import Config
 from jaxvalues.errors import ConfigError, UserError
 
-TORCH = ("torch-eager", "torch-compile")
-PEERS = (*TORCH, PEFT, APART, GATHER, "none")
+TORCH = ("torch-eager", "torch-compile", "torch" + BF16)
+PEERS = (*TORCH, *PEFTS, APART, GATHER, "none")
 
 
 def default_peers(config: Config) -> tuple[str, ...]:
@@ -21,8 +21,8 @@ def default_peers(config: Config) -> tuple[str, ...]:
 
 def missing_packages(peers: Sequence[str]) -> list[str]:
     """The packages that these peers need and that are not installed."""
-    outside = [peer for peer in peers if peer in (*TORCH, PEFT)]
-    needed = ["torch"] * bool(outside) + ["peft"] * (PEFT in outside)
+    outside = [peer for peer in peers if peer in (*TORCH, *PEFTS)]
+    needed = ["torch"] * bool(outside) + ["peft"] * any(peer in PEFTS for peer in outside)
     return [package for package in needed if importlib.util.find_spec(package) is None]
 
 
@@ -30,17 +30,17 @@ def check_comparable(config: Config, peers: Sequence[str]) -> None:
     """Raise UserError if a peer is not installed, ConfigError if it does not do the same work with this config."""
     if config.data.task != "values":
         raise ConfigError(f"data.task is {config.data.task}, but bench measures the task values only")
-    if PEFT in peers and APART in peers:
+    if APART in peers and any(peer in PEFTS for peer in peers):
         raise ConfigError(f"--peer {PEFT} needs one question per argument and --peer {APART} twenty: name one of them")
     if APART in peers and config.training.accumulation != 1:
         raise ConfigError(f"training.accumulation must be 1: --peer {APART} finds its own micro-batches")
-    outside = [peer for peer in peers if peer in (*TORCH, PEFT)]
+    outside = [peer for peer in peers if peer in (*TORCH, *PEFTS)]
     for package in missing_packages(peers):
         raise UserError(
             f"the peer needs {package}: pip install 'jaxvalues[parity]', or measure jaxvalues alone (--peer none)"
         )
     for peer in outside:
-        if peer == PEFT:
+        if peer in PEFTS:
             _check_prompts(config)
         elif config.formulation.asks_questions:
             raise ConfigError(

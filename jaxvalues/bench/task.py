@@ -13,7 +13,9 @@ TOTAL_STEPS = 1000  # of the learning-rate schedule
 GATHER = "jaxvalues-gather"  # jaxvalues, with relative attention computed by gathers
 APART = "jaxvalues-apart"  # jaxvalues, with one question per row instead of branches
 PEFT = "peft"
-NOT_COMPILED = ("torch-eager", PEFT)  # contenders whose first step compiles nothing
+BF16 = "-bf16"  # ends the name of a peer that computes in bfloat16, whatever jaxvalues computes in
+PEFTS = (PEFT, PEFT + BF16)
+NOT_COMPILED = ("torch-eager", "torch" + BF16, *PEFTS)  # contenders whose first step compiles nothing
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from jaxvalues.bench.task import APART, GATHER, PEFT, Contender, Task, reset_peak_memory
+from jaxvalues.bench.task import APART, BF16, GATHER, PEFT, Contender, Task, reset_peak_memory
 from jaxvalues.errors import UserError
 
 
@@ -84,6 +84,8 @@ def build(name: str, task: Task) -> Contender:
         from jaxvalues.bench.jaxvalues_contender import JaxvaluesContender
 
         return JaxvaluesContender(task, gathers=name == GATHER)
+    if name.endswith(BF16):
+        name, task = name.removesuffix(BF16), replace(task, dtype="bfloat16")
     if name == PEFT:
         from jaxvalues.bench.peft_contender import PeftContender
 

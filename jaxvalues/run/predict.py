@@ -25,7 +25,7 @@ from jaxvalues.run.outcome import apply_decision
 from jaxvalues.run.prediction import encode, predict_split
 from jaxvalues.run.process import start_process
 from jaxvalues.run.provenance import differences
-from jaxvalues.run.state import held_for_computing, initial_weights
+from jaxvalues.run.state import initial_weights
 from jaxvalues.run.system import System, Weights
 from jaxvalues.training.processes import is_main
 from jaxvalues.training.progress import ProgressLine
@@ -76,7 +76,6 @@ def predict(
     mesh = make_mesh(config.mesh)
     check_batch_size("training.eval_batch_size", config.training.eval_batch_size, mesh)
     system, weights = restore(folder, config, mesh)
-    weights = held_for_computing(system, weights)
 
     # What comes out.
     decision, target = folder.decision(), _target(folder, out)

@@ -12,6 +12,7 @@ from jaxvalues.data.arguments import STANCES, Argument, Split
 from jaxvalues.data.batches import PlannedBatch, Tokens, collate, evaluation_plan, inputs_shape, model_inputs
 from jaxvalues.data.task import TASKS
 from jaxvalues.run.console import RunConsole
+from jaxvalues.run.held import hold_all
 from jaxvalues.run.system import System, Weights
 from jaxvalues.training.compilation import Executables
 from jaxvalues.training.progress import ProgressLine
@@ -117,6 +118,7 @@ def _outputs(
 ) -> Iterator[tuple[PlannedBatch, np.ndarray]]:
     """What `step` returns for each batch of `tokens`, one batch behind the device; ends once `stop()` is true."""
     size, waiting = system.config.training.eval_batch_size, None
+    weights = hold_all(system, weights)
     for planned in evaluation_plan(tokens.lengths, system.config.lengths, size):
         if stop():
             return

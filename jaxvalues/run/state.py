@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxvalues.models.layers.products import is_multiplied
 from jaxvalues.run.base import Base
 from jaxvalues.run.network import SOFT
 from jaxvalues.run.system import System, Weights
@@ -43,23 +39,6 @@ def initial_weights(system: System, base: Base, seed: int) -> Weights:
     jax.block_until_ready((frozen, trainable))
     release_freed_memory()
     return Weights(frozen, trainable)
-
-
-def held_for_computing(system: System, weights: Weights) -> Weights:
-    """The weights with frozen matrices in the dtype of the computation, cast once instead of at every step.
-
-    What trains stays float32, and so do norms, biases and the smaller tables. For an export keep the weights as they
-    are: these are rounded.
-    """
-    dtype = system.network.dtype
-    if dtype == jnp.float32:
-        return weights
-
-    def cast(path: Any, leaf: jax.Array) -> jax.Array:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return leaf.astype(dtype) if is_multiplied(name) else leaf
-
-    return weights._replace(frozen=jax.tree_util.tree_map_with_path(cast, weights.frozen))
 
 
 def initial_state(system: System, trainable: Params) -> TrainState:

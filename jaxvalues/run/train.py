@@ -19,6 +19,7 @@ from jaxvalues.run.base import find_base, find_tokenizer
 from jaxvalues.run.batches import training_batches
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder, RunRecord
+from jaxvalues.run.held import hold_frozen
 from jaxvalues.run.lock import locks_released
 from jaxvalues.run.network import count
 from jaxvalues.run.outcome import finish, held_out_metrics
@@ -26,7 +27,7 @@ from jaxvalues.run.prediction import encode, likelihood_logits, predict_split, w
 from jaxvalues.run.process import start_process
 from jaxvalues.run.provenance import describe_environment, input_facts
 from jaxvalues.run.resolve import resolve
-from jaxvalues.run.state import held_for_computing, initial_state, initial_weights, restart, training_stages
+from jaxvalues.run.state import initial_state, initial_weights, restart, training_stages
 from jaxvalues.run.system import Weights, build_system
 from jaxvalues.run.warm_start import find_warm_start
 from jaxvalues.training.compilation import Programs
@@ -85,7 +86,7 @@ def train(
         return scores
 
     # The weights, and what they make of the arguments once and for all.
-    weights = held_for_computing(system, warm_start.replace(initial_weights(system, base, config.seed)))
+    weights = hold_frozen(system, warm_start.replace(initial_weights(system, base, config.seed)))
     tokens, held_out_tokens = (with_features(system, weights, some) for some in (batches.tokens, held_out_tokens))
     batches = replace(batches, tokens=tokens)
     run_console.start(base, system, weights, batches, parts)

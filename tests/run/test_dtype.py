@@ -16,8 +16,8 @@ from flax.traverse_util import flatten_dict
 
 from jaxvalues.errors import ConfigError
 from jaxvalues.run import probe
+from jaxvalues.run.held import hold_all, hold_frozen
 from jaxvalues.run.resolve import resolve, resolve_dtype
-from jaxvalues.run.state import held_for_computing
 from jaxvalues.run.system import System, Weights
 from jaxvalues.training.step import make_eval_step
 
@@ -105,7 +105,7 @@ def test_bfloat16_is_float32_within_its_rounding(name: str, scan: bool, quick_co
         config = NETWORKS[name]
         config = config.model_copy(update={"model": config.model.model_copy(update={"dtype": dtype, "scan": scan})})
         system = tiny.system(config)
-        weights = held_for_computing(system, Weights(*tiny.parts(system, 1.0)))
+        weights = hold_frozen(system, Weights(*tiny.parts(system, 1.0)))
         data = tiny.split().subset(range(8))
         tokens = system.formulation.encode(data.arguments, data.labels)
         results[dtype] = computed(system, weights, tiny.batch(system, tokens, 8))
@@ -119,7 +119,7 @@ def test_frozen_matrices_are_held_in_the_dtype_of_the_computation() -> None:
     config = tiny.config({"model": {"dtype": "bfloat16"}, "tuning": {"method": "last_layers", "layers": 1}})
     system = tiny.system(config)
     before = Weights(*tiny.parts(system))
-    held = held_for_computing(system, before)
+    held = hold_frozen(system, before)
     frozen = flatten_dict(held.frozen, sep="/")
     cast = {path for path, leaf in frozen.items() if leaf.dtype == jnp.bfloat16}
     assert cast == {"encoder/embeddings/word/embedding"} | {
@@ -129,4 +129,20 @@ def test_frozen_matrices_are_held_in_the_dtype_of_the_computation() -> None:
     assert held.trainable is before.trainable
     assert {leaf.dtype for leaf in jax.tree.leaves(held.trainable)} == {jnp.dtype("float32")}
     exact = tiny.system(config.model_copy(update={"model": config.model.model_copy(update={"dtype": "float32"})}))
-    assert held_for_computing(exact, before) is before
+    for hold in (hold_frozen, hold_all):
+        assert all(a is b for a, b in zip(*map(jax.tree.leaves, (hold(exact, before), before)), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_predictions_from_rounded_weights_are_the_same_to_the_bit(name: str, quick_compiles: None) -> None:
+    config = NETWORKS[name]
+    system = tiny.system(config.model_copy(update={"model": config.model.model_copy(update={"dtype": "bfloat16"})}))
+    weights = hold_frozen(system, Weights(*tiny.parts(system, 1.0)))
+    tokens = system.formulation.encode(tiny.split().arguments[:8], tiny.split().labels[:8])
+    step = jax.jit(make_eval_step(system._apply, system.network.tuning))
+    batch = tiny.batch(system, tokens, 8)
+    held = hold_all(system, weights)
+    rounded = [leaf.dtype for leaf in jax.tree.leaves(held.trainable)].count(jnp.bfloat16)
+    assert (rounded > 0) == (name in ("roberta", "deberta-v2"))  # elsewhere no matrix of a layer trains
+    assert np.asarray(step(*weights[::-1], batch)).tobytes() == np.asarray(step(*held[::-1], batch)).tobytes()

@@ -7,7 +7,6 @@ processor's bfloat16 units; on GPU and TPU a float32 result is more exact and co
 
 from __future__ import annotations
 
-import re
 from functools import partial
 
 import jax
@@ -15,13 +14,6 @@ import jax.numpy as jnp
 from jax import lax
 
 Contracted = tuple[tuple[int, ...], tuple[int, ...]]
-
-_MULTIPLIED = re.compile(r"(^|/)kernel$|(^|/)embeddings/word/embedding$|^head/embedding$")
-
-
-def is_multiplied(path: str) -> bool:
-    """Whether the parameter at `path` is a matrix that is only multiplied or looked up, so that it may be bfloat16."""
-    return _MULTIPLIED.search(path) is not None
 
 
 def times_matrix(x: jax.Array, matrix: jax.Array, *, over: int = 0) -> jax.Array:
