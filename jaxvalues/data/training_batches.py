@@ -146,6 +146,13 @@ class TrainingBatches:
                 yield collate(self.tokens, planned, self.rows, self.pad_id)
             epoch, within = epoch + 1, 0
 
+    def one_of_each_length(self) -> list[Batch]:
+        """A batch of every shape that an epoch has, in the order in which epoch 0 meets them."""
+        first: dict[int, PlannedBatch] = {}
+        for planned in self._epoch(0):
+            first.setdefault(planned.length, planned)
+        return [collate(self.tokens, planned, self.rows, self.pad_id) for planned in first.values()]
+
     @property
     def _cells(self) -> int:
         """The number of all questions: rows × questions of a row."""

@@ -51,6 +51,8 @@ def hold_all(system: System, weights: Weights) -> Weights:
 def _cast(tree: Any, dtype_of: Any) -> Any:
     def cast(path: Any, leaf: jax.Array) -> jax.Array:
         dtype = dtype_of(jax.tree_util.keystr(path, simple=True, separator="/"))
-        return leaf if leaf.dtype == dtype else leaf.astype(dtype)
+        if leaf.dtype == dtype:
+            return leaf
+        return leaf.update(dtype=dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf.astype(dtype)
 
     return jax.tree_util.tree_map_with_path(cast, tree)

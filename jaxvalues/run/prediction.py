@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxvalues.data.arguments import STANCES, Argument, Split
-from jaxvalues.data.batches import PlannedBatch, Tokens, collate, evaluation_plan, inputs_shape, model_inputs
+from jaxvalues.data.batches import Batch, PlannedBatch, Tokens, collate, evaluation_plan, inputs_shape, model_inputs
 from jaxvalues.data.task import TASKS
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.held import hold_all
@@ -89,6 +89,13 @@ def with_features(system: System, weights: Weights, tokens: Tokens) -> Tokens:
         for row, index in enumerate(planned.rows):
             hidden[index] = output[row, : len(tokens.ids[index])].copy()
     return dataclasses.replace(tokens, hidden=tuple(hidden))
+
+
+def one_of_each_length(system: System, tokens: Tokens) -> list[Batch]:
+    """The inputs of a batch of every shape that predicting `tokens` needs."""
+    size = system.config.training.eval_batch_size
+    plan = {one.length: one for one in evaluation_plan(tokens.lengths, system.config.lengths, size)}
+    return [model_inputs(collate(tokens, planned, size, system.pad_id)) for planned in plan.values()]
 
 
 def _row_logits(

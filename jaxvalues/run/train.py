@@ -15,6 +15,7 @@ from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.formulations import load_texts
 from jaxvalues.models.checkpoints.conversion import check_only
+from jaxvalues.run.ahead import compiling_ahead
 from jaxvalues.run.base import find_base, find_tokenizer
 from jaxvalues.run.batches import training_batches
 from jaxvalues.run.console import RunConsole
@@ -122,7 +123,8 @@ def train(
         writer=writer,
         console=run_console.console,
     )
-    with closing_after(writer, series):
+    ahead = compiling_ahead(system, state, frozen, stages=stages, batches=batches, held_out=held_out_tokens)
+    with closing_after(writer, series), ahead:
         if count(state.trainable):
             loop.run(state, frozen, loop_state, mesh)
     del state

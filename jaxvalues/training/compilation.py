@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Hashable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,23 +80,33 @@ class Executables:
     def __init__(self, name: str, jitted: Any, announce: Callable[[Compiled], None] = lambda _: None) -> None:
         self.name, self.jitted, self.announce = name, jitted, announce
         self.compiled: dict[Hashable, Compiled] = {}
+        self.started: dict[Hashable, Future[Compiled]] = {}
 
     def __len__(self) -> int:
         return len(self.compiled)
 
     def has(self, shape: tuple[int, ...]) -> bool:
         """Whether it is compiled for batches of this shape."""
-        return shape in self.compiled
+        return shape in self.compiled or (shape in self.started and self.started[shape].done())
 
     @property
     def seconds(self) -> float:
         """Seconds spent on tracing and compiling so far."""
         return sum(one.trace_s + one.compile_s for one in self.compiled.values())
 
+    def start(self, pool: Executor, shape: tuple[int, ...], *args: Any) -> None:
+        """Compile for `args` (arrays or ShapeDtypeStructs) in a thread of `pool`, unless that is done or under way."""
+        if shape not in self.compiled and shape not in self.started:
+            self.started[shape] = pool.submit(compile_once, self.name, shape, self.jitted, *args)
+
     def __call__(self, shape: tuple[int, ...], *args: Any) -> Any:
-        """Run on `args`, whose batch has `shape`. Compiles first if the shape is new."""
+        """Run on `args`, whose batch has `shape`. A new shape is compiled first, or waited for if that is under way."""
         if shape not in self.compiled:
-            self.compiled[shape] = compile_once(self.name, shape, self.jitted, *args)
+            under_way = self.started.pop(shape, None)
+            if under_way is None or under_way.cancelled():
+                self.compiled[shape] = compile_once(self.name, shape, self.jitted, *args)
+            else:
+                self.compiled[shape] = under_way.result()
             self.announce(self.compiled[shape])
         return self.compiled[shape].run(*args)
 
@@ -131,13 +143,13 @@ def compile_once(name: str, shape: tuple[int, ...], jitted: Any, *args: Any) -> 
 
 
 class _CacheHits:
-    """Context manager that counts hits of the persistent cache."""
+    """Context manager that counts hits of the persistent cache in its thread."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count, self.thread = 0, threading.get_ident()
 
     def _listen(self, event: str, **_: Any) -> None:
-        self.count += event == CACHE_HIT
+        self.count += event == CACHE_HIT and threading.get_ident() == self.thread
 
     def __enter__(self) -> _CacheHits:
         jax.monitoring.register_event_listener(self._listen)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
+from jaxvalues.training.imports import without
+
+with without("torch"):  # which tensorboardX imports where it is installed, for a second, and needs for graphs alone
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.summary import scalar
 
 
 class EventFile:

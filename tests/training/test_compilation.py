@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from rich.console import Console
 from jaxvalues.config import RuntimeConfig
 from jaxvalues.data.batches import Tokens
 from jaxvalues.errors import UserError
+from jaxvalues.run.ahead import compiling_ahead
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.prediction import likelihood_logits
 from jaxvalues.run.state import restart, training_stages
@@ -84,7 +86,13 @@ def test_a_hundred_steps_with_evaluations_compile_each_function_once_a_shape(run
         segments=run.system.segments, writer=NoMetrics(), console=Console(quiet=True),
     )  # fmt: skip
     assert loop.total >= 100
-    with counting() as compiled:
+    with (
+        counting() as compiled,
+        compiling_ahead(
+            run.system, run.state, run.frozen, stages=loop.stages, batches=run.batches, held_out=run.tokens
+        ),
+    ):
+        started = {step: set(step.started) for step in (run.system.train_step, run.system.eval_step)}
         loop.run(run.state, run.frozen, LoopState(), run.system.mesh)
     series.resume.close()
     series.chosen.close()
@@ -92,6 +100,12 @@ def test_a_hundred_steps_with_evaluations_compile_each_function_once_a_shape(run
     assert run.batches.lengths() == [36, 44]
     assert len(run.system.train_step) == len(run.system.eval_step) == 2
     assert len(compiled) == 4, compiled
+    for step, shapes in started.items():  # what compiled ahead is what the run met
+        assert shapes == set(step.compiled)
+        assert step.started == {}
+    done = run.state._replace(step=jnp.int32(loop.total))
+    with compiling_ahead(run.system, done, run.frozen, stages=loop.stages, batches=run.batches, held_out=run.tokens):
+        assert run.system.train_step.started == {}
 
 
 def test_another_rate_decay_clipping_schedule_length_or_seed_compiles_nothing(run: tiny.Run) -> None:
@@ -149,6 +163,26 @@ def test_an_executable_never_compiles_again_behind_ones_back() -> None:
     assert str(announced[0]).startswith("double [3]: traced in ")
     with pytest.raises(TypeError):  # not what (3,) was compiled for
         double((3,), jnp.ones(5))
+
+
+def test_what_compiles_in_a_thread_is_waited_for_and_announced_when_it_is_used() -> None:
+    announced = []
+    double = Executables("double", jax.jit(lambda x: x * 2), announced.append)
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(2):  # the second time it is under way
+            double.start(pool, (3,), jax.ShapeDtypeStruct((3,), jnp.float32))
+    assert double.has((3,))
+    assert (len(double), announced) == (0, [])
+    with counting() as compiled:
+        assert double((3,), jnp.ones(3)).tolist() == [2, 2, 2]
+    assert compiled == []
+    assert len(double) == len(announced) == 1
+
+    wrong = Executables("wrong", jax.jit(lambda x: x @ x))
+    with ThreadPoolExecutor(1) as pool:
+        wrong.start(pool, (2, 3), jax.ShapeDtypeStruct((2, 3), jnp.float32))
+    with pytest.raises(TypeError, match="dot_general"):
+        wrong((2, 3), jnp.ones((2, 3)))
 
 
 CACHED = """
