@@ -12,15 +12,10 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from jaxvalues.config import LEARNING_RATES, Config, runs_of
-from jaxvalues.data.held_out import Parts, load_parts
-from jaxvalues.data.task import TASKS
-from jaxvalues.formulations import load_texts
-from jaxvalues.models import checkpoint_config, fetch_config, hub_name
-from jaxvalues.run.base import Base, find_tokenizer, fit_to_tokenizer
+from jaxvalues.data.held_out import Parts
 from jaxvalues.run.estimate import epoch_size, measured_rate, memory, step_rows, work
-from jaxvalues.run.network import Network, build_network, count
-from jaxvalues.templates.questions import QuestionTemplate
-from jaxvalues.templates.template import Template
+from jaxvalues.run.network import Network, count
+from jaxvalues.run.outline import outline
 
 Row = tuple[str, str]
 
@@ -32,8 +27,7 @@ def show(config: Config, console: Console, full: bool = False) -> None:
     """
     runs = runs_of(config)
     rate_is_default, one = config.optimizer.learning_rate is None, runs[0].explicit()
-    texts, parts = load_texts(one.formulation, TASKS[one.data.task]), _parts_here(one)
-    network = build_network(one, _hf_config(one, parts, texts))
+    network, parts, texts = outline(one)
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
@@ -105,29 +99,6 @@ def _takes(config: Config, network: Network, rows: int) -> Iterator[Row]:
     weights, activations = memory(network, config, rows)
     yield "memory", f"{weights / 2**20:,.0f} MiB of weights, gradients and Adam's moments, over all devices together"
     yield "", f"{activations / 2**20:,.0f} MiB of activations of one micro-batch at the longest length (rough)"
-
-
-def _parts_here(config: Config) -> Parts | None:
-    """The data of a config; None where they would have to be downloaded."""
-    if config.data.dir is None and config.data.source == "touche23":
-        from jaxvalues.data.touche23_value_eval.prepared import is_prepared
-
-        if not is_prepared():
-            return None
-    return load_parts(config.data)
-
-
-def _hf_config(config: Config, parts: Parts | None, texts: Template | QuestionTemplate) -> dict[str, Any]:
-    """The network's config as `train` makes it, without its weights."""
-    model = config.model
-    if model.config is None:
-        is_remote = hub_name(model.path) is not None
-        return fetch_config(model.path, model.revision) if is_remote else checkpoint_config(model.path)
-    if model.train_tokenizer is not None and parts is None:
-        return {"vocab_size": model.train_tokenizer.vocab_size, **model.config}
-    base = Base(dict(model.config), None, "")
-    tokenizer = find_tokenizer(config, base, None if parts is None else parts.full_training, texts)
-    return fit_to_tokenizer(base.hf_config, tokenizer, is_random=True)
 
 
 def _named(tree: Any) -> str:

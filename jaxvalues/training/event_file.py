@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from jaxvalues.training.imports import without
+from jaxvalues.training.heavy_imports import without
 
 with without("torch"):  # which tensorboardX imports where it is installed, for a second, and needs for graphs alone
     from tensorboardX.event_file_writer import EventsWriter

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from jaxvalues.config.reading import read_json
+from jaxvalues.config.reading import entry, read_json
 from jaxvalues.errors import UserError, name_list, short
 from jaxvalues.models.checkpoints.weights import save_safetensors
 
@@ -70,6 +70,10 @@ def read_adapter_config(folder: str | Path) -> dict[str, Any]:
     needed += ("num_layers", "num_attention_heads") if kind == "PREFIX_TUNING" else ()
     if missing := [key for key in needed if content.get(key) is None]:
         raise UserError(f"{path}: the setting {name_list(missing)} is missing")
+    for key in needed:
+        kinds = (int, float) if key == "lora_alpha" else int
+        if not entry(content, key, kinds, path) > 0:
+            raise UserError(f"{path}: `{key}` is {short(content[key])}, expected a number above 0")
     return content
 
 

@@ -121,7 +121,7 @@ def from_peft(folder: str | Path, target: PeftTarget) -> Adapter:
         match content["peft_type"]:
             case "LORA":
                 tree = _read_modules(target, tensors, {".lora_A.weight": "a", ".lora_B.weight": "b"})
-                return Adapter("lora", {"lora": tree}, int(content["r"]), float(content["lora_alpha"]), modules)
+                return Adapter("lora", {"lora": tree}, content["r"], float(content["lora_alpha"]), modules)
             case "IA3":
                 tree = _read_modules(target, tensors, {".ia3_l": "scale"})
                 return Adapter("ia3", {"ia3": tree}, modules=modules)

@@ -5,11 +5,21 @@ from __future__ import annotations
 import ctypes
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from jaxvalues.training import preemption, processes
 from jaxvalues.training.preemption import StopRequest
+
+
+@pytest.fixture(autouse=True)
+def _signals_at_their_defaults() -> Iterator[None]:
+    """A shell may have started these tests with signals ignored, as nohup does."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @pytest.mark.parametrize("number", StopRequest.SIGNALS)

@@ -321,6 +321,9 @@ def adapter(tmp_path) -> Path:
         ({"init_lora_weights": "pissa"}, "init_lora_weights = 'pissa' is not supported, because it changes"),
         ({"peft_type": "VERA"}, "peft_type VERA is not supported, only PROMPT_TUNING, P_TUNING, PREFIX_TUNING, LORA"),
         ({"r": None}, "the setting r is missing$"),
+        ({"r": "x"}, "`r` is 'x', expected an integer$"),
+        ({"r": 0}, "`r` is 0, expected a number above 0$"),
+        ({"lora_alpha": [1]}, r"`lora_alpha` is \[1\], expected an integer or a number$"),
         (
             {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 5},
             "expected only prompt_embeddings with num_virtual_tokens = 5",

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from jaxvalues.training.imports import without
+from jaxvalues.training.heavy_imports import without
 
 
 def test_a_package_is_hidden_within_the_block_alone() -> None:

@@ -1,0 +1,52 @@
+"""What a config describes, before anything runs: its network without weights, its data where they are here."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from jaxvalues.config import Config
+from jaxvalues.data.held_out import Parts, load_parts
+from jaxvalues.data.task import TASKS
+from jaxvalues.formulations import load_texts
+from jaxvalues.models import checkpoint_config, fetch_config, hub_name
+from jaxvalues.run.base import Base, find_tokenizer, fit_to_tokenizer
+from jaxvalues.run.network import Network, build_network
+from jaxvalues.templates.questions import QuestionTemplate
+from jaxvalues.templates.template import Template
+
+
+class Outline(NamedTuple):
+    """A network without weights, the data (None where they would have to be downloaded), and the template."""
+
+    network: Network
+    parts: Parts | None
+    texts: Template | QuestionTemplate
+
+
+def outline(config: Config) -> Outline:
+    """The outline of a run. Reads no weights and downloads no data; of a checkpoint on the hub it reads config.json."""
+    texts, parts = load_texts(config.formulation, TASKS[config.data.task]), _parts_here(config)
+    return Outline(build_network(config, _hf_config(config, parts, texts)), parts, texts)
+
+
+def _parts_here(config: Config) -> Parts | None:
+    """The data of a config; None where they would have to be downloaded."""
+    if config.data.dir is None and config.data.source == "touche23":
+        from jaxvalues.data.touche23_value_eval.prepared import is_prepared
+
+        if not is_prepared():
+            return None
+    return load_parts(config.data)
+
+
+def _hf_config(config: Config, parts: Parts | None, texts: Template | QuestionTemplate) -> dict[str, Any]:
+    """The network's config as `train` makes it, without its weights."""
+    model = config.model
+    if model.config is None:
+        is_remote = hub_name(model.path) is not None
+        return fetch_config(model.path, model.revision) if is_remote else checkpoint_config(model.path)
+    if model.train_tokenizer is not None and parts is None:
+        return {"vocab_size": model.train_tokenizer.vocab_size, **model.config}
+    base = Base(dict(model.config), None, "")
+    tokenizer = find_tokenizer(config, base, None if parts is None else parts.full_training, texts)
+    return fit_to_tokenizer(base.hf_config, tokenizer, is_random=True)

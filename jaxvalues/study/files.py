@@ -1,0 +1,57 @@
+"""Reads study files: YAML and dotted overrides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jaxvalues.config.messages import validate
+from jaxvalues.config.reading import read_yaml, user_path
+from jaxvalues.config.schema import Config
+from jaxvalues.config.trees import StrictLoader, apply_override
+from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.study.schema import Study
+
+
+def load_study(path: str | Path, overrides: tuple[str, ...] = ()) -> Study:
+    """Read a study file with overrides.
+
+    An override of a study's own key changes the study (`repeated.seed=[0,1]`). One of a config key changes the base of
+    all systems (`data.dir=FOLDER`, short for `changes.data.dir=FOLDER`). `base` is relative to the study file. Raises
+    ConfigError with one sentence per problem.
+    """
+    try:
+        path = user_path(path)
+        tree = read_yaml(path, StrictLoader, "no such study file")
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{path}: a study must be a mapping of settings, not {type(tree).__name__}")
+        tree = {"name": path.stem, **tree}
+        for override in overrides:
+            apply_override(tree, _of_study(override))
+        _place_bases(tree, path.parent)
+    except UserError as error:
+        raise ConfigError(str(error)) from None
+    return validate(Study, tree, str(path))
+
+
+def _of_study(override: str) -> str:
+    """The override as one of a study: a config key is one of its `changes`."""
+    first = override.partition("=")[0].partition(".")[0]
+    return f"changes.{override}" if first in Config.model_fields and first not in Study.model_fields else override
+
+
+def _place_bases(tree: dict[str, Any], folder: Path) -> None:
+    """Make the paths of base configs relative to the working folder instead of the study file."""
+    if isinstance(tree.get("base"), str):
+        tree["base"] = str(folder / user_path(tree["base"]))
+    scientific = tree.get("scientific")
+    systems = scientific.get("systems") if isinstance(scientific, dict) else None
+    if not isinstance(systems, dict):
+        return
+    placed = {
+        name: {**changes, "base": str(folder / user_path(changes["base"]))}
+        if isinstance(changes, dict) and isinstance(changes.get("base"), str)
+        else changes
+        for name, changes in systems.items()
+    }
+    tree["scientific"] = {**scientific, "systems": placed}

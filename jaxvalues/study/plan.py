@@ -1,0 +1,229 @@
+"""The plan of a study: its systems, and the config of every trial and run. Reads config files and computes nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from jaxvalues.config import Config, parse_config
+from jaxvalues.config.trees import merge, read_tree
+from jaxvalues.data.task import VALUES
+from jaxvalues.errors import ConfigError, UserError, name_list, short
+from jaxvalues.study.schema import Contrast, Study
+
+TRIALS, RUNS = "trials", "runs"
+"""The folders of a study: runs that choose, which report nothing, and runs that are compared."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of a study. `coordinates` are its nuisance or repeated keys, which tell the runs of a system apart."""
+
+    system: str
+    kind: str
+    """`TRIALS` or `RUNS`."""
+    coordinates: Mapping[str, Any]
+    config: Config
+
+    @property
+    def label(self) -> str:
+        """What a person calls it: "lora, seed 1"."""
+        return ", ".join([self.system, *in_words(self.coordinates)])
+
+
+@dataclass(frozen=True)
+class PlannedSystem:
+    """A system and the settings that make it one."""
+
+    name: str
+    changes: Mapping[str, Any]
+    """{config key: value}."""
+    tree: dict[str, Any]
+    """The settings of its runs, but for nuisance and repeated keys."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study with the settings of its systems."""
+
+    study: Study
+    systems: dict[str, PlannedSystem]
+    contrasts: tuple[Contrast, ...]
+    held_out: str | None
+    """In a replication: the reported split on which is chosen. It is read from the held-out predictions."""
+
+    def ranges(self, system: str, added: Mapping[str, Mapping[str, tuple[Any, ...]]] | None = None) -> dict[str, Any]:
+        """{nuisance key: values to try} of a system, with those that were `added` to its ranges."""
+        more = (added or {}).get(system, {})
+        return {key: (*values, *more.get(key, ())) for key, values in self.study.nuisance.of(system).items()}
+
+    def trials(self, system: str, added: Mapping[str, Mapping[str, tuple[Any, ...]]] | None = None) -> list[PlannedRun]:
+        """The trials of a system; none in a study without nuisance keys."""
+        ranges = self.ranges(system, added)
+        if not ranges:
+            return []
+        seed = {"seed": self.study.nuisance.seed}
+        return [self._run(system, TRIALS, values, {**seed, **values}) for values in combinations(ranges)]
+
+    def runs(self, system: str, chosen: Mapping[str, Any]) -> list[PlannedRun]:
+        """The runs of a system with the nuisance values `chosen` for it."""
+        every = combinations(self.study.repeated)
+        return [self._run(system, RUNS, repeated, {**chosen, **repeated}) for repeated in every]
+
+    def first(self, system: str) -> Config:
+        """The config of some run of a system, to learn its sizes from."""
+        ranges = self.ranges(system)
+        return self.runs(system, {key: values[0] for key, values in ranges.items()})[0].config
+
+    def resized(self, system: str, changes: Mapping[str, Any]) -> Plan:
+        """The plan with further changes to one system."""
+        one = self.systems[system]
+        changed = PlannedSystem(one.name, {**one.changes, **changes}, merge(one.tree, nested(changes)))
+        return Plan(self.study, {**self.systems, system: changed}, self.contrasts, self.held_out)
+
+    def _run(self, system: str, kind: str, coordinates: Mapping[str, Any], settings: Mapping[str, Any]) -> PlannedRun:
+        tree = merge(self.systems[system].tree, nested(settings))
+        report = [] if kind == TRIALS else [split for split in self.study.report if split != self.held_out]
+        tree = merge(tree, {"name": _file_name(system), "data": {"report": report}})
+        config = parse_config(tree, f"the study's system {system}").explicit()
+        # The hash lets a changed study run anew and leaves what was finished before.
+        folder = self.study.folder / kind / _file_name(system)
+        folder /= "_".join([*map(_file_name, in_words(coordinates)), config.fingerprint()[:6]])
+        return PlannedRun(system, kind, coordinates, config.model_copy(update={"output": str(folder)}))
+
+
+def make_plan(study: Study) -> Plan:
+    """The plan of a study. Raises ConfigError with one sentence for what cannot be compared."""
+    systems = {name: _system(study, name, changes) for name, changes in _systems(study).items()}
+    contrasts = _contrasts(study, systems)
+    bases = {
+        name: parse_config(merge(one.tree, {"data": {"report": []}}), f"the study's system {name}")
+        for name, one in systems.items()
+    }
+    for name, config in bases.items():
+        if config.is_ensemble:
+            raise ConfigError(f"the study's system {name} is an ensemble, but a study compares single runs")
+        if config.data.task != VALUES.name:
+            raise ConfigError(f"the study's system {name} has data.task {config.data.task}, but values are compared")
+    plan = Plan(study, systems, contrasts, _reported_choice(study, bases))
+    fingerprints: dict[str, str] = {}
+    for name in systems:
+        config = plan.first(name)  # every key is known
+        same = config.model_copy(update={"name": "", "output": "x"}).fingerprint() + str(config.model.path)
+        if other := fingerprints.get(same):
+            raise ConfigError(f"the systems {other} and {name} have the same settings, so they cannot differ")
+        fingerprints[same] = name
+    names = [_file_name(name) for name in systems]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"two systems have the folder {twice}: give them names that differ in letters or digits")
+    return plan
+
+
+def combinations(axes: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+    """Every combination of some axes, the last key the fastest."""
+    for values in product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))
+
+
+def in_words(coordinates: Mapping[str, Any]) -> list[str]:
+    """What a person calls the values of some keys: "seed 1", "learning_rate 0.001"."""
+    return [f"{key.rpartition('.')[2]} {_value(value)}" for key, value in coordinates.items()]
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """{"tuning.method": "lora"} as {"tuning": {"method": "lora"}}."""
+    tree: dict[str, Any] = {}
+    for key, value in settings.items():
+        branch = value
+        for part in reversed(key.split(".")):
+            branch = {part: branch}
+        tree = merge(tree, branch)
+    return tree
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _file_name(text: str) -> str:
+    """A text as a part of a path: letters, digits and . _ + -"""
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-.") or "-"
+
+
+def _systems(study: Study) -> dict[str, dict[str, Any]]:
+    """{name: changes} of a study."""
+    if study.scientific.systems:
+        return study.scientific.systems
+    kept = [
+        one
+        for one in combinations(study.scientific.axes)
+        if not any(excluded.items() <= one.items() for excluded in study.scientific.exclude)
+    ]
+    return {" ".join(map(_value, one.values())): one for one in kept}
+
+
+def _system(study: Study, name: str, changes: Mapping[str, Any]) -> PlannedSystem:
+    """A system with its settings."""
+    if not name.strip() or not name.isprintable():
+        raise ConfigError(f"a system has the name {short(name)}, expected a word or a few")
+    base = changes.get("base", study.base)
+    if not isinstance(base, str):
+        raise ConfigError(f"the system {name} has no config to start from: give `base`, for the study or for it")
+    own = {key: value for key, value in changes.items() if key != "base"}
+    for key in sorted({key.partition(".")[0] for key in own} & {"name", "seed", "output", "ensemble", "runtime"}):
+        raise ConfigError(f"the system {name} cannot set `{key}`, which belongs to the whole study")
+    try:
+        tree = read_tree(Path(base))
+    except UserError as error:
+        raise ConfigError(str(error)) from None
+    for settings in (study.changes, own):
+        tree = merge(tree, nested(settings))
+    return PlannedSystem(name, own, tree)
+
+
+def _contrasts(study: Study, systems: Mapping[str, PlannedSystem]) -> tuple[Contrast, ...]:
+    """The differences that are tested. Raises ConfigError where there are none, or one of unknown systems."""
+    known = name_list(systems)
+    baseline = next(iter(systems)) if study.baseline is None else study.baseline
+    if baseline not in systems:
+        raise ConfigError(f"baseline is {short(baseline)}, which is no system of the study ({known})")
+    for name in study.nuisance.per_system:
+        if name not in systems:
+            raise ConfigError(f"nuisance.per_system names {short(name)}, which is no system of the study ({known})")
+    contrasts = study.contrasts
+    if contrasts is None:
+        contrasts = tuple(Contrast(a=name, b=baseline) for name in systems if name != baseline)
+    if not contrasts:
+        raise ConfigError("the study has no contrast: it needs two systems, or contrasts of them")
+    pairs = [frozenset((one.a, one.b)) for one in contrasts]
+    for one, pair in zip(contrasts, pairs, strict=True):
+        for name in (one.a, one.b):
+            if name not in systems:
+                raise ConfigError(f"a contrast names {short(name)}, which is no system of the study ({known})")
+        if pairs.count(pair) > 1:
+            raise ConfigError(f"the contrast of {one.a} and {one.b} is there twice")
+    return contrasts
+
+
+def _reported_choice(study: Study, configs: Mapping[str, Config]) -> str | None:
+    """The reported split on which steps, thresholds and nuisance keys are chosen; None where there is none.
+
+    Raises ConfigError where there is one and the study is no replication.
+    """
+    chosen_on = {config.data.held_out for config in configs.values() if isinstance(config.data.held_out, str)}
+    reported = sorted(chosen_on & set(study.report))
+    if not reported:
+        return None
+    if not study.replicate:
+        raise ConfigError(
+            f"data.held_out is {reported[0]}, which the study reports: what is chosen on a split looks too good there; "
+            "hold out other arguments, or set replicate: true"
+        )
+    if len(chosen_on) > 1 or any(not isinstance(config.data.held_out, str) for config in configs.values()):
+        raise ConfigError("replicate: the systems choose on different arguments, and they must choose on the same")
+    return reported[0]
