@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from runs import ROOT, command, environment
 
-from jaxvalues.cli import app
+from jaxvalues.cli import app, main
 from jaxvalues.data.loading import load_split
 from jaxvalues.evaluation.predictions import Predictions
 
@@ -283,3 +283,17 @@ def test_what_computes_nothing_does_not_import_jax(perfect: Path) -> None:
     words = [sys.executable, "-c", program, json.dumps(commands)]
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_interrupt_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Typer ends with a code of its own and no word."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxvalues.config.json_schema", interrupted)
+    monkeypatch.setattr(sys, "argv", ["jaxvalues", "schema"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == "jaxvalues: interrupted\n"

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvalues.bench.task import TOTAL_STEPS, Task, peak_process_bytes
+from jaxvalues.bench.task import TOTAL_STEPS, Task
 from jaxvalues.config import parse_config
 from jaxvalues.data.batches import inputs_shape, model_inputs
 from jaxvalues.data.taxonomy import CATEGORIES
@@ -24,7 +24,7 @@ from jaxvalues.run.state import initial_state, initial_weights
 from jaxvalues.run.system import System
 from jaxvalues.training.compilation import enable_cache
 from jaxvalues.training.losses import make_loss_hyperparameters
-from jaxvalues.training.memory import keep_freed_memory
+from jaxvalues.training.memory import keep_freed_memory, peak_bytes
 from jaxvalues.training.optimizer import make_hyperparameters
 from jaxvalues.training.sharding import make_mesh, place_batch
 
@@ -93,8 +93,7 @@ class JaxvaluesContender:
         return (time.perf_counter() - start) / count
 
     def peak_bytes(self) -> int:
-        stats = jax.devices()[0].memory_stats()
-        return stats["peak_bytes_in_use"] if stats else peak_process_bytes()
+        return peak_bytes()
 
     @property
     def _chunks(self) -> int:

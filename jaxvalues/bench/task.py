@@ -1,8 +1,7 @@
-"""The task of a contender, the interface of contenders, and the peak memory of a process."""
+"""The task of a contender, and the interface of contenders."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,17 +50,6 @@ class Contender(Protocol):
     def peak_bytes(self) -> int:
         """Peak memory in bytes: of the accelerator since the start, or on CPU of the process since the first step."""
         ...
-
-
-def peak_process_bytes() -> int:
-    """Peak memory of this process in bytes. On Linux from VmHWM, as ru_maxrss starts with the parent's memory."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def reset_peak_memory() -> None:

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 import transformers
 
-from jaxvalues.bench.task import TOTAL_STEPS, Task, peak_process_bytes
+from jaxvalues.bench.task import TOTAL_STEPS, Task
 from jaxvalues.config import parse_config
 from jaxvalues.errors import UserError
+from jaxvalues.training.memory import peak_process_bytes
 
 
 class TorchContender:

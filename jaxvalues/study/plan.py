@@ -31,6 +31,10 @@ class PlannedRun:
     config: Config
 
     @property
+    def is_trial(self) -> bool:
+        return self.kind == TRIALS
+
+    @property
     def label(self) -> str:
         """What a person calls it: "lora, seed 1"."""
         return ", ".join([self.system, *in_words(self.coordinates)])
@@ -77,8 +81,11 @@ class Plan:
 
     def first(self, system: str) -> Config:
         """The config of some run of a system, to learn its sizes from."""
-        ranges = self.ranges(system)
-        return self.runs(system, {key: values[0] for key, values in ranges.items()})[0].config
+        return self.runs(system, self.first_values(system))[0].config
+
+    def first_values(self, system: str) -> dict[str, Any]:
+        """The first value of every nuisance key."""
+        return {key: values[0] for key, values in self.ranges(system).items()}
 
     def resized(self, system: str, changes: Mapping[str, Any]) -> Plan:
         """The plan with further changes to one system."""
@@ -144,6 +151,11 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
             branch = {part: branch}
         tree = merge(tree, branch)
     return tree
+
+
+def nested_changes(config: Config, settings: Mapping[str, Any]) -> Config:
+    """A config with further settings, {dotted key: value}. Raises ConfigError for those that do not fit."""
+    return parse_config(merge(config.model_dump(mode="json"), nested(settings)), "the study's budget")
 
 
 def _value(value: Any) -> str:

@@ -13,6 +13,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import Field, model_validator
 
 from jaxvalues.config.reading import user_path
@@ -165,6 +166,10 @@ class Study(Section):
     def folder(self) -> Path:
         """The folder of the study."""
         return user_path(self.output.replace("{name}", self.name))
+
+    def to_yaml(self) -> str:
+        """All keys and values as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def digest(self) -> str:
         """A short hash of the study file as it was read, without where its results lie."""

@@ -1,9 +1,11 @@
-"""Host memory: settings of glibc's malloc, so that a step reuses the memory that the step before freed."""
+"""Memory of the host: glibc's malloc, set so that a step reuses what the step before freed, and peaks."""
 
 from __future__ import annotations
 
 import ctypes
+import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 # glibc's mallopt parameters (malloc.h)
@@ -43,3 +45,20 @@ def _glibc(name: str) -> Any:
         return getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError):
         return None
+
+
+def peak_bytes() -> int:
+    """Peak memory in bytes: of the first accelerator, or of this process where there is none."""
+    import jax
+
+    stats = jax.devices()[0].memory_stats()
+    return stats["peak_bytes_in_use"] if stats else peak_process_bytes()
+
+
+def peak_process_bytes() -> int:
+    """Peak memory of this process in bytes. On Linux from VmHWM, as ru_maxrss starts with the parent's memory."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

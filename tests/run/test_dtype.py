@@ -96,6 +96,7 @@ def computed(system: System, weights: Weights, batch: dict[str, np.ndarray]) -> 
     return np.asarray(logits), np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(grads)])
 
 
+@pytest.mark.main_cases("roberta-False", "t5-True", "gpt2-True", "deberta-v2-False")
 @pytest.mark.slow
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("name", NETWORKS)
@@ -133,6 +134,7 @@ def test_frozen_matrices_are_held_in_the_dtype_of_the_computation() -> None:
         assert all(a is b for a, b in zip(*map(jax.tree.leaves, (hold(exact, before), before)), strict=True))
 
 
+@pytest.mark.main_cases("roberta", "t5")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_predictions_from_rounded_weights_are_the_same_to_the_bit(name: str, quick_compiles: None) -> None:

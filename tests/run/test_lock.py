@@ -130,7 +130,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         RunLock(tmp_path / "file").take()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_commands_in_one_folder(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SMALL)
     words = (

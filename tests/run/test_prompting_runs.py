@@ -190,7 +190,7 @@ def test_the_frozen_stays_bit_for_bit_and_what_is_trained_moves() -> None:
             assert np.abs(leaf - flatten_dict(run.state.trainable)[path]).max() > 0, path
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     lab: Lab, trained: dict[str, tuple[Path, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

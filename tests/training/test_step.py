@@ -50,7 +50,7 @@ def runs(quick_compiles: None) -> dict[tuple[str, bool], dict[str, Any]]:
     return ways | {("bitfit", False): run(BITFIT)}
 
 
-@pytest.mark.main_cases("kind0", "kind3")
+@pytest.mark.main_cases("kind3")
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [("full", False), ("full", True), ("last", False), ("last", True), ("bitfit", False)])
 def test_everything_trainable_changes_and_nothing_frozen(runs: dict, kind: tuple[str, bool]) -> None:

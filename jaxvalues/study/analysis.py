@@ -1,0 +1,304 @@
+"""From the finished runs of a study to its results: intervals, tests, and what is missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxvalues.config.reading import read_json
+from jaxvalues.data.arguments import Split
+from jaxvalues.data.conclusions import group_by_conclusion
+from jaxvalues.data.held_out import HELD_OUT, Parts, load_parts
+from jaxvalues.data.taxonomy import CATEGORIES
+from jaxvalues.errors import UserError, counted, name_list
+from jaxvalues.evaluation.official import Scores, score
+from jaxvalues.evaluation.predictions import read_logits, read_predictions
+from jaxvalues.run.folder import RunFolder
+from jaxvalues.statistics.bootstrap import resample, two_level_interval
+from jaxvalues.statistics.counts import Counts, count
+from jaxvalues.statistics.interval import Interval
+from jaxvalues.statistics.tests import (
+    benjamini_hochberg,
+    holm,
+    paired_t,
+    permutation,
+    permutation_per_category,
+    sign_flip,
+    welch_t,
+)
+from jaxvalues.statistics.variance import components_interval, minimum_detectable_difference, split_counts
+from jaxvalues.study.budget import trained_parameters, training_flops
+from jaxvalues.study.choice import choose, edges, extended, finished_trials
+from jaxvalues.study.plan import Plan, PlannedRun, in_words
+from jaxvalues.study.results import ContrastResult, Failure, RunResult, StudyResults, SystemResult
+from jaxvalues.study.run import MEASURED, failure_file
+from jaxvalues.training.metrics import read_metrics
+
+FEWEST_SIGNS = 6
+"""The fewest runs of each side with which a test of signs can decide anything at 5 %."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Truth:
+    """A reported split with labels, and the number of each argument's conclusion [n]."""
+
+    split: Split
+    group: np.ndarray
+
+    def counts(self, runs: Sequence[RunResult]) -> Counts:
+        """Counts of runs [R]."""
+        return count(self.split.labels, np.stack([one.decisions[self.split.name] for one in runs]), self.group)
+
+
+def analyse(plan: Plan) -> StudyResults:
+    """The results of what is finished of a study. Trains nothing.
+
+    Raises UserError where runs were made with other data than the others, or than there are here.
+    """
+    parts = load_parts(plan.first(next(iter(plan.systems))).data)
+    truths = _truths(plan, parts)
+    systems = {name: _system(plan, name, truths) for name in plan.systems}
+    _check_same_data(systems)
+    contrasts = [one for name in truths for one in _contrasts(plan, systems, truths[name])]
+    return StudyResults(
+        study=plan.study,
+        digest=plan.study.digest(),
+        splits={name: truth.split for name, truth in truths.items()},
+        categories=CATEGORIES,
+        systems=systems,
+        contrasts=tuple(contrasts),
+        missing=tuple(_missing(plan, systems, truths)),
+        notes=tuple(_notes(plan, systems)),
+        environment=_environment(systems),
+    )
+
+
+def _truths(plan: Plan, parts: Parts) -> dict[str, _Truth]:
+    """{reported split with labels: its truth}, in the order of the study file."""
+    known = {split.name: split for split in parts.reported}
+    if plan.held_out is not None:
+        known[plan.held_out] = parts.held_out
+    splits = [known[name] for name in plan.study.report if name in known and known[name].labels is not None]
+    return {split.name: _Truth(split, group_by_conclusion(split.arguments)[0]) for split in splits}
+
+
+def _system(plan: Plan, name: str, truths: Mapping[str, _Truth]) -> SystemResult:
+    planned, added = plan.systems[name], extended(plan)
+    trials = plan.trials(name, added)
+    chosen = choose(trials)
+    runs = [] if chosen is None else plan.runs(name, chosen)
+    finished = [_run(plan, one, truths) for one in runs if RunFolder(one.config.folder).is_finished]
+    failures = [
+        Failure(one.coordinates, file.read_text(encoding="utf-8").splitlines()[0])
+        for one in (*trials, *runs)
+        if (file := failure_file(one.config.folder)).is_file()
+    ]
+    config = plan.first(name)
+    frozen = None if not finished else _frozen(finished[0].folder)
+    return SystemResult(
+        name=name,
+        changes=planned.changes,
+        chosen=chosen or {},
+        trials=tuple(finished_trials(trials)),
+        edges=tuple(edges(plan.ranges(name, added), chosen or {})),
+        runs=tuple(finished),
+        failures=tuple(failures),
+        trained_parameters=trained_parameters(config),
+        frozen_parameters=frozen,
+        training_flops=training_flops(config),
+        intervals={split: _interval(truth, finished) for split, truth in truths.items() if finished},
+        mean_category_intervals={
+            split: _interval(truth, finished, "mean_category_f1") for split, truth in truths.items() if finished
+        },
+        variance=_variance(plan, finished, truths),
+    )
+
+
+def _run(plan: Plan, planned: PlannedRun, truths: Mapping[str, _Truth]) -> RunResult:
+    """A finished run. Raises UserError for predictions of other arguments."""
+    folder = RunFolder.finished(planned.config.folder, tables=True)
+    logits, decisions = {}, {}
+    for name, truth in truths.items():
+        file = HELD_OUT if name == plan.held_out else name
+        read = read_logits(folder.path / f"logits-{file}.tsv")
+        decided = read_predictions(folder.path / f"predictions-{file}.tsv")
+        if read.ids != truth.split.ids or decided.ids != truth.split.ids:
+            raise UserError(f"{folder.path}: the predictions of {name} are of other arguments than the data here have")
+        logits[name], decisions[name] = read.values, decided.probabilities > 0.5
+    held_out, scores = folder.held_out_scores(), folder.scores()
+    assert isinstance(held_out, Scores)
+    measured = folder.path / MEASURED
+    took = read_json(measured, "what a run took") if measured.is_file() else {}
+    content = read_json(folder.path / "scores.json", "the scores of the run")
+    curve = [values for _, values in read_metrics(folder.path / "metrics.jsonl") if values.get("kind") == "held_out"]
+    return RunResult(
+        repeated=planned.coordinates,
+        folder=folder.path,
+        held_out=held_out,
+        scores={
+            name: score(truth.split.labels, decisions[name]) if name not in scores else scores[name]
+            for name, truth in truths.items()
+        },
+        logits=logits,
+        decisions=decisions,
+        curve=tuple(curve),
+        step=content.get("step"),
+        seconds=took.get("seconds"),
+        peak_bytes=took.get("peak_bytes"),
+    )
+
+
+def _interval(truth: _Truth, runs: Sequence[RunResult], figure: Any = "official_f1") -> Interval:
+    """The interval over conclusions, and over runs where there are several."""
+    counts = truth.counts(runs)
+    if len(runs) > 1:
+        return components_interval(counts, figure=figure)
+    return resample(counts, figure=figure).interval(0)
+
+
+def _variance(plan: Plan, runs: Sequence[RunResult], truths: Mapping[str, _Truth]) -> dict[str, Any]:
+    """{split: where the variance comes from}, if every combination of the repeated keys is there."""
+    keys = [key for key, values in plan.study.repeated.items() if len(values) > 1]
+    sizes = [len(plan.study.repeated[key]) for key in keys]
+    if not keys or len(runs) != math.prod(map(len, plan.study.repeated.values())):
+        return {}
+    factors = [key.rpartition(".")[2] for key in keys]
+    found = {}
+    for split, truth in truths.items():
+        counts = truth.counts(runs)
+        shape = (*sizes, *counts.hits.shape[1:])
+        shaped = Counts(counts.hits.reshape(shape), counts.predicted.reshape(shape), counts.true, counts.sizes)
+        found[split] = split_counts(shaped, factors, plan.study.metric)
+    return found
+
+
+def _contrasts(plan: Plan, systems: Mapping[str, SystemResult], truth: _Truth) -> list[ContrastResult]:
+    """The contrasts of one split that have runs of both sides, with p adjusted over them (Holm)."""
+    compared = (_contrast(plan, systems[asked.a], systems[asked.b], truth) for asked in plan.contrasts)
+    found = [one for one in compared if one is not None]
+    adjusted = holm([one["p"] for one in found])
+    return [ContrastResult(**one, p_adjusted=float(p)) for one, p in zip(found, adjusted, strict=True)]
+
+
+def _contrast(plan: Plan, a: SystemResult, b: SystemResult, truth: _Truth) -> dict[str, Any] | None:
+    """The fields of a contrast but for its adjusted p; None without runs of the same coordinates."""
+    figure, split = plan.study.metric, truth.split.name
+    runs_a, runs_b = ({", ".join(in_words(run.repeated)): run for run in system.runs} for system in (a, b))
+    pairs = [(words, run, runs_b[words]) for words, run in runs_a.items() if words in runs_b]
+    if not pairs:
+        return None
+    names, of_a, of_b = zip(*pairs, strict=True)
+    counts_a, counts_b = truth.counts(of_a), truth.counts(of_b)
+    figures_a, figures_b = counts_a.figure(figure), counts_b.figure(figure)
+    pooled = _pooled(counts_a, counts_b)
+    categories = np.stack([_category_f1(one.scores[split]) for one in (*of_a, *of_b)])
+    common = {
+        "a": a.name,
+        "b": b.name,
+        "split": split,
+        "differences": dict(zip(names, (figures_a - figures_b).tolist(), strict=True)),
+        "difference": float((figures_a - figures_b).mean()),
+        "category_differences": categories[: len(pairs)].mean(axis=0) - categories[len(pairs) :].mean(axis=0),
+        "category_p_adjusted": benjamini_hochberg(permutation_per_category(pooled, 0, 1)),
+    }
+    if len(pairs) == 1:
+        both = truth.counts((of_a[0], of_b[0]))
+        interval = resample(both, figure=figure).interval(0, 1)
+        p = permutation(both, 0, 1, figure=figure)
+        alone = {"t": None, "welch": None, "sign_flip": None, "permutation": p, "p": p}
+        return {**common, **alone, "interval": interval, "detectable": minimum_detectable_difference(interval.se)}
+    t = paired_t(figures_a, figures_b)
+    return {
+        **common,
+        "interval": two_level_interval(counts_a, counts_b, figure=figure),
+        "t": t,
+        "welch": welch_t(figures_a, figures_b),
+        "sign_flip": sign_flip(figures_a, figures_b) if len(pairs) >= FEWEST_SIGNS else None,
+        "permutation": None,
+        "p": t.p,
+        "detectable": minimum_detectable_difference(t.se, df=t.df),
+    }
+
+
+def _pooled(a: Counts, b: Counts) -> Counts:
+    """Two systems, each with the counts of all its runs together: [2]."""
+    sums = [np.stack([getattr(one, part).sum(axis=0) for one in (a, b)]) for part in ("hits", "predicted")]
+    return Counts(*sums, a.true * a.axes[0], a.sizes)
+
+
+def _category_f1(scores: Scores) -> np.ndarray:
+    return np.array([np.nan if (f1 := scores.categories[name].f1) is None else f1 for name in CATEGORIES])
+
+
+def _check_same_data(systems: Mapping[str, SystemResult]) -> None:
+    """Raise UserError where runs were reported on other data than the others."""
+    seen: dict[str, tuple[str, Path]] = {}
+    for system in systems.values():
+        for run in system.runs:
+            for split, digest in RunFolder(run.folder).environment()["data"].items():
+                if split not in run.decisions:
+                    continue
+                before, folder = seen.setdefault(split, (digest, run.folder))
+                if before != digest:
+                    raise UserError(
+                        f"{run.folder} has other data than {folder}: {split} differs. Remove one of them, and run again"
+                    )
+
+
+def _frozen(folder: Path) -> int | None:
+    took = folder / MEASURED
+    return read_json(took, "what a run took").get("frozen_parameters") if took.is_file() else None
+
+
+def _missing(plan: Plan, systems: Mapping[str, SystemResult], truths: Mapping[str, _Truth]) -> list[str]:
+    said = []
+    for name, system in systems.items():
+        planned, repeats = len(plan.trials(name, extended(plan))), len(plan.runs(name, plan.first_values(name)))
+        for kind, done, wanted in (("trial", len(system.trials), planned), ("run", len(system.runs), repeats)):
+            if done < wanted:
+                said.append(f"{name}: {done} of {counted(wanted, kind)} finished.")
+        for failure in system.failures:
+            said.append(f"{name}, {', '.join(in_words(failure.coordinates))}: failed: {failure.message}")
+    for split in plan.study.report:
+        if split not in truths:
+            said.append(f"{split}: no labels here, so it is not scored.")
+    return said
+
+
+def _notes(plan: Plan, systems: Mapping[str, SystemResult]) -> list[str]:
+    study, notes = plan.study, []
+    if plan.held_out is not None:
+        notes.append(
+            f"A replication: steps and thresholds were chosen on {plan.held_out}, which is reported too, so its "
+            "figures are optimistic."
+        )
+    for system in systems.values():
+        for key in system.edges:
+            notes.append(
+                f"{system.name}: the best {key}, {system.chosen[key]}, lies on the edge of its range; a wider range "
+                "may change the result."
+            )
+    repeats = min((len(system.runs) for system in systems.values() if system.runs), default=0)
+    if 1 < repeats < FEWEST_SIGNS:
+        notes.append(
+            f"With {repeats} runs of a system, the test of signs beside the paired t cannot decide anything at 5 %."
+        )
+    if repeats == 1:
+        notes.append("Some systems have one run: their differences say nothing about other seeds.")
+    dtypes = {RunFolder(run.folder).config().model.dtype for system in systems.values() for run in system.runs}
+    if len(dtypes) > 1:
+        notes.append(f"Runs were computed in different dtypes: {name_list(sorted(dtypes))}; pin model.dtype.")
+    if study.metric != "official_f1":
+        notes.append("Differences and tests are of the mean category F1, not of the official F1.")
+    return notes
+
+
+def _environment(systems: Mapping[str, SystemResult]) -> dict[str, Any]:
+    """The versions and devices of the first finished run."""
+    first = next((run for system in systems.values() for run in system.runs), None)
+    return {} if first is None else dict(RunFolder(first.folder).environment())

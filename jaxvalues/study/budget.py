@@ -1,0 +1,107 @@
+"""Equal budgets: the size of each method that comes closest to a number of trained parameters, or of operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxvalues.config import Config
+from jaxvalues.errors import ConfigError, counted
+from jaxvalues.run.estimate import epoch_size, step_rows, work
+from jaxvalues.run.network import count
+from jaxvalues.run.outline import Outline, outline
+from jaxvalues.study.plan import Plan, nested_changes
+
+SIZES = {"lora": "tuning.rank", "prompt": "tuning.length", "p_tuning": "tuning.length", "prefix": "tuning.length"}
+SIZES |= {"last_layers": "tuning.layers"}
+"""The key that sets how many parameters a method trains. The other methods have one size."""
+_LARGEST = 4096
+
+
+def trained_parameters(config: Config) -> int:
+    """How many parameters a config trains, heads included."""
+    return count(outline(config).network.abstract_parts()[1])
+
+
+def training_flops(config: Config) -> float | None:
+    """Estimated floating-point operations of the whole training, at the longest length; None without the data here."""
+    described = outline(config)
+    one = _epoch_flops(config, described)
+    return None if one is None else one * config.training.epochs
+
+
+def fit_budget(plan: Plan, say: Callable[[str], None]) -> Plan:
+    """The plan with the sizes that a study's budget chooses; `say` gets a sentence for each system.
+
+    Raises ConfigError for a number of operations while the data are not here.
+    """
+    budget = plan.study.budget
+    if budget is None:
+        return plan
+    for name in plan.systems:
+        if budget.trainable_parameters is not None:
+            plan = _fit_parameters(plan, name, budget.trainable_parameters, say)
+        if budget.training_flops is not None:
+            plan = _fit_epochs(plan, name, budget.training_flops, say)
+    return plan
+
+
+def _fit_parameters(plan: Plan, name: str, budget: int, say: Callable[[str], None]) -> Plan:
+    config = plan.first(name)
+    key = SIZES.get(config.tuning.method)
+    if key is None:
+        trained = trained_parameters(config)
+        say(f"{name}: {trained:,} parameters train, {_share(trained, budget)}; {config.tuning.method} has one size")
+        return plan
+    most = outline(config).network.num_layers if key == "tuning.layers" else _LARGEST
+
+    def trained(size: int) -> int:
+        return trained_parameters(nested_changes(config, {key: size}))
+
+    low, high = 1, most  # the number grows with the size: the last size that is not above the budget
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _fits(trained, middle, budget) else (low, middle - 1)
+    near = [size for size in (low, low + 1) if size <= most and _count_or_none(trained, size) is not None]
+    size = min(near, key=lambda one: abs(trained(one) - budget))
+    say(f"{name}: {key} {size} trains {trained(size):,} parameters, {_share(trained(size), budget)}")
+    return plan.resized(name, {key: size})
+
+
+def _fits(trained: Callable[[int], int], size: int, budget: int) -> bool:
+    """Whether a size is possible and trains no more than the budget."""
+    number = _count_or_none(trained, size)
+    return number is not None and number <= budget
+
+
+def _count_or_none(trained: Callable[[int], int], size: int) -> int | None:
+    """The number of parameters of a size; None where the network has no place for it, such as a prompt too long."""
+    try:
+        return trained(size)
+    except ConfigError:
+        return None
+
+
+def _fit_epochs(plan: Plan, name: str, budget: float, say: Callable[[str], None]) -> Plan:
+    config = plan.first(name)
+    one = _epoch_flops(config, outline(config))
+    if one is None:
+        raise ConfigError("budget.training_flops needs the data here: `jaxvalues data CONFIG` fetches them")
+    if one == 0:
+        say(f"{name}: nothing trains")
+        return plan
+    epochs = max(1, round(budget / one))
+    say(f"{name}: {counted(epochs, 'epoch')} take {epochs * one:.3g} operations, {_share(epochs * one, budget)}")
+    return plan.resized(name, {"training.epochs": epochs})
+
+
+def _epoch_flops(config: Config, described: Outline) -> float | None:
+    network, parts, texts = described
+    if parts is None:
+        return None
+    step, _ = work(network, config, config.lengths[-1], step_rows(config, network, texts))
+    return step * epoch_size(config, parts).steps
+
+
+def _share(number: float, budget: Any) -> str:
+    return f"{number / budget:.0%} of the budget"

@@ -1,0 +1,95 @@
+"""The choice of nuisance keys: the best trial on held-out arguments, and ranges that are too narrow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxvalues.evaluation.official import Scores
+from jaxvalues.run.folder import RunFolder
+from jaxvalues.study.plan import Plan, PlannedRun
+from jaxvalues.study.results import Trial
+
+MOST_EXTENSIONS = 2
+"""How often the ranges of nuisance keys are extended."""
+
+Added = dict[str, dict[str, tuple[Any, ...]]]
+"""{system: {nuisance key: values that were added to its range}}."""
+
+
+def finished_trials(trials: Sequence[PlannedRun]) -> list[Trial]:
+    """The trials that are finished, with their held-out score."""
+    found = []
+    for one in trials:
+        folder = RunFolder(one.config.folder)
+        if folder.is_finished:
+            scores = folder.held_out_scores()
+            assert isinstance(scores, Scores)
+            found.append(Trial(one.coordinates, scores.official_f1))
+    return found
+
+
+def choose(trials: Sequence[PlannedRun]) -> Mapping[str, Any] | None:
+    """The values of the best trial, {} where there are no nuisance keys; None while a trial is not finished.
+
+    Of equal trials the first is chosen.
+    """
+    done = finished_trials(trials)
+    if len(done) < len(trials):
+        return None
+    return max(done, key=lambda trial: trial.official_f1).values if done else {}
+
+
+def edges(ranges: Mapping[str, tuple[Any, ...]], chosen: Mapping[str, Any]) -> dict[str, str]:
+    """{nuisance key: "lowest" or "highest"} of numbers that lie on the edge of their range of two or more."""
+    found = {}
+    for key, values in ranges.items():
+        if len(values) < 2 or not all(_is_number(value) for value in values) or key not in chosen:
+            continue
+        if chosen[key] in (min(values), max(values)):
+            found[key] = "lowest" if chosen[key] == min(values) else "highest"
+    return found
+
+
+def beyond(plan: Plan, chosen: Mapping[str, Mapping[str, Any]], added: Added) -> Added:
+    """`added` with one more value of each key that some system has on its edge, for all systems on that side.
+
+    The step is that of the range's last two values, as a factor where these are positive. {} where nothing is added.
+    """
+    sides: dict[str, set[str]] = {}
+    for system in plan.systems:
+        for key, side in edges(plan.ranges(system, added), chosen[system]).items():
+            sides.setdefault(key, set()).add(side)
+    further: Added = {}
+    for system in plan.systems:
+        ranges = plan.ranges(system, added)
+        own = dict(added.get(system, {}))
+        for key, found in sides.items():
+            own[key] = (*own.get(key, ()), *(_next(ranges[key], side) for side in sorted(found)))
+        further[system] = own
+    return further if sides else {}
+
+
+def extended(plan: Plan) -> Added:
+    """The values that a study adds to ranges, as far as its trials are finished: `MOST_EXTENSIONS` times at most."""
+    added: Added = {}
+    for _ in range(MOST_EXTENSIONS if plan.study.nuisance.extend else 0):
+        chosen = {system: choose(plan.trials(system, added)) for system in plan.systems}
+        if None in chosen.values() or not (further := beyond(plan, chosen, added)):
+            break
+        added = further
+    return added
+
+
+def _next(values: tuple[Any, ...], side: str) -> Any:
+    ordered = sorted(values, reverse=side == "lowest")
+    before, last = ordered[-2:]
+    if isinstance(last, int) and isinstance(before, int):
+        return last + (last - before) if side == "highest" else max(1, last // 2)
+    new = last * last / before if before > 0 and last > 0 else last + (last - before)
+    return float(f"{new:.3g}") if math.isfinite(new) else last
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
