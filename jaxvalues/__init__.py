@@ -12,10 +12,12 @@ __version__ = version("jaxvalues")
 _PUBLIC = {
     "Config": "jaxvalues.config",
     "combine_runs": "jaxvalues.ensemble",
+    "compare": "jaxvalues.study.compare",
     "compare_files": "jaxvalues.evaluation.comparison",
     "export_hf": "jaxvalues.interop.to_hf",
     "import_hf": "jaxvalues.interop.from_hf",
     "load_config": "jaxvalues.config",
+    "load_study": "jaxvalues.study.files",
     "load_model": "jaxvalues.models",
     "load_split": "jaxvalues.data.loading",
     "predict": "jaxvalues.run.predict",

@@ -231,6 +231,37 @@ def score(
         screen.print(note, highlight=False)
 
 
+@app.command(short_help="Plan, run and resume a study: many runs that answer one question.")
+def compare(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", parser=path_option, help="Study file (YAML).")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Changes to the study, or to the config of all systems."),
+    ] = None,
+    *,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would run; run and write nothing.")] = False,
+    part: Annotated[
+        str, typer.Option(metavar="I/N", help="Run this share of the runs, for several machines on one folder.")
+    ] = "1/1",
+) -> None:
+    """Plan, run and resume a study, and write its results. Finished runs are kept; the same command goes on.
+
+    Exit code 0 means that all of the study, or of this part, is finished.
+
+    \b
+    Example: jaxvalues compare configs/studies/quickstart.yaml
+             jaxvalues compare configs/studies/methods-minilm.yaml data.dir=valueeval23 model.path=minilm --plan
+    """
+    from jaxvalues.study.files import load_study
+
+    loaded, screen = load_study(study, tuple(overrides or ())), console()
+    from jaxvalues.study.compare import compare as run_compare
+    from jaxvalues.study.compare import parse_share
+
+    if not run_compare(loaded, screen, share=parse_share(part), only_plan=plan):
+        raise typer.Exit(1)
+
+
 @app.command(short_help="Say what a config trains, on what, and what it takes.")
 def show(
     config: ConfigFile,

@@ -22,6 +22,25 @@ LEARNING_RATES: dict[str, tuple[float, str]] = {
 }
 """Default learning rate of each tuning method, and its source."""
 
+_PROMPTS, _VECTORS = ("prompt", "p_tuning"), ("prompt", "p_tuning", "prefix")
+OWNERS: dict[str, tuple[str, ...]] = {
+    "layers": ("last_layers",),
+    "dropout_below": ("last_layers", "head"),
+    "length": _VECTORS,
+    "sides": _VECTORS,
+    "init": _PROMPTS,
+    "init_text": _PROMPTS,
+    "init_top": _PROMPTS,
+    "init_range": _VECTORS,
+    "init_from": (*_VECTORS, "lora", "ia3"),
+    "reparameterization": ("p_tuning", "prefix"),
+    "reparameterization_size": ("p_tuning", "prefix"),
+    "rank": ("lora",),
+    "alpha": ("lora",),
+    "targets": ("lora", "ia3"),
+}
+"""The methods that each key belongs to; the others belong to all."""
+
 
 class TuningConfig(Section):
     """Which parameters train."""
@@ -82,17 +101,7 @@ class TuningConfig(Section):
                 "`reuse_features: true` needs method: last_layers or head with dropout_below: false; otherwise the "
                 "output of the lower layers changes at every step"
             )
-        prompts, vectors = ("prompt", "p_tuning"), ("prompt", "p_tuning", "prefix")
-        owners = {
-            "length": vectors,
-            "sides": vectors,
-            "rank": ("lora",),
-            "alpha": ("lora",),
-            "targets": ("lora", "ia3"),
-        }
-        owners |= {"init": prompts, "init_text": prompts, "init_top": prompts, "init_range": vectors}
-        owners |= dict.fromkeys(("reparameterization", "reparameterization_size"), ("p_tuning", "prefix"))
-        owners |= {"init_from": (*vectors, "lora", "ia3")}
+        owners = {key: methods for key, methods in OWNERS.items() if key not in ("layers", "dropout_below")}
         check_owners(self, owners, "method", self.method)
         if (self.init == "text") != (self.init_text is not None):
             raise ValueError("`init_text` is required with init: text and belongs to no other init")

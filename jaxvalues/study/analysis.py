@@ -32,7 +32,7 @@ from jaxvalues.statistics.tests import (
     welch_t,
 )
 from jaxvalues.statistics.variance import components_interval, minimum_detectable_difference, split_counts
-from jaxvalues.study.budget import trained_parameters, training_flops
+from jaxvalues.study.budget import Size
 from jaxvalues.study.choice import choose, edges, extended, finished_trials
 from jaxvalues.study.plan import Plan, PlannedRun, in_words
 from jaxvalues.study.results import ContrastResult, Failure, RunResult, StudyResults, SystemResult
@@ -55,14 +55,14 @@ class _Truth:
         return count(self.split.labels, np.stack([one.decisions[self.split.name] for one in runs]), self.group)
 
 
-def analyse(plan: Plan) -> StudyResults:
-    """The results of what is finished of a study. Trains nothing.
+def analyse(plan: Plan, sizes: Mapping[str, Size]) -> StudyResults:
+    """The results of what is finished of a study, whose systems have these `sizes`. Trains nothing.
 
     Raises UserError where runs were made with other data than the others, or than there are here.
     """
     parts = load_parts(plan.first(next(iter(plan.systems))).data)
     truths = _truths(plan, parts)
-    systems = {name: _system(plan, name, truths) for name in plan.systems}
+    systems = {name: _system(plan, name, sizes[name], truths) for name in plan.systems}
     _check_same_data(systems)
     contrasts = [one for name in truths for one in _contrasts(plan, systems, truths[name])]
     return StudyResults(
@@ -87,7 +87,7 @@ def _truths(plan: Plan, parts: Parts) -> dict[str, _Truth]:
     return {split.name: _Truth(split, group_by_conclusion(split.arguments)[0]) for split in splits}
 
 
-def _system(plan: Plan, name: str, truths: Mapping[str, _Truth]) -> SystemResult:
+def _system(plan: Plan, name: str, size: Size, truths: Mapping[str, _Truth]) -> SystemResult:
     planned, added = plan.systems[name], extended(plan)
     trials = plan.trials(name, added)
     chosen = choose(trials)
@@ -98,8 +98,6 @@ def _system(plan: Plan, name: str, truths: Mapping[str, _Truth]) -> SystemResult
         for one in (*trials, *runs)
         if (file := failure_file(one.config.folder)).is_file()
     ]
-    config = plan.first(name)
-    frozen = None if not finished else _frozen(finished[0].folder)
     return SystemResult(
         name=name,
         changes=planned.changes,
@@ -108,9 +106,9 @@ def _system(plan: Plan, name: str, truths: Mapping[str, _Truth]) -> SystemResult
         edges=tuple(edges(plan.ranges(name, added), chosen or {})),
         runs=tuple(finished),
         failures=tuple(failures),
-        trained_parameters=trained_parameters(config),
-        frozen_parameters=frozen,
-        training_flops=training_flops(config),
+        trained_parameters=size.trained,
+        frozen_parameters=size.frozen,
+        training_flops=size.flops,
         intervals={split: _interval(truth, finished) for split, truth in truths.items() if finished},
         mean_category_intervals={
             split: _interval(truth, finished, "mean_category_f1") for split, truth in truths.items() if finished
@@ -250,11 +248,6 @@ def _check_same_data(systems: Mapping[str, SystemResult]) -> None:
                     )
 
 
-def _frozen(folder: Path) -> int | None:
-    took = folder / MEASURED
-    return read_json(took, "what a run took").get("frozen_parameters") if took.is_file() else None
-
-
 def _missing(plan: Plan, systems: Mapping[str, SystemResult], truths: Mapping[str, _Truth]) -> list[str]:
     said = []
     for name, system in systems.items():
@@ -278,6 +271,8 @@ def _notes(plan: Plan, systems: Mapping[str, SystemResult]) -> list[str]:
             "figures are optimistic."
         )
     for system in systems.values():
+        if still := [", ".join(in_words(run.repeated)) for run in system.runs if run.step == 0]:
+            notes.append(f"{system.name}: with {name_list(still)} no step was better than the untrained start.")
         for key in system.edges:
             notes.append(
                 f"{system.name}: the best {key}, {system.chosen[key]}, lies on the edge of its range; a wider range "

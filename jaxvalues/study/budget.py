@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxvalues.config import Config
 from jaxvalues.errors import ConfigError, counted
@@ -18,16 +18,33 @@ SIZES |= {"last_layers": "tuning.layers"}
 _LARGEST = 4096
 
 
-def trained_parameters(config: Config) -> int:
-    """How many parameters a config trains, heads included."""
-    return count(outline(config).network.abstract_parts()[1])
+class Size(NamedTuple):
+    """How much a system trains, holds frozen and computes."""
 
-
-def training_flops(config: Config) -> float | None:
+    trained: int
+    frozen: int
+    flops: float | None
     """Estimated floating-point operations of the whole training, at the longest length; None without the data here."""
+
+
+def size_of(config: Config) -> Size:
+    """The size of a system; heads count as trained."""
     described = outline(config)
-    one = _epoch_flops(config, described)
-    return None if one is None else one * config.training.epochs
+    frozen, trainable = described.network.abstract_parts()
+    epoch = _epoch_flops(config, described)
+    flops = None if epoch is None else float(epoch * config.training.epochs)
+    return Size(count(trainable), count(frozen), flops)
+
+
+def sizes_of(plan: Plan) -> dict[str, Size]:
+    """{system: its size}. Raises ConfigError, which names the system, where no network can be made of its settings."""
+    sizes = {}
+    for name in plan.systems:
+        try:
+            sizes[name] = size_of(plan.first(name))
+        except ConfigError as error:
+            raise ConfigError(f"the study's system {name}: {error}") from None
+    return sizes
 
 
 def fit_budget(plan: Plan, say: Callable[[str], None]) -> Plan:
@@ -50,13 +67,13 @@ def _fit_parameters(plan: Plan, name: str, budget: int, say: Callable[[str], Non
     config = plan.first(name)
     key = SIZES.get(config.tuning.method)
     if key is None:
-        trained = trained_parameters(config)
+        trained = size_of(config).trained
         say(f"{name}: {trained:,} parameters train, {_share(trained, budget)}; {config.tuning.method} has one size")
         return plan
     most = outline(config).network.num_layers if key == "tuning.layers" else _LARGEST
 
     def trained(size: int) -> int:
-        return trained_parameters(nested_changes(config, {key: size}))
+        return size_of(nested_changes(config, {key: size})).trained
 
     low, high = 1, most  # the number grows with the size: the last size that is not above the budget
     while low < high:

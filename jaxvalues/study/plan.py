@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxvalues.config import Config, parse_config
 from jaxvalues.config.trees import merge, read_tree
+from jaxvalues.config.tuning import OWNERS
 from jaxvalues.data.task import VALUES
 from jaxvalues.errors import ConfigError, UserError, name_list, short
 from jaxvalues.study.schema import Contrast, Study
@@ -193,9 +194,16 @@ def _system(study: Study, name: str, changes: Mapping[str, Any]) -> PlannedSyste
         tree = read_tree(Path(base))
     except UserError as error:
         raise ConfigError(str(error)) from None
-    for settings in (study.changes, own):
-        tree = merge(tree, nested(settings))
-    return PlannedSystem(name, own, tree)
+    tree, settings = merge(tree, nested(study.changes)), nested(own)
+    tuning = settings.get("tuning")
+    if isinstance(tuning, dict) and "method" in tuning and isinstance(tree.get("tuning"), dict):
+        tree["tuning"] = _of_method(tree["tuning"], tuning["method"])
+    return PlannedSystem(name, own, merge(tree, settings))
+
+
+def _of_method(tuning: dict[str, Any], method: Any) -> dict[str, Any]:
+    """The settings of the base that another tuning method has too: a prompt has no rank."""
+    return {key: value for key, value in tuning.items() if method in OWNERS.get(key, (method,))}
 
 
 def _contrasts(study: Study, systems: Mapping[str, PlannedSystem]) -> tuple[Contrast, ...]:

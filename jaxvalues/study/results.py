@@ -76,11 +76,11 @@ class SystemResult:
     """Nuisance keys whose chosen value lies on the edge of its range."""
     runs: tuple[RunResult, ...]
     failures: tuple[Failure, ...]
-    trained_parameters: int | None
-    """None until a run has started."""
-    frozen_parameters: int | None
+    trained_parameters: int
+    """Heads included."""
+    frozen_parameters: int
     training_flops: float | None
-    """Floating-point operations of training once, estimated from parameters and tokens."""
+    """Estimated floating-point operations of training once; None without the data here."""
     intervals: Mapping[str, Interval]
     """{reported split: interval of the official F1}, over seeds and conclusions: "on new topics"."""
     mean_category_intervals: Mapping[str, Interval]
@@ -144,3 +144,63 @@ class StudyResults:
     """One sentence for each thing that a reader must know: edges of ranges, replications, few seeds."""
     environment: Mapping[str, Any]
     """Versions, devices and data of the runs."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for `json.dump`: the figures, intervals and tests, without predictions."""
+        return {
+            "study": self.study.name,
+            "question": self.study.question,
+            "digest": self.digest,
+            "metric": self.study.metric,
+            "systems": {name: _system_json(system) for name, system in self.systems.items()},
+            "contrasts": [_contrast_json(one) for one in self.contrasts],
+            "missing": list(self.missing),
+            "notes": list(self.notes),
+        }
+
+
+def _system_json(system: SystemResult) -> dict[str, Any]:
+    return {
+        "changes": dict(system.changes),
+        "chosen": dict(system.chosen),
+        "trials": [{"values": dict(one.values), "official_f1": one.official_f1} for one in system.trials],
+        "trained_parameters": system.trained_parameters,
+        "frozen_parameters": system.frozen_parameters,
+        "training_flops": system.training_flops,
+        "splits": {
+            split: {
+                "official_f1": interval.estimate,
+                **interval.to_json(),
+                "mean_category_f1": system.mean_category_intervals[split].estimate,
+            }
+            for split, interval in system.intervals.items()
+        },
+        "runs": [
+            {
+                "repeated": dict(run.repeated),
+                "folder": str(run.folder),
+                "official_f1": {split: scores.official_f1 for split, scores in run.scores.items()},
+                "held_out_official_f1": run.held_out.official_f1,
+                "seconds": run.seconds,
+                "peak_bytes": run.peak_bytes,
+            }
+            for run in system.runs
+        ],
+    }
+
+
+def _contrast_json(one: ContrastResult) -> dict[str, Any]:
+    return {
+        "a": one.a,
+        "b": one.b,
+        "split": one.split,
+        "difference": one.difference,
+        **one.interval.to_json(),
+        "differences": dict(one.differences),
+        "p": one.p,
+        "p_adjusted": one.p_adjusted,
+        "p_welch": None if one.welch is None else one.welch.p,
+        "p_sign_flip": one.sign_flip,
+        "detectable": one.detectable,
+        "decided": one.decided,
+    }

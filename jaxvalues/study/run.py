@@ -5,15 +5,14 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from jaxvalues.config.writing import write_json, write_whole, writing
-from jaxvalues.errors import UserError, counted, first_line
+from jaxvalues.errors import UserError, first_line
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.process import start_process
@@ -49,21 +48,24 @@ def run_study(plan: Plan, share: Share, console: Console | None = None) -> bool:
     runner = _Runner(plan, share, console)
     finished, added, before = True, extended(plan), None
     while added != before:  # until all that the ranges have is tried
-        for system in plan.systems:
-            finished &= runner.finish(plan.trials(system, added))
+        for number, system in enumerate(plan.systems):
+            finished &= runner.finish(plan.trials(system, added), number)
         added, before = extended(plan), added
-    for system in plan.systems:
+    for number, system in enumerate(plan.systems):
         chosen = choose(plan.trials(system, added))
         if chosen is None:
             runner.say(f"{system}: its runs wait for trials that are not finished; run the command again")
             finished = False
         else:
-            finished &= runner.finish(plan.runs(system, chosen))
+            finished &= runner.finish(plan.runs(system, chosen), number)
     return finished
 
 
 class _Runner:
-    """Trains planned runs one after another, with one set of compiled programs, and says how far it is."""
+    """Trains planned runs one after another, with one set of compiled programs, and says how far it is.
+
+    What a run says stands in a log beside its folder.
+    """
 
     def __init__(self, plan: Plan, share: Share, console: Console | None) -> None:
         study = plan.study
@@ -71,21 +73,24 @@ class _Runner:
         with writing(study.folder):
             study.folder.mkdir(parents=True, exist_ok=True)
         write_whole(study.folder / "study.yaml", study.to_yaml())
-        self.share, self.programs, self.console = share, Programs(), RunConsole(run_console.console, brief=True)
+        self.share, self.programs, self.console = share, Programs(), run_console
         repeats = sum(len(plan.runs(system, plan.first_values(system))) for system in plan.systems)
         self.total = repeats + sum(len(plan.trials(system)) for system in plan.systems)
-        self.place, self.done, self.seconds = 0, 0, []
+        self.done: set[Path] = set()
+        self.seconds: list[float] = []
 
     def say(self, text: str) -> None:
         self.console.print(text)
 
-    def finish(self, planned: Sequence[PlannedRun]) -> bool:
-        """Train those that are in the share and not finished. Returns whether all in the share are finished."""
+    def finish(self, planned: Sequence[PlannedRun], system: int) -> bool:
+        """Train those of system number `system` that are in the share and not finished.
+
+        Returns whether all in the share are finished.
+        """
         finished = True
-        for one in planned:
-            place, self.place = self.place, self.place + 1
+        for place, one in enumerate(planned, start=system * len(planned)):
             if RunFolder(one.config.folder).is_finished:
-                self.done += 1
+                self.done.add(one.config.folder)
             elif self.share.has(place):
                 finished &= self._train(one)
         return finished
@@ -93,30 +98,36 @@ class _Runner:
     def _train(self, one: PlannedRun) -> bool:
         """Train one. Returns whether it finished; where it did not, the reason is written beside its folder."""
         folder, start = one.config.folder, time.monotonic()
-        self.say(f"\n{one.label} ({'trial' if one.is_trial else 'run'}); {self._progress()}")
-        failed = failure_file(folder)
-        try:
-            train(one.config, programs=self.programs, run_console=self.console)
-        except Stopped:
-            raise
-        except Exception as error:  # the other runs go on, whatever it was
-            said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
-            with writing(failed):
-                failed.parent.mkdir(parents=True, exist_ok=True)
-                failed.write_text(f"{said}\n\n{traceback.format_exc()}", encoding="utf-8")
-            self.say(f"{one.label} FAILED: {said} (details in {failed}); the study goes on")
-            return False
+        self.say(f"{one.label}{' (trial)' if one.is_trial else ''}: begins; {self._progress()}")
+        failed, log = failure_file(folder), folder.with_name(f"{folder.name}.log")
+        with writing(log):
+            log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            own = RunConsole(Console(file=file, width=120, markup=False, emoji=False), brief=True)
+            try:
+                scores = train(one.config, programs=self.programs, run_console=own)
+            except Stopped:
+                raise
+            except Exception as error:  # the other runs go on, whatever it was
+                said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
+                write_whole(failed, f"{said}\n\n{traceback.format_exc()}")
+                self.say(f"{one.label}: FAILED: {said}; the study goes on (details in {failed})")
+                return False
         failed.unlink(missing_ok=True)
         seconds = time.monotonic() - start
         write_json(folder / MEASURED, {"seconds": round(seconds, 2), "peak_bytes": peak_bytes()})
-        self.done += 1
+        self.done.add(folder)
         self.seconds.append(seconds)
+        held_out = RunFolder.finished(folder).held_out_scores().headline
+        found = {"held-out": held_out, **{split: each.headline for split, each in scores.items()}}
+        figures = ", ".join(f"{split} {each['official_f1']:.3f}" for split, each in found.items())
+        self.say(f"{one.label}: official F1 {figures}; {duration(seconds)}")
         gc.collect()  # frees the arrays of the run before the next one starts
         return True
 
     def _progress(self) -> str:
-        left = max(self.total - self.done, 1)
-        said = f"{self.done} of {self.total} done"
+        left = max(self.total - len(self.done), 1)
+        said = f"{len(self.done)} of {self.total} done"
         if self.seconds:
             mean = sum(self.seconds) / len(self.seconds)
             said += f", about {duration(mean * left / self.share.parts)} left"
@@ -134,22 +145,3 @@ def duration(seconds: float) -> str:
     if minutes < 2:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def describe_plan(plan: Plan) -> Mapping[str, Any]:
-    """The numbers of trials, runs and compiled programs of a plan, by system."""
-    return {
-        name: {
-            "trials": len(plan.trials(name)),
-            "runs": len(plan.runs(name, plan.first_values(name))),
-            "program": plan.first(name).program(),
-        }
-        for name in plan.systems
-    }
-
-
-def unfinished(plan: Plan) -> str:
-    """How many trials and runs a plan has, in words."""
-    each = describe_plan(plan).values()
-    trials, runs = (sum(one[key] for one in each) for key in ("trials", "runs"))
-    return f"{counted(trials, 'trial')} and {counted(runs, 'run')}"

@@ -1,0 +1,47 @@
+"""`jaxvalues compare`: a study from its file to its results."""
+
+from __future__ import annotations
+
+import re
+
+from rich.console import Console
+
+from jaxvalues.config.writing import write_json
+from jaxvalues.errors import ConfigError, short
+from jaxvalues.study.analysis import analyse
+from jaxvalues.study.budget import fit_budget, sizes_of
+from jaxvalues.study.plan import make_plan
+from jaxvalues.study.run import Share, run_study
+from jaxvalues.study.schema import Study
+from jaxvalues.study.screen import print_plan, print_results
+
+RESULTS = "results.json"
+"""In the folder of a study: the figures, intervals and tests."""
+
+
+def compare(study: Study, console: Console, *, share: Share | None = None, only_plan: bool = False) -> bool:
+    """Run what is not finished of a study, or of a `share` of it, then print and write the results of all that is.
+
+    With `only_plan` the plan is printed, nothing runs and nothing is written. Returns whether everything in the share
+    is finished. Raises ConfigError for a study that cannot be planned, and Stopped when asked to stop.
+    """
+    plan = fit_budget(make_plan(study), lambda text: console.print(text, markup=False, highlight=False))
+    sizes = sizes_of(plan)
+    if only_plan:
+        print_plan(plan, sizes, console)
+        return True
+    finished = run_study(plan, share or Share(), console)
+    results = analyse(plan, sizes)
+    write_json(study.folder / RESULTS, results.to_json())
+    console.print()
+    print_results(results, console)
+    console.print(f"\nThe results are in {study.folder / RESULTS}.", markup=False, highlight=False, soft_wrap=True)
+    return finished
+
+
+def parse_share(text: str) -> Share:
+    """The share "i/n". Raises ConfigError for another text."""
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise ConfigError(f"--part is {short(text)}, expected I/N with I from 1 to N, such as 2/8")
+    return Share(int(found[1]), int(found[2]))
