@@ -11,15 +11,15 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from jaxvalues.config.reading import user_path
 from jaxvalues.config.section import URL_REFUSED, Name, Section, Text, is_url
 
-Values = tuple[Any, ...]
+Values = Annotated[tuple[Any, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
 
 
 class Scientific(Section):

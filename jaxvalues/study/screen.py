@@ -66,17 +66,23 @@ def print_results(results: StudyResults, console: Console) -> None:
 
 def verdict(one: ContrastResult) -> str:
     """A contrast as one sentence, which rests on its adjusted p."""
-    figures = f"{signed(one.difference)} (95 % {signed(one.interval.low)} to {signed(one.interval.high)}"
-    figures += f"; adjusted p {probability(one.p_adjusted)})"
     if not one.decided:
-        return f"{one.a} and {one.b}: not decided by these data, {figures}."
-    better, worse = (one.a, one.b) if one.difference > 0 else (one.b, one.a)
-    return f"{better} is better than {worse}, {one.a} less {one.b}: {figures}."
+        figures = f"{signed(one.difference)} (95 % {signed(one.interval.low)} to {signed(one.interval.high)}"
+        return f"{one.a} and {one.b}: not decided by these data, {figures}; adjusted p {probability(one.p_adjusted)})."
+    better, worse, sign = (one.a, one.b, 1) if one.difference > 0 else (one.b, one.a, -1)
+    low, high = sorted((sign * one.interval.low, sign * one.interval.high))
+    figures = f"{figure(abs(one.difference))} (95 % {signed(low)} to {signed(high)}"
+    return f"{better} is better than {worse} by {figures}; adjusted p {probability(one.p_adjusted)})."
+
+
+def figure(value: float) -> str:
+    """A figure between 0 and 1: .431."""
+    return f"{value:.3f}".removeprefix("0")
 
 
 def signed(value: float) -> str:
     """A difference with its sign: +.012, −.012."""
-    return ("−" if value < 0 else "+") + f"{abs(value):.3f}".removeprefix("0")
+    return ("−" if value < 0 else "+") + figure(abs(value))
 
 
 def probability(p: float) -> str:
@@ -88,7 +94,7 @@ _FIGURE = {"official_f1": "official F1", "mean_category_f1": "mean category F1"}
 
 
 def _interval(one: Interval) -> str:
-    low, middle, high = (f"{value:.3f}".removeprefix("0") for value in (one.low, one.estimate, one.high))
+    low, middle, high = map(figure, (one.low, one.estimate, one.high))
     return f"{middle} ({low}–{high})"
 
 
