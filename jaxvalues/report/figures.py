@@ -1,0 +1,275 @@
+"""The figures of a study's report. Each is left out where the study has nothing for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+import numpy as np
+
+from jaxvalues.evaluation.decision import sigmoid
+from jaxvalues.report.drawing import COLORS, FAINT, INK, MARKS, Picture, drawing, picture
+from jaxvalues.report.table import Table
+from jaxvalues.report.tables import category_table, contrast_table, main_table, trial_table
+from jaxvalues.report.words import figure, signed
+from jaxvalues.study.results import StudyResults, SystemResult
+from jaxvalues.study.screen import verdict
+
+MOST_SYSTEMS = 8
+"""As many systems as there are colours and marks that can be told apart."""
+_BINS = 10
+
+
+def pictures(results: StudyResults) -> list[Picture]:
+    """All figures that a study has, in the order of the page."""
+    makers: Sequence[Callable[[StudyResults, str], Picture | None]] = (
+        forest,
+        scores,
+        frontier,
+        heat_map,
+        calibration,
+        radar,
+    )
+    found = [make(results, split) for split in results.splits for make in makers]
+    found += [learning_curves(results), tuning_curves(results)]
+    return [one for one in found if one is not None]
+
+
+def _finished(results: StudyResults, split: str) -> dict[str, SystemResult]:
+    return {name: one for name, one in results.systems.items() if split in one.intervals}
+
+
+def forest(results: StudyResults, split: str) -> Picture | None:
+    """The differences of the contrasts with their intervals; each run is a dot."""
+    contrasts = [one for one in results.contrasts if one.split == split]
+    if not contrasts:
+        return None
+    name, title = f"forest-{split}", f"Differences of the official F1 on {split}"
+    with drawing(name, 7.2, 0.9 + 0.5 * len(contrasts)) as drawn:
+        ax = drawn.add_subplot()
+        for place, one in enumerate(reversed(contrasts)):
+            color = COLORS[0] if one.decided else FAINT
+            ax.plot(
+                [one.interval.low, one.interval.high], [place, place], color=color, linewidth=2.4, solid_capstyle="butt"
+            )
+            ax.plot(one.difference, place, MARKS[1] if one.decided else MARKS[0], color=color, markersize=7)
+            dots = list(one.differences.values())
+            if len(dots) > 1:
+                ax.plot(dots, [place - 0.24] * len(dots), ".", color=INK, alpha=0.6, markersize=5)
+        ax.axvline(0, color=INK, linewidth=0.9)
+        ax.set_yticks(range(len(contrasts)), [f"{one.a} less {one.b}" for one in reversed(contrasts)])
+        ax.set_ylim(-0.6, len(contrasts) - 0.4)
+        ax.grid(axis="y", visible=False)
+        ax.set_xlabel("difference of the official F1 with 95 % interval; dots: single runs; square: decided")
+        return picture(drawn, name, title, " ".join(map(verdict, contrasts)), contrast_table(results))
+
+
+def scores(results: StudyResults, split: str) -> Picture | None:
+    """The official F1 of every system with its interval and its runs."""
+    systems = _finished(results, split)
+    if not systems:
+        return None
+    name, title = f"scores-{split}", f"Official F1 on {split}"
+    with drawing(name, 7.2, 0.9 + 0.5 * len(systems)) as drawn:
+        ax = drawn.add_subplot()
+        for place, one in enumerate(reversed(systems.values())):
+            found = one.intervals[split]
+            ax.plot([found.low, found.high], [place, place], color=COLORS[0], linewidth=2.4, solid_capstyle="butt")
+            ax.plot(found.estimate, place, "o", color=COLORS[0], markersize=7)
+            each = [run.scores[split].official_f1 for run in one.runs]
+            if len(each) > 1:
+                ax.plot(each, [place - 0.24] * len(each), ".", color=INK, alpha=0.6, markersize=5)
+        ax.set_yticks(range(len(systems)), list(reversed(systems)))
+        ax.set_ylim(-0.6, len(systems) - 0.4)
+        ax.grid(axis="y", visible=False)
+        ax.set_xlabel("official F1 with 95 % interval over conclusions and runs; dots: single runs")
+        best = max(systems, key=lambda one: systems[one].intervals[split].estimate)
+        finding = (
+            f"The highest official F1 on {split} is that of {best}: {figure(systems[best].intervals[split].estimate)}."
+        )
+        return picture(drawn, name, title, finding, main_table(results))
+
+
+def frontier(results: StudyResults, split: str) -> Picture | None:
+    """The official F1 against trained parameters; a line joins the systems that no smaller one beats."""
+    systems = {name: one for name, one in _finished(results, split).items() if one.trained_parameters > 0}
+    if not 1 < len(systems) <= MOST_SYSTEMS or len({one.trained_parameters for one in systems.values()}) < 2:
+        return None
+    name, title = f"parameters-{split}", f"Official F1 on {split} against trained parameters"
+    with drawing(name, 7.2, 3.6) as drawn:
+        ax = drawn.add_subplot()
+        for place, (label, one) in enumerate(systems.items()):
+            found = one.intervals[split]
+            span = [[found.estimate - found.low], [found.high - found.estimate]]
+            ax.errorbar(
+                one.trained_parameters, found.estimate, span, fmt=MARKS[place], color=COLORS[place], label=label,
+                elinewidth=1.2, markersize=7,
+            )  # fmt: skip
+        best, line = -1.0, []
+        for one in sorted(systems.values(), key=lambda one: one.trained_parameters):
+            if one.intervals[split].estimate > best:
+                best = one.intervals[split].estimate
+                line.append((one.trained_parameters, best))
+        ax.plot(*zip(*line, strict=True), color=FAINT, linewidth=1.0, linestyle="--", zorder=0)
+        ax.set_xscale("log")
+        ax.set_xlabel("trained parameters (log scale)")
+        ax.set_ylabel("official F1")
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        on_line = [
+            label for label, one in systems.items() if (one.trained_parameters, one.intervals[split].estimate) in line
+        ]
+        finding = f"No system with fewer trained parameters is as good as {', '.join(on_line)}."
+        return picture(drawn, name, title, finding, main_table(results))
+
+
+def heat_map(results: StudyResults, split: str) -> Picture | None:
+    """Category by contrast: differences of the F1, with a dot where the permutation test decides."""
+    contrasts = [one for one in results.contrasts if one.split == split]
+    if not contrasts or len(contrasts) > MOST_SYSTEMS:
+        return None
+    name, title = f"categories-{split}", f"Differences of the F1 of every category on {split}"
+    values = np.stack([one.category_differences for one in contrasts], axis=1)
+    positives = results.splits[split].labels.sum(axis=0)
+    most = max(float(np.nanmax(np.abs(values))), 0.01)
+    with drawing(name, 3.6 + 0.75 * len(contrasts), 6.4) as drawn:
+        ax = drawn.add_subplot()
+        image = ax.imshow(values, cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
+        for (row, column), value in np.ndenumerate(values):
+            if np.isnan(value):
+                continue
+            sure = contrasts[column].category_p_adjusted[row] < 0.05
+            ax.text(
+                column, row, signed(value) + (" •" if sure else ""), ha="center", va="center", fontsize=7.5,
+                color="white" if abs(value) > 0.62 * most else "#101010",
+            )  # fmt: skip
+        ax.set_xticks(
+            range(len(contrasts)), [f"{one.a}\nless {one.b}" for one in contrasts], rotation=30, ha="left", fontsize=8
+        )
+        ax.xaxis.tick_top()
+        rows = [f"{label}  n {int(n)}" for label, n in zip(results.categories, positives, strict=True)]
+        ax.set_yticks(range(len(rows)), rows, fontsize=8)
+        ax.grid(visible=False)
+        for spine in ax.spines.values():
+            spine.set_visible(False)
+        drawn.colorbar(image, ax=ax, shrink=0.4, label="difference of the F1")
+        sure = int(sum((one.category_p_adjusted < 0.05).sum() for one in contrasts))
+        finding = (
+            f"{sure} of {values.size} differences are decided by permutation of conclusions (Benjamini–Hochberg, 5 %)."
+        )
+        return picture(drawn, name, title, finding, category_table(results, split))
+
+
+def calibration(results: StudyResults, split: str) -> Picture | None:
+    """The share of positives among predictions of similar probability, over all categories and runs."""
+    systems = _finished(results, split)
+    if not systems or len(systems) > MOST_SYSTEMS:
+        return None
+    labels, name, title = results.splits[split].labels, f"calibration-{split}", f"Calibration on {split}"
+    rows, errors = [], {}
+    with drawing(name, 7.2, 3.6) as drawn:
+        ax = drawn.add_subplot()
+        ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1.0, linestyle="--")
+        for place, (label, one) in enumerate(systems.items()):
+            probabilities = np.concatenate([sigmoid(run.logits[split]).ravel() for run in one.runs])
+            truth = np.concatenate([labels.ravel()] * len(one.runs))
+            bins = np.minimum((probabilities * _BINS).astype(int), _BINS - 1)
+            counts = np.bincount(bins, minlength=_BINS)
+            used = counts > 0
+            mean = np.bincount(bins, probabilities, _BINS)[used] / counts[used]
+            share = np.bincount(bins, truth, _BINS)[used] / counts[used]
+            errors[label] = float((np.abs(mean - share) * counts[used]).sum() / counts.sum())
+            ax.plot(mean, share, marker=MARKS[place], color=COLORS[place], label=label, markersize=5)
+            rows += [(label, figure(m), figure(s), f"{n:,}") for m, s, n in zip(mean, share, counts[used], strict=True)]
+        ax.set_xlabel("mean predicted probability")
+        ax.set_ylabel("share of positives")
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        said = ", ".join(f"{label} {figure(error)}" for label, error in errors.items())
+        table = Table(name, title + ".", ("System", "Mean probability", "Share of positives", "n"), tuple(rows))
+        return picture(drawn, name, title, f"Expected calibration error in {_BINS} bins: {said}.", table)
+
+
+def radar(results: StudyResults, split: str) -> Picture | None:
+    """The F1 of the 20 categories in the order of Schwartz's circle, for the best systems."""
+    systems = _finished(results, split)
+    if not systems:
+        return None
+    best = sorted(systems, key=lambda one: -systems[one].intervals[split].estimate)[:3]
+    name, title = f"circle-{split}", f"F1 of the values on {split}, in Schwartz's circle"
+    angles = np.linspace(0, 2 * np.pi, len(results.categories), endpoint=False)
+    with drawing(name, 7.2, 6.2) as drawn:
+        ax = drawn.add_subplot(projection="polar")
+        ax.set_theta_zero_location("N")
+        ax.set_theta_direction(-1)
+        for place, label in enumerate(best):
+            runs = systems[label].runs
+            f1 = [fmean(run.scores[split].categories[one].f1 or 0.0 for run in runs) for one in results.categories]
+            ax.plot(
+                [*angles, angles[0]], [*f1, f1[0]], color=COLORS[place], marker=MARKS[place], markersize=4, label=label
+            )
+        ax.set_xticks(angles, [label.replace(": ", ":\n") for label in results.categories], fontsize=7.5)
+        ax.tick_params(axis="x", pad=12)
+        ax.spines["polar"].set_visible(False)
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, -0.22), ncols=len(best))
+        table = category_table(results, split)
+        return picture(drawn, name, title, f"The categories of {', '.join(best)}; neighbours share motives.", table)
+
+
+def learning_curves(results: StudyResults) -> Picture | None:
+    """The held-out official F1 while training: the mean over runs, and every run in a thin line."""
+    systems = {name: one for name, one in results.systems.items() if any(len(run.curve) > 1 for run in one.runs)}
+    if not systems or len(systems) > MOST_SYSTEMS:
+        return None
+    name, title, rows = "learning", "Held-out official F1 while training", []
+    with drawing(name, 7.2, 3.6) as drawn:
+        ax = drawn.add_subplot()
+        for place, (label, one) in enumerate(systems.items()):
+            lines = [
+                {int(at["step"]): float(at["official_f1"]) for at in run.curve if "official_f1" in at}
+                for run in one.runs
+            ]
+            steps = sorted(set.intersection(*(set(line) for line in lines)))
+            end = steps[-1] or 1
+            for line in lines:
+                ax.plot(
+                    [s / end for s in steps], [line[s] for s in steps], color=COLORS[place], linewidth=0.6, alpha=0.5
+                )
+            mean = [fmean(line[s] for line in lines) for s in steps]
+            ax.plot([s / end for s in steps], mean, color=COLORS[place], marker=MARKS[place], markersize=4, label=label)
+            rows += [(label, str(s), figure(f1)) for s, f1 in zip(steps, mean, strict=True)]
+        ax.set_xlabel("share of training done")
+        ax.set_ylabel("held-out official F1")
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        table = Table(name, title + ", mean over runs.", ("System", "Step", "Held-out official F1"), tuple(rows))
+        ends = ", ".join(
+            f"{row[0]} {row[2]}" for row, after in zip(rows, [*rows[1:], ("",)], strict=True) if row[0] != after[0]
+        )
+        return picture(drawn, name, title, f"At the end: {ends}.", table)
+
+
+def tuning_curves(results: StudyResults) -> Picture | None:
+    """The held-out official F1 against each number among the nuisance keys; the chosen value is ringed."""
+    keys = [
+        key
+        for key, values in results.study.nuisance.keys.items()
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    ]
+    systems = {name: one for name, one in results.systems.items() if one.trials}
+    table = trial_table(results)
+    if not keys or not systems or len(systems) > MOST_SYSTEMS or table is None:
+        return None
+    name, title = "trials", "Trials on held-out arguments"
+    with drawing(name, 7.2, 3.2 * len(keys)) as drawn:
+        for ax, key in zip(np.ravel(drawn.subplots(len(keys), squeeze=False)), keys, strict=True):
+            for place, (label, one) in enumerate(systems.items()):
+                points = sorted((float(trial.values[key]), trial.official_f1) for trial in one.trials)
+                ax.plot(*zip(*points, strict=True), color=COLORS[place], marker=MARKS[place], markersize=5, label=label)
+                for trial in one.trials:
+                    if trial.values == one.chosen:
+                        ax.plot(trial.values[key], trial.official_f1, "o", markersize=12, mfc="none", mec=COLORS[place])
+            ax.set_xscale("log")
+            ax.set_xlabel(f"{key} (log scale)")
+            ax.set_ylabel("held-out official F1")
+            ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        edge = [f"{label} ({', '.join(one.edges)})" for label, one in systems.items() if one.edges]
+        finding = f"On the edge of its range: {', '.join(edge)}." if edge else "Every best value lies inside its range."
+        return picture(drawn, name, title, finding, table)

@@ -1,0 +1,188 @@
+"""The tables of a study's report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+import numpy as np
+
+from jaxvalues.report.paper import ROWS, paper_row
+from jaxvalues.report.table import Table
+from jaxvalues.report.words import difference, figure, interval, number, p_value, signed
+from jaxvalues.statistics.tests import holm, paired_t
+from jaxvalues.study.plan import in_words
+from jaxvalues.study.results import StudyResults, SystemResult
+
+
+def main_table(results: StudyResults) -> Table:
+    """Every system with its figures on every split, and what it took. The best group is marked."""
+    splits, tried = list(results.splits), any(system.trials for system in results.systems.values())
+    header = [
+        "System",
+        *(f"{split}: official F1" for split in splits),
+        *(f"{split}: mean category F1" for split in splits),
+    ]
+    header += ["Trained parameters", "Training FLOP", "Seconds", "Memory", "Runs", *["Trials"] * tried]
+    rows = []
+    for name, system in results.systems.items():
+        seconds = [run.seconds for run in system.runs if run.seconds is not None]
+        peaks = [run.peak_bytes for run in system.runs if run.peak_bytes is not None]
+        cells = [interval(system.intervals[split]) if split in system.intervals else "not run" for split in splits]
+        means = system.mean_category_intervals
+        cells += [figure(means[split].estimate) if split in means else "" for split in splits]
+        cells += [f"{system.trained_parameters:,}", number(system.training_flops)]
+        cells += [
+            f"{fmean(seconds):.0f}" if seconds else "",
+            number(max(peaks), "B") if peaks else "",
+            str(len(system.runs)),
+        ]
+        rows.append((name, *cells, *[str(len(system.trials))] * tried))
+    best = best_group(results, splits[-1]) if splits else frozenset()
+    return Table(
+        "systems",
+        "Official F1 with 95 % interval over conclusions and runs, and what each system took.",
+        tuple(header),
+        tuple(rows),
+        frozenset(i for i, name in enumerate(results.systems) if name in best),
+        f"Bold: the best system on {splits[-1]} and those that a paired t test does not tell from it (5 %, Holm)."
+        if best
+        else "",
+    )
+
+
+def best_group(results: StudyResults, split: str) -> frozenset[str]:
+    """The system of the highest official F1 on a split, and those that a paired t test over runs cannot tell from it.
+
+    The p are adjusted over these comparisons (Holm). Systems with one run are told from none.
+    """
+    scored = {name: _by_repeat(system, split) for name, system in results.systems.items() if system.runs}
+    if not scored:
+        return frozenset()
+    best = max(scored, key=lambda name: fmean(scored[name].values()))
+    others, tests = [name for name in scored if name != best], []
+    for name in others:
+        shared = [words for words in scored[best] if words in scored[name]]
+        pairs = [[scored[one][words] for words in shared] for one in (best, name)]
+        tests.append(paired_t(*pairs).p if len(shared) > 1 else 1.0)
+    return frozenset({best, *(name for name, p in zip(others, holm(tests), strict=True) if p >= 0.05)})
+
+
+def _by_repeat(system: SystemResult, split: str) -> dict[str, float]:
+    return {", ".join(in_words(run.repeated)): run.scores[split].official_f1 for run in system.runs}
+
+
+def contrast_table(results: StudyResults) -> Table:
+    """Every declared contrast with its tests."""
+    rows = []
+    for one in results.contrasts:
+        t = one.t
+        rows.append(
+            (
+                f"{one.a} less {one.b}", one.split, difference(one), p_value(one.p), p_value(one.p_adjusted),
+                p_value(None if one.welch is None else one.welch.p), p_value(one.sign_flip), signed(one.detectable),
+                "permutation" if t is None else f"paired t, {len(one.differences)} runs",
+                "yes" if one.decided else "no",
+            )
+        )  # fmt: skip
+    header = ("Contrast", "Split", "Difference (95 %)", "p", "p, Holm", "p, Welch", "p, signs", "Detectable", "Test")
+    return Table("contrasts", "The declared contrasts.", (*header, "Decided"), tuple(rows))
+
+
+def category_table(results: StudyResults, split: str) -> Table:
+    """The F1 of every category, mean over the runs of each system, and the number of positives."""
+    systems = {name: system for name, system in results.systems.items() if system.runs}
+    labels = results.splits[split].labels
+    rows = []
+    for column, category in enumerate(results.categories):
+        cells = [_mean_f1(system, split, category) for system in systems.values()]
+        rows.append(
+            (category, f"{int(labels[:, column].sum()):,}", *("–" if np.isnan(f1) else figure(f1) for f1 in cells))
+        )
+    name = f"categories-{split}"
+    return Table(
+        name,
+        f"F1 of every category on {split}; n is the number of positives.",
+        ("Category", "n", *systems),
+        tuple(rows),
+    )
+
+
+def _mean_f1(system: SystemResult, split: str, category: str) -> float:
+    found = [run.scores[split].categories[category].f1 for run in system.runs]
+    return float("nan") if None in found else fmean(found)
+
+
+def trial_table(results: StudyResults) -> Table | None:
+    """Every trial of the nuisance keys; None in a study without them."""
+    rows = [
+        (
+            name,
+            ", ".join(in_words(trial.values)),
+            figure(trial.official_f1),
+            "chosen" if trial.values == system.chosen else "",
+        )
+        for name, system in results.systems.items()
+        for trial in system.trials
+    ]
+    if not rows:
+        return None
+    return Table(
+        "trials", "Trials on held-out arguments.", ("System", "Values", "Held-out official F1", ""), tuple(rows)
+    )
+
+
+def variance_table(results: StudyResults, split: str) -> Table | None:
+    """Where the variance of each system's figure comes from, as standard deviations; None with too few runs."""
+    systems = {name: system.variance[split] for name, system in results.systems.items() if split in system.variance}
+    if not systems:
+        return None
+    factors = list(next(iter(systems.values())).components)
+    rows = []
+    for name, found in systems.items():
+        shares = {key: value / found.levels.get(key, 1) for key, value in found.components.items()}
+        cells = [
+            figure(shares["conclusion"] ** 0.5 if key == "conclusion" else found.components[key] ** 0.5)
+            for key in factors
+        ]
+        rows.append((name, *cells))
+    return Table(
+        f"variance-{split}",
+        f"Standard deviation of the figure on {split} by source: of one run for seeds and the like, and of the whole split "
+        "for conclusions.",
+        ("System", *factors),
+        tuple(rows),
+    )
+
+
+def paper_table(results: StudyResults) -> Table:
+    """The numbers of the study of 2024 beside ours, where a system is one of its rows."""
+    ours: dict[str, str] = {}
+    for name, system in results.systems.items():
+        row = paper_row(results.study, name)
+        if row is not None and "validation" in system.mean_category_intervals:
+            ours[row] = interval(system.mean_category_intervals["validation"])
+    rows = tuple((row, figure(value), ours.get(row, "not run here")) for row, value in ROWS.items())
+    return Table(
+        "paper",
+        "The study's F1 on validation (one run each, chosen on the same split) beside the mean category F1 here.",
+        ("Row of the study", "The study", "Here"),
+        rows,
+    )
+
+
+def tables(results: StudyResults) -> list[Table]:
+    """All tables that a study has."""
+    found: Sequence[Table | None] = [
+        main_table(results),
+        contrast_table(results) if results.contrasts else None,
+        trial_table(results),
+        *(variance_table(results, split) for split in results.splits),
+        *(category_table(results, split) for split in results.splits if _has_runs(results)),
+        paper_table(results),
+    ]
+    return [one for one in found if one is not None]
+
+
+def _has_runs(results: StudyResults) -> bool:
+    return any(system.runs for system in results.systems.values())
