@@ -60,7 +60,7 @@ def forest(results: StudyResults, split: str) -> Picture | None:
         ax.set_yticks(range(len(contrasts)), [f"{one.a} less {one.b}" for one in reversed(contrasts)])
         ax.set_ylim(-0.6, len(contrasts) - 0.4)
         ax.grid(axis="y", visible=False)
-        ax.set_xlabel("difference of the official F1 with 95 % interval; dots: single runs; square: decided")
+        ax.set_xlabel("difference of the official F1 with 95 % interval\ndots: single runs; blue squares: decided")
         return picture(drawn, name, title, " ".join(map(verdict, contrasts)), contrast_table(results))
 
 
@@ -97,27 +97,28 @@ def frontier(results: StudyResults, split: str) -> Picture | None:
         return None
     name, title = f"parameters-{split}", f"Official F1 on {split} against trained parameters"
     with drawing(name, 7.2, 3.6) as drawn:
-        ax = drawn.add_subplot()
+        ax, seen = drawn.add_subplot(), []
         for place, (label, one) in enumerate(systems.items()):
             found = one.intervals[split]
             span = [[found.estimate - found.low], [found.high - found.estimate]]
+            beside = 1.08 ** seen.count(one.trained_parameters)  # equal numbers stand side by side
+            seen.append(one.trained_parameters)
             ax.errorbar(
-                one.trained_parameters, found.estimate, span, fmt=MARKS[place], color=COLORS[place], label=label,
-                elinewidth=1.2, markersize=7,
+                one.trained_parameters * beside, found.estimate, span, fmt=MARKS[place], color=COLORS[place],
+                label=label, elinewidth=1.2, markersize=7,
             )  # fmt: skip
-        best, line = -1.0, []
-        for one in sorted(systems.values(), key=lambda one: one.trained_parameters):
-            if one.intervals[split].estimate > best:
-                best = one.intervals[split].estimate
-                line.append((one.trained_parameters, best))
+        order = {label: (one.trained_parameters, -one.intervals[split].estimate) for label, one in systems.items()}
+        best, line, on_line = -1.0, [], []
+        for label in sorted(systems, key=order.__getitem__):
+            if systems[label].intervals[split].estimate > best:
+                best = systems[label].intervals[split].estimate
+                line.append((systems[label].trained_parameters, best))
+                on_line.append(label)
         ax.plot(*zip(*line, strict=True), color=FAINT, linewidth=1.0, linestyle="--", zorder=0)
         ax.set_xscale("log")
         ax.set_xlabel("trained parameters (log scale)")
         ax.set_ylabel("official F1")
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        on_line = [
-            label for label, one in systems.items() if (one.trained_parameters, one.intervals[split].estimate) in line
-        ]
         finding = f"No system with fewer trained parameters is as good as {', '.join(on_line)}."
         return picture(drawn, name, title, finding, main_table(results))
 
@@ -200,12 +201,13 @@ def radar(results: StudyResults, split: str) -> Picture | None:
         ax = drawn.add_subplot(projection="polar")
         ax.set_theta_zero_location("N")
         ax.set_theta_direction(-1)
-        for place, label in enumerate(best):
+        for place, label in enumerate(results.systems):  # in the colours of the other figures
+            if label not in best:
+                continue
             runs = systems[label].runs
             f1 = [fmean(run.scores[split].categories[one].f1 or 0.0 for run in runs) for one in results.categories]
-            ax.plot(
-                [*angles, angles[0]], [*f1, f1[0]], color=COLORS[place], marker=MARKS[place], markersize=4, label=label
-            )
+            look = {"color": COLORS[place % MOST_SYSTEMS], "marker": MARKS[place % MOST_SYSTEMS], "markersize": 4}
+            ax.plot([*angles, angles[0]], [*f1, f1[0]], label=label, **look)
         ax.set_xticks(angles, [label.replace(": ", ":\n") for label in results.categories], fontsize=7.5)
         ax.tick_params(axis="x", pad=12)
         ax.spines["polar"].set_visible(False)
@@ -240,9 +242,8 @@ def learning_curves(results: StudyResults) -> Picture | None:
         ax.set_ylabel("held-out official F1")
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         table = Table(name, title + ", mean over runs.", ("System", "Step", "Held-out official F1"), tuple(rows))
-        ends = ", ".join(
-            f"{row[0]} {row[2]}" for row, after in zip(rows, [*rows[1:], ("",)], strict=True) if row[0] != after[0]
-        )
+        last = {row[0]: row[2] for row in rows}
+        ends = ", ".join(f"{label} {f1}" for label, f1 in last.items())
         return picture(drawn, name, title, f"At the end: {ends}.", table)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxvalues.report.paper import ROWS, paper_row
 from jaxvalues.report.table import Table
-from jaxvalues.report.words import difference, figure, interval, number, p_value, signed
+from jaxvalues.report.words import difference, figure, interval, number, p_value
 from jaxvalues.statistics.tests import holm, paired_t
 from jaxvalues.study.plan import in_words
 from jaxvalues.study.results import StudyResults, SystemResult
@@ -80,7 +80,7 @@ def contrast_table(results: StudyResults) -> Table:
         rows.append(
             (
                 f"{one.a} less {one.b}", one.split, difference(one), p_value(one.p), p_value(one.p_adjusted),
-                p_value(None if one.welch is None else one.welch.p), p_value(one.sign_flip), signed(one.detectable),
+                p_value(None if one.welch is None else one.welch.p), p_value(one.sign_flip), figure(one.detectable),
                 "permutation" if t is None else f"paired t, {len(one.differences)} runs",
                 "yes" if one.decided else "no",
             )
@@ -140,16 +140,14 @@ def variance_table(results: StudyResults, split: str) -> Table | None:
     factors = list(next(iter(systems.values())).components)
     rows = []
     for name, found in systems.items():
-        shares = {key: value / found.levels.get(key, 1) for key, value in found.components.items()}
-        cells = [
-            figure(shares["conclusion"] ** 0.5 if key == "conclusion" else found.components[key] ** 0.5)
-            for key in factors
-        ]
+        variances = dict(found.components)
+        variances["conclusion"] /= found.levels["conclusion"]  # of the whole split, not of one conclusion
+        cells = [figure(variances[key] ** 0.5) for key in factors]
         rows.append((name, *cells))
     return Table(
         f"variance-{split}",
-        f"Standard deviation of the figure on {split} by source: of one run for seeds and the like, and of the whole split "
-        "for conclusions.",
+        f"Standard deviation of the figure on {split} by source: of one run for seeds and the like, of the whole "
+        "split for conclusions.",
         ("System", *factors),
         tuple(rows),
     )

@@ -44,11 +44,9 @@ def basis(results: StudyResults) -> str:
     fixed = any(one.permutation is not None for one in results.contrasts)
     seeds = any(one.t is not None for one in results.contrasts)
     tests = ["a paired t test over the runs of both systems, which speaks about this test set and new runs"] * seeds
-    tests += [
-        "a permutation of whole conclusions, where each side is one run, which says nothing of other seeds"
-    ] * fixed
+    tests += ["a permutation of whole conclusions where each side is one run, which is silent on other seeds"] * fixed
     return (
-        f"Whether a difference is decided rests on {' or '.join(tests)}, adjusted over all declared contrasts of a split "
-        "(Holm), at 5 %. The 95 % intervals resample conclusions and runs, so they speak about new topics too; they are "
-        "not adjusted. The minimum detectable difference says how sensitive a comparison was and decides nothing."
+        f"Whether a difference is decided rests on {' or '.join(tests)}, adjusted over all declared contrasts of a "
+        "split (Holm), at 5 %. The 95 % intervals resample conclusions and runs: they speak about new topics too, and "
+        "are not adjusted. The minimum detectable difference says how sensitive a comparison was; it decides nothing."
     )

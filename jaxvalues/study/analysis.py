@@ -67,7 +67,7 @@ def analyse(plan: Plan, sizes: Mapping[str, Size]) -> StudyResults:
     contrasts = [one for name in truths for one in _contrasts(plan, systems, truths[name])]
     return StudyResults(
         study=plan.study,
-        digest=plan.study.digest(),
+        digest=plan.digest(),
         splits={name: truth.split for name, truth in truths.items()},
         categories=CATEGORIES,
         systems=systems,

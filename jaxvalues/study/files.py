@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from jaxvalues.config.messages import validate
 from jaxvalues.config.reading import read_yaml, user_path
 from jaxvalues.config.schema import Config
-from jaxvalues.config.trees import StrictLoader, apply_override
+from jaxvalues.config.trees import StrictLoader, apply_override, read_tree
+from jaxvalues.config.writing import write_whole, writing
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.study.schema import Study
+
+STUDY = "study.yaml"
+"""In the folder of a study: the study itself."""
 
 
 def load_study(path: str | Path, overrides: tuple[str, ...] = ()) -> Study:
@@ -32,6 +38,29 @@ def load_study(path: str | Path, overrides: tuple[str, ...] = ()) -> Study:
     except UserError as error:
         raise ConfigError(str(error)) from None
     return validate(Study, tree, str(path))
+
+
+def save_study(study: Study) -> None:
+    """Write a study into its folder, with copies of the config files that it starts from.
+
+    So its report can be made again wherever the folder is, whatever becomes of those files.
+    """
+    tree = study.model_dump(mode="json")
+    for holder in (tree, *tree["scientific"]["systems"].values()):
+        if isinstance(holder.get("base"), str):
+            holder["base"] = _copy_base(Path(holder["base"]), study.folder)
+    write_whole(study.folder / STUDY, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+
+
+def _copy_base(source: Path, folder: Path) -> str:
+    """Copy a config, with what it is based on itself, into a study's folder. Returns the copy's place there."""
+    place = Path("bases") / source.resolve().parent.name / source.name
+    target = folder / place
+    if target.resolve() != source.resolve():
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, yaml.safe_dump(read_tree(source), sort_keys=False, allow_unicode=True))
+    return str(place)
 
 
 def _of_study(override: str) -> str:

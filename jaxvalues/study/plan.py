@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ from jaxvalues.study.schema import Contrast, Study
 
 TRIALS, RUNS = "trials", "runs"
 """The folders of a study: runs that choose, which report nothing, and runs that are compared."""
+
+_NOWHERE = {"data": {"dir": None}, "model": {"path": None}, "runtime": None}  # where things are, which decides nothing
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,12 @@ class Plan:
         one = self.systems[system]
         changed = PlannedSystem(one.name, {**one.changes, **changes}, merge(one.tree, nested(changes)))
         return Plan(self.study, {**self.systems, system: changed}, self.contrasts, self.held_out)
+
+    def digest(self) -> str:
+        """A short hash of the study and the settings of its systems, whatever decides its numbers."""
+        study = self.study.model_dump(mode="json", exclude={"output", "base", "changes", "scientific"})
+        systems = {name: merge(one.tree, _NOWHERE) for name, one in self.systems.items()}
+        return hashlib.sha256(json.dumps([study, systems], sort_keys=True).encode()).hexdigest()[:12]
 
     def _run(self, system: str, kind: str, coordinates: Mapping[str, Any], settings: Mapping[str, Any]) -> PlannedRun:
         tree = merge(self.systems[system].tree, nested(settings))

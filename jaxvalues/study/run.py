@@ -18,6 +18,7 @@ from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.process import start_process
 from jaxvalues.run.train import train
 from jaxvalues.study.choice import choose, extended
+from jaxvalues.study.files import save_study
 from jaxvalues.study.plan import Plan, PlannedRun
 from jaxvalues.training.compilation import Programs
 from jaxvalues.training.loop import Stopped
@@ -72,7 +73,7 @@ class _Runner:
         run_console = start_process(plan.first(next(iter(plan.systems))), console)
         with writing(study.folder):
             study.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(study.folder / "study.yaml", study.to_yaml())
+        save_study(study)
         self.share, self.programs, self.console = share, Programs(), run_console
         repeats = sum(len(plan.runs(system, plan.first_values(system))) for system in plan.systems)
         self.total = repeats + sum(len(plan.trials(system)) for system in plan.systems)

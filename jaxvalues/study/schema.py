@@ -7,13 +7,11 @@ random: a claim is meant for new values of them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from jaxvalues.config.reading import user_path
@@ -166,15 +164,6 @@ class Study(Section):
     def folder(self) -> Path:
         """The folder of the study."""
         return user_path(self.output.replace("{name}", self.name))
-
-    def to_yaml(self) -> str:
-        """All keys and values as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-    def digest(self) -> str:
-        """A short hash of the study file as it was read, without where its results lie."""
-        tree = self.model_dump(mode="json", exclude={"output"})
-        return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _check_values(key: str, values: Values) -> None:

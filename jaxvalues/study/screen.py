@@ -67,11 +67,11 @@ def print_results(results: StudyResults, console: Console) -> None:
 def verdict(one: ContrastResult) -> str:
     """A contrast as one sentence, which rests on its adjusted p."""
     if not one.decided:
-        figures = f"{signed(one.difference)} (95 % {signed(one.interval.low)} to {signed(one.interval.high)}"
+        figures = f"{signed(one.difference)} (95 % {signed(one.interval.low)} to {signed(one.interval.high)}"
         return f"{one.a} and {one.b}: not decided by these data, {figures}; adjusted p {probability(one.p_adjusted)})."
     better, worse, sign = (one.a, one.b, 1) if one.difference > 0 else (one.b, one.a, -1)
     low, high = sorted((sign * one.interval.low, sign * one.interval.high))
-    figures = f"{figure(abs(one.difference))} (95 % {signed(low)} to {signed(high)}"
+    figures = f"{figure(abs(one.difference))} (95 % {signed(low)} to {signed(high)}"
     return f"{better} is better than {worse} by {figures}; adjusted p {probability(one.p_adjusted)})."
 
 
@@ -82,7 +82,8 @@ def figure(value: float) -> str:
 
 def signed(value: float) -> str:
     """A difference with its sign: +.012, −.012."""
-    return ("−" if value < 0 else "+") + figure(abs(value))
+    text = figure(abs(value))
+    return text if text == ".000" else ("−" if value < 0 else "+") + text
 
 
 def probability(p: float) -> str:
