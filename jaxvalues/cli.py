@@ -258,8 +258,37 @@ def compare(
     from jaxvalues.study.compare import compare as run_compare
     from jaxvalues.study.compare import parse_share
 
-    if not run_compare(loaded, screen, share=parse_share(part), only_plan=plan):
+    finished, results = run_compare(loaded, screen, share=parse_share(part), only_plan=plan)
+    if results is not None:
+        from jaxvalues.report import write_report
+
+        page = write_report(results, loaded.folder)
+        screen.print(f"\nThe report is {page}", highlight=False, soft_wrap=True)
+    if not finished:
         raise typer.Exit(1)
+
+
+@app.command(short_help="Make the report of a study, a run or an ensemble again.")
+def report(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", parser=path_option, help="Folder of a study, or of a finished run.")
+    ],
+    *,
+    with_texts: Annotated[
+        bool, typer.Option("--with-texts", help="Put the texts of arguments into the page; they are under CC BY-SA.")
+    ] = False,
+) -> None:
+    """Make the report of a study again, or that of a single run or ensemble, from what is finished. Trains nothing.
+
+    \b
+    Example: jaxvalues report studies/quickstart
+             jaxvalues report runs/minilm-seed0 --with-texts
+    """
+    from jaxvalues.report import write_report
+    from jaxvalues.study.compare import results_of
+
+    page = write_report(results_of(folder), folder, with_texts=with_texts)
+    console().print(f"The report is {page}", highlight=False, soft_wrap=True)
 
 
 @app.command(short_help="Say what a config trains, on what, and what it takes.")

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxvalues.config.reading import read_json
-from jaxvalues.data.arguments import Split
-from jaxvalues.data.conclusions import group_by_conclusion
-from jaxvalues.data.held_out import HELD_OUT, Parts, load_parts
+from jaxvalues.data.held_out import Parts, load_parts
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import UserError, counted, name_list
-from jaxvalues.evaluation.official import Scores, score
-from jaxvalues.evaluation.predictions import read_logits, read_predictions
+from jaxvalues.evaluation.official import Scores
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.statistics.bootstrap import resample, two_level_interval
-from jaxvalues.statistics.counts import Counts, count
-from jaxvalues.statistics.interval import Interval
+from jaxvalues.statistics.counts import Counts
 from jaxvalues.statistics.tests import (
     benjamini_hochberg,
     holm,
@@ -31,28 +25,16 @@ from jaxvalues.statistics.tests import (
     sign_flip,
     welch_t,
 )
-from jaxvalues.statistics.variance import components_interval, minimum_detectable_difference, split_counts
+from jaxvalues.statistics.variance import minimum_detectable_difference, split_counts
 from jaxvalues.study.budget import Size
 from jaxvalues.study.choice import choose, edges, extended, finished_trials
-from jaxvalues.study.plan import Plan, PlannedRun, in_words
+from jaxvalues.study.plan import Plan, in_words
+from jaxvalues.study.reading import Truth, interval_of, read_run, truths_of
 from jaxvalues.study.results import ContrastResult, Failure, RunResult, StudyResults, SystemResult
-from jaxvalues.study.run import MEASURED, failure_file
-from jaxvalues.training.metrics import read_metrics
+from jaxvalues.study.run import failure_file
 
 FEWEST_SIGNS = 6
 """The fewest runs of each side with which a test of signs can decide anything at 5 %."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Truth:
-    """A reported split with labels, and the number of each argument's conclusion [n]."""
-
-    split: Split
-    group: np.ndarray
-
-    def counts(self, runs: Sequence[RunResult]) -> Counts:
-        """Counts of runs [R]."""
-        return count(self.split.labels, np.stack([one.decisions[self.split.name] for one in runs]), self.group)
 
 
 def analyse(plan: Plan, sizes: Mapping[str, Size]) -> StudyResults:
@@ -78,21 +60,22 @@ def analyse(plan: Plan, sizes: Mapping[str, Size]) -> StudyResults:
     )
 
 
-def _truths(plan: Plan, parts: Parts) -> dict[str, _Truth]:
+def _truths(plan: Plan, parts: Parts) -> dict[str, Truth]:
     """{reported split with labels: its truth}, in the order of the study file."""
     known = {split.name: split for split in parts.reported}
     if plan.held_out is not None:
         known[plan.held_out] = parts.held_out
-    splits = [known[name] for name in plan.study.report if name in known and known[name].labels is not None]
-    return {split.name: _Truth(split, group_by_conclusion(split.arguments)[0]) for split in splits}
+    splits = [known[name] for name in plan.study.report if name in known]
+    return truths_of(splits)
 
 
-def _system(plan: Plan, name: str, size: Size, truths: Mapping[str, _Truth]) -> SystemResult:
+def _system(plan: Plan, name: str, size: Size, truths: Mapping[str, Truth]) -> SystemResult:
     planned, added = plan.systems[name], extended(plan)
     trials = plan.trials(name, added)
     chosen = choose(trials)
     runs = [] if chosen is None else plan.runs(name, chosen)
-    finished = [_run(plan, one, truths) for one in runs if RunFolder(one.config.folder).is_finished]
+    done = [one for one in runs if RunFolder(one.config.folder).is_finished]
+    finished = [read_run(one.config.folder, one.coordinates, truths, plan.held_out) for one in done]
     failures = [
         Failure(one.coordinates, file.read_text(encoding="utf-8").splitlines()[0])
         for one in (*trials, *runs)
@@ -109,57 +92,15 @@ def _system(plan: Plan, name: str, size: Size, truths: Mapping[str, _Truth]) -> 
         trained_parameters=size.trained,
         frozen_parameters=size.frozen,
         training_flops=size.flops,
-        intervals={split: _interval(truth, finished) for split, truth in truths.items() if finished},
+        intervals={split: interval_of(truth, finished) for split, truth in truths.items() if finished},
         mean_category_intervals={
-            split: _interval(truth, finished, "mean_category_f1") for split, truth in truths.items() if finished
+            split: interval_of(truth, finished, "mean_category_f1") for split, truth in truths.items() if finished
         },
         variance=_variance(plan, finished, truths),
     )
 
 
-def _run(plan: Plan, planned: PlannedRun, truths: Mapping[str, _Truth]) -> RunResult:
-    """A finished run. Raises UserError for predictions of other arguments."""
-    folder = RunFolder.finished(planned.config.folder, tables=True)
-    logits, decisions = {}, {}
-    for name, truth in truths.items():
-        file = HELD_OUT if name == plan.held_out else name
-        read = read_logits(folder.path / f"logits-{file}.tsv")
-        decided = read_predictions(folder.path / f"predictions-{file}.tsv")
-        if read.ids != truth.split.ids or decided.ids != truth.split.ids:
-            raise UserError(f"{folder.path}: the predictions of {name} are of other arguments than the data here have")
-        logits[name], decisions[name] = read.values, decided.probabilities > 0.5
-    held_out, scores = folder.held_out_scores(), folder.scores()
-    assert isinstance(held_out, Scores)
-    measured = folder.path / MEASURED
-    took = read_json(measured, "what a run took") if measured.is_file() else {}
-    content = read_json(folder.path / "scores.json", "the scores of the run")
-    curve = [values for _, values in read_metrics(folder.path / "metrics.jsonl") if values.get("kind") == "held_out"]
-    return RunResult(
-        repeated=planned.coordinates,
-        folder=folder.path,
-        held_out=held_out,
-        scores={
-            name: score(truth.split.labels, decisions[name]) if name not in scores else scores[name]
-            for name, truth in truths.items()
-        },
-        logits=logits,
-        decisions=decisions,
-        curve=tuple(curve),
-        step=content.get("step"),
-        seconds=took.get("seconds"),
-        peak_bytes=took.get("peak_bytes"),
-    )
-
-
-def _interval(truth: _Truth, runs: Sequence[RunResult], figure: Any = "official_f1") -> Interval:
-    """The interval over conclusions, and over runs where there are several."""
-    counts = truth.counts(runs)
-    if len(runs) > 1:
-        return components_interval(counts, figure=figure)
-    return resample(counts, figure=figure).interval(0)
-
-
-def _variance(plan: Plan, runs: Sequence[RunResult], truths: Mapping[str, _Truth]) -> dict[str, Any]:
+def _variance(plan: Plan, runs: Sequence[RunResult], truths: Mapping[str, Truth]) -> dict[str, Any]:
     """{split: where the variance comes from}, if every combination of the repeated keys is there."""
     keys = [key for key, values in plan.study.repeated.items() if len(values) > 1]
     sizes = [len(plan.study.repeated[key]) for key in keys]
@@ -175,7 +116,7 @@ def _variance(plan: Plan, runs: Sequence[RunResult], truths: Mapping[str, _Truth
     return found
 
 
-def _contrasts(plan: Plan, systems: Mapping[str, SystemResult], truth: _Truth) -> list[ContrastResult]:
+def _contrasts(plan: Plan, systems: Mapping[str, SystemResult], truth: Truth) -> list[ContrastResult]:
     """The contrasts of one split that have runs of both sides, with p adjusted over them (Holm)."""
     compared = (_contrast(plan, systems[asked.a], systems[asked.b], truth) for asked in plan.contrasts)
     found = [one for one in compared if one is not None]
@@ -183,7 +124,7 @@ def _contrasts(plan: Plan, systems: Mapping[str, SystemResult], truth: _Truth) -
     return [ContrastResult(**one, p_adjusted=float(p)) for one, p in zip(found, adjusted, strict=True)]
 
 
-def _contrast(plan: Plan, a: SystemResult, b: SystemResult, truth: _Truth) -> dict[str, Any] | None:
+def _contrast(plan: Plan, a: SystemResult, b: SystemResult, truth: Truth) -> dict[str, Any] | None:
     """The fields of a contrast but for its adjusted p; None without runs of the same coordinates."""
     figure, split = plan.study.metric, truth.split.name
     runs_a, runs_b = ({", ".join(in_words(run.repeated)): run for run in system.runs} for system in (a, b))
@@ -248,7 +189,7 @@ def _check_same_data(systems: Mapping[str, SystemResult]) -> None:
                     )
 
 
-def _missing(plan: Plan, systems: Mapping[str, SystemResult], truths: Mapping[str, _Truth]) -> list[str]:
+def _missing(plan: Plan, systems: Mapping[str, SystemResult], truths: Mapping[str, Truth]) -> list[str]:
     said = []
     for name, system in systems.items():
         planned, repeats = len(plan.trials(name, extended(plan))), len(plan.runs(name, plan.first_values(name)))

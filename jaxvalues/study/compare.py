@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from rich.console import Console
 
@@ -10,33 +11,51 @@ from jaxvalues.config.writing import write_json
 from jaxvalues.errors import ConfigError, short
 from jaxvalues.study.analysis import analyse
 from jaxvalues.study.budget import fit_budget, sizes_of
+from jaxvalues.study.files import STUDY, load_study
 from jaxvalues.study.plan import make_plan
+from jaxvalues.study.results import StudyResults
 from jaxvalues.study.run import Share, run_study
 from jaxvalues.study.schema import Study
 from jaxvalues.study.screen import print_plan, print_results
+from jaxvalues.study.single import results_of_folder
 
 RESULTS = "results.json"
 """In the folder of a study: the figures, intervals and tests."""
 
 
-def compare(study: Study, console: Console, *, share: Share | None = None, only_plan: bool = False) -> bool:
+def compare(
+    study: Study, console: Console, *, share: Share | None = None, only_plan: bool = False
+) -> tuple[bool, StudyResults | None]:
     """Run what is not finished of a study, or of a `share` of it, then print and write the results of all that is.
 
     With `only_plan` the plan is printed, nothing runs and nothing is written. Returns whether everything in the share
-    is finished. Raises ConfigError for a study that cannot be planned, and Stopped when asked to stop.
+    is finished, and the results (None with `only_plan`). Raises ConfigError for a study that cannot be planned, and
+    Stopped when asked to stop.
     """
     plan = fit_budget(make_plan(study), lambda text: console.print(text, markup=False, highlight=False))
     sizes = sizes_of(plan)
     if only_plan:
         print_plan(plan, sizes, console)
-        return True
+        return True, None
     finished = run_study(plan, share or Share(), console)
     results = analyse(plan, sizes)
     write_json(study.folder / RESULTS, results.to_json())
     console.print()
     print_results(results, console)
-    console.print(f"\nThe results are in {study.folder / RESULTS}.", markup=False, highlight=False, soft_wrap=True)
-    return finished
+    return finished, results
+
+
+def results_of(folder: str | Path) -> StudyResults:
+    """The results of what is finished in the folder of a study, a run or an ensemble. Trains nothing.
+
+    Raises UserError where the folder holds none of these.
+    """
+    folder = Path(folder)
+    if not (folder / STUDY).is_file():
+        return results_of_folder(folder)
+    study = load_study(folder / STUDY).model_copy(update={"output": str(folder)})
+    plan = fit_budget(make_plan(study), lambda _: None)
+    return analyse(plan, sizes_of(plan))
 
 
 def parse_share(text: str) -> Share:
