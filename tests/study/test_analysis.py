@@ -1,0 +1,152 @@
+"""The results of a study, against what the statistics give for the same predictions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from studies import planned, pretend
+
+from jaxvalues.config.writing import write_json
+from jaxvalues.data.conclusions import group_by_conclusion
+from jaxvalues.data.loading import load_split
+from jaxvalues.errors import UserError
+from jaxvalues.statistics.bootstrap import two_level_interval
+from jaxvalues.statistics.counts import count
+from jaxvalues.statistics.tests import holm, paired_t, sign_flip
+from jaxvalues.statistics.variance import components_interval
+from jaxvalues.study.analysis import analyse
+from jaxvalues.study.budget import Size
+from jaxvalues.study.compare import results_of
+from jaxvalues.study.plan import Plan
+from jaxvalues.study.results import StudyResults
+from jaxvalues.study.run import failure_file
+from jaxvalues.study.screen import verdict
+
+
+def results(plan: Plan) -> StudyResults:
+    return analyse(plan, dict.fromkeys(plan.systems, Size(10, 20, 3e9)))
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """Six seeds of three systems, of which two have the same quality."""
+    plan = planned(tmp_path_factory.mktemp("study"), "repeated.seed=[0,1,2,3,4,5]")
+    for system in plan.systems:
+        for one in plan.runs(system, {}):
+            pretend(one.config)
+    return plan
+
+
+@pytest.fixture(scope="module")
+def found(plan: Plan) -> StudyResults:
+    return results(plan)
+
+
+def test_figures_are_those_of_the_statistics(found: StudyResults) -> None:
+    truth = load_split("test", source="sample")
+    group = group_by_conclusion(truth.arguments)[0]
+    counts = {
+        name: count(truth.labels, np.stack([run.decisions["test"] for run in system.runs]), group)
+        for name, system in found.systems.items()
+    }
+    assert found.systems["weak"].intervals["test"] == components_interval(counts["weak"])
+    assert counts["weak"].figure().tolist() == [run.scores["test"].official_f1 for run in found.systems["weak"].runs]
+    weak, same = found.contrasts
+    assert (weak.a, weak.b, weak.split) == ("weak", "strong", "test")
+    a, b = counts["weak"].figure(), counts["strong"].figure()
+    assert weak.t == paired_t(a, b)
+    assert weak.sign_flip == sign_flip(a, b) == 2 / 2**6
+    assert weak.interval == two_level_interval(counts["weak"], counts["strong"])
+    assert weak.difference == pytest.approx((a - b).mean())
+    assert list(weak.differences) == [f"seed {seed}" for seed in range(6)]
+    assert [one.p_adjusted for one in found.contrasts] == holm([weak.p, same.p]).tolist()
+    f1 = [[run.scores["test"].categories[name].f1 for name in found.categories] for run in found.systems["weak"].runs]
+    assert np.isfinite(weak.category_differences).all()
+    assert np.nanmean(f1) < 0.8
+    assert set(found.systems["weak"].variance["test"].components) == {"seed", "conclusion", "interactions"}
+
+
+def test_a_difference_is_claimed_where_there_is_one_and_only_there(found: StudyResults) -> None:
+    weak, same = found.contrasts
+    assert weak.decided
+    assert verdict(weak).startswith("strong is better than weak by .")
+    assert not same.decided
+    assert verdict(same).startswith("same and strong: not decided by these data, ")
+    assert weak.category_p_adjusted.min() < 0.05
+    assert same.category_p_adjusted.min() > 0.05
+    assert found.missing == ()
+
+
+def test_one_seed_is_compared_by_permutation_and_said_to_be_one(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "repeated.seed=[0]")
+    for system in plan.systems:
+        pretend(plan.runs(system, {})[0].config)
+    found = results(plan)
+    weak = found.contrasts[0]
+    assert weak.t is None
+    assert weak.permutation == weak.p < 0.01
+    assert "Some systems have one run: their differences say nothing about other seeds." in found.notes
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    for one in (*plan.runs("strong", {}), plan.runs("weak", {})[0], plan.runs("weak", {})[2]):
+        pretend(one.config)
+    failed = failure_file(plan.runs("weak", {})[1].config.folder)
+    failed.write_text("the loss is nan\n\nTraceback", encoding="utf-8")
+    found = results(plan)
+    assert found.missing == (
+        "weak: 2 of 3 runs finished.",
+        "weak, seed 1: failed: the loss is nan",
+        "same: 0 of 3 runs finished.",
+    )
+    (weak,) = found.contrasts  # of the seeds that both have
+    assert list(weak.differences) == ["seed 0", "seed 2"]
+    assert found.systems["same"].intervals == {}
+
+
+def test_nothing_finished_is_no_error(tmp_path: Path) -> None:
+    found = results(planned(tmp_path))
+    assert found.contrasts == ()
+    assert len(found.missing) == 3
+
+
+def test_results_are_plain_json(found: StudyResults) -> None:
+    tree = json.loads(json.dumps(found.to_json()))
+    assert tree["systems"]["weak"]["splits"]["test"]["official_f1"] == found.systems["weak"].intervals["test"].estimate
+    assert [one["decided"] for one in tree["contrasts"]] == [True, False]
+
+
+def test_other_data_and_other_arguments_are_refused(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "repeated.seed=[0]")
+    folders = [plan.runs(system, {})[0].config for system in plan.systems]
+    for config in folders:
+        pretend(config)
+    environment = folders[1].folder / "environment.json"
+    (folders[1].folder / "manifest.json").unlink()
+    write_json(environment, {"base": "random", "data": {"test": "1"}})
+    with pytest.raises(UserError, match=r"has other data than .*: test differs"):
+        results(plan)
+    logits = folders[1].folder / "logits-test.tsv"
+    logits.write_text(logits.read_text().replace("\n", "\nX", 1), encoding="utf-8")
+    with pytest.raises(UserError, match="the predictions of test are of other arguments"):
+        results(plan)
+
+
+def test_a_replication_says_so(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "repeated.seed=[0]", report=["validation", "test"], replicate=True)
+    for system in plan.systems:
+        pretend(plan.runs(system, {})[0].config)
+    found = results(plan)
+    assert list(found.splits) == ["validation", "test"]
+    run = found.systems["weak"].runs[0]
+    assert run.scores["validation"].official_f1 == run.held_out.official_f1
+    assert found.notes[0].startswith("A replication: steps and thresholds were chosen on validation")
+
+
+def test_a_folder_that_holds_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no study \(study.yaml\) and no finished run \(scores.json\)"):
+        results_of(tmp_path)

@@ -1,0 +1,168 @@
+"""Running a study: what is run, in which order, what is kept, and what is said when a run fails."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from studies import planned, pretend
+
+from jaxvalues.config import Config
+from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.study import run as study_run
+from jaxvalues.study.choice import beyond, choose, edges, extended
+from jaxvalues.study.compare import parse_share
+from jaxvalues.study.plan import Plan
+from jaxvalues.study.run import MEASURED, Share, failure_file, run_study
+from jaxvalues.training.loop import Stopped
+
+RATES = {"keys": {"optimizer.learning_rate": [1e-4, 1e-3, 1e-2]}}
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The runs that were trained, "system/run"; training draws predictions instead."""
+    names: list[str] = []
+
+    def train(config: Config, **_: Any) -> Any:
+        names.append(f"{config.folder.parent.name}/{config.folder.name.rpartition('_')[0]}")
+        return pretend(config, held_out_noise=0.2 * abs(math.log10(config.optimizer.learning_rate) + 3))
+
+    monkeypatch.setattr(study_run, "train", train)
+    return names
+
+
+def run(plan: Plan, share: Share | None = None) -> tuple[bool, str]:
+    """Whether all of a share is finished, and what was said."""
+    out = io.StringIO()
+    finished = run_study(plan, share or Share(), Console(file=out, width=200))
+    return finished, out.getvalue()
+
+
+def test_every_run_is_trained_once_and_more_seeds_alone(trained: list[str], tmp_path: Path) -> None:
+    finished, said = run(planned(tmp_path))
+    assert finished
+    assert trained == [f"{name}/seed-{seed}" for name in ("strong", "weak", "same") for seed in (0, 1, 2)]
+    assert "strong, seed 0: official F1 held-out " in said
+    assert "8 of 9 done, about 0 s left" in said
+    measured = list((tmp_path / "study/runs").rglob(MEASURED))
+    assert len(measured) == 9
+    trained.clear()
+    assert run(planned(tmp_path))[0]
+    assert trained == []
+    assert run(planned(tmp_path, "repeated.seed=[0,1,2,3]"))[0]
+    assert trained == ["strong/seed-3", "weak/seed-3", "same/seed-3"]
+
+
+def test_trials_come_first_and_the_best_value_runs(trained: list[str], tmp_path: Path) -> None:
+    plan = planned(tmp_path, "repeated.seed=[7]", nuisance=RATES)
+    assert run(plan)[0]
+    assert len(trained) == 9 + 3
+    assert trained[:3] == [f"strong/learning_rate-{rate}" for rate in ("0.0001", "0.001", "0.01")]
+    assert trained[9:] == ["strong/seed-7", "weak/seed-7", "same/seed-7"]
+    assert choose(plan.trials("weak")) == {"optimizer.learning_rate": 1e-3}
+    chosen = plan.runs("weak", {"optimizer.learning_rate": 1e-3})[0]
+    assert (chosen.config.folder / "scores.json").is_file()
+
+
+def test_a_run_that_fails_is_said_and_tried_again(
+    trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = study_run.train
+
+    def failing(error: Exception) -> Callable[..., Any]:
+        def train(config: Config, **rest: Any) -> Any:
+            if (config.tuning.method, config.seed) == ("bitfit", 1):
+                raise error
+            return good(config, **rest)
+
+        return train
+
+    plan = planned(tmp_path)
+    bad = plan.runs("weak", {})[1].config.folder
+    for error, words in (
+        (UserError("the loss is nan"), "the loss is nan"),
+        (RuntimeError("oom\nmore"), "RuntimeError: oom"),
+    ):
+        monkeypatch.setattr(study_run, "train", failing(error))
+        finished, said = run(plan)
+        assert not finished
+        assert f"weak, seed 1: FAILED: {words}; the study goes on" in said
+        assert failure_file(bad).read_text().startswith(f"{words}\n\nTraceback")
+    assert len(trained) == 8
+    monkeypatch.setattr(study_run, "train", good)
+    assert run(plan)[0]
+    assert trained[8:] == ["weak/seed-1"]
+    assert not failure_file(bad).exists()
+
+
+def test_a_request_to_stop_ends_the_study(trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = study_run.train
+
+    def train(config: Config, **rest: Any) -> Any:
+        if len(trained) == 4:
+            raise Stopped("stopped at step 3 of 9")
+        return good(config, **rest)
+
+    monkeypatch.setattr(study_run, "train", train)
+    with pytest.raises(Stopped):
+        run(planned(tmp_path))
+    monkeypatch.setattr(study_run, "train", good)
+    assert run(planned(tmp_path))[0]
+    assert len(trained) == len(set(trained)) == 9
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_share_the_runs(parts: int, trained: list[str], tmp_path: Path) -> None:
+    plan, sizes = planned(tmp_path), []
+    for number in range(1, parts + 1):
+        before = len(trained)
+        assert run(plan, Share(number, parts))[0]
+        sizes.append(len(trained) - before)
+    assert len(trained) == len(set(trained)) == 9
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_part_waits_for_the_trials_of_others(trained: list[str], tmp_path: Path) -> None:
+    plan = planned(tmp_path, nuisance=RATES)
+    finished, said = run(plan, Share(1, 2))
+    assert not finished
+    assert "weak: its runs wait for trials that are not finished; run the command again" in said
+    run(plan, Share(2, 2))
+    assert run(plan, Share(1, 2))[0]
+    assert run(plan, Share(2, 2))[0]
+    assert len(trained) == len(set(trained)) == 18
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2"])
+def test_a_part_that_is_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected I/N with I from 1 to N, such as 2/8"):
+        parse_share(text)
+    assert parse_share("2/8") == Share(2, 8)
+
+
+def test_edges_are_of_numbers_with_a_range() -> None:
+    assert edges(
+        {"a": (1, 2, 3), "b": (0.1, 0.2), "c": ("x", "y"), "d": (1,)}, {"a": 2, "b": 0.2, "c": "x", "d": 1}
+    ) == {"b": "highest"}
+    assert edges({"a": (1, 2)}, {"a": 1}) == {"a": "lowest"}
+
+
+def test_ranges_are_extended_for_all_where_one_is_on_its_edge(trained: list[str], tmp_path: Path) -> None:
+    nuisance = {"keys": {"optimizer.learning_rate": [1e-5, 1e-4]}, "extend": True}
+    plan = planned(tmp_path, "repeated.seed=[0]", nuisance=nuisance)
+    assert beyond(plan, {name: {"optimizer.learning_rate": 1e-4} for name in plan.systems}, {}) == {
+        name: {"optimizer.learning_rate": (1e-3,)} for name in plan.systems
+    }
+    assert run(plan)[0]
+    added = extended(plan)  # the best is 1e-3: once beyond it is still on the edge, so twice
+    assert {name: values["optimizer.learning_rate"] for name, values in added.items()} == dict.fromkeys(
+        plan.systems, (1e-3, 1e-2)
+    )
+    assert choose(plan.trials("weak", added)) == {"optimizer.learning_rate": 1e-3}
+    assert len(trained) == 3 * 4 + 3
