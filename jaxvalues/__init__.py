@@ -23,6 +23,7 @@ _PUBLIC = {
     "predict": "jaxvalues.run.predict",
     "score": "jaxvalues.evaluation.official",
     "score_files": "jaxvalues.evaluation.scoring",
+    "step_memory": "jaxvalues.run.step_memory",
     "train": "jaxvalues.ensemble",
     "ConfigError": "jaxvalues.errors",
     "UserError": "jaxvalues.errors",

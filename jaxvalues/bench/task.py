@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
-
-from jaxvalues.training.memory import release_freed_memory
 
 TOTAL_STEPS = 1000  # of the learning-rate schedule
 GATHER = "jaxvalues-gather"  # jaxvalues, with relative attention computed by gathers
@@ -50,11 +47,3 @@ class Contender(Protocol):
     def peak_bytes(self) -> int:
         """Peak memory in bytes: of the accelerator since the start, or on CPU of the process since the first step."""
         ...
-
-
-def reset_peak_memory() -> None:
-    """Restart `peak_process_bytes` at the current memory (Linux only), to exclude the building of a contender."""
-    release_freed_memory()
-    counter = Path("/proc/self/clear_refs")
-    if counter.exists():
-        counter.write_text("5")  # resets VmHWM (proc(5))

@@ -14,8 +14,9 @@ import tempfile
 from dataclasses import asdict, replace
 from typing import Any
 
-from jaxvalues.bench.task import APART, BF16, GATHER, PEFT, Contender, Task, reset_peak_memory
+from jaxvalues.bench.task import APART, BF16, GATHER, PEFT, Contender, Task
 from jaxvalues.errors import UserError
+from jaxvalues.training.memory import reset_peak_memory
 
 
 class Worker:

@@ -47,20 +47,20 @@ def compiling_ahead(
         return
     pool = ThreadPoolExecutor(min(MOST, os.cpu_count() or 1), thread_name_prefix="compile")
     try:
-        state, frozen = _abstract(state), _abstract(frozen)
+        state, frozen = abstract(state), abstract(frozen)
         weights = hold_all(system, Weights(frozen, state.trainable))
         for inputs in one_of_each_length(system, held_out):
-            placed = _abstract(place_batch(inputs, system.mesh))
+            placed = abstract(place_batch(inputs, system.mesh))
             system.eval_step.start(pool, inputs_shape(inputs), weights.trainable, weights.frozen, placed)
         for stage in (one for one in stages if step < one.end):
             for batch in batches.one_of_each_length():
-                placed = _abstract(place_batch(batch, system.mesh))
+                placed = abstract(place_batch(batch, system.mesh))
                 stage.step.start(pool, inputs_shape(batch), state, frozen, placed, stage.hyper)
         yield
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _abstract(tree: Any) -> Any:
+def abstract(tree: Any) -> Any:
     """Shapes, dtypes and places of arrays. The arrays themselves may be donated while a thread compiles for them."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

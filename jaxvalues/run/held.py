@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvalues.run.system import System, Weights
+from jaxvalues.tuning import Params
 
 _MATRICES = re.compile(r"(^|/)layers/.*/kernel$|^head/dense/kernel$|/embeddings/project/kernel$")
 _TABLES = re.compile(r"(^|/)embeddings/word/embedding$|^head/embedding$")  # also multiplied, for the logits of words
@@ -33,6 +34,11 @@ def hold_frozen(system: System, weights: Weights) -> Weights:
     """
     dtype = system.network.dtype
     return weights._replace(frozen=_cast(weights.frozen, lambda path: frozen_dtype(path, dtype)))
+
+
+def abstract_frozen(system: System, frozen: Params) -> Params:
+    """Shapes of the frozen weights of a run, in the dtypes in which they are held."""
+    return hold_frozen(system, Weights(frozen, {})).frozen
 
 
 def hold_all(system: System, weights: Weights) -> Weights:

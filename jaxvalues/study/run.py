@@ -22,7 +22,7 @@ from jaxvalues.study.files import save_study
 from jaxvalues.study.plan import Plan, PlannedRun
 from jaxvalues.training.compilation import Programs
 from jaxvalues.training.loop import Stopped
-from jaxvalues.training.memory import peak_bytes
+from jaxvalues.training.memory import peak_bytes, reset_peak_memory
 
 MEASURED, FAILED = "measured.json", "failed.txt"
 """In the folder of a finished run: its seconds and memory. After its name, beside it: why a run failed."""
@@ -99,6 +99,7 @@ class _Runner:
     def _train(self, one: PlannedRun) -> bool:
         """Train one. Returns whether it finished; where it did not, the reason is written beside its folder."""
         folder, start = one.config.folder, time.monotonic()
+        reset_peak_memory()
         self.say(f"{one.label}{' (trial)' if one.is_trial else ''}: begins; {self._progress()}")
         failed, log = failure_file(folder), folder.with_name(f"{folder.name}.log")
         with writing(log):

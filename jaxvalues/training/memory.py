@@ -62,3 +62,11 @@ def peak_process_bytes() -> int:
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def reset_peak_memory() -> None:
+    """Restart `peak_process_bytes` at the current memory (Linux only), where a measurement begins."""
+    release_freed_memory()
+    counter = Path("/proc/self/clear_refs")
+    if counter.exists():
+        counter.write_text("5")  # resets VmHWM (proc(5))

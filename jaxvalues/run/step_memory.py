@@ -1,0 +1,71 @@
+"""The memory of a compiled training step, from the compiler and without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from rich.console import Console
+
+from jaxvalues.config import Config, load_config, parse_config, runs_of
+from jaxvalues.config.trees import apply_override
+from jaxvalues.errors import ConfigError
+from jaxvalues.run.ahead import abstract
+from jaxvalues.run.base import find_base, find_tokenizer
+from jaxvalues.run.batches import training_batches
+from jaxvalues.run.console import RunConsole
+from jaxvalues.run.held import abstract_frozen
+from jaxvalues.run.outline import outline
+from jaxvalues.run.resolve import resolve
+from jaxvalues.run.state import training_stages
+from jaxvalues.run.system import build_system
+from jaxvalues.training.sharding import make_mesh, place_batch, tree_shardings
+
+
+def step_memory(config: str | Path | Config, overrides: Sequence[str] = ()) -> dict[str, int]:
+    """Bytes on each device of the compiled training step, at the longest length that the data have.
+
+    `arguments` are weights, moments and the batch; `temporaries` is what the step needs besides, gradients included.
+    `config` is a path or a Config, `overrides` a list of "key=value". Devices must be there, as many as the mesh has;
+    weights are neither read nor made. Of several runs the first is meant. Raises ConfigError where nothing trains, and
+    for what a run would refuse.
+    """
+    if isinstance(config, Config):
+        tree = config.model_dump(mode="json")
+        for override in overrides:
+            apply_override(tree, override)
+        config = parse_config(tree)
+    else:
+        config = load_config(config, tuple(overrides))
+    config = runs_of(config)[0]
+    whole = config.tuning.model_copy(update={"reuse_features": False})  # stored features would have to be computed
+    config, quiet = resolve(config.model_copy(update={"tuning": whole})), RunConsole(Console(quiet=True))
+    _, parts, texts = outline(config)
+    if parts is None:
+        raise ConfigError("the data are not here yet: `jaxvalues data CONFIG` fetches them")
+    base = find_base(config.model, config.seed)
+    tokenizer = find_tokenizer(config, base, parts.full_training, texts)
+    system = build_system(config, base, tokenizer, make_mesh(config.mesh))
+    frozen, trainable = system.network.abstract_parts()
+    if not jax.tree.leaves(trainable):
+        raise ConfigError(f"tuning.method {config.tuning.method} trains nothing, so there is no training step")
+    batches = training_batches(system, parts.training, quiet)
+    stage = training_stages(system, batches.steps_per_epoch, parts.training.labels)[-1]
+    batch = max(batches.one_of_each_length(), key=lambda one: one["input_ids"].shape[1])
+    state, frozen = (_placed(tree, system.mesh) for tree in (system.abstract_state(), abstract_frozen(system, frozen)))
+    placed = abstract(place_batch(batch, system.mesh))
+    compiled = system.train_step.jitted.lower(state, frozen, placed, stage.hyper).compile()
+    analysis = compiled.memory_analysis()
+    return {"arguments": analysis.argument_size_in_bytes, "temporaries": analysis.temp_size_in_bytes}
+
+
+def _placed(tree: Any, mesh: Mesh) -> Any:
+    """Abstract arrays where a run would have them on the mesh."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        tree_shardings(tree, mesh),
+    )

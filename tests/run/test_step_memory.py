@@ -1,0 +1,52 @@
+"""The memory of a training step, as the compiler says; and what fsdp saves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny
+
+from jaxvalues import step_memory
+from jaxvalues.config import Config
+from jaxvalues.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+
+def wide(layers: int, **changes: Any) -> Config:
+    """A network with most of its weights in its layers."""
+    config = {**tiny.ROBERTA, "num_hidden_layers": layers, "intermediate_size": 8192}
+    model = {"config": config, "tokenizer": None, "train_tokenizer": {"vocab_size": 400}}
+    return tiny.config({"model": model, "data": {"max_length": 16, "buckets": [16]}}, changes)
+
+
+def per_layer(mesh: dict[str, int]) -> dict[str, float]:
+    """What one more layer adds to a step, on each device."""
+    few, many = (step_memory(wide(layers, mesh=mesh, training={"batch_size": 8})) for layers in (2, 6))
+    return {key: (many[key] - few[key]) / 4 for key in few}
+
+
+@pytest.mark.slow
+def test_fsdp_gathers_one_layer_at_a_time() -> None:
+    """Weights of one layer: 64 × 8192 × 2 and little else, 4 MiB; with moments three times that."""
+    layer = 4 * (2 * 64 * 8192 + 4 * 64 * 64)
+    whole, split = per_layer({"data": 8}), per_layer({"data": 1, "fsdp": 8})
+    assert whole["arguments"] == pytest.approx(3 * layer, rel=0.05)
+    assert split["arguments"] == pytest.approx(3 * layer / 8, rel=0.25)
+    assert whole["temporaries"] > layer  # gradients
+    assert split["temporaries"] < 0.5 * layer  # gradients / 8 and activations; a gathered layer would add `layer`
+
+
+def test_what_is_frozen_has_no_moments() -> None:
+    config = wide(2, mesh={"data": 1, "fsdp": 8}, training={"batch_size": 8})
+    full = step_memory(config)
+    frozen = step_memory(config, ["tuning.method=bitfit"])
+    assert frozen["arguments"] < 0.4 * full["arguments"]
+
+
+def test_a_step_that_is_none_is_refused() -> None:
+    config = tiny.question_config("answer", "t5", {"tuning": {"method": "none"}})
+    model = config.model.model_copy(update={"tokenizer": None, "train_tokenizer": wide(1).model.train_tokenizer})
+    with pytest.raises(ConfigError, match=r"tuning\.method none trains nothing"):
+        step_memory(config.model_copy(update={"model": model}))
