@@ -61,6 +61,11 @@ class Picture:
     table: Table
 
 
+def shown(name: str) -> str:
+    """A name that matplotlib shows as it is: $ begins mathematics there, and legends leave out what begins with _."""
+    return f"{' ' * name.startswith('_')}{name}".replace("$", r"\$")
+
+
 @contextmanager
 def drawing(name: str, width: float, height: float) -> Iterator[Figure]:
     """A figure of this size in inches, in the style of the report. Nothing is shown on a screen."""
