@@ -72,7 +72,8 @@ def spread(results: StudyResults, split: str) -> Picture | None:
         for place, (label, _, f1) in enumerate(reversed(rows)):
             look = systems.index(label) % _MOST
             ax.plot(f1, [place] * len(f1), MARKS[look], color=COLORS[look], markersize=4.5, alpha=0.75)
-            ax.plot([fmean(f1)] * 2, [place - 0.32, place + 0.32], color=INK, linewidth=1.2)
+            if len(f1) > 1:
+                ax.plot([fmean(f1)] * 2, [place - 0.32, place + 0.32], color=INK, linewidth=1.2)
         ax.set_yticks(range(len(rows)), [shown(f"{label}, {value}") for label, value, _ in reversed(rows)], fontsize=8)
         ax.set_ylim(-0.6, len(rows) - 0.4)
         ax.set_xlabel("official F1; marks: single runs, lines: their means")

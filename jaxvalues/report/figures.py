@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +13,12 @@ from jaxvalues.report.curves import few_shot, spread
 from jaxvalues.report.drawing import COLORS, FAINT, INK, MARKS, Picture, drawing, picture, shown
 from jaxvalues.report.table import Table
 from jaxvalues.report.tables import category_table, contrast_table, main_table, trial_table
-from jaxvalues.report.words import figure, signed
+from jaxvalues.report.words import figure, number, signed
 from jaxvalues.study.results import StudyResults, SystemResult
 from jaxvalues.study.screen import verdict
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
 
 MOST_SYSTEMS = len(COLORS)
 """As many systems as there are colours and marks that can be told apart."""
@@ -107,7 +111,7 @@ def time_frontier(results: StudyResults, split: str) -> Picture | None:
         for name, one in _finished(results, split).items()
     }
     costs = {name: fmean(values) for name, values in seconds.items() if values}
-    return _against(results, split, costs, f"seconds-{split}", "seconds of a run")
+    return _against(results, split, costs, f"seconds-{split}", "seconds")
 
 
 def _against(results: StudyResults, split: str, costs: dict[str, float], name: str, cost: str) -> Picture | None:
@@ -138,11 +142,21 @@ def _against(results: StudyResults, split: str, costs: dict[str, float], name: s
         line = [(costs[label], found[label].estimate) for label in on_line]
         ax.plot(*zip(*line, strict=True), color=FAINT, linewidth=1.0, linestyle="--", zorder=0)
         ax.set_xscale("log")
+        _plain_ticks(ax.xaxis, wide=max(costs.values()) > 100 * min(costs.values()))
         ax.set_xlabel(f"{cost} (log scale)")
         ax.set_ylabel("official F1")
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        finding = f"By the estimates, no system with fewer {cost} is as good as {', '.join(on_line)}."
+        finding = f"By the estimates, none that takes fewer {cost} is as good as {', '.join(on_line)}."
         return picture(drawn, name, title, finding, main_table(results))
+
+
+def _plain_ticks(axis: Axis, wide: bool) -> None:
+    """The ticks of a log axis as 1 k and 20 M: decades alone where the range is wide, else 2 and 5 times them too."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def heat_map(results: StudyResults, split: str) -> Picture | None:

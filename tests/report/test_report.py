@@ -161,9 +161,7 @@ def test_what_runs_took_is_a_figure_where_it_is_known(found: StudyResults) -> No
     drawn = time_frontier(replace(found, systems=timed), "test")
     best = max(found.systems, key=lambda name: found.systems[name].intervals["test"].estimate)
     on_line = ["strong"] if best == "strong" else ["strong", "same"]
-    assert (
-        drawn.finding == f"By the estimates, no system with fewer seconds of a run is as good as {', '.join(on_line)}."
-    )
+    assert drawn.finding == f"By the estimates, none that takes fewer seconds is as good as {', '.join(on_line)}."
 
 
 def test_shots_are_an_axis(found: StudyResults) -> None:
