@@ -126,7 +126,7 @@ def test_shared_layers_know_no_architecture():
 
 def test_the_root_holds_the_entry_points_alone():
     files = {path.name for path in ROOT.iterdir() if path.is_file()}
-    assert files == {"__init__.py", "__main__.py", "cli.py", "errors.py", "py.typed"}
+    assert files == {"__init__.py", "__main__.py", "errors.py", "py.typed"}
 
 
 def test_no_file_is_too_long_to_read():

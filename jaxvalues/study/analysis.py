@@ -227,7 +227,7 @@ def _notes(plan: Plan, systems: Mapping[str, SystemResult]) -> list[str]:
     if repeats == 1:
         notes.append("Some systems have one run: their differences say nothing about other seeds.")
     dtypes = {RunFolder(run.folder).config().model.dtype for system in systems.values() for run in system.runs}
-    if len(dtypes) > 1:
+    if len(dtypes) > 1 and not any("model.dtype" in system.changes for system in systems.values()):
         notes.append(f"Runs were computed in different dtypes: {name_list(sorted(dtypes))}; pin model.dtype.")
     if study.metric != "official_f1":
         notes.append("Differences and tests are of the mean category F1, not of the official F1.")

@@ -1,0 +1,117 @@
+"""Commands about other libraries: exports, imports, benchmarks, and the schema for editors."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jaxvalues.cli.app import ConfigFile, Overrides, Run, app, console, place
+from jaxvalues.run.options import Format, path_option
+
+
+@app.command(short_help="Write a finished run for transformers or PEFT.")
+def export(
+    run: Run,
+    target: Annotated[Path, typer.Argument(metavar="DIR", parser=path_option, help="Folder to write, new or empty.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Where things are, e.g. model.path=FOLDER.")
+    ] = None,
+    *,
+    to: Annotated[
+        Format,
+        typer.Option(help="hf: a classifier as a whole, for transformers; peft: what trained, as an adapter for PEFT."),
+    ],
+) -> None:
+    """Write a finished run for other libraries: network, tokenizer, thresholds, and a card that shows how to use them.
+
+    \b
+    Example: jaxvalues export runs/minilm-seed0 --to hf minilm-values
+             jaxvalues export runs/t5-base-bca-seed0 --to peft t5-base-bca-prompt
+    """
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed on a device
+    match to:
+        case Format.hf:
+            from jaxvalues.interop.to_hf import export_hf as export_run
+        case Format.peft:
+            from jaxvalues.interop.to_peft import export_peft as export_run
+
+    export_run(run, target, overrides=tuple(overrides or ()), console=console())
+
+
+@app.command("import", short_help="Make an exported run a run folder again.")
+def import_(
+    source: Annotated[
+        Path, typer.Argument(metavar="DIR", parser=path_option, help="A folder that `jaxvalues export --to hf` wrote.")
+    ],
+    out: Annotated[Path, place(metavar="RUN", help="Run folder to make, new or empty.")],
+) -> None:
+    """Make an exported run a run folder again, with the same predictions, thresholds, config and scores.
+
+    \b
+    Example: jaxvalues import minilm-values --out runs/minilm-again
+    """
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed on a device
+    from jaxvalues.interop.from_hf import import_hf
+
+    import_hf(source, out, console=console())
+
+
+@app.command(short_help="Measure speed and memory, side by side with other libraries.")
+def bench(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="torch-eager (classify's default), torch-compile, torch-bf16, peft (the others' default), peft-bf16, "
+            "jaxvalues-apart (every question a row of its own), jaxvalues-gather (DeBERTa), none; repeatable."
+        ),
+    ] = None,
+    work: Annotated[list[str] | None, typer.Option(help="train, inference (default: both); repeatable.")] = None,
+    length: Annotated[
+        list[int] | None, typer.Option(help="Tokens (default: the config's buckets); repeatable.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Samples of each contender; medians are over these.")] = 7,
+    warmup: Annotated[int, typer.Option(help="Samples before those, thrown away.")] = 1,
+    real: Annotated[bool, typer.Option("--real", help="A batch of the training split, not random tokens.")] = False,
+    json_file: Annotated[Path | None, place("--json", metavar="FILE", help="Write everything measured.")] = None,
+) -> None:
+    """Measure train step, inference, compiling and memory of a config's model, side by side with torch and PEFT.
+
+    \b
+    Example: jaxvalues bench configs/bench/roberta-base.yaml --length 48 --json bench.json
+    """
+    from jaxvalues.config import load_config
+
+    loaded = load_config(config, overrides or ())
+    from jaxvalues.bench.measure import WORK, Options
+    from jaxvalues.bench.measure import bench as run_bench
+
+    options = Options(
+        peers=tuple(peer or ()),
+        work=tuple(work or WORK),
+        lengths=tuple(length or ()),
+        repeats=repeats,
+        warmup=warmup,
+        real=real,
+    )
+    run_bench(loaded, options, console(), json_file)
+
+
+@app.command(short_help="Print the JSON Schema of config files.")
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/configuration.md instead.")] = False,
+) -> None:
+    """Print the JSON Schema of config files, for completion and checks in editors.
+
+    \b
+    Example: jaxvalues schema > jaxvalues.schema.json
+    """
+    from jaxvalues.config import json_schema, markdown_reference
+
+    print(markdown_reference() if markdown else json.dumps(json_schema(), indent=2), end="" if markdown else "\n")
