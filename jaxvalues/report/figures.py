@@ -238,9 +238,7 @@ def radar(results: StudyResults, split: str) -> Picture | None:
     name, title = f"circle-{split}", f"F1 of the values on {split}, in Schwartz's circle"
     angles = np.linspace(0, 2 * np.pi, len(results.categories), endpoint=False)
     with drawing(name, 7.2, 6.2) as drawn:
-        ax = drawn.add_subplot(projection="polar")
-        ax.set_theta_zero_location("N")
-        ax.set_theta_direction(-1)
+        ax = drawn.add_subplot(projection="polar", theta_offset=np.pi / 2, theta_direction=-1)  # clockwise from the top
         for place, label in enumerate(results.systems):  # in the colours of the other figures
             if label not in best:
                 continue
