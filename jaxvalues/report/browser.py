@@ -32,9 +32,13 @@ class Browser:
 
     @property
     def first(self) -> list[tuple[str, ...]]:
-        """The first rows in words: id, labels, and what each system said."""
+        """The first rows in words: id (and text, if it is there), labels, and what each system said."""
         return [
-            (row["id"], self._names(row["truth"]), *(self._names(said) for said in row["said"]))
+            (
+                ": ".join(filter(None, (row["id"], row.get("text")))),
+                self._names(row["truth"]),
+                *(self._names(said) for said in row["said"]),
+            )
             for row in self.rows[:SHOWN]
         ]
 

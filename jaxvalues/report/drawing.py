@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 INK = "#1b1b1d"
 """What is drawn in this colour has the colour of the page's text: dark on light, light on dark."""
 FAINT = "#8a8a91"
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6a00", "#7f3c8d")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6a00", "#8f5bd0")
 """Told apart by people who see few colours (Okabe & Ito 2008, the first six); marks differ too."""
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _STYLE = {
@@ -59,6 +59,11 @@ class Picture:
     svg: str = field(repr=False)
     png: bytes = field(repr=False)
     table: Table
+
+
+def shown(name: str) -> str:
+    """A name that matplotlib shows as it is: $ begins mathematics there, and legends leave out what begins with _."""
+    return f"{' ' * name.startswith('_')}{name}".replace("$", r"\$")
 
 
 @contextmanager

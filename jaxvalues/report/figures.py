@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxvalues.evaluation.decision import sigmoid
-from jaxvalues.report.drawing import COLORS, FAINT, INK, MARKS, Picture, drawing, picture
+from jaxvalues.report.curves import few_shot, spread
+from jaxvalues.report.drawing import COLORS, FAINT, INK, MARKS, Picture, drawing, picture, shown
 from jaxvalues.report.table import Table
 from jaxvalues.report.tables import category_table, contrast_table, main_table, trial_table
-from jaxvalues.report.words import figure, signed
+from jaxvalues.report.words import figure, number, signed
 from jaxvalues.study.results import StudyResults, SystemResult
 from jaxvalues.study.screen import verdict
 
-MOST_SYSTEMS = 8
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
+
+MOST_SYSTEMS = len(COLORS)
 """As many systems as there are colours and marks that can be told apart."""
 _BINS = 10
 
@@ -26,6 +31,9 @@ def pictures(results: StudyResults) -> list[Picture]:
         forest,
         scores,
         frontier,
+        time_frontier,
+        few_shot,
+        spread,
         heat_map,
         calibration,
         radar,
@@ -57,7 +65,7 @@ def forest(results: StudyResults, split: str) -> Picture | None:
             if len(dots) > 1:
                 ax.plot(dots, [place - 0.24] * len(dots), ".", color=INK, alpha=0.6, markersize=5)
         ax.axvline(0, color=INK, linewidth=0.9)
-        ax.set_yticks(range(len(contrasts)), [f"{one.a} less {one.b}" for one in reversed(contrasts)])
+        ax.set_yticks(range(len(contrasts)), [shown(f"{one.a} less {one.b}") for one in reversed(contrasts)])
         ax.set_ylim(-0.6, len(contrasts) - 0.4)
         ax.grid(axis="y", visible=False)
         ax.set_xlabel("difference of the official F1 with 95 % interval\ndots: single runs; blue squares: decided")
@@ -79,7 +87,7 @@ def scores(results: StudyResults, split: str) -> Picture | None:
             each = [run.scores[split].official_f1 for run in one.runs]
             if len(each) > 1:
                 ax.plot(each, [place - 0.24] * len(each), ".", color=INK, alpha=0.6, markersize=5)
-        ax.set_yticks(range(len(systems)), list(reversed(systems)))
+        ax.set_yticks(range(len(systems)), [shown(label) for label in reversed(systems)])
         ax.set_ylim(-0.6, len(systems) - 0.4)
         ax.grid(axis="y", visible=False)
         ax.set_xlabel("official F1 with 95 % interval over conclusions and runs; dots: single runs")
@@ -91,36 +99,64 @@ def scores(results: StudyResults, split: str) -> Picture | None:
 
 
 def frontier(results: StudyResults, split: str) -> Picture | None:
-    """The official F1 against trained parameters; a line joins the systems that no smaller one beats."""
-    systems = {name: one for name, one in _finished(results, split).items() if one.trained_parameters > 0}
-    if not 1 < len(systems) <= MOST_SYSTEMS or len({one.trained_parameters for one in systems.values()}) < 2:
+    """The official F1 against trained parameters."""
+    costs = {name: float(one.trained_parameters) for name, one in _finished(results, split).items()}
+    return _against(results, split, costs, f"parameters-{split}", "trained parameters")
+
+
+def time_frontier(results: StudyResults, split: str) -> Picture | None:
+    """The official F1 against the mean wall-clock seconds of a run."""
+    seconds = {
+        name: [run.seconds for run in one.runs if run.seconds is not None]
+        for name, one in _finished(results, split).items()
+    }
+    costs = {name: fmean(values) for name, values in seconds.items() if values}
+    return _against(results, split, costs, f"seconds-{split}", "seconds")
+
+
+def _against(results: StudyResults, split: str, costs: dict[str, float], name: str, cost: str) -> Picture | None:
+    """The official F1 against what systems cost; a line joins those that no cheaper one beats."""
+    costs = {label: value for label, value in costs.items() if value > 0}
+    if not 1 < len(costs) <= MOST_SYSTEMS or len(set(costs.values())) < 2:
         return None
-    name, title = f"parameters-{split}", f"Official F1 on {split} against trained parameters"
+    found = {label: results.systems[label].intervals[split] for label in costs}
+    title = f"Official F1 on {split} against {cost}"
     with drawing(name, 7.2, 3.6) as drawn:
         ax, seen = drawn.add_subplot(), []
-        for place, (label, one) in enumerate(systems.items()):
-            found = one.intervals[split]
-            span = [[found.estimate - found.low], [found.high - found.estimate]]
-            beside = 1.08 ** seen.count(one.trained_parameters)  # equal numbers stand side by side
-            seen.append(one.trained_parameters)
+        for place, label in enumerate(results.systems):  # in the colours of the other figures
+            if label not in costs:
+                continue
+            one = found[label]
+            beside = 1.08 ** seen.count(costs[label])  # equal numbers stand side by side
+            seen.append(costs[label])
             ax.errorbar(
-                one.trained_parameters * beside, found.estimate, span, fmt=MARKS[place], color=COLORS[place],
-                label=label, elinewidth=1.2, markersize=7,
+                costs[label] * beside, one.estimate, [[one.estimate - one.low], [one.high - one.estimate]],
+                fmt=MARKS[place % MOST_SYSTEMS], color=COLORS[place % MOST_SYSTEMS], label=shown(label),
+                elinewidth=1.2, markersize=7,
             )  # fmt: skip
-        order = {label: (one.trained_parameters, -one.intervals[split].estimate) for label, one in systems.items()}
-        best, line, on_line = -1.0, [], []
-        for label in sorted(systems, key=order.__getitem__):
-            if systems[label].intervals[split].estimate > best:
-                best = systems[label].intervals[split].estimate
-                line.append((systems[label].trained_parameters, best))
+        best, on_line = -1.0, []
+        for label in sorted(costs, key=lambda label: (costs[label], -found[label].estimate)):
+            if found[label].estimate > best:
+                best = found[label].estimate
                 on_line.append(label)
+        line = [(costs[label], found[label].estimate) for label in on_line]
         ax.plot(*zip(*line, strict=True), color=FAINT, linewidth=1.0, linestyle="--", zorder=0)
         ax.set_xscale("log")
-        ax.set_xlabel("trained parameters (log scale)")
+        _plain_ticks(ax.xaxis, wide=max(costs.values()) > 100 * min(costs.values()))
+        ax.set_xlabel(f"{cost} (log scale)")
         ax.set_ylabel("official F1")
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        finding = f"No system with fewer trained parameters is as good as {', '.join(on_line)}."
+        finding = f"By the estimates, none that takes fewer {cost} is as good as {', '.join(on_line)}."
         return picture(drawn, name, title, finding, main_table(results))
+
+
+def _plain_ticks(axis: Axis, wide: bool) -> None:
+    """The ticks of a log axis as 1 k and 20 M: decades alone where the range is wide, else 2 and 5 times them too."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def heat_map(results: StudyResults, split: str) -> Picture | None:
@@ -144,7 +180,11 @@ def heat_map(results: StudyResults, split: str) -> Picture | None:
                 color="white" if abs(value) > 0.62 * most else "#101010",
             )  # fmt: skip
         ax.set_xticks(
-            range(len(contrasts)), [f"{one.a}\nless {one.b}" for one in contrasts], rotation=30, ha="left", fontsize=8
+            range(len(contrasts)),
+            [shown(f"{one.a}\nless {one.b}") for one in contrasts],
+            rotation=30,
+            ha="left",
+            fontsize=8,
         )
         ax.xaxis.tick_top()
         rows = [f"{label}  n {int(n)}" for label, n in zip(results.categories, positives, strict=True)]
@@ -179,7 +219,7 @@ def calibration(results: StudyResults, split: str) -> Picture | None:
             mean = np.bincount(bins, probabilities, _BINS)[used] / counts[used]
             share = np.bincount(bins, truth, _BINS)[used] / counts[used]
             errors[label] = float((np.abs(mean - share) * counts[used]).sum() / counts.sum())
-            ax.plot(mean, share, marker=MARKS[place], color=COLORS[place], label=label, markersize=5)
+            ax.plot(mean, share, marker=MARKS[place], color=COLORS[place], label=shown(label), markersize=5)
             rows += [(label, figure(m), figure(s), f"{n:,}") for m, s, n in zip(mean, share, counts[used], strict=True)]
         ax.set_xlabel("mean predicted probability")
         ax.set_ylabel("share of positives")
@@ -198,16 +238,14 @@ def radar(results: StudyResults, split: str) -> Picture | None:
     name, title = f"circle-{split}", f"F1 of the values on {split}, in Schwartz's circle"
     angles = np.linspace(0, 2 * np.pi, len(results.categories), endpoint=False)
     with drawing(name, 7.2, 6.2) as drawn:
-        ax = drawn.add_subplot(projection="polar")
-        ax.set_theta_zero_location("N")
-        ax.set_theta_direction(-1)
+        ax = drawn.add_subplot(projection="polar", theta_offset=np.pi / 2, theta_direction=-1)  # clockwise from the top
         for place, label in enumerate(results.systems):  # in the colours of the other figures
             if label not in best:
                 continue
             runs = systems[label].runs
             f1 = [fmean(run.scores[split].categories[one].f1 or 0.0 for run in runs) for one in results.categories]
             look = {"color": COLORS[place % MOST_SYSTEMS], "marker": MARKS[place % MOST_SYSTEMS], "markersize": 4}
-            ax.plot([*angles, angles[0]], [*f1, f1[0]], label=label, **look)
+            ax.plot([*angles, angles[0]], [*f1, f1[0]], label=shown(label), **look)
         ax.set_xticks(angles, [label.replace(": ", ":\n") for label in results.categories], fontsize=7.5)
         ax.tick_params(axis="x", pad=12)
         ax.spines["polar"].set_visible(False)
@@ -229,15 +267,27 @@ def learning_curves(results: StudyResults) -> Picture | None:
                 {int(at["step"]): float(at["official_f1"]) for at in run.curve if "official_f1" in at}
                 for run in one.runs
             ]
-            steps = sorted(set.intersection(*(set(line) for line in lines)))
+            lines = [line for line in lines if line]  # a run may have no evaluations
+            steps = sorted(set.intersection(*map(set, lines))) if lines else []
+            if not steps:
+                continue
             end = steps[-1] or 1
             for line in lines:
                 ax.plot(
                     [s / end for s in steps], [line[s] for s in steps], color=COLORS[place], linewidth=0.6, alpha=0.5
                 )
             mean = [fmean(line[s] for line in lines) for s in steps]
-            ax.plot([s / end for s in steps], mean, color=COLORS[place], marker=MARKS[place], markersize=4, label=label)
+            ax.plot(
+                [s / end for s in steps],
+                mean,
+                color=COLORS[place],
+                marker=MARKS[place],
+                markersize=4,
+                label=shown(label),
+            )
             rows += [(label, str(s), figure(f1)) for s, f1 in zip(steps, mean, strict=True)]
+        if not rows:
+            return None
         ax.set_xlabel("share of training done")
         ax.set_ylabel("held-out official F1")
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -248,7 +298,7 @@ def learning_curves(results: StudyResults) -> Picture | None:
 
 
 def tuning_curves(results: StudyResults) -> Picture | None:
-    """The held-out official F1 against each number among the nuisance keys; the chosen value is ringed."""
+    """The best held-out official F1 at each value of the numbers among the nuisance keys; the chosen one is ringed."""
     keys = [
         key
         for key, values in results.study.nuisance.keys.items()
@@ -262,15 +312,31 @@ def tuning_curves(results: StudyResults) -> Picture | None:
     with drawing(name, 7.2, 3.2 * len(keys)) as drawn:
         for ax, key in zip(np.ravel(drawn.subplots(len(keys), squeeze=False)), keys, strict=True):
             for place, (label, one) in enumerate(systems.items()):
-                points = sorted((float(trial.values[key]), trial.official_f1) for trial in one.trials)
-                ax.plot(*zip(*points, strict=True), color=COLORS[place], marker=MARKS[place], markersize=5, label=label)
+                points = _best_by_value(one, key)
+                ax.plot(
+                    *zip(*points, strict=True),
+                    color=COLORS[place],
+                    marker=MARKS[place],
+                    markersize=5,
+                    label=shown(label),
+                )
                 for trial in one.trials:
                     if trial.values == one.chosen:
                         ax.plot(trial.values[key], trial.official_f1, "o", markersize=12, mfc="none", mec=COLORS[place])
-            ax.set_xscale("log")
-            ax.set_xlabel(f"{key} (log scale)")
+            positive = all(trial.values[key] > 0 for one in systems.values() for trial in one.trials)
+            ax.set_xscale("log" if positive else "linear")
+            ax.set_xlabel(f"{key} (log scale)" if positive else key)
             ax.set_ylabel("held-out official F1")
             ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         edge = [f"{label} ({', '.join(one.edges)})" for label, one in systems.items() if one.edges]
         finding = f"On the edge of its range: {', '.join(edge)}." if edge else "Every best value lies inside its range."
         return picture(drawn, name, title, finding, table)
+
+
+def _best_by_value(system: SystemResult, key: str) -> list[tuple[float, float]]:
+    """The best held-out official F1 of the trials at each value of a nuisance key, sorted by the value."""
+    best: dict[float, float] = {}
+    for trial in system.trials:
+        value = float(trial.values[key])
+        best[value] = max(trial.official_f1, best.get(value, 0.0))
+    return sorted(best.items())

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxvalues.evaluation.official import score
-from jaxvalues.report.words import verdict
+from jaxvalues.report.words import figure, verdict
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.study.results import StudyResults
 from jaxvalues.study.schema import Study
@@ -107,8 +107,9 @@ def _known(results: StudyResults) -> str:
         baseline, found = all_ones(data.labels), best.intervals[split]
         place = "above" if found.low > baseline else "not clearly above"
         sentences.append(
-            f"On {split} the best system, {best.name}, has an official F1 of {found.estimate:.3f} "
-            f"({found.low:.3f} to {found.high:.3f}), {place} the {baseline:.3f} of naming every category every time."
+            f"On {split} the best system, {best.name}, has an official F1 of {figure(found.estimate)} "
+            f"({figure(found.low)} to {figure(found.high)}), {place} the {figure(baseline)} of naming every category "
+            "every time."
         )
     return " ".join(sentences) or "Not decided by these data: nothing is finished."
 

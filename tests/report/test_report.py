@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import re
 import shutil
@@ -10,12 +11,16 @@ import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from statistics import stdev
 from xml.etree import ElementTree
 
 import pytest
 from studies import planned, pretend
 
 from jaxvalues.report import write_report
+from jaxvalues.report.browser import browse
+from jaxvalues.report.curves import few_shot, spread
+from jaxvalues.report.figures import learning_curves, time_frontier
 from jaxvalues.report.paper import ROWS, paper_row, three_questions
 from jaxvalues.report.table import Table
 from jaxvalues.report.tables import best_group, main_table
@@ -28,6 +33,7 @@ from jaxvalues.study.screen import figure, verdict
 
 HOSTILE = '<script>alert("1")</script> & {{ 7 * 7 }} | \\'
 NOTHING = {"runs": (), "trials": (), "intervals": {}, "mean_category_intervals": {}, "variance": {}}
+SVG = "{http://www.w3.org/2000/svg}"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 
 
@@ -139,11 +145,73 @@ def test_names_are_no_markup(tmp_path: Path) -> None:
         ElementTree.fromstring(svg.read_text(encoding="utf-8"))
 
 
+def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    found = results(tmp_path, ("_first", "$x$ and $\\y{$", "c"), "repeated.seed=[0,1]")
+    write_report(found, tmp_path)
+    for figure_name in ("parameters-test", "calibration-test", "trials"):
+        svg = (tmp_path / "figures" / f"{figure_name}.svg").read_text(encoding="utf-8")
+        words = ["".join(text.itertext()).strip() for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+        assert {"_first", "$x$ and $\\y{$", "c"} <= set(words)
+
+
+def test_what_runs_took_is_a_figure_where_it_is_known(found: StudyResults) -> None:
+    assert time_frontier(found, "test") is None
+    timed = {
+        name: replace(one, runs=tuple(replace(run, seconds=10.0 * (place + 1)) for run in one.runs))
+        for place, (name, one) in enumerate(found.systems.items())
+    }
+    drawn = time_frontier(replace(found, systems=timed), "test")
+    best = max(found.systems, key=lambda name: found.systems[name].intervals["test"].estimate)
+    on_line = ["strong"] if best == "strong" else ["strong", "same"]
+    assert drawn.finding == f"By the estimates, none that takes fewer seconds is as good as {', '.join(on_line)}."
+
+
+def test_shots_are_an_axis(found: StudyResults) -> None:
+    assert few_shot(found, "test") is None
+    shots = {"strong": 16, "weak": 1, "same": 4}
+    systems = {
+        name: replace(one, changes={"tuning.method": "full", "data.shots": shots[name]})
+        for name, one in found.systems.items()
+    }
+    drawn = few_shot(replace(found, systems=systems), "test")
+    low, high = (figure(found.systems[name].intervals["test"].estimate) for name in ("weak", "strong"))
+    assert drawn.finding == f"From the fewest to the most shots: method full from {low} to {high}."
+    assert [row[:2] for row in drawn.table.rows] == [("method full", shots) for shots in ("1", "4", "16")]
+
+
+def test_the_spread_over_another_repeated_key(found: StudyResults) -> None:
+    assert spread(found, "test") is None
+    study = found.study.model_copy(update={"repeated": {"seed": (0, 1), "tuning.init": ("a", "b", "c")}})
+    one = found.systems["weak"]
+    runs = tuple(
+        replace(run, repeated={"seed": 0, "tuning.init": init}) for run, init in zip(one.runs, "abc", strict=True)
+    )
+    drawn = spread(replace(found, study=study, systems={"weak": replace(one, runs=runs)}), "test")
+    f1 = [run.scores["test"].official_f1 for run in runs]
+    assert [row[:3] for row in drawn.table.rows] == [
+        ("weak", f"init {init}", figure(value)) for init, value in zip("abc", f1, strict=True)
+    ]
+    assert drawn.finding == f"Standard deviation of the means over tuning.init: weak {figure(stdev(f1))}."
+
+
+def test_runs_without_a_common_evaluation_have_no_curve(found: StudyResults) -> None:
+    one = found.systems["weak"]
+    runs = (replace(one.runs[0], curve=()), *one.runs[1:])
+    rest = learning_curves(replace(found, systems={"weak": replace(one, runs=runs)}))
+    assert rest.finding == "At the end: weak .200."
+    apart = tuple(
+        replace(run, curve=tuple({"step": 2 * at + place, "official_f1": 0.1} for at in (1, 2)))
+        for place, run in enumerate(one.runs[:2])
+    )
+    assert learning_curves(replace(found, systems={"weak": replace(one, runs=apart)})) is None
+
+
 def test_texts_are_there_only_where_they_are_asked_for(page: Path, found: StudyResults, tmp_path: Path) -> None:
     premise = found.splits["test"].arguments[0].premise
     assert premise not in page.read_text(encoding="utf-8")
     text = write_report(found, tmp_path, with_texts=True).read_text(encoding="utf-8")
-    assert premise.split(" ", 3)[0] in text
+    argument = browse(found, with_texts=True).rows[0]
+    assert f'<th scope="row">{html.escape(argument["id"] + ": " + argument["text"], quote=False)}</th>' in text
     assert "CC BY-SA 4.0" in text
 
 
@@ -180,7 +248,7 @@ def test_rows_of_the_study_are_its_own_configs_alone() -> None:
 def test_three_questions_have_an_answer_each(found: StudyResults) -> None:
     first, second, third = (answer for _, answer in three_questions(found))
     assert "no contrast of this study compares a fine-tuned with a prompted system" in first
-    assert re.search(r"the best system, (strong|same), has an official F1 of 0\.\d+ .* above the 0\.2", second)
+    assert re.search(r"the best system, (strong|same), has an official F1 of \.\d+ .* above the \.2", second)
     assert third.startswith("Not decided by these data")
 
 

@@ -1,0 +1,90 @@
+"""Figures of studies with an axis: shots of the training data, and several repeated keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean, stdev
+from typing import Any
+
+from jaxvalues.report.drawing import COLORS, INK, MARKS, Picture, drawing, picture, shown
+from jaxvalues.report.table import Table
+from jaxvalues.report.words import figure, interval
+from jaxvalues.statistics.interval import Interval
+from jaxvalues.study.plan import in_words
+from jaxvalues.study.results import StudyResults
+
+SHOTS = "data.shots"
+_MOST = len(COLORS)
+"""As many lines as there are colours and marks that can be told apart."""
+
+
+def few_shot(results: StudyResults, split: str) -> Picture | None:
+    """The official F1 against the shots of each category, one line for systems that differ in nothing else."""
+    lines: dict[str, list[tuple[int, Interval]]] = {}
+    for one in results.systems.values():
+        shots = one.changes.get(SHOTS)
+        if split in one.intervals and isinstance(shots, int):
+            lines.setdefault(_rest(one.changes), []).append((shots, one.intervals[split]))
+    lines = {label: sorted(points, key=lambda at: at[0]) for label, points in lines.items() if len(points) > 1}
+    if not lines or len(lines) > _MOST:
+        return None
+    name, title, rows = f"shots-{split}", f"Official F1 on {split} against shots", []
+    with drawing(name, 7.2, 3.6) as drawn:
+        ax = drawn.add_subplot()
+        for place, (label, points) in enumerate(lines.items()):
+            x, found = zip(*points, strict=True)
+            y = [one.estimate for one in found]
+            ax.plot(x, y, color=COLORS[place], marker=MARKS[place], markersize=5, label=shown(label))
+            ax.fill_between(x, [one.low for one in found], [one.high for one in found], color=COLORS[place], alpha=0.15)
+            rows += [(label, str(shots), interval(one)) for shots, one in points]
+        ticks = sorted({shots for points in lines.values() for shots, _ in points})
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(ticks, [str(shots) for shots in ticks])
+        ax.minorticks_off()
+        ax.set_xlabel("shots of each category (log scale); bands: 95 % intervals")
+        ax.set_ylabel("official F1")
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        ends = [
+            f"{label} from {figure(a[1].estimate)} to {figure(b[1].estimate)}" for label, (a, *_, b) in lines.items()
+        ]
+        finding = f"From the fewest to the most shots: {'; '.join(ends)}."
+        table = Table(name, title + ".", ("Systems", "Shots", "Official F1 (95 %)"), tuple(rows))
+        return picture(drawn, name, title, finding, table)
+
+
+def spread(results: StudyResults, split: str) -> Picture | None:
+    """Every run as a dot, in one row for each system and value of a repeated key other than the seed."""
+    keys = [key for key, values in results.study.repeated.items() if key != "seed" and len(values) > 1]
+    if not keys:
+        return None
+    key, name, title = keys[0], f"spread-{split}", f"Official F1 on {split} by {keys[0]}"
+    found: dict[tuple[str, str], list[float]] = {}
+    for label, one in results.systems.items():
+        for run in one.runs:
+            (value,) = in_words({key: run.repeated[key]})
+            found.setdefault((label, value), []).append(run.scores[split].official_f1)
+    if not found:
+        return None
+    rows = [(label, value, f1) for (label, value), f1 in found.items()]
+    systems = list(dict.fromkeys(row[0] for row in rows))
+    with drawing(name, 7.2, 0.9 + 0.26 * len(rows)) as drawn:
+        ax = drawn.add_subplot()
+        for place, (label, _, f1) in enumerate(reversed(rows)):
+            look = systems.index(label) % _MOST
+            ax.plot(f1, [place] * len(f1), MARKS[look], color=COLORS[look], markersize=4.5, alpha=0.75)
+            if len(f1) > 1:
+                ax.plot([fmean(f1)] * 2, [place - 0.32, place + 0.32], color=INK, linewidth=1.2)
+        ax.set_yticks(range(len(rows)), [shown(f"{label}, {value}") for label, value, _ in reversed(rows)], fontsize=8)
+        ax.set_ylim(-0.6, len(rows) - 0.4)
+        ax.set_xlabel("official F1; marks: single runs, lines: their means")
+        means = {one: [fmean(f1) for label, _, f1 in rows if label == one] for one in systems}
+        said = "; ".join(f"{label} {figure(stdev(at))}" for label, at in means.items() if len(at) > 1)
+        finding = f"Standard deviation of the means over {key}: {said or 'not known from one value'}."
+        cells = tuple((label, value, figure(fmean(f1)), str(len(f1))) for label, value, f1 in rows)
+        table = Table(name, title + ".", ("System", key, "Mean official F1", "Runs"), cells)
+        return picture(drawn, name, title, finding, table)
+
+
+def _rest(changes: Mapping[str, Any]) -> str:
+    """What makes a system, apart from the shots, in words."""
+    return ", ".join(in_words({key: value for key, value in changes.items() if key != SHOTS})) or "base"
