@@ -23,6 +23,8 @@ def main_table(results: StudyResults) -> Table:
         *(f"{split}: official F1" for split in splits),
         *(f"{split}: mean category F1" for split in splits),
     ]
+    compared = [split for split in splits if any(one.split == split for one in results.contrasts)]
+    header += [f"{split}: less {baseline_of(results)}" for split in compared]
     header += ["Trained parameters", "Training FLOP", "Seconds", "Memory", "Runs", *["Trials"] * tried]
     rows = []
     for name, system in results.systems.items():
@@ -30,7 +32,8 @@ def main_table(results: StudyResults) -> Table:
         peaks = [run.peak_bytes for run in system.runs if run.peak_bytes is not None]
         cells = [interval(system.intervals[split]) if split in system.intervals else "not run" for split in splits]
         means = system.mean_category_intervals
-        cells += [figure(means[split].estimate) if split in means else "" for split in splits]
+        cells += [interval(means[split]) if split in means else "" for split in splits]
+        cells += [_to_baseline(results, name, split) for split in compared]
         cells += [f"{system.trained_parameters:,}", number(system.training_flops)]
         cells += [
             f"{fmean(seconds):.0f}" if seconds else "",
@@ -49,6 +52,17 @@ def main_table(results: StudyResults) -> Table:
         if best
         else "",
     )
+
+
+def baseline_of(results: StudyResults) -> str:
+    """The system that the others are compared with."""
+    return results.study.baseline or next(iter(results.systems))
+
+
+def _to_baseline(results: StudyResults, name: str, split: str) -> str:
+    """The difference of a system to the baseline on a split, if the study declares it."""
+    wanted = (name, baseline_of(results), split)
+    return next((difference(one) for one in results.contrasts if (one.a, one.b, one.split) == wanted), "")
 
 
 def best_group(results: StudyResults, split: str) -> frozenset[str]:

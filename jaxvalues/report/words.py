@@ -37,10 +37,17 @@ def answers(results: StudyResults) -> list[str]:
     return [f"On {one.split}: {verdict(one)}" for one in results.contrasts]
 
 
+def nothing(results: StudyResults) -> str:
+    """Why there is no answer."""
+    if len(results.systems) == 1:
+        return "There is one system, and nothing to compare it with."
+    return "Nothing can be compared yet."
+
+
 def basis(results: StudyResults) -> str:
     """What the sentences rest on."""
     if not results.contrasts:
-        return "Nothing can be compared yet."
+        return nothing(results)
     fixed = any(one.permutation is not None for one in results.contrasts)
     seeds = any(one.t is not None for one in results.contrasts)
     tests = ["a paired t test over the runs of both systems, which speaks about this test set and new runs"] * seeds

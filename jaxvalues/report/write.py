@@ -13,7 +13,7 @@ from jaxvalues.report.browser import browse
 from jaxvalues.report.figures import pictures
 from jaxvalues.report.paper import three_questions
 from jaxvalues.report.tables import tables
-from jaxvalues.report.words import answers, basis
+from jaxvalues.report.words import answers, basis, nothing
 from jaxvalues.study.results import StudyResults
 
 PAGE, TEXT = "report.html", "report.md"
@@ -32,7 +32,8 @@ def write_report(results: StudyResults, folder: Path, *, with_texts: bool = Fals
         "study": results.study,
         "results": results,
         "answers": answers(results),
-        "basis": basis(results),
+        "basis": basis(results) if results.contrasts else "",
+        "nothing": nothing(results),
         "first": [one for one in found if one.name in _FIRST],
         "rest": [one for one in found if one.name not in _FIRST],
         "pictures": drawn,
