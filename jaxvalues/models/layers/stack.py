@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.layers.layout import Segments, segment_key
-
-Prepare = Callable[[Any], Any]
-_PREPARED = "prepared layer"
-_prepare: ContextVar[Prepare | None] = ContextVar("prepare", default=None)
-
-
-@contextmanager
-def preparing_layers(prepare: Prepare) -> Iterator[None]:
-    """A block of tracing in which every layer's parameters go through `prepare` right before the layer.
-
-    What `prepare` makes is freed after the layer and made again in the backward pass. It may gather weights that
-    devices share.
-    """
-    token = _prepare.set(prepare)
-    try:
-        yield
-    finally:
-        _prepare.reset(token)
-
-
-def _with_prepared(apply: Callable[[Any, Any, Any], Any], prepare: Prepare) -> Callable[[Any, Any, Any], Any]:
-    """A layer with its parameters prepared; of all that it computes, these alone are not kept for the backward pass."""
-
-    def prepared(params: Any, hidden: Any, extra: Any) -> Any:
-        params = jax.tree.map(lambda leaf: checkpoint_name(leaf, _PREPARED), prepare(params))
-        return apply(params, hidden, extra)
-
-    return jax.checkpoint(prepared, policy=jax.checkpoint_policies.save_anything_except_these_names(_PREPARED))
 
 
 def init_layers(rng: jax.Array, layer: nn.Module, segments: Segments, *example: Any) -> dict[str, Any]:
@@ -104,8 +73,6 @@ def run_layers(
     _check_cut("the layers start", start, segments)
     if min(wanted) < start:
         raise UserError(f"hidden state {min(wanted)} is wanted, but the layers start from hidden state {start}")
-    if (prepare := _prepare.get()) is not None:
-        apply, apply_top = _with_prepared(apply, prepare), apply_top and _with_prepared(apply_top, prepare)
     if remat:
         apply, apply_top = jax.checkpoint(apply), apply_top and jax.checkpoint(apply_top)
     if stop_gradient_below > 0:
