@@ -125,6 +125,8 @@ def make_plan(study: Study) -> Plan:
     for name, config in bases.items():
         if config.is_ensemble:
             raise ConfigError(f"the study's system {name} is an ensemble, but a study compares single runs")
+        if config.runtime.distributed:
+            raise ConfigError("runtime.distributed: a study trains each run in one process; --part shares a study")
         if config.data.task != VALUES.name:
             raise ConfigError(f"the study's system {name} has data.task {config.data.task}, but values are compared")
     plan = Plan(study, systems, contrasts, _reported_choice(study, bases))

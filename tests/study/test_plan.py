@@ -109,6 +109,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"nuisance": {"keys": RATES, "per_system": {"weak": {"loss.gamma": [1.0]}}}}, "which `keys` does not name"),
     ({"scientific": TWO, "changes": {"data.task": "stance"}}, "data.task stance, but values are compared"),
     ({"scientific": TWO, "changes": {"ensemble.seeds": [1, 2]}}, "is an ensemble, but a study compares single runs"),
+    ({"changes": {"runtime.distributed": True}}, "a study trains each run in one process; --part shares a study"),
     ({"metrik": "official_f1"}, "unknown key `metrik`; did you mean `metric`"),
     ({"budget": {}}, "give `trainable_parameters`, `training_flops` or both"),
     ({"output": "gs://bucket/study"}, "URLs are not supported"),
