@@ -126,6 +126,7 @@ def report(
         Path, typer.Argument(metavar="DIR", parser=path_option, help="Folder of a study, or of a finished run.")
     ],
     *,
+    dir: Annotated[Path | None, place(metavar="FOLDER", help="The folder of the data, if it has moved.")] = None,
     with_texts: Annotated[
         bool, typer.Option("--with-texts", help="Put the texts of arguments into the page; they are under CC BY-SA.")
     ] = False,
@@ -139,5 +140,5 @@ def report(
     from jaxvalues.report import write_report
     from jaxvalues.study.compare import results_of
 
-    page = write_report(results_of(folder), folder, with_texts=with_texts)
+    page = write_report(results_of(folder, dir), folder, with_texts=with_texts)
     console().print(f"The report is {page}", highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -45,15 +46,16 @@ def compare(
     return finished, results
 
 
-def results_of(folder: str | Path) -> StudyResults:
+def results_of(folder: str | Path, data_dir: str | Path | None = None) -> StudyResults:
     """The results of what is finished in the folder of a study, a run or an ensemble. Trains nothing.
 
-    Raises UserError where the folder holds none of these.
+    `data_dir` is the folder of the data, if it has moved. Raises UserError where the folder holds none of these.
     """
     folder = Path(folder)
     if not (folder / STUDY).is_file():
-        return results_of_folder(folder)
-    study = load_study(folder / STUDY).model_copy(update={"output": str(folder)})
+        return results_of_folder(folder, data_dir)
+    moved = () if data_dir is None else (f"data.dir={json.dumps(str(data_dir))}",)
+    study = load_study(folder / STUDY, moved).model_copy(update={"output": str(folder)})
     plan = fit_budget(make_plan(study), lambda _: None)
     return analyse(plan, sizes_of(plan))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from jaxvalues.data.held_out import load_parts
@@ -15,7 +16,7 @@ from jaxvalues.study.results import StudyResults, SystemResult
 from jaxvalues.study.schema import Scientific, Study
 
 
-def results_of_folder(path: Path, data_dir: str | None = None) -> StudyResults:
+def results_of_folder(path: Path, data_dir: str | Path | None = None) -> StudyResults:
     """The results of a run folder or of an ensemble's; `data_dir` is where its data are, if they have moved.
 
     Raises UserError for a folder that holds no finished run of the task values.
@@ -24,7 +25,7 @@ def results_of_folder(path: Path, data_dir: str | None = None) -> StudyResults:
     if not folder.is_finished:
         raise UserError(f"{path} holds no study (study.yaml) and no finished run (scores.json)")
     runs = leaves(folder)
-    config = runs[0].config([] if data_dir is None else [f"data.dir={data_dir}"])
+    config = runs[0].config([] if data_dir is None else [f"data.dir={json.dumps(str(data_dir))}"])
     task = RunFolder.finished(runs[0].path).task
     if not task.has_categories:
         raise UserError(f"{path} has data.task {task.name}, but reports are about the 20 value categories")
