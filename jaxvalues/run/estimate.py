@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from statistics import median
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, Mesh
 
 from jaxvalues.config import Config
 from jaxvalues.data.held_out import Parts
 from jaxvalues.data.subset import count_pairs
 from jaxvalues.data.training_batches import EpochSize
 from jaxvalues.formulations import CAUSAL
-from jaxvalues.run.network import Network, count
+from jaxvalues.run.held import frozen_dtype
+from jaxvalues.run.network import Network
 from jaxvalues.run.provenance import differences, read_run_config
 from jaxvalues.templates.questions import QuestionTemplate
 from jaxvalues.templates.template import Template
 from jaxvalues.training.metrics import read_metrics
+from jaxvalues.training.sharding import partition
 
 
 def step_rows(config: Config, network: Network, texts: Template | QuestionTemplate) -> int:
@@ -43,22 +51,36 @@ def work(network: Network, config: Config, length: int, rows: int) -> tuple[floa
     return rows * (forward + backward), forward
 
 
-def memory(network: Network, config: Config, rows: int) -> tuple[float, float]:
-    """Estimated bytes of (weights with gradients and Adam's moments, activations kept for the backward pass).
+def kept_bytes(network: Network, mesh: AbstractMesh | Mesh) -> int:
+    """The bytes of weights, gradients and Adam's moments on each device of a mesh, which need not be here. Exact.
 
-    `rows` are those of a step, which micro-batches share.
-
-    Weights are float32: 4 bytes frozen, 16 bytes where they train. Activations follow Korthikanti et al. 2022, eq. 2:
-    T·B·D·(34 + 5·N·T / D) bytes a layer at 2 bytes a number; with remat only the layers' inputs are kept.
+    What trains takes 16 bytes a parameter; what is frozen is in the dtype in which a run holds it.
     """
     frozen, trainable = network.abstract_parts()
+
+    def on_each(tree: Any, bytes_of: Callable[[str], int]) -> int:
+        total = 0
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            split = math.prod(mesh.shape[axis] for axis in partition(name, leaf.shape, mesh) if axis is not None)
+            total += leaf.size // split * bytes_of(name)
+        return total
+
+    return on_each(trainable, lambda _: 16) + on_each(frozen, lambda name: frozen_dtype(name, network.dtype).itemsize)
+
+
+def activation_bytes(network: Network, config: Config, rows: int) -> float:
+    """Estimated bytes of the activations that are kept for the backward pass, over all devices together.
+
+    `rows` are those of a step, which micro-batches share. Activations follow Korthikanti et al. 2022, eq. 2:
+    T·B·D·(34 + 5·N·T / D) bytes a layer at 2 bytes a number; with remat only the layers' inputs are kept.
+    """
     model, length = network.sizes, config.lengths[-1]
     rows = max(1, rows // config.training.accumulation)
     layers = network.num_layers - network.boundary
     factor = network.dtype.itemsize / 2
     per_token = 2.0 if config.model.remat else 34 + 5 * model.num_heads * length / model.hidden_size
-    activations = layers * rows * length * model.hidden_size * per_token * factor
-    return 4.0 * count(frozen) + 16.0 * count(trainable), activations
+    return layers * rows * length * model.hidden_size * per_token * factor
 
 
 def epoch_size(config: Config, parts: Parts) -> EpochSize:

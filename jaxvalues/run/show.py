@@ -13,9 +13,10 @@ from rich.table import Table
 
 from jaxvalues.config import LEARNING_RATES, Config, runs_of
 from jaxvalues.data.held_out import Parts
-from jaxvalues.run.estimate import epoch_size, measured_rate, memory, step_rows, work
+from jaxvalues.run.estimate import activation_bytes, epoch_size, kept_bytes, measured_rate, step_rows, work
 from jaxvalues.run.network import Network, count
 from jaxvalues.run.outline import outline
+from jaxvalues.training.sharding import abstract_mesh
 
 Row = tuple[str, str]
 
@@ -96,9 +97,12 @@ def _takes(config: Config, network: Network, rows: int) -> Iterator[Row]:
             f"work, length {length}",
             f"{_figure(step / 1e9)} GFLOP a training step, {_figure(forward / 1e9)} to predict one row",
         )
-    weights, activations = memory(network, config, rows)
-    yield "memory", f"{weights / 2**20:,.0f} MiB of weights, gradients and Adam's moments, over all devices together"
-    yield "", f"{activations / 2**20:,.0f} MiB of activations of one micro-batch at the longest length (rough)"
+    mesh = abstract_mesh(config.mesh)
+    devices = math.prod(mesh.shape.values())
+    said = "the device" if devices == 1 else f"each of {devices} devices"
+    kept, activations = kept_bytes(network, mesh), activation_bytes(network, config, rows) / devices
+    yield "memory", f"{kept / 2**20:,.0f} MiB of weights, gradients and Adam's moments on {said}"
+    yield "", f"{activations / 2**20:,.0f} MiB there of activations of one micro-batch at the longest length (rough)"
 
 
 def _named(tree: Any) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxvalues.config import MeshConfig
 from jaxvalues.data.batches import Batch
@@ -38,16 +38,28 @@ TENSOR_RULES: tuple[tuple[str, int], ...] = (
 
 def make_mesh(config: MeshConfig) -> Mesh:
     """The device mesh. Raises ConfigError if the product of the sizes is not the number of devices."""
-    sizes = [config.data, config.fsdp, config.tensor]
-    devices = jax.device_count()
-    if -1 in sizes:
-        taken = -math.prod(sizes)
-        if devices % taken:
-            raise ConfigError(f"mesh {_describe(sizes)} does not divide the {devices} devices")
-        sizes[sizes.index(-1)] = devices // taken
+    sizes, devices = [config.data, config.fsdp, config.tensor], jax.device_count()
+    if -1 in sizes and devices % _taken(sizes):
+        raise ConfigError(f"mesh {_describe(sizes)} does not divide the {devices} devices")
+    sizes = _filled(sizes)
     if math.prod(sizes) != devices:
         raise ConfigError(f"mesh {_describe(sizes)} needs {math.prod(sizes)} devices, but there are {devices}")
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def abstract_mesh(config: MeshConfig) -> AbstractMesh:
+    """A mesh without devices, which may have more of them than there are here. A free axis has at least one."""
+    return AbstractMesh(tuple(_filled([config.data, config.fsdp, config.tensor])), AXES)
+
+
+def _filled(sizes: Sequence[int]) -> list[int]:
+    """The sizes of the axes; a free one, -1, takes the devices here that the others leave."""
+    return [max(1, jax.device_count() // _taken(sizes)) if size == -1 else size for size in sizes]
+
+
+def _taken(sizes: Sequence[int]) -> int:
+    """The number of devices of the axes that are not free."""
+    return math.prod(size for size in sizes if size != -1)
 
 
 def _describe(sizes: Sequence[int]) -> str:
@@ -74,7 +86,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def partition(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def partition(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """The partition of the parameter at `path`, of this shape."""
     axes: list[str | None] = [None] * len(shape)
     stacked = re.search(r"layers/\d+-\d+/", path) is not None

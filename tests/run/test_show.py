@@ -57,6 +57,18 @@ def test_show_counts_what_train_trains(name: str) -> None:
     assert re.search("time +not known before a run", printed)
 
 
+def test_show_knows_the_memory_of_devices_that_are_not_here() -> None:
+    one, eight = (shown(ROOT / "configs/bench/roberta-base.yaml", f"mesh.fsdp={n}", "mesh.data=1") for n in (1, 8))
+    bytes_of = [
+        re.search(r"memory +([\d,]+) MiB of weights, gradients and Adam's moments on (.*)", text)
+        for text in (one, eight)
+    ]
+    assert [found[2].strip() for found in bytes_of] == ["the device", "each of 8 devices"]
+    whole, part = (int(found[1].replace(",", "")) for found in bytes_of)
+    assert whole == pytest.approx(124_070_420 * 16 / 2**20, abs=1)
+    assert whole / 8 < part < 1.02 * whole / 8
+
+
 def test_show_reads_no_weights_and_needs_no_data(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     (tmp_path / "base/config.json").write_text(json.dumps(ROBERTA))
