@@ -47,7 +47,7 @@ def export_hf(
     system, weights = restore(folder, config, single_mesh())
 
     # The network, with additive methods merged into its weights, without the layers above the pooled one.
-    params = ungroup(system.network.tuning.bind(*weights).params)
+    params = ungroup(system.network.tuning.merge(*weights))
     params["encoder"]["layers"] = {str(i): params["encoder"]["layers"][str(i)] for i in range(layer)}
     config = _without_layers(config, num_layers - layer, layer)
     hf_config = {key: value for key, value in folder.hf_config().items() if key not in DROPPED_KEYS}

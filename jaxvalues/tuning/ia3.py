@@ -33,8 +33,8 @@ INPUT_SCALED: dict[str, tuple[str, ...]] = {
 class IA3(AdditiveMethod):
     """(IA)³: scales the output of the dense layers named in `targets` (None: `DEFAULTS`).
 
-    For the layers in `INPUT_SCALED` it scales the input. Scaling the output multiplies the columns of the kernel and
-    the bias; scaling the input multiplies the rows of the kernel.
+    For the layers in `INPUT_SCALED` it scales the input. The dense layer scales its input or output; `merge` multiplies
+    the rows of the kernel instead, or its columns and the bias, for an export.
 
     The trainable tree is {"ia3": {path of the layer: {"scale": [features]}}} besides the new parameters, with a leading
     axis in a stacked segment. A layer has `out` parameters, or `in` if its input is scaled. All scales start at 1, so
@@ -56,13 +56,7 @@ class IA3(AdditiveMethod):
         flat = flatten_dict(params, sep="/")
         for name, scale in flatten_dict(added, sep="/").items():
             path = name.removesuffix("/scale")
-            kernel, bias = f"{path}/kernel", f"{path}/bias"
-            if self._scales_input(path):
-                flat[kernel] = flat[kernel] * scale[..., :, None]
-            else:
-                flat[kernel] = flat[kernel] * scale[..., None, :]
-                if bias in flat:
-                    flat[bias] = flat[bias] * scale
+            flat[f"{path}/{'input' if self._scales_input(path) else 'output'}_scale"] = scale
         return Bound(unflatten_dict(flat, sep="/"))
 
     def _scales_input(self, path: str) -> bool:

@@ -31,7 +31,8 @@ class LoRA(AdditiveMethod):
     with a leading axis in a stacked segment. A matrix has rank · (in + out) parameters. b starts at 0, so the initial
     network is unchanged. a has PEFT's initial distribution. Its random numbers do not depend on the grouping of layers.
 
-    The updated matrices are computed once per step. Networks take them as ordinary weights.
+    While training, x a b is computed beside x W, in the dense layer: no matrix of the size of W is made. `merge` makes
+    it, for an export.
     """
 
     key: ClassVar[str] = "lora"
@@ -52,10 +53,10 @@ class LoRA(AdditiveMethod):
         return unflatten_dict(added, sep="/")
 
     def bind_added(self, params: Params, added: Params) -> Bound:
-        flat, changes = flatten_dict(params, sep="/"), flatten_dict(added, sep="/")
-        for path in (name.removesuffix("/a") for name in changes if name.endswith("/a")):
-            change = jnp.matmul(changes[f"{path}/a"], changes[f"{path}/b"])  # [..., in, out]
-            flat[f"{path}/kernel"] = flat[f"{path}/kernel"] + (self.alpha / self.rank) * change
+        flat = flatten_dict(params, sep="/")
+        for name, matrix in flatten_dict(added, sep="/").items():
+            path, _, side = name.rpartition("/")
+            flat[f"{path}/low_rank/{side}"] = matrix * (self.alpha / self.rank) if side == "b" else matrix
         return Bound(unflatten_dict(flat, sep="/"))
 
     def _draw(self, rng: jax.Array, path: str, fan_in: int) -> jax.Array:

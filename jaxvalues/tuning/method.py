@@ -17,6 +17,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 
+from jaxvalues.models.layers.dense import BESIDE, merge_beside
+
 Params = dict[str, Any]
 
 
@@ -85,6 +87,19 @@ class Tuning(Protocol):
     def bind(self, frozen: Params, trainable: Params) -> Bound:
         """The arguments of the network, from both trees."""
         ...
+
+    def merge(self, frozen: Params, trainable: Params) -> Params:
+        """The parameters of a plain network that computes the same, but for a prompt and a prefix. For an export."""
+        return merge_all(self.bind(frozen, trainable).params)
+
+
+def merge_all(params: Params) -> Params:
+    """A tree with whatever acts beside the kernels of dense layers merged into them."""
+    if not isinstance(params, dict):
+        return params
+    if BESIDE & params.keys():
+        return merge_beside(params)
+    return {key: merge_all(tree) for key, tree in params.items()}
 
 
 def split_params(params: Params, keys: Collection[str]) -> tuple[Params, Params]:

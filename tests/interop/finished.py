@@ -63,7 +63,7 @@ class Finished(NamedTuple):
         """(system, unrolled parameters), loaded from the folder."""
         folder = RunFolder(self.path)
         system, weights = restore(folder, folder.config(), single_mesh())
-        return system, ungroup(system.network.tuning.bind(*weights).params)
+        return system, ungroup(system.network.tuning.merge(*weights))
 
 
 def finish(path: Path, config: Config, seed: int = 0) -> Finished:

@@ -20,7 +20,8 @@ from jaxvalues.training.sharding import abstract_mesh, make_mesh
 def on_the_first_device(tree: Any) -> int:
     """The bytes of the parts of arrays that lie on the first device."""
     first = jax.devices()[0]
-    shards = (shard for leaf in jax.tree.leaves(tree) for shard in leaf.addressable_shards if shard.device == first)
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim]  # not Adam's count of steps
+    shards = (shard for leaf in arrays for shard in leaf.addressable_shards if shard.device == first)
     return sum(shard.data.nbytes for shard in shards)
 
 

@@ -49,3 +49,14 @@ def test_a_step_that_is_none_is_refused() -> None:
     model = config.model.model_copy(update={"tokenizer": None, "train_tokenizer": wide(1).model.train_tokenizer})
     with pytest.raises(ConfigError, match=r"tuning\.method none trains nothing"):
         step_memory(config.model_copy(update={"model": model}))
+
+
+@pytest.mark.slow
+def test_lora_on_every_matrix_takes_less_than_full_tuning() -> None:
+    """It acts beside the matrices, and makes none of their size."""
+    targets = ["query", "key", "value", "output", "up", "down"]
+    full, lora = (
+        step_memory(wide(4, mesh={"data": 8}, training={"batch_size": 8}, tuning=tuning))["temporaries"]
+        for tuning in ({"method": "full"}, {"method": "lora", "rank": 4, "targets": targets})
+    )
+    assert lora < 0.5 * full

@@ -66,7 +66,8 @@ def test_what_is_added_is_counted_by_its_formula_and_nothing_else_trains(kind: s
     assert tuning.boundary(L) == 0
 
     bound = jax.eval_shape(tuning.bind, frozen, trainable)
-    assert jax.tree.map(np.shape, bound.params) == jax.tree.map(np.shape, abstract)
+    merged = jax.eval_shape(tuning.merge, frozen, trainable)
+    assert jax.tree.map(np.shape, merged) == jax.tree.map(np.shape, abstract)
     stack = (2, P, N, 24 if kind == "t5" else H)
     prompt, prefix = (P, D), (L, *stack)
     if kind == "t5":
@@ -100,10 +101,11 @@ def test_the_start_depends_on_the_rng_alone(kind: str, name: str) -> None:
 def test_adapters_change_nothing_at_first(kind: str, scan: bool, name: str) -> None:
     system = build(kind, scan)
     tuning = method(system.target, **{"method": name, **ADDED[name]})
-    bound = tuning.bind(*tuning.init(KEY, system.params))
-    assert (bound.prompt, bound.prefix) == (None, None)
-    assert jax.tree.structure(bound.params) == jax.tree.structure(system.params)
-    chex.assert_trees_all_equal(bound.params, system.params)
+    parts = tuning.init(KEY, system.params)
+    assert tuning.bind(*parts)[1:] == (None, None)
+    merged = tuning.merge(*parts)
+    assert jax.tree.structure(merged) == jax.tree.structure(system.params)
+    chex.assert_trees_all_equal(merged, system.params)
 
 
 @pytest.mark.slow

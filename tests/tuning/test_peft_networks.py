@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 from tuned import CONFIGS, KEY, KINDS, D, H, L, N, build, method, moved
 
 from jaxvalues.models.checkpoints.conversion import to_params
+from jaxvalues.tuning.method import merge_all
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -133,7 +134,7 @@ def test_adapted_weights_are_what_peft_merges(kind: str, name: str) -> None:
     system, model, kernels, bound = adapted(kind, name)
     before = flatten_dict(read(system, torch_base(kind)), sep="/")
     merged = flatten_dict(read(system, model.merge_and_unload()), sep="/")
-    bound = flatten_dict(bound, sep="/")
+    bound = flatten_dict(merge_all(bound), sep="/")
     for path in merged:
         np.testing.assert_allclose(bound[path], merged[path], rtol=1e-5, atol=1e-6, err_msg=path)
     assert {path for path in before if path.endswith("kernel") and np.any(bound[path] != before[path])} == kernels

@@ -11,9 +11,16 @@ from flax import linen as nn
 from jaxvalues.models.layers.config import TransformerConfig
 from jaxvalues.models.layers.products import times_matrix
 
+BESIDE = frozenset({"low_rank", "input_scale", "output_scale"})
+"""The keys of what may act beside a kernel."""
+
 
 class Dense(nn.Module):
     """x [..., D] times a `kernel` [D, F], plus a `bias` [F]: [..., F] in `dtype`.
+
+    Beside the kernel there may be, in the parameters alone: `input_scale` [D] and `output_scale` [F], which multiply
+    input and output, and a branch of low rank, `low_rank/a` [D, R] and `low_rank/b` [R, F], whose product with x is
+    added. No matrix of the size of the kernel is made for them; `merged_kernel` is the one that does the same.
 
     Sums are float32 whatever `dtype` is (see `layers.products`). Parameters and initial values are those of flax's
     module of this name.
@@ -28,8 +35,40 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
-        y = times_matrix(x.astype(self.dtype), kernel)
-        return (y if bias is None else y + bias).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if (scale := self._beside("input_scale")) is not None:
+            x = (x * scale).astype(self.dtype)
+        y = times_matrix(x, kernel)
+        if (branch := self._beside("low_rank")) is not None:
+            y += times_matrix(times_matrix(x, branch["a"]).astype(self.dtype), branch["b"])
+        y = y if bias is None else y + bias
+        if (scale := self._beside("output_scale")) is not None:
+            y *= scale
+        return y.astype(self.dtype)
+
+    def merged_kernel(self) -> jax.Array:
+        """The kernel [D, F] in `dtype` with what acts beside it, but for scales of a bias."""
+        params = self.variables["params"]
+        return merge_beside({key: params[key] for key in params if key != "bias"})["kernel"].astype(self.dtype)
+
+    def _beside(self, name: str) -> Any:
+        return self.get_variable("params", name) if self.has_variable("params", name) else None
+
+
+def merge_beside(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a dense layer with what acts beside the kernel merged into kernel and bias.
+
+    Leaves may be stacked on leading axes.
+    """
+    kernel, bias = params["kernel"], params.get("bias")
+    if (branch := params.get("low_rank")) is not None:
+        kernel = kernel + jnp.matmul(branch["a"], branch["b"])
+    if (scale := params.get("input_scale")) is not None:
+        kernel = kernel * scale[..., :, None]
+    if (scale := params.get("output_scale")) is not None:
+        kernel = kernel * scale[..., None, :]
+        bias = None if bias is None else bias * scale
+    return {"kernel": kernel} | ({} if bias is None else {"bias": bias})
 
 
 def normal_dense(

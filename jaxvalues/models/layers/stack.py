@@ -26,6 +26,16 @@ def init_layers(rng: jax.Array, layer: nn.Module, segments: Segments, *example: 
     }
 
 
+def layers_of(module: nn.Module, layer: nn.Module, segments: Segments, *example: Any) -> dict[str, Any]:
+    """The parameters of all layers under the key "layers" of `module`, made by `init_layers` where there are none.
+
+    Flax would compare their shapes with those of `init_layers`, and more may stand beside a kernel (`layers.dense`).
+    """
+    if module.is_initializing() or not module.has_variable("params", "layers"):
+        return module.param("layers", init_layers, layer, segments, *example)
+    return module.get_variable("params", "layers")
+
+
 def layer_keys(rng: jax.Array, num_layers: int) -> jax.Array:
     """One key per layer [L], the same whether the layers are scanned or not."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, jnp.arange(num_layers))

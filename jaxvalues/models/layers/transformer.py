@@ -28,7 +28,7 @@ from jaxvalues.models.layers.config import TransformerConfig
 from jaxvalues.models.layers.embedding import check_prompt_is_trainable
 from jaxvalues.models.layers.layout import Segments
 from jaxvalues.models.layers.masks import select_positions
-from jaxvalues.models.layers.stack import hidden_indices, init_layers, layer_keys, run_layers
+from jaxvalues.models.layers.stack import hidden_indices, layer_keys, layers_of, run_layers
 
 
 class Inputs(NamedTuple):
@@ -78,7 +78,7 @@ class Transformer(nn.Module):
 
     def setup(self) -> None:
         self.embeddings = self.make_embeddings()
-        self.layers = self.param("layers", init_layers, self.make_layer(), self.segments, *self.layer_example())
+        self.layers = layers_of(self, self.make_layer(), self.segments, *self.layer_example())
 
     def make_embeddings(self) -> nn.Module:
         """The module of everything below the layers."""

@@ -96,7 +96,7 @@ class T5Attention(nn.Module):
         q · (h W) is (W q) · h, and a weighted sum of h W is the sum of h, times W. So the queries of all heads attend
         to `hidden` itself. This takes T · N · S · D multiplications instead of S · D · N · H, fewer while T < H.
         """
-        key, value = (self._by_head(dense.variables["params"]["kernel"]) for dense in (self.key, self.value))
+        key, value = (self._by_head(dense.merged_kernel()) for dense in (self.key, self.value))
         query = self._heads(self.query(x))
         rows, tokens, heads, _ = query.shape
         query = query.transpose(2, 0, 1, 3).reshape(heads, rows * tokens, -1)
@@ -112,7 +112,7 @@ class T5Attention(nn.Module):
 
     def _by_head(self, kernel: jax.Array) -> jax.Array:
         """A kernel [D, N · H] as [N, H, D]."""
-        return kernel.astype(self.dtype).reshape(-1, self.num_heads, self.head_size).transpose(1, 2, 0)
+        return kernel.reshape(-1, self.num_heads, self.head_size).transpose(1, 2, 0)
 
     def _heads(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:2], self.num_heads, self.head_size)

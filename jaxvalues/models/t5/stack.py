@@ -18,7 +18,7 @@ from jaxvalues.models.layers.layout import Segments, segment_key
 from jaxvalues.models.layers.masks import pad_left
 from jaxvalues.models.layers.norm import RMSNorm
 from jaxvalues.models.layers.ops import activation, dropout
-from jaxvalues.models.layers.stack import init_layers, layer_keys, run_layers
+from jaxvalues.models.layers.stack import layer_keys, layers_of, run_layers
 from jaxvalues.models.t5.attention import (
     T5Attention,
     distance_bias,
@@ -143,7 +143,7 @@ class T5Stack(nn.Module):
     def setup(self) -> None:
         c = self.config
         example = jnp.zeros((1, 1, c.d_model))
-        self.layers = self.param("layers", init_layers, self._layer, self.segments, example, example)
+        self.layers = layers_of(self, self._layer, self.segments, example, example)
         init = nn.initializers.normal(c.initializer_factor * c.d_model**-0.5)
         self.relative_bias = Embedding((c.relative_attention_num_buckets, c.num_heads), init)
         self.norm = _norm(c, self.dtype)
