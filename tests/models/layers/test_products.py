@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -65,12 +66,13 @@ def products_in(function: Callable, *args: jax.Array) -> list[tuple[str, ...]]:
     """The types of the operands and the result of every product that a function computes."""
     found = []
 
-    def visit(jaxpr: jax.extend.core.Jaxpr) -> None:
+    def visit(jaxpr: Any) -> None:
         for equation in jaxpr.eqns:
             if equation.primitive.name == "dot_general":
                 found.append(tuple(v.aval.dtype.name for v in (*equation.invars, *equation.outvars)))
-            for inner in jax.core.jaxprs_in_params(equation.params):
-                visit(inner)
+            for value in jax.tree.leaves(list(equation.params.values())):
+                if (inner := getattr(value, "jaxpr", value)) is not None and hasattr(inner, "eqns"):
+                    visit(inner)
 
     visit(jax.make_jaxpr(function)(*args).jaxpr)
     return found
