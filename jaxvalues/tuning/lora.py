@@ -31,8 +31,8 @@ class LoRA(AdditiveMethod):
     with a leading axis in a stacked segment. A matrix has rank · (in + out) parameters. b starts at 0, so the initial
     network is unchanged. a has PEFT's initial distribution. Its random numbers do not depend on the grouping of layers.
 
-    While training, x a b is computed beside x W, in the dense layer: no matrix of the size of W is made, but for the keys
-    and values of T5's cross-attention where one query attends (`attend_to_states`). `merge` makes them all, for an export.
+    While training, x a b is computed beside x W, in the dense layer: no matrix of the size of W is made, but for keys
+    and values of T5's cross-attention where one query attends (`attend_to_states`). `merge` makes all, for an export.
     """
 
     key: ClassVar[str] = "lora"
