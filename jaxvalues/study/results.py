@@ -97,7 +97,7 @@ class ContrastResult:
     b: str
     split: str
     differences: Mapping[str, float]
-    """{coordinates in words, such as "seed 0": difference of the official F1}."""
+    """{coordinates in words, such as "seed 0": difference of the study's figure}."""
     difference: float
     interval: Interval
     """Two levels, seeds and conclusions: "on new topics too"."""
@@ -144,6 +144,19 @@ class StudyResults:
     """One sentence for each thing that a reader must know: edges of ranges, replications, few seeds."""
     environment: Mapping[str, Any]
     """Versions, devices and data of the runs."""
+
+    @property
+    def figure_name(self) -> str:
+        """The name of the figure that the study compares."""
+        return {"official_f1": "official F1", "mean_category_f1": "mean category F1"}[self.study.metric]
+
+    def intervals(self, system: SystemResult) -> Mapping[str, Interval]:
+        """{reported split: interval of the figure that the study compares} of a system."""
+        return system.intervals if self.study.metric == "official_f1" else system.mean_category_intervals
+
+    def figure_of(self, run: RunResult, split: str) -> float:
+        """The figure that the study compares, of one run."""
+        return float(run.scores[split].headline[self.study.metric])
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for `json.dump`: the figures, intervals and tests, without predictions."""

@@ -52,9 +52,9 @@ def print_plan(plan: Plan, sizes: Mapping[str, Size], console: Console) -> None:
 def print_results(results: StudyResults, console: Console) -> None:
     """Print the figures of every system, every contrast with its verdict, and what is missing."""
     splits = list(results.splits)
-    table = _table("system", (*(f"{split}\n{_FIGURE[results.study.metric]}" for split in splits), "parameters", "runs"))
+    table = _table("system", (*(f"{split}\n{results.figure_name}" for split in splits), "parameters", "runs"))
     for name, system in results.systems.items():
-        intervals = system.intervals if results.study.metric == "official_f1" else system.mean_category_intervals
+        intervals = results.intervals(system)
         cells = [_interval(intervals[split]) if split in intervals else "" for split in splits]
         table.add_row(name, *cells, f"{system.trained_parameters:,}", str(len(system.runs)))
     console.print(table)
@@ -89,9 +89,6 @@ def signed(value: float) -> str:
 def probability(p: float) -> str:
     """A p: .034, or below .001."""
     return "below .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
-
-
-_FIGURE = {"official_f1": "official F1", "mean_category_f1": "mean category F1"}
 
 
 def _interval(one: Interval) -> str:
