@@ -11,6 +11,7 @@ import numpy as np
 from jaxvalues.evaluation.decision import sigmoid
 from jaxvalues.report.curves import few_shot, spread
 from jaxvalues.report.drawing import COLORS, FAINT, INK, MARKS, Picture, best_of, drawing, picture, places, shown
+from jaxvalues.report.embedding_map import embedding_map
 from jaxvalues.report.table import Table
 from jaxvalues.report.tables import category_table, contrast_table, main_table
 from jaxvalues.report.training_curves import learning_curves, tuning_curves
@@ -40,7 +41,7 @@ def pictures(results: StudyResults) -> list[Picture]:
         radar,
     )
     found = [make(results, split) for split in results.splits for make in makers]
-    found += [learning_curves(results), tuning_curves(results)]
+    found += [learning_curves(results), tuning_curves(results), embedding_map(results)]
     return [one for one in found if one is not None]
 
 

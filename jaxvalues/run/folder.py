@@ -3,6 +3,7 @@
 While in use:     lock.json
 At the start:     config.yaml · environment.json · template.txt · synonyms.tsv · model/config.json · tokenizer/
 While training:   checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/
+                  embeddings-<before|after>.npz, of a contrastive loss
 At the end:       thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv · logits-<split>.tsv
                   manifest.json, the checksums of what is needed later
 Last:             scores.json, which makes the run a finished one

@@ -80,6 +80,15 @@ def generated_logits(system: System, weights: Weights, tokens: Tokens, line: Pro
     return tokens.to_arguments(logits)
 
 
+def embed(system: System, weights: Weights, tokens: Tokens) -> np.ndarray:
+    """The embeddings [n, E] float32 of the contrastive loss, one of each row of `tokens`."""
+    found: list[Any] = [None] * len(tokens)
+    for planned, output in _outputs(system, system.embed_step, weights, with_features(system, weights, tokens)):
+        for row, index in enumerate(planned.rows):
+            found[index] = output[row]
+    return np.stack(found).astype(np.float32)
+
+
 def with_features(system: System, weights: Weights, tokens: Tokens) -> Tokens:
     """Tokens with the output of the frozen layers, computed once; unchanged where it differs from step to step."""
     if not system.network.reuses_features or tokens.hidden is not None:

@@ -25,7 +25,7 @@ from jaxvalues.templates.synonyms import synonyms_text
 from jaxvalues.training.compilation import Compiled, Executables, Programs
 from jaxvalues.training.optimizer import AdamW
 from jaxvalues.training.sharding import check_batch_size, gather_weights, replicated, tree_shardings
-from jaxvalues.training.step import TrainState, make_eval_step, make_train_step
+from jaxvalues.training.step import TrainState, make_embedding_step, make_eval_step, make_train_step
 from jaxvalues.tuning import Bound, Params
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class System:
 
     Attributes: `config`, with every default written out; `formulation` and `template`; `network`, without weights;
     `optimizer`; `train_step` and `eval_step`, and, None where the config has no use for them, `pretrain_step`,
-    `feature_step` and `generate_step`; `init_all`, `init_new`, `draw_added`, `start_verbalizer` and `init_state`, which
-    make initial values on the mesh.
+    `feature_step`, `generate_step` and `embed_step`; `init_all`, `init_new`, `draw_added`, `start_verbalizer` and
+    `init_state`, which make initial values on the mesh.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class System:
         steps = (Programs() if programs is None else programs).get(key, lambda: self._steps(announce))
         self.train_step, self.eval_step = steps["train"], steps["evaluate"]
         self.pretrain_step, self.feature_step = steps.get("pretrain"), steps.get("features")
-        self.generate_step = steps.get("generate")
+        self.generate_step, self.embed_step = steps.get("generate"), steps.get("embed")
         self.init_all, self.init_new, self.init_state = (steps[name] for name in ("all", "new", "start"))
         self.draw_added, self.start_verbalizer = steps["added"], steps["verbalizer"]
 
@@ -105,6 +105,8 @@ class System:
             "train": train_step("training"),
             "evaluate": jax.jit(make_eval_step(self._apply, tuning), out_shardings=whole),
         }
+        if config.loss.contrastive is not None:
+            jitted["embed"] = jax.jit(make_embedding_step(self._apply, tuning), out_shardings=whole)
         if config.loss.contrastive is not None and config.loss.contrastive.use == "pretraining":
             jitted["pretrain"] = train_step("pretraining")
         if self.network.reuses_features:

@@ -19,6 +19,7 @@ from jaxvalues.run.ahead import compiling_ahead
 from jaxvalues.run.base import find_base, find_tokenizer
 from jaxvalues.run.batches import training_batches
 from jaxvalues.run.console import RunConsole
+from jaxvalues.run.embeddings import keep_embeddings
 from jaxvalues.run.folder import RunFolder, RunRecord
 from jaxvalues.run.held import hold_frozen
 from jaxvalues.run.lock import locks_released
@@ -97,6 +98,7 @@ def train(
     series = Series(folder.resume(), folder.chosen())
     if from_main("looking for a checkpoint", series.resume.latest) is None:
         state, loop_state = initial_state(system, weights.trainable), LoopState()
+        keep_embeddings(folder, "before", system, weights, held_out_tokens)
     else:
         state, remembered = series.resume.restore(system.abstract_state(), system.segments, mesh)
         loop_state = LoopState.remembered(remembered, folder.path)
@@ -132,6 +134,7 @@ def train(
     # The chosen parameters predict; the decision is tuned where nothing is reported.
     trainable, step = folder.restore_chosen(system)
     weights = Weights(frozen, trainable)
+    keep_embeddings(folder, "after", system, weights, held_out_tokens)
     outcome = finish(
         folder,
         config.decision,

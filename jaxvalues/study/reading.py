@@ -16,6 +16,7 @@ from jaxvalues.data.held_out import HELD_OUT
 from jaxvalues.errors import UserError
 from jaxvalues.evaluation.official import Scores, score
 from jaxvalues.evaluation.predictions import read_logits, read_predictions
+from jaxvalues.run.embeddings import read_embeddings
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.manifest import check_manifest
 from jaxvalues.statistics.bootstrap import resample
@@ -82,6 +83,7 @@ def read_run(
         decisions=decisions,
         curve=tuple(curve),
         step=content.get("step"),
+        embeddings=read_embeddings(folder.path),
         seconds=took.get("seconds"),
         peak_bytes=took.get("peak_bytes"),
     )

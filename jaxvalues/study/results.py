@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxvalues.data.arguments import Split
 from jaxvalues.evaluation.official import Scores
+from jaxvalues.run.embeddings import Embedded
 from jaxvalues.statistics.interval import Interval
 from jaxvalues.statistics.tests import TTest
 from jaxvalues.statistics.variance import VarianceSplit
@@ -38,6 +39,8 @@ class RunResult:
     """The held-out evaluations while training, in order: step, loss, official_f1, mean_category_f1."""
     step: int | None
     """The step whose parameters predict."""
+    embeddings: Mapping[str, Embedded]
+    """Of the held-out arguments, "before" and "after" training; empty without a contrastive loss."""
     seconds: float | None
     """Wall-clock seconds of the whole run; None where they were not recorded."""
     peak_bytes: int | None
