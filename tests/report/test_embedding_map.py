@@ -1,4 +1,4 @@
-"""The map of embeddings: the measure of separation on cases with a known answer, and the figure of runs that have one."""
+"""The map of embeddings: separation on cases with a known answer, and the figure of runs that have one."""
 
 from __future__ import annotations
 
