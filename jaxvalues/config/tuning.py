@@ -13,6 +13,7 @@ LEARNING_RATES: dict[str, tuple[float, str]] = {
     "last_layers": (2e-5, "the study, arXiv 2403.09720"),
     "head": (1e-3, "own choice of jaxvalues, not searched"),
     "bitfit": (5e-4, "within the range of Ben Zaken et al. 2022, section 4"),
+    "norms": (1e-3, "own choice of jaxvalues, not searched"),
     "prompt": (1e-3, "the study, arXiv 2403.09720"),
     "p_tuning": (1e-3, "the study's rate for prompts, arXiv 2403.09720"),
     "prefix": (5e-3, "within the range of P-tuning v2, Liu et al. 2022"),
@@ -45,13 +46,14 @@ OWNERS: dict[str, tuple[str, ...]] = {
 class TuningConfig(Section):
     """Which parameters train."""
 
-    method: Literal["full", "last_layers", "head", "bitfit", "prompt", "p_tuning", "prefix", "lora", "ia3", "none"] = (
-        "full"
-    )
+    method: Literal[
+        "full", "last_layers", "head", "bitfit", "norms", "prompt", "p_tuning", "prefix", "lora", "ia3", "none"
+    ] = "full"
     """`full`: the whole network. `last_layers`: the top `layers` and what is above them. `head`: the new heads.
-    `bitfit`: all biases and the new heads. `prompt`: vectors before the input. `p_tuning`: the same vectors, computed
-    by a small network. `prefix`: keys and values before those of every layer (prefix tuning, P-tuning v2). `lora`:
-    low-rank changes of matrices. `ia3`: scales of activations. `none`: nothing (zero-shot)."""
+    `bitfit`: all biases and the new heads. `norms`: the scales and biases of all norms and the new heads (LN tuning).
+    `prompt`: vectors before the input. `p_tuning`: the same vectors, computed by a small network. `prefix`: keys and
+    values before those of every layer (prefix tuning, P-tuning v2). `lora`: low-rank changes of matrices. `ia3`: scales
+    of activations. `none`: nothing (zero-shot)."""
     layers: int | None = Field(None, ge=1)
     """last_layers: number of top encoder layers that train, besides what is above them: the heads, also that of a
     masked language model, and GPT-2's final norm. An output matrix that is the word embeddings stays frozen."""

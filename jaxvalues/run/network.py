@@ -106,7 +106,7 @@ def build_network(
     width = getattr(c, "word_size", c.hidden_size)
     heads = c.num_attention_heads
     sizes = Sizes(model_type, c.num_layers, c.hidden_size, c.intermediate_size, heads, width, c.max_tokens)
-    stacks = {"encoder": Stack(c.num_layers, heads, c.hidden_size // heads)}
+    stacks = {"encoder": Stack(c.num_layers, c.key_value_heads, c.head_size)}
     check_length(config, sizes)
 
     asks = config.formulation.asks_questions
@@ -114,7 +114,7 @@ def build_network(
     if not asks:
         new = {"head", "projection"} if _projection_size(config.loss.contrastive) else {"head"}
     words = "encoder/embeddings/word/embedding"
-    target = Target(model_type, frozenset(new), words, width, stacks, encode)
+    target = Target(model_type, frozenset(new), words, width, stacks, encode, c.word_scale)
     tuning = make_tuning(config.tuning, target)
     boundary = tuning.boundary(c.num_layers)
     options |= {"boundary": boundary, "stop_gradient_below": boundary, "dropout_below": config.tuning.dropout_below}

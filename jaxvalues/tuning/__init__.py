@@ -12,7 +12,7 @@ from jaxvalues.tuning.lora import LoRA
 from jaxvalues.tuning.method import Bound, Params, Stack, Target, Tuning
 from jaxvalues.tuning.prefix import PrefixTuning
 from jaxvalues.tuning.prompts import PromptTuning, PTuning
-from jaxvalues.tuning.weights import BitFit, Full, Head, LastLayers, NoTuning
+from jaxvalues.tuning.weights import BitFit, Full, Head, LastLayers, Norms, NoTuning
 
 __all__ = ["Bound", "Params", "Stack", "Target", "Tuning", "make_tuning"]
 
@@ -42,6 +42,7 @@ _METHODS: dict[str, Callable[[TuningConfig, Target], Tuning]] = {
     "last_layers": lambda config, target: LastLayers(target, config.layers),
     "head": lambda config, target: Head(target),
     "bitfit": lambda config, target: BitFit(target),
+    "norms": lambda config, target: Norms(target),
     "prompt": _prompt,
     "p_tuning": _p_tuning,
     "prefix": _prefix,

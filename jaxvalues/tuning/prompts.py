@@ -86,8 +86,8 @@ class PTuning(AdditiveMethod):
 
 
 def _words(params: Params, target: Target) -> Any:
-    """The word embeddings [V, E] of the network."""
-    return flatten_dict(params, sep="/")[target.word_embedding]
+    """The word vectors [V, E] as they enter the layers of the network."""
+    return flatten_dict(params, sep="/")[target.word_embedding] * target.word_scale
 
 
 def _as_network_input(prompts: dict[str, jax.Array], target: Target) -> Any:
