@@ -206,6 +206,9 @@ class RuntimeConfig(Section):
 
     compilation_cache: Text | None = "~/.cache/jaxvalues/xla"
     """Folder of compiled programs that all runs share. null: no such cache."""
+    features: Text | None = None
+    """Folder where the output of frozen layers that stays the same (`tuning.dropout_below`) is kept for all runs that
+    share it. null: in memory, for one run; runs of a study have a folder of the study."""
     distributed: bool = False
     """Call `jax.distributed.initialize()` first: for TPU pods, SLURM and several hosts."""
     start_timeout: int = Field(1800, ge=1)
@@ -240,7 +243,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _sections_fit_together(self) -> Config:
         data = self.data
-        for key, place in (("output", self.output), ("runtime.compilation_cache", self.runtime.compilation_cache)):
+        places = {f"runtime.{key}": getattr(self.runtime, key) for key in ("compilation_cache", "features")}
+        for key, place in {"output": self.output, **places}.items():
             if is_url(place):
                 raise ValueError(f"{key}: {URL_REFUSED}, not {place}")
         if (self.model.path is None) == (self.model.config is None):

@@ -106,7 +106,9 @@ class TuningConfig(Section):
         check_owners(self, owners, "method", self.method)
         if (self.init == "text") != (self.init_text is not None):
             raise ValueError("`init_text` is required with init: text and belongs to no other init")
-        kinds = {"p_tuning": ("mlp", "lstm"), "prefix": ("none", "mlp"), "prompt": ("none", "residual")}.get(self.method)
+        kinds = {"p_tuning": ("mlp", "lstm"), "prefix": ("none", "mlp"), "prompt": ("none", "residual")}.get(
+            self.method
+        )
         if self.reparameterization is not None and self.reparameterization not in kinds:
             raise ValueError(
                 f"`reparameterization` of method: {self.method} must be {' or '.join(kinds)}, not "

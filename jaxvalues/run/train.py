@@ -89,7 +89,9 @@ def train(
 
     # The weights, and what they make of the arguments once and for all.
     weights = hold_frozen(system, warm_start.replace(initial_weights(system, base, config.seed)))
-    tokens, held_out_tokens = (with_features(system, weights, some) for some in (batches.tokens, held_out_tokens))
+    tokens, held_out_tokens = (
+        with_features(system, weights, some, run_console.print) for some in (batches.tokens, held_out_tokens)
+    )
     batches = replace(batches, tokens=tokens)
     run_console.start(base, system, weights, batches, parts)
     frozen = weights.frozen
