@@ -1,6 +1,6 @@
 """The schema of a whole config file: its sections, their defaults, and the combinations that are refused.
 
-The sections `data`, `ensemble`, `formulation`, `loss` and `tuning` are in files of their own; the smaller ones are here.
+The sections `data`, `ensemble`, `formulation`, `loss` and `tuning` are in files of their own; smaller ones are here.
 """
 
 from __future__ import annotations

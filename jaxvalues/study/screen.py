@@ -56,9 +56,11 @@ def print_plan(plan: Plan, sizes: Mapping[str, Size], console: Console) -> None:
     console.print(table)
     for name in plan.study.scientific.combined:
         console.print(in_a_sentence(plan, name), highlight=False, markup=False)
+    members = sum(_other_members(plan, name) for name in plan.study.scientific.combined)
+    more = f", {counted(members, 'more run')} as members" if members else ""
     console.print(
-        f"{counted(trials, 'trial')} and {counted(runs, 'run')}; systems with the same program number share compiled "
-        "programs. Time is that of finished runs times all that are planned.",
+        f"{counted(trials, 'trial')} and {counted(runs, 'run')}{more}; systems with the same program number share "
+        "compiled programs. Time is that of finished runs times all that are planned.",
         highlight=False,
     )
     contrasts = ", ".join(f"{one.a} less {one.b}" for one in plan.contrasts)
@@ -124,6 +126,14 @@ def _combined(plan: Plan, name: str) -> tuple[int, int]:
     chosen = choose(plan.trials(of, extended(plan)))
     planned = combined_runs(plan, name, plan.first_values(of) if chosen is None else chosen)
     return 0 if chosen is None else sum(result_folder(one) is not None for one in planned), len(planned)
+
+
+def _other_members(plan: Plan, name: str) -> int:
+    """How many runs a combined system needs besides those of the system that it combines."""
+    of = plan.study.scientific.combined[name].of
+    values = plan.first_values(of)
+    own = {one.config.folder for one in plan.runs(of, values)}
+    return len({each.config.folder for one in combined_runs(plan, name, values) for each in one.members} - own)
 
 
 def _is_finished(one: PlannedRun) -> bool:
