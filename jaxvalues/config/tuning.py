@@ -34,8 +34,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "init_top": _PROMPTS,
     "init_range": _VECTORS,
     "init_from": (*_VECTORS, "lora", "ia3"),
-    "reparameterization": ("p_tuning", "prefix"),
-    "reparameterization_size": ("p_tuning", "prefix"),
+    "reparameterization": _VECTORS,
+    "reparameterization_size": _VECTORS,
     "rank": ("lora",),
     "alpha": ("lora",),
     "targets": ("lora", "ia3"),
@@ -69,7 +69,7 @@ class TuningConfig(Section):
     init: Literal["normal", "uniform", "vocabulary", "top_vocabulary", "text", "labels"] = "vocabulary"
     """prompt, p_tuning: initial vectors. `normal` and `uniform`: random. `vocabulary`: embeddings of random tokens;
     `top_vocabulary`: of random tokens among the first `init_top`; `text`: of the tokens of `init_text`; `labels`: of
-    the names of the categories."""
+    the names of the categories, each the mean of its tokens, and of random tokens from the 21st vector on."""
     init_text: Text | None = None
     """With `init: text`: the text."""
     init_range: float = Field(0.5, gt=0)
@@ -79,11 +79,12 @@ class TuningConfig(Section):
     """With `init: top_vocabulary`: number of tokens to draw from."""
     init_from: Text | None = None
     """prompt, p_tuning, prefix, lora, ia3: folder of a run or of a PEFT adapter to start from."""
-    reparameterization: Literal["none", "mlp", "lstm"] | None = None
-    """Network that computes the vectors: `mlp` or `lstm` for p_tuning, `none` or `mlp` for prefix. null: `mlp` for
-    p_tuning, `none` for prefix."""
+    reparameterization: Literal["none", "mlp", "lstm", "residual"] | None = None
+    """Network that computes the vectors: `none` or `residual` for prompt (Razdaibiedina et al. 2023: each vector plus
+    what a shared bottleneck makes of it), `mlp` or `lstm` for p_tuning, `none` or `mlp` for prefix. null: `mlp` for
+    p_tuning, `none` for the others. It is not needed after training: exports hold the vectors alone."""
     reparameterization_size: int | None = Field(None, ge=1)
-    """Width of that network. null: the width of the word embeddings."""
+    """Width of that network, of `residual` its bottleneck. null: the width of the word embeddings."""
     rank: int = Field(8, ge=1)
     """lora: rank of each change."""
     alpha: float = Field(16.0, gt=0)
@@ -107,7 +108,9 @@ class TuningConfig(Section):
         check_owners(self, owners, "method", self.method)
         if (self.init == "text") != (self.init_text is not None):
             raise ValueError("`init_text` is required with init: text and belongs to no other init")
-        kinds = {"p_tuning": ("mlp", "lstm"), "prefix": ("none", "mlp")}.get(self.method)
+        kinds = {"p_tuning": ("mlp", "lstm"), "prefix": ("none", "mlp"), "prompt": ("none", "residual")}.get(
+            self.method
+        )
         if self.reparameterization is not None and self.reparameterization not in kinds:
             raise ValueError(
                 f"`reparameterization` of method: {self.method} must be {' or '.join(kinds)}, not "

@@ -12,6 +12,7 @@ from jaxvalues.data.arguments import STANCES, Argument, Split
 from jaxvalues.data.batches import Batch, PlannedBatch, Tokens, collate, evaluation_plan, inputs_shape, model_inputs
 from jaxvalues.data.task import TASKS
 from jaxvalues.run.console import RunConsole
+from jaxvalues.run.features import Hidden, Say, kept_features, silent
 from jaxvalues.run.held import hold_all
 from jaxvalues.run.system import System, Weights
 from jaxvalues.training.compilation import Executables
@@ -89,15 +90,22 @@ def embed(system: System, weights: Weights, tokens: Tokens) -> np.ndarray:
     return np.stack(found).astype(np.float32)
 
 
-def with_features(system: System, weights: Weights, tokens: Tokens) -> Tokens:
-    """Tokens with the output of the frozen layers, computed once; unchanged where it differs from step to step."""
+def with_features(system: System, weights: Weights, tokens: Tokens, say: Say = silent) -> Tokens:
+    """Tokens with the output of the frozen layers, computed once; unchanged where it differs from step to step.
+
+    `say` gets a sentence where it is kept on disk.
+    """
     if not system.network.reuses_features or tokens.hidden is not None:
         return tokens
-    hidden: list[Any] = [None] * len(tokens)
-    for planned, output in _outputs(system, system.feature_step, weights, tokens):
-        for row, index in enumerate(planned.rows):
-            hidden[index] = output[row, : len(tokens.ids[index])].copy()
-    return dataclasses.replace(tokens, hidden=tuple(hidden))
+
+    def compute() -> Hidden:
+        hidden: list[Any] = [None] * len(tokens)
+        for planned, output in _outputs(system, system.feature_step, weights, tokens):
+            for row, index in enumerate(planned.rows):
+                hidden[index] = output[row, : len(tokens.ids[index])].copy()
+        return tuple(hidden)
+
+    return dataclasses.replace(tokens, hidden=kept_features(system, tokens, compute, say))
 
 
 def one_of_each_length(system: System, tokens: Tokens) -> list[Batch]:

@@ -42,7 +42,8 @@ class Weights(NamedTuple):
 class System:
     """How arguments become tokens, what trains, and the compiled steps, on one mesh.
 
-    Attributes: `config`, with every default written out; `formulation` and `template`; `network`, without weights;
+    Attributes: `config`, with every default written out; `identity`, that of the weights it starts from where it is
+    known (see `Base`); `formulation` and `template`; `network`, without weights;
     `optimizer`; `train_step` and `eval_step`, and, None where the config has no use for them, `pretrain_step`,
     `feature_step`, `generate_step` and `embed_step`; `init_all`, `init_new`, `draw_added`, `start_verbalizer` and
     `init_state`, which make initial values on the mesh.
@@ -57,9 +58,10 @@ class System:
         *,
         announce: Callable[[Compiled], None] = lambda _: None,
         programs: Programs | None = None,
+        identity: str | None = None,
     ) -> None:
         config = config.explicit()
-        self.config, self.hf_config, self.mesh = config, hf_config, mesh
+        self.config, self.hf_config, self.mesh, self.identity = config, hf_config, mesh, identity
         self.pad_id = pad_id(tokenizer)
         self.template = load_texts(config.formulation, TASKS[config.data.task])
         form, model_type = config.formulation, hf_config["model_type"]
@@ -172,7 +174,7 @@ def build_system(
 ) -> System:
     """The system that a run trains. Raises ConfigError for whatever does not fit together; computes nothing."""
     hf_config = fit_to_tokenizer(base.hf_config, tokenizer, base.is_random)
-    system = System(config, hf_config, tokenizer, mesh, announce=announce, programs=programs)
+    system = System(config, hf_config, tokenizer, mesh, announce=announce, programs=programs, identity=base.identity)
     training, each = config.training, 1
     if config.formulation.asks_questions:
         each = system.formulation.question_rows.rows_per_argument

@@ -8,15 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from tuned import KEY, KINDS, NEW, NEW_SIZE, D, F, H, K, L, N, build, count, method
+from tuned import KEY, KINDS, NEW, NEW_SIZE, D, F, H, K, L, N, build, count, method, moved
 
 from jaxvalues.errors import ConfigError
 from jaxvalues.models import Prefix, Prompt, ungroup
 from jaxvalues.tuning import Bound
 
 P, R, SIZE = 5, 3, 8
+RESIDUAL = {"method": "prompt", "reparameterization": "residual"}
 ADDED = {
     "prompt": {"length": P},
+    "residual": {**RESIDUAL, "length": P, "reparameterization_size": SIZE},
     "p_tuning": {"length": P, "reparameterization_size": SIZE},
     "lstm": {"method": "p_tuning", "length": P, "reparameterization": "lstm", "reparameterization_size": SIZE},
     "prefix": {"length": P},
@@ -43,6 +45,7 @@ def expected(kind: str, name: str) -> int:
     }
     return {
         "prompt": P * D,
+        "residual": P * D + (D * SIZE + SIZE) + (SIZE * D + D) + 2 * D,
         "p_tuning": MLP,
         "lstm": LSTM,
         "prefix": P * columns,
@@ -110,6 +113,26 @@ def test_adapters_change_nothing_at_first(kind: str, scan: bool, name: str) -> N
     chex.assert_trees_all_equal(merged, system.params)
 
 
+def test_a_residual_prompt_is_itself_plus_what_a_normed_bottleneck_makes_of_it() -> None:
+    system = build("t5")
+    tuning = method(system.target, **ADDED["residual"], init="uniform", sides=("encoder", "decoder"))
+    plain = method(system.target, method="prompt", length=P, init="uniform", sides=("encoder", "decoder"))
+    frozen, trainable = tuning.init(KEY, system.params)
+    first = plain.init(KEY, system.params)[1]["prompt"]
+    assert {side: tree["embedding"].shape for side, tree in trainable["prompt"].items()} == {
+        side: vectors.shape for side, vectors in first.items()
+    }
+    trainable = moved(trainable)
+    bound = tuning.bind(frozen, trainable)
+    for side in ("encoder", "decoder"):
+        tree = jax.tree.map(lambda x: np.asarray(x, np.float64), trainable["prompt"][side])
+        p, down, up = tree["embedding"], tree["mlp"]["down"], tree["mlp"]["up"]
+        made = np.maximum(p @ down["kernel"] + down["bias"], 0) @ up["kernel"] + up["bias"]
+        made = (made - made.mean(-1, keepdims=True)) / np.sqrt(made.var(-1, keepdims=True) + 1e-5)
+        expected = p + made * tree["norm"]["scale"] + tree["norm"]["bias"]
+        np.testing.assert_allclose(getattr(bound.prompt, side), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["prompt", "lstm", "prefix", "prefix mlp"])
 def test_what_enters_before_the_tokens_leaves_the_weights_as_they_are(name: str) -> None:
@@ -120,7 +143,7 @@ def test_what_enters_before_the_tokens_leaves_the_weights_as_they_are(name: str)
 
 
 @pytest.mark.slow
-@pytest.mark.main_cases("gpt2-lstm", "gpt2-prefix", "gpt2-lora", "t5-prompt", "t5-ia3", "llama-prefix")
+@pytest.mark.main_cases("gpt2-lstm", "gpt2-residual", "gpt2-prefix", "gpt2-lora", "t5-prompt", "t5-ia3", "llama-prefix")
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
