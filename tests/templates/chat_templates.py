@@ -52,9 +52,7 @@ def chat_tokenizer(template: str | None) -> Any:
 
     backend = Tokenizer.from_str(_trained().backend_tokenizer.to_str())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
     tokenizer.add_special_tokens({"additional_special_tokens": _SPECIAL})
     tokenizer.add_tokens(["<think>", "</think>"])
     tokenizer.chat_template = template
