@@ -15,6 +15,7 @@ from jaxvalues.data.task import VALUES, Task
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations.answer import Answer
 from jaxvalues.formulations.classify import Classify
+from jaxvalues.formulations.examples import Examples
 from jaxvalues.formulations.masked_choice import MaskedChoice
 from jaxvalues.formulations.open_answer import OpenAnswer
 from jaxvalues.models import Outputs
@@ -103,8 +104,10 @@ def make_formulation(
     template: Template | QuestionTemplate,
     max_length: int,
     model_type: str,
+    *,
+    examples: Examples | None = None,
 ) -> Formulation:
-    """The formulation of a config for a network of `model_type`.
+    """The formulation of a config for a network of `model_type`. `examples` are those of `formulation.examples`.
 
     Raises ConfigError for a kind that the architecture does not support, and for a template, tokenizer or length that
     does not fit the kind.
@@ -117,6 +120,6 @@ def make_formulation(
         case "masked_choice":
             return MaskedChoice.make(config, tokenizer, template, max_length)
         case "answer":
-            return Answer.make(config, tokenizer, template, max_length, is_causal=is_causal)
+            return Answer.make(config, tokenizer, template, max_length, is_causal=is_causal, examples=examples)
         case "open_answer":
             return OpenAnswer.make(config, tokenizer, template, max_length, is_causal=is_causal)

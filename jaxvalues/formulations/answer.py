@@ -13,8 +13,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvalues.config import FormulationConfig
+from jaxvalues.formulations.examples import Examples
 from jaxvalues.formulations.lm_scoring import answer_log_probs, word_logits
-from jaxvalues.formulations.question_rows import QuestionFormulation, QuestionRows
+from jaxvalues.formulations.prompt_rows import language_model_rows
+from jaxvalues.formulations.question_rows import QuestionFormulation
 from jaxvalues.formulations.rows import SafeTokenizer
 from jaxvalues.formulations.verbalizer import Verbalizer
 from jaxvalues.models import Outputs
@@ -43,11 +45,14 @@ class Answer(QuestionFormulation):
         max_length: int,
         *,
         is_causal: bool,
+        examples: Examples | None = None,
     ) -> Answer:
         """The formulation of a config. Raises ConfigError for answer words or a template that do not fit."""
-        verbalizer = Verbalizer.make(config.verbalizer, SafeTokenizer(tokenizer), prefixes=True)
+        verbalizer = Verbalizer.make(config.verbalizer, SafeTokenizer(tokenizer), prefixes=True, in_chat=config.chat)
         tokens = verbalizer.tokens
-        rows = QuestionRows.for_language_model(tokenizer, template, max_length, is_causal=is_causal, tokens=tokens)
+        rows = language_model_rows(
+            config, tokenizer, template, max_length, is_causal=is_causal, examples=examples, tokens=tokens
+        )
         return cls(rows, verbalizer)
 
     @property

@@ -125,11 +125,14 @@ def harmless(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     return text
 
 
-def special_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """The special tokens that a tokenizer puts before and after a plain text, as its own files say."""
+def leading_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The special tokens that a plain text begins with, as the tokenizer's own files say: BOS, or none.
+
+    They are none where the tokenizer puts tokens at both ends: so it frames texts for an encoder.
+    """
     plain, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
     start = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
-    return whole[:start], whole[start + len(plain) :]
+    return whole[:start] if len(whole) == start + len(plain) else []
 
 
 def _checked(messages: Sequence[Message]) -> Sequence[Message]:

@@ -26,7 +26,7 @@ from jaxvalues.templates.template import (
     read_template,
 )
 
-BUILT_IN = ("masked_choice", "answer", "open_answer")
+BUILT_IN = ("masked_choice", "answer", "answer_chat", "open_answer")
 BUILT_IN_STANCE = ("stance_masked", "stance_answer")
 """The names of the built-in question templates, for the task of values and for that of the stance."""
 CATEGORY_SLOTS = ("description", "category")

@@ -6,7 +6,7 @@ import pytest
 from chat_templates import DROPS_SYSTEM, GEMMA, LLAMA3, QWEN3, SMOLLM2, STYLES, THINKER, chat_tokenizer
 
 from jaxvalues.errors import UserError
-from jaxvalues.templates.chat import answer_of, chat_ids, chat_text, count_bos, special_ends, text_ids
+from jaxvalues.templates.chat import answer_of, chat_ids, chat_text, count_bos, leading_ids, text_ids
 
 ASK = [{"role": "user", "content": "Is it good?"}]
 BRIEFED = [{"role": "system", "content": "Answer Yes or No."}, *ASK]
@@ -72,9 +72,13 @@ def test_answers_come_after_thoughts() -> None:
     assert answer_of(" Yes.") == "Yes."
 
 
-def test_special_tokens_of_plain_texts_are_the_tokenizer_s_own() -> None:
+def test_a_plain_text_begins_as_the_tokenizer_s_own_files_say() -> None:
+    from tokenizers.processors import TemplateProcessing
+
     tokenizer = chat_tokenizer(None)
-    assert special_ends(tokenizer) == ([tokenizer.bos_token_id], [tokenizer.eos_token_id])
+    assert leading_ids(tokenizer) == []  # an encoder's: it adds a token at the end too
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
+    assert leading_ids(tokenizer) == [tokenizer.bos_token_id]
 
 
 @pytest.mark.parametrize(
