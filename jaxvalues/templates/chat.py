@@ -130,9 +130,15 @@ def leading_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
     They are none where the tokenizer puts tokens at both ends: so it frames texts for an encoder.
     """
+    before, behind = special_ends(tokenizer)
+    return [] if behind else before
+
+
+def special_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The special tokens that a tokenizer puts before and after a plain text, as its own files say."""
     plain, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
     start = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
-    return whole[:start] if len(whole) == start + len(plain) else []
+    return whole[:start], whole[start + len(plain) :]
 
 
 def _checked(messages: Sequence[Message]) -> Sequence[Message]:
