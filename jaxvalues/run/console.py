@@ -54,6 +54,10 @@ class RunConsole:
         if count:
             self.print(f"{split.name}: {count} of {len(split)} arguments are truncated to {limit} tokens")
 
+    def fewer_examples(self, split: Split, count: int) -> None:
+        if count:
+            self.print(f"{split.name}: the prompts of {count} of {len(split)} arguments have no space for all examples")
+
     def start(self, base: Base, system: System, weights: Weights, batches: TrainingBatches, parts: Parts) -> None:
         """What is about to be trained, on what, for how long."""
         frozen, trainable = weights
@@ -94,7 +98,7 @@ class RunConsole:
             self.print(summary(system.config, system.hf_config["model_type"], trainable, frozen, arguments))
             steps = {"to train": system.train_step, "to evaluate": system.eval_step}
             steps |= {"to pretrain": system.pretrain_step, "for features": system.feature_step}
-            steps |= {"to generate": system.generate_step}
+            steps |= {"to generate": system.generate_step, "to score answers": system.score_step}
             shapes = {what: len(step) for what, step in steps.items() if step is not None}
             parts = ", ".join(f"{number} {what}" for what, number in shapes.items())
             self.print(f"compiled {counted(sum(shapes.values()), 'program')}, one for each batch shape: {parts}")

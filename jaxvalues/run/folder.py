@@ -1,9 +1,11 @@
 """The run folder: everything a run writes, and everything needed to resume it or to predict with it.
 
 While in use:     lock.json
-At the start:     config.yaml · environment.json · template.txt · synonyms.tsv · model/config.json · tokenizer/
+At the start:     config.yaml · environment.json · template.txt · synonyms.tsv · examples.json · model/config.json ·
+                  tokenizer/
 While training:   checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/
 At the end:       thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv · logits-<split>.tsv
+                  language_model.json, what a language model was asked and how it answered
                   manifest.json, the checksums of what is needed later
 Last:             scores.json, which makes the run a finished one
 
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from jaxvalues.config import Config
-from jaxvalues.config.reading import entry, read_json
+from jaxvalues.config.reading import entry, read_file, read_json
 from jaxvalues.config.writing import json_text, write_json, write_whole
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.task import TASKS, VALUES, Task
@@ -32,9 +34,11 @@ from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.decision import Decision, read_decision, sigmoid
 from jaxvalues.evaluation.measures import TaskScores, measure_of, read_scores
 from jaxvalues.evaluation.predictions import Logits, Predictions, write_logits
+from jaxvalues.formulations.examples import Examples
 from jaxvalues.run.lock import LOCK, RunLock
 from jaxvalues.run.manifest import add_to_manifest, check_manifest, take_from_manifest, write_manifest
 from jaxvalues.run.provenance import (
+    EXAMPLES,
     SYNONYMS,
     TEMPLATE,
     check_same_run,
@@ -55,6 +59,7 @@ if TYPE_CHECKING:
     from jaxvalues.tuning import Params
 
 
+RECORD = "language_model.json"
 NEW, UNFINISHED, FINISHED = "a new run", "an unfinished run, which is resumed", "a finished run, which is kept"
 
 
@@ -177,6 +182,13 @@ class RunFolder:
     def hf_config(self) -> dict[str, Any]:
         return read_network(self.path)
 
+    def examples(self) -> Examples | None:
+        """The examples that prompts of the run show; None: no examples."""
+        config = self.config().formulation.examples
+        if config is None:
+            return None
+        return Examples.read(config, read_file(self.path / EXAMPLES).decode("utf-8", "replace"))
+
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self.path / "tokenizer")
 
@@ -222,6 +234,13 @@ class RunFolder:
             predictions.write_run(self.path / tables[2], decisions)
             add_to_manifest(self.path, known)
         return None if split.labels is None else measure_of(self.task).score(split.labels, decisions)
+
+    def write_record(self, split: str, record: dict[str, Any]) -> None:
+        """Add what a language model was asked about a split, and how it answered, to language_model.json."""
+        if is_main():
+            path = self.path / RECORD
+            before = read_json(path, "the record of the language model") if path.is_file() else {}
+            write_json(path, {**before, split: record})
 
     def write_scores(
         self, step: int | None, decision: Decision, held_out: TaskScores, splits: dict[str, TaskScores]

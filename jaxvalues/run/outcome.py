@@ -63,7 +63,12 @@ def apply_decision(
     folder: RunFolder, decision: Decision, predicted: Iterable[Predicted]
 ) -> dict[str, TaskScores | None]:
     """Write the prediction files of each split; the scores of those that have labels, None for the others."""
-    return {one.split.name: folder.write_predictions(one.split, one.logits, decision) for one in predicted}
+    scores = {}
+    for one in predicted:
+        if one.record is not None:
+            folder.write_record(one.split.name, one.record)
+        scores[one.split.name] = folder.write_predictions(one.split, one.logits, decision)
+    return scores
 
 
 def held_out_metrics(

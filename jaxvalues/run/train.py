@@ -68,7 +68,9 @@ def train(
 
     # The network on its mesh. Nothing is computed yet, so mistakes show up at once.
     mesh = make_mesh(config.mesh)
-    system = build_system(config, base, tokenizer, mesh, announce=run_console.compiled, programs=programs)
+    system = build_system(
+        config, base, tokenizer, mesh, announce=run_console.compiled, programs=programs, training=parts.training
+    )
     batches = training_batches(system, parts.training, run_console)
     held_out_tokens = encode(system, parts.held_out, run_console)
     check_same(lambda: input_facts(base, parts, {"training": batches.tokens, "held_out": held_out_tokens}))

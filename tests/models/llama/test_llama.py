@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from bert_reference import assert_close
 from llama_reference import CONFIGS, batch, model, tensors, torch_results
-from make_golden import GOLDEN, STRIDE
 
 from jaxvalues.models.checkpoints.conversion import to_tensors
 from jaxvalues.models.heads.causal_lm import causal_lm_table
