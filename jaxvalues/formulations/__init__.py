@@ -18,6 +18,7 @@ from jaxvalues.formulations.classify import Classify
 from jaxvalues.formulations.masked_choice import MaskedChoice
 from jaxvalues.formulations.open_answer import OpenAnswer
 from jaxvalues.models import Outputs
+from jaxvalues.models.model_types import CAUSAL
 from jaxvalues.templates.questions import QuestionTemplate, load_question_template
 from jaxvalues.templates.synonyms import load_synonyms
 from jaxvalues.templates.template import Template, load_template
@@ -28,11 +29,21 @@ if TYPE_CHECKING:
     from flax import linen as nn
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Answer", "Classify", "Formulation", "MaskedChoice", "OpenAnswer", "check_kind", "load_texts"]
+__all__ = [
+    "CAUSAL",
+    "SEQ2SEQ",
+    "Answer",
+    "Classify",
+    "Formulation",
+    "MaskedChoice",
+    "OpenAnswer",
+    "check_kind",
+    "load_texts",
+]
 __all__ += ["make_formulation", "training_texts"]
 
-CAUSAL, SEQ2SEQ = ("gpt2",), ("t5",)
-"""The model types of generative architectures. All others are masked language models."""
+SEQ2SEQ = ("t5",)
+"""The model types of encoder-decoders. Those that are neither here nor in CAUSAL are masked language models."""
 
 
 class Formulation(Protocol):

@@ -106,7 +106,7 @@ def build_network(
     width = getattr(c, "word_size", c.hidden_size)
     heads = c.num_attention_heads
     sizes = Sizes(model_type, c.num_layers, c.hidden_size, c.intermediate_size, heads, width, c.max_tokens)
-    stacks = {"encoder": Stack(c.num_layers, heads, c.hidden_size // heads)}
+    stacks = {"encoder": Stack(c.num_layers, c.key_value_heads, c.head_size)}
     check_length(config, sizes)
 
     asks = config.formulation.asks_questions
