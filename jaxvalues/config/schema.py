@@ -151,10 +151,10 @@ class MeshConfig(Section):
 class DecisionConfig(Section):
     """How logits become labels."""
 
-    threshold: Literal["fixed", "tuned", "tuned_per_category"] = "tuned"
+    threshold: Literal["fixed", "tuned", "tuned_per_category", "calibrated"] = "tuned"
     """`fixed`: `value`. `tuned`: one threshold for all categories. `tuned_per_category`: one per category. Tuned
     thresholds maximise the official F1 on the held-out part (for the stance: accuracy). They are logits between those
-    of held-out arguments."""
+    of held-out arguments. `calibrated`: `tuned`, above the mean held-out logit of each category (batch calibration)."""
     value: float = Field(0.5, gt=0, lt=1)
     """fixed: the threshold, a probability."""
 

@@ -99,9 +99,29 @@ def choose_thresholds(
             thresholds, how = tune(truth, logits), "one threshold"
         case "tuned_per_category":
             thresholds, how = tune_per_category(truth, logits), "a threshold per category"
+        case "calibrated":
+            means = logits.mean(axis=0, dtype=np.float64)
+            thresholds, how = means + tune(truth, logits - means), "one threshold above each category's mean logit"
     if config.threshold != "fixed":
         how += f" tuned on {len(truth)} held-out arguments"
     return Decision(np.broadcast_to(np.asarray(thresholds, np.float64), logits.shape[1]), how)
+
+
+def side_by_side(
+    truth: np.ndarray, logits: np.ndarray, tune: Callable[[np.ndarray, np.ndarray], float] = tune_global
+) -> dict[str, Decision]:
+    """Four decisions about the logits of a model that nothing was trained in, from held-out labels and logits [n, C].
+
+    `raw` is at logit 0, where Yes is as probable as No. Models prefer one of the words, and for each category another
+    one: `batch-calibrated` is at the mean logit of each category, for which no labels are needed (Zhou et al. 2024).
+    """
+    zero, means = np.zeros(logits.shape[1]), logits.mean(axis=0, dtype=np.float64)
+    return {
+        "raw": Decision(zero, "logit 0"),
+        "batch-calibrated": Decision(means, "mean held-out logit of each category"),
+        "tuned": choose_thresholds(DecisionConfig(threshold="tuned"), truth, logits, tune),
+        "batch-calibrated and tuned": choose_thresholds(DecisionConfig(threshold="calibrated"), truth, logits, tune),
+    }
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:

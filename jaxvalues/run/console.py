@@ -18,7 +18,7 @@ from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.errors import counted, print_everything
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.measures import TaskScores
-from jaxvalues.evaluation.report_table import in_words, render_scores
+from jaxvalues.evaluation.report_table import in_words, render_decisions, render_scores
 from jaxvalues.run.base import Base
 from jaxvalues.run.network import count
 from jaxvalues.run.summary import summary
@@ -133,6 +133,11 @@ class RunConsole:
         if (folder / "tensorboard").is_dir():
             extra = "" if importlib.util.find_spec("tensorboard") else " (needs pip install 'jaxvalues[tensorboard]')"
             self.print(f"Curves: tensorboard --logdir {folder / 'tensorboard'}{extra}")
+
+    def decisions(self, rows: Mapping[str, Mapping[str, TaskScores]] | None) -> None:
+        """Other decisions about the same logits, side by side; None: there are none."""
+        if rows and not self.brief:
+            render_decisions(rows, self.console)
 
     def predicted(self, written: Iterable[Path], is_random: bool) -> None:
         """Where predictions of a finished run are."""

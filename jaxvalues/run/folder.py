@@ -6,6 +6,7 @@ At the start:     config.yaml · environment.json · template.txt · synonyms.ts
 While training:   checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/
 At the end:       thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv · logits-<split>.tsv
                   language_model.json, what a language model was asked and how it answered
+                  decisions.json, the scores of other decisions about a model that nothing was trained in
                   manifest.json, the checksums of what is needed later
 Last:             scores.json, which makes the run a finished one
 
@@ -241,6 +242,12 @@ class RunFolder:
             path = self.path / RECORD
             before = read_json(path, "the record of the language model") if path.is_file() else {}
             write_json(path, {**before, split: record})
+
+    def write_decisions(self, rows: dict[str, dict[str, TaskScores]]) -> None:
+        """Write decisions.json: the scores of several decisions about the same logits, {decision: {split: scores}}."""
+        if is_main():
+            content = {name: {split: one.to_json() for split, one in row.items()} for name, row in rows.items()}
+            write_json(self.path / "decisions.json", content)
 
     def write_scores(
         self, step: int | None, decision: Decision, held_out: TaskScores, splits: dict[str, TaskScores]

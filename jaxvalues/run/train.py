@@ -141,8 +141,10 @@ def train(
         (predict_split(system, weights, one, encode(system, one, run_console)) for one in parts.reported),
         step=step,
         how="{}" + scored_by(config),
+        compare=config.formulation.asks_questions and config.tuning.method == "none",
     )
     run_console.end(system, step, outcome.decision, len(parts.training))
+    run_console.decisions(outcome.rows)
     run_console.scores(outcome.reported, base.is_random, folder.path)
     return outcome.scores
 
