@@ -145,6 +145,10 @@ class FormulationConfig(Section):
             raise ValueError(f"`{key}` belongs to a chat: set chat: true, or write it into the template")
         if self.kind == "chain_of_thought" and self.verbalizer.soft:
             raise ValueError("verbalizer.soft trains vectors, and chain_of_thought trains nothing")
+        if self.kind == "chain_of_thought" and self.verbalizer.calibrate:
+            raise ValueError(
+                "verbalizer.calibrate asks about an argument without content, which chain_of_thought cannot"
+            )
         return self
 
     @property

@@ -6,19 +6,21 @@ last token that the prompts of all categories share, so that branches are short 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from jaxvalues.data.arguments import Argument
+from jaxvalues.data.batches import Tokens
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.formulations.examples import Examples, Shown
 from jaxvalues.formulations.question_rows import EMPTY_ARGUMENT, QuestionRows
-from jaxvalues.formulations.rows import FittedRows, Row, SafeTokenizer, fitting_rows
+from jaxvalues.formulations.rows import FittedRows, Row, SafeTokenizer, as_arrays, check_readable, fitting_rows
 from jaxvalues.templates.chat import chat_ids, leading_ids
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PreTrainedTokenizerBase
 
     from jaxvalues.config import FormulationConfig
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 Turn = tuple[str, str]
 """What was asked, and what was answered."""
+RowsOf = Callable[..., list[Row]]
+"""(arguments, count=number of examples) -> rows."""
 
 
 @dataclass(frozen=True)
@@ -82,22 +86,8 @@ class PromptRows(QuestionRows):
         """The tokens of the whole prompt about one category, with all examples."""
         return self._whole(argument, category, self._examples([argument])[0])
 
-    def _fit(self, arguments: Sequence[Argument], rows_of: Any, max_length: int) -> FittedRows:
-        """Rows that fit in `max_length` tokens: with fewer examples where all are too many, then truncated."""
-        count = 0 if self.examples is None else self.examples.config.count
-        rows, missing = rows_of(arguments, count=count) if arguments else [], []
-        for fewer in range(count - 1, -1, -1):
-            at = [i for i, row in enumerate(rows) if len(row) > max_length]
-            if not at:
-                break
-            for i, row in zip(at, rows_of([arguments[i] for i in at], count=fewer), strict=True):
-                rows[i] = row
-            missing += at
-        long = [i for i, row in enumerate(rows) if len(row) > max_length]
-        shorter = fitting_rows([arguments[i] for i in long], partial(rows_of, count=0), max_length).rows
-        for i, row in zip(long, shorter, strict=True):
-            rows[i] = row
-        return FittedRows(rows, long, sorted(set(missing)))
+    def _fit(self, arguments: Sequence[Argument], rows_of: RowsOf, max_length: int) -> FittedRows:
+        return fit_prompts(arguments, rows_of, max_length, self.examples)
 
     def _rows_of(self, category: int, known: dict[str, Row]) -> Any:
         return lambda some, count: self._category_rows(some, category, count)
@@ -147,6 +137,29 @@ class PromptRows(QuestionRows):
         return [whole[shared:] for whole in wholes]
 
 
+def fit_prompts(
+    arguments: Sequence[Argument], rows_of: RowsOf, max_length: int, examples: Examples | None
+) -> FittedRows:
+    """Prompts that fit in `max_length` tokens: with fewer examples where all are too many, then truncated.
+
+    `rows_of` returns the prompts of whole arguments with `count` examples each.
+    """
+    count = 0 if examples is None else examples.config.count
+    rows, missing = rows_of(arguments, count=count) if arguments else [], []
+    for fewer in range(count - 1, -1, -1):
+        at = [i for i, row in enumerate(rows) if len(row) > max_length]
+        if not at:
+            break
+        for i, row in zip(at, rows_of([arguments[i] for i in at], count=fewer), strict=True):
+            rows[i] = row
+        missing += at
+    long = [i for i, row in enumerate(rows) if len(row) > max_length]
+    shorter = fitting_rows([arguments[i] for i in long], partial(rows_of, count=0), max_length).rows
+    for i, row in zip(long, shorter, strict=True):
+        rows[i] = row
+    return FittedRows(rows, long, sorted(set(missing)))
+
+
 def language_model_rows(
     config: FormulationConfig,
     tokenizer: PreTrainedTokenizerBase,
@@ -181,6 +194,46 @@ def language_model_rows(
         said=(config.verbalizer.no[0], config.verbalizer.yes[0]),
         **options,
     )
+
+
+@dataclass(frozen=True)
+class ArgumentRows:
+    """One prompt per argument, by a `writer`: `ask` writes its question, `tell` the answer of an example.
+
+    Raises ConfigError for a question that leaves no token for an argument.
+    """
+
+    writer: PromptWriter
+    ask: Callable[[Argument], str]
+    max_length: int
+    examples: Examples | None = None
+    tell: Callable[[Shown], str] = str
+
+    def __post_init__(self) -> None:
+        if self.needed >= self.max_length:
+            raise ConfigError(
+                f"the template takes up to {self.needed} tokens, and data.max_length leaves {max(self.max_length, 0)} "
+                "for it and an argument: raise it, or use shorter descriptions"
+            )
+
+    @property
+    def needed(self) -> int:
+        """The tokens of a prompt about nothing."""
+        return len(self.writer.ids(self.ask(EMPTY_ARGUMENT)))
+
+    def encode(self, arguments: Sequence[Argument], labels: np.ndarray | None = None) -> Tokens:
+        """Tokenises the prompts of arguments. Raises UserError for an argument that a model cannot read."""
+        check_readable(arguments)
+        fitted = fit_prompts(arguments, self._rows, self.max_length, self.examples)
+        return Tokens(as_arrays(fitted.rows), labels, len(fitted.long), fewer_examples=len(fitted.fewer))
+
+    def _rows(self, arguments: Sequence[Argument], count: int) -> list[Row]:
+        shown = [[]] * len(arguments) if count == 0 else [each[-count:] for each in self.examples.of(arguments)]
+        pairs = zip(arguments, shown, strict=True)
+        return [
+            self.writer.ids(self.ask(one), [(self.ask(each.argument), self.tell(each)) for each in examples])
+            for one, examples in pairs
+        ]
 
 
 def _message(role: str, content: str) -> dict[str, str]:

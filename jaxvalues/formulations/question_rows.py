@@ -54,14 +54,18 @@ class QuestionRows:
     answers: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        empty = [Argument("", "", stance, "") for stance in STANCES]
-        needed = max(len(row) for category in range(self._count) for row in self._rows(empty, category, {}))
-        needed += self.reserved
+        needed = self.longest + self.reserved
         if needed >= self.max_length:
             raise ConfigError(
                 f"the template {self.template.name} and its descriptions take up to {needed} tokens, and "
                 f"data.max_length {self.max_length} leaves none for an argument: raise it, or use shorter descriptions"
             )
+
+    @property
+    def longest(self) -> int:
+        """The tokens of the longest row about an argument without any."""
+        empty = [Argument("", "", stance, "") for stance in STANCES]
+        return max(len(row) for category in range(self._count) for row in self._rows(empty, category, {}))
 
     def encode(
         self, arguments: Sequence[Argument], labels: np.ndarray | None = None, pairs: Pairs | None = None

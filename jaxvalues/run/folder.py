@@ -6,6 +6,7 @@ At the start:     config.yaml · environment.json · template.txt · synonyms.ts
 While training:   checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/
 At the end:       thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv · logits-<split>.tsv
                   language_model.json, what a language model was asked and how it answered
+                  generated-<split>.jsonl, the texts that it generated
                   decisions.json, the scores of other decisions about a model that nothing was trained in
                   manifest.json, the checksums of what is needed later
 Last:             scores.json, which makes the run a finished one
@@ -17,6 +18,7 @@ combined.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -236,12 +238,19 @@ class RunFolder:
             add_to_manifest(self.path, known)
         return None if split.labels is None else measure_of(self.task).score(split.labels, decisions)
 
-    def write_record(self, split: str, record: dict[str, Any]) -> None:
-        """Add what a language model was asked about a split, and how it answered, to language_model.json."""
+    def write_record(self, split: Split, record: dict[str, Any], generated: list[dict[str, Any]] | None = None) -> None:
+        """Add what a language model was asked about a split, and how it answered, to language_model.json.
+
+        `generated` are the texts that it generated, in the order of the split; they become generated-<split>.jsonl.
+        """
         if is_main():
             path = self.path / RECORD
             before = read_json(path, "the record of the language model") if path.is_file() else {}
-            write_json(path, {**before, split: record})
+            write_json(path, {**before, split.name: record})
+        if generated is not None and is_main():
+            named = ({**one, "argument": split.ids[one["argument"]]} for one in generated)
+            lines = (json.dumps(one, ensure_ascii=False) + "\n" for one in named)
+            write_whole(self.path / f"generated-{split.name}.jsonl", "".join(lines))
 
     def write_decisions(self, rows: dict[str, dict[str, TaskScores]]) -> None:
         """Write decisions.json: the scores of several decisions about the same logits, {decision: {split: scores}}."""

@@ -90,7 +90,7 @@ def apply_decision(
     scores = {}
     for one in predicted:
         if one.record is not None:
-            folder.write_record(one.split.name, one.record)
+            folder.write_record(one.split, one.record, one.generated)
         scores[one.split.name] = folder.write_predictions(one.split, one.logits, decision)
     return scores
 

@@ -11,7 +11,9 @@ import numpy as np
 from jaxvalues.data.arguments import STANCES, Argument, Split
 from jaxvalues.data.batches import Batch, PlannedBatch, Tokens, collate, evaluation_plan, inputs_shape, model_inputs
 from jaxvalues.data.task import TASKS
+from jaxvalues.evaluation.decision import EXCLUDED
 from jaxvalues.run.console import RunConsole
+from jaxvalues.run.generated import first_turns, listed_logits
 from jaxvalues.run.held import hold_all
 from jaxvalues.run.record import prompt_record
 from jaxvalues.run.system import System, Weights
@@ -36,6 +38,7 @@ class Predicted(NamedTuple):
     split: Split
     logits: np.ndarray
     record: dict[str, Any] | None = None
+    generated: list[dict[str, Any]] | None = None  # texts that a language model generated, see `run.generated`
 
 
 def encode(system: System, split: Split, run_console: RunConsole) -> Tokens:
@@ -50,18 +53,53 @@ def predict_split(
     system: System, weights: Weights, split: Split, tokens: Tokens, line: ProgressLine | None = None
 ) -> Predicted:
     """The logits of a split, whose `tokens` these are; `line` counts the rows of `tokens` that are done."""
-    if system.score_step is not None:
-        logits, mass = scored_logits(system, weights, tokens, line)
-        return Predicted(split, logits, prompt_record(system, split, tokens, mass))
-    if system.config.formulation.generates:
-        return Predicted(split, generated_logits(system, weights, tokens, line))
+    predicted = _predicted(system, weights, split, tokens, line)
+    if system.shortlist is None:
+        return predicted
+    return predicted._replace(logits=np.where(system.shortlist.of(split), predicted.logits, EXCLUDED))
+
+
+def _predicted(system: System, weights: Weights, split: Split, tokens: Tokens, line: ProgressLine | None) -> Predicted:
+    match system.config.formulation.kind:
+        case "label_list":
+            logits, found, generated = listed_logits(system, weights, tokens, line)
+            record = prompt_record(system, split, tokens) | found
+            return Predicted(split, logits, record, generated)
+        case "chain_of_thought":
+            return _chained(system, weights, split, tokens, line)
+        case _ if system.score_step is not None:
+            logits, mass = scored_logits(system, weights, tokens, line)
+            return Predicted(split, logits, prompt_record(system, split, tokens, mass))
+        case _ if system.config.formulation.generates:
+            return Predicted(split, generated_logits(system, weights, tokens, line))
     return Predicted(split, likelihood_logits(system, weights, tokens, line=line))
+
+
+def _chained(system: System, weights: Weights, split: Split, tokens: Tokens, line: ProgressLine | None) -> Predicted:
+    """The second turns of a chain of thought, scored behind what was generated for the first ones.
+
+    The logits of several samples are averaged.
+    """
+    chains = first_turns(system, weights, tokens, line)
+    scores = []
+    for replies in chains.replies:
+        second = system.formulation.second_turns(split.arguments, replies)
+        scores.append(scored_logits(system, weights, second))
+    logits, mass = (None if part[0] is None else np.mean(part, axis=0) for part in zip(*scores, strict=True))
+    record = prompt_record(system, split, tokens, mass) | chains.record
+    record["second_turn"] = prompt_record(system, split, second)
+    return Predicted(split, logits, record, chains.generated)
 
 
 def scored_logits(
     system: System, weights: Weights, tokens: Tokens, line: ProgressLine | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The logits [n, C] of `likelihood_logits`, and the probability [n, C] of all answer words together."""
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The logits [n, C] of `likelihood_logits`, and the probability [n, C] of all answer words together.
+
+    It is None where it is not measured: for words of several tokens.
+    """
+    if system.score_step is None:
+        return likelihood_logits(system, weights, tokens, line=line), None
     scores = np.zeros((*tokens.questions.categories.shape, 2), np.float32)
     for planned, output in _outputs(system, system.score_step, weights, tokens, line=line):
         scores[planned.rows] = output[: len(planned.rows)]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxvalues.config import Config
+from jaxvalues.config import GENERATED, Config
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.task import TASKS
 from jaxvalues.data.tokenizers import pad_id
@@ -18,11 +18,12 @@ from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import load_texts, make_formulation
 from jaxvalues.formulations.examples import Examples
 from jaxvalues.formulations.rows import SafeTokenizer
-from jaxvalues.generation import greedy
+from jaxvalues.generation import LanguageModel, greedy
 from jaxvalues.models import Outputs
 from jaxvalues.run.base import Base, fit_to_tokenizer
 from jaxvalues.run.network import SOFT, build_network
 from jaxvalues.run.provenance import EXAMPLES, SYNONYMS, TEMPLATE
+from jaxvalues.run.shortlist import Shortlist
 from jaxvalues.templates.synonyms import synonyms_text
 from jaxvalues.training.compilation import Compiled, Executables, Programs
 from jaxvalues.training.optimizer import AdamW
@@ -45,9 +46,10 @@ class System:
     """How arguments become tokens, what trains, and the compiled steps, on one mesh.
 
     Attributes: `config`, with every default written out; `tokenizer`; `formulation` and `template`; `examples`, those
-    that prompts show; `network`, without weights; `optimizer`; `train_step` and `eval_step`, and, None where the config
-    has no use for them, `pretrain_step`, `feature_step`, `generate_step` and `score_step`; `init_all`, `init_new`,
-    `draw_added`, `start_verbalizer` and `init_state`, which make initial values on the mesh.
+    that prompts show; `shortlist`; `language_model`, made when texts are first generated; `network`, without weights;
+    `optimizer`; `train_step` and `eval_step`, and, None where the config has no use for them, `pretrain_step`,
+    `feature_step`, `generate_step` and `score_step`; `init_all`, `init_new`, `draw_added`, `start_verbalizer` and
+    `init_state`, which make initial values on the mesh.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class System:
             form, tokenizer, self.template, config.data.max_length, model_type, examples=examples
         )
         self.examples = examples
+        self.shortlist = None if form.shortlist is None else Shortlist.read(form.shortlist)
         self.network = build_network(config, hf_config, SafeTokenizer(tokenizer).ids)
         self.segments = self.network.segments
+        self.language_model: LanguageModel | None = None
         self.optimizer = AdamW(config.optimizer, self.network.num_layers)
 
         key = (config.program(), json.dumps(hf_config, sort_keys=True), mesh, self.formulation.constants)
@@ -94,7 +98,7 @@ class System:
     def texts(self) -> dict[str, str]:
         """What a run folder keeps of the texts that the run reads, {file name: content}."""
         texts = {TEMPLATE: self.template.text}
-        if self.config.formulation.kind == "open_answer":
+        if self.config.formulation.kind in ("open_answer", "chain_of_thought"):
             texts[SYNONYMS] = synonyms_text(self.formulation.synonyms)
         if self.examples is not None:
             texts[EXAMPLES] = self.examples.text
@@ -119,7 +123,7 @@ class System:
             jitted["pretrain"] = train_step("pretraining")
         if self.network.reuses_features:
             jitted["features"] = jax.jit(self._features, out_shardings=whole)
-        if config.formulation.generates:
+        if config.formulation.generates and config.formulation.kind not in GENERATED:
             jitted["generate"] = jax.jit(self._generate, out_shardings=whole)
         if self._measures_mass:
             jitted["score"] = jax.jit(self._score, out_shardings=whole)
@@ -203,7 +207,7 @@ def build_system(
     hf_config = fit_to_tokenizer(base.hf_config, tokenizer, base.is_random)
     system = System(config, hf_config, tokenizer, mesh, announce=announce, programs=programs, examples=examples)
     training, each = config.training, 1
-    if config.formulation.asks_questions:
+    if config.formulation.asks_questions and config.formulation.kind not in GENERATED:
         each = system.formulation.question_rows.rows_per_argument
     if training.questions_per_step is not None:
         check_step_rows(config, training.questions_per_step, mesh)

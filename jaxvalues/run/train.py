@@ -71,6 +71,8 @@ def train(
     system = build_system(
         config, base, tokenizer, mesh, announce=run_console.compiled, programs=programs, training=parts.training
     )
+    if system.shortlist is not None:
+        system.shortlist.check((parts.held_out, *parts.reported))
     batches = training_batches(system, parts.training, run_console)
     held_out_tokens = encode(system, parts.held_out, run_console)
     check_same(lambda: input_facts(base, parts, {"training": batches.tokens, "held_out": held_out_tokens}))
@@ -152,4 +154,6 @@ def train(
 def scored_by(config: Config) -> str:
     """How open answers are scored, in words that end a sentence; nothing for other formulations."""
     form = config.formulation
+    if form.kind == "label_list":
+        return "; answers generated"
     return f"; answers scored by {form.scoring}" if form.kind == "open_answer" else ""

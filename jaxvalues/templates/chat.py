@@ -125,6 +125,20 @@ def harmless(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     return text
 
 
+def turn_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens that end a turn of the assistant: what the chat template writes behind it, and the tokenizer's EOS.
+
+    They may differ (Gemma, Llama 3). Without a chat template there is EOS alone.
+    """
+    ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    if has_chat_template(tokenizer):
+        said = "jaxvalues"
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": said}]
+        behind = text_ids(tokenizer, _render(tokenizer, turns, prompt=False).rpartition(said)[2])
+        ends += [id for id in behind[:1] if id in tokenizer.all_special_ids]
+    return tuple(dict.fromkeys(ends))
+
+
 def leading_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The special tokens that a plain text begins with, as the tokenizer's own files say: BOS, or none.
 
@@ -156,11 +170,14 @@ def _checked(messages: Sequence[Message]) -> Sequence[Message]:
     return messages
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    """What the chat template makes of messages, with a fixed date and without thoughts."""
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prompt: bool = True) -> str:
+    """What the chat template makes of messages, with a fixed date and without thoughts.
+
+    As a `prompt` it ends where the assistant's turn begins.
+    """
     try:
         template = _dated(tokenizer.get_chat_template())
-        options = {"enable_thinking": False, "thinking": False, "tokenize": False, "add_generation_prompt": True}
+        options = {"enable_thinking": False, "thinking": False, "tokenize": False, "add_generation_prompt": prompt}
         return tokenizer.apply_chat_template(list(messages), chat_template=template, **options)
     except UserError:
         raise
