@@ -1,10 +1,14 @@
 """The run folder: everything a run writes, and everything needed to resume it or to predict with it.
 
 While in use:     lock.json
-At the start:     config.yaml · environment.json · template.txt · synonyms.tsv · model/config.json · tokenizer/
+At the start:     config.yaml · environment.json · template.txt · synonyms.tsv · examples.json · model/config.json ·
+                  tokenizer/
 While training:   checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/
                   embeddings-<before|after>.npz, of a contrastive loss
 At the end:       thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv · logits-<split>.tsv
+                  language_model.json, what a language model was asked and how it answered
+                  generated-<split>.jsonl, the texts that it generated
+                  decisions.json, the scores of other decisions about a model that nothing was trained in
                   manifest.json, the checksums of what is needed later
 Last:             scores.json, which makes the run a finished one
 
@@ -15,6 +19,7 @@ combined.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -23,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from jaxvalues.config import Config
-from jaxvalues.config.reading import entry, read_json
+from jaxvalues.config.reading import entry, read_file, read_json
 from jaxvalues.config.writing import json_text, write_json, write_whole
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.task import TASKS, VALUES, Task
@@ -33,9 +38,11 @@ from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.decision import Decision, read_decision, sigmoid
 from jaxvalues.evaluation.measures import TaskScores, measure_of, read_scores
 from jaxvalues.evaluation.predictions import Logits, Predictions, write_logits
+from jaxvalues.formulations.examples import Examples
 from jaxvalues.run.lock import LOCK, RunLock
 from jaxvalues.run.manifest import add_to_manifest, check_manifest, take_from_manifest, write_manifest
 from jaxvalues.run.provenance import (
+    EXAMPLES,
     SYNONYMS,
     TEMPLATE,
     check_same_run,
@@ -56,6 +63,7 @@ if TYPE_CHECKING:
     from jaxvalues.tuning import Params
 
 
+RECORD = "language_model.json"
 NEW, UNFINISHED, FINISHED = "a new run", "an unfinished run, which is resumed", "a finished run, which is kept"
 
 
@@ -178,6 +186,13 @@ class RunFolder:
     def hf_config(self) -> dict[str, Any]:
         return read_network(self.path)
 
+    def examples(self) -> Examples | None:
+        """The examples that prompts of the run show; None: no examples."""
+        config = self.config().formulation.examples
+        if config is None:
+            return None
+        return Examples.read(config, read_file(self.path / EXAMPLES).decode("utf-8", "replace"))
+
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self.path / "tokenizer")
 
@@ -223,6 +238,26 @@ class RunFolder:
             predictions.write_run(self.path / tables[2], decisions)
             add_to_manifest(self.path, known)
         return None if split.labels is None else measure_of(self.task).score(split.labels, decisions)
+
+    def write_record(self, split: Split, record: dict[str, Any], generated: list[dict[str, Any]] | None = None) -> None:
+        """Add what a language model was asked about a split, and how it answered, to language_model.json.
+
+        `generated` are the texts that it generated, in the order of the split; they become generated-<split>.jsonl.
+        """
+        if is_main():
+            path = self.path / RECORD
+            before = read_json(path, "the record of the language model") if path.is_file() else {}
+            write_json(path, {**before, split.name: record})
+        if generated is not None and is_main():
+            named = ({**one, "argument": split.ids[one["argument"]]} for one in generated)
+            lines = (json.dumps(one, ensure_ascii=False) + "\n" for one in named)
+            write_whole(self.path / f"generated-{split.name}.jsonl", "".join(lines))
+
+    def write_decisions(self, rows: dict[str, dict[str, TaskScores]]) -> None:
+        """Write decisions.json: the scores of several decisions about the same logits, {decision: {split: scores}}."""
+        if is_main():
+            content = {name: {split: one.to_json() for split, one in row.items()} for name, row in rows.items()}
+            write_json(self.path / "decisions.json", content)
 
     def write_scores(
         self, step: int | None, decision: Decision, held_out: TaskScores, splits: dict[str, TaskScores]

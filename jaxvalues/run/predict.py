@@ -142,7 +142,14 @@ def restore(folder: RunFolder, config: Config, mesh: Mesh, programs: Programs | 
     Several that are given the same `programs` share compiled steps. Raises UserError if model.path holds other weights
     now than those the run started from.
     """
-    system = System(folder.with_texts(config), folder.hf_config(), folder.tokenizer(), mesh, programs=programs)
+    system = System(
+        folder.with_texts(config),
+        folder.hf_config(),
+        folder.tokenizer(),
+        mesh,
+        programs=programs,
+        examples=folder.examples(),
+    )
     trainable, _ = folder.restore_chosen(system)
     frozen: Params = {}
     if system.network.abstract_parts()[0]:
