@@ -7,6 +7,7 @@ from pathlib import Path
 import bert_reference
 import deberta_reference
 import gpt2_reference
+import mpnet_reference
 import numpy as np
 import t5_reference
 
@@ -15,7 +16,7 @@ STRIDE = 5  # every fifth entry of each gradient is kept: prime to the widths, s
 
 
 def main() -> None:
-    for reference in (bert_reference, deberta_reference, t5_reference):
+    for reference in (bert_reference, deberta_reference, mpnet_reference, t5_reference):
         for name, config in reference.CONFIGS.items():
             results = reference.torch_results(config, reference.tensors(config), reference.batch(config))
             grads = {f"grad:{key}": grad.ravel()[::STRIDE] for key, grad in results.pop("grads").items()}

@@ -44,6 +44,7 @@ HF_CONFIGS: dict[str, dict[str, Any]] = {
     | {"num_decoder_layers": 3, "feed_forward_proj": "gated-gelu"},  # four heads are wider than the network
     "bert": {**ENCODER, "type_vocab_size": 2, "pad_token_id": 0},
     "roberta": {**ENCODER, "type_vocab_size": 1, "pad_token_id": 1},
+    "mpnet": {**ENCODER, "pad_token_id": 1},
     "deberta": {**DEBERTA, "pos_att_type": ["c2p", "p2c"], "legacy": True},
     "deberta-v2": {**DEBERTA, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8, "share_att_key": True}
     | {"norm_rel_ebd": "layer_norm", "legacy": True},

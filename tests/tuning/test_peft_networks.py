@@ -16,6 +16,10 @@ from jaxvalues.tuning.method import merge_all
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 P, SIZE = 5, 24
+IA3_OF_MPNET = {
+    "target_modules": ["k", "v", "o", "output.dense"],
+    "feedforward_modules": ["o", "output.dense"],
+}
 
 
 def give(linear: Any, tree: dict) -> None:
@@ -112,6 +116,8 @@ def adapted(kind: str, name: str) -> tuple[Any, Any, set[str], dict]:
     frozen, trainable = tuning.init(KEY, params)
     trainable = moved(trainable)
     turned = {"fan_in_fan_out": kind == "gpt2"}  # its dense layers hold their matrices the other way round
+    if kind == "mpnet":  # PEFT has no default targets for it: those of RoBERTa
+        turned |= {"target_modules": ["q", "v"]} if name == "lora" else IA3_OF_MPNET
     config = peft.LoraConfig(r=3, lora_alpha=7, **turned) if name == "lora" else peft.IA3Config(**turned)
     model = peft.get_peft_model(base, config).eval()
     flat, given = flatten_dict(trainable[name], sep="/"), set()
@@ -132,7 +138,7 @@ def adapted(kind: str, name: str) -> tuple[Any, Any, set[str], dict]:
     return system, model, {f"{path}/kernel" for path in paths}, tuning.bind(frozen, trainable).params
 
 
-@pytest.mark.main_cases("deberta-lora", "gpt2-ia3", "t5-lora", "llama-ia3")
+@pytest.mark.main_cases("deberta-lora", "gpt2-ia3", "mpnet-*", "t5-lora", "llama-ia3")
 @pytest.mark.parametrize("name", ["lora", "ia3"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_adapted_weights_are_what_peft_merges(kind: str, name: str) -> None:

@@ -38,6 +38,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "position_buckets": 8, "share_att_key": True, "norm_rel_ebd": "layer_norm", "conv_kernel_size": 3,
         "conv_act": "gelu",
     },
+    "mpnet": {**SIZES, "model_type": "mpnet", "pad_token_id": 1},
     "gpt2": {"model_type": "gpt2", "vocab_size": V, "n_embd": D, "n_inner": F, "n_layer": L, "n_head": N,
              "n_positions": 40},
     "llama": {**SIZES, "model_type": "llama", "num_key_value_heads": K},
@@ -65,10 +66,9 @@ class System(NamedTuple):
 
 @functools.cache
 def build(kind: str, scan: bool = False, num_layers: int = L, boundary: int = 0) -> System:
-    """Build a tiny network: RoBERTa and DeBERTa with a new head and a projection, GPT-2, Llama and T5 as language
-    models.
+    """Build a tiny network: encoders with a new head and a projection, GPT-2, Llama and T5 as language models.
 
-    Weights are the same scanned and unrolled. `num_layers` and `boundary` are for RoBERTa and DeBERTa."""
+    Weights are the same scanned and unrolled. `num_layers` and `boundary` are for encoders."""
     config, options = CONFIGS[kind], {"scan": scan}
     stack, new, words = {"encoder": Stack(L, N, H)}, frozenset(), "encoder/embeddings/word/embedding"
     if kind == "t5":
