@@ -67,14 +67,18 @@ def open_tensors(folder: Path) -> dict[str, LazyTensor]:
     """Every tensor of a folder's weights files by name, not yet read; 16-bit files too."""
     tensors: dict[str, LazyTensor] = {}
     for path in weight_files(folder):
-        try:
-            file = safe_open(path, framework="numpy")
-        except (SafetensorError, OSError, ValueError) as error:
-            raise UserError(f"{path} is not a whole safetensors file ({short(str(error), 80)})") from error
-        for name in file.keys():  # noqa: SIM118  (not a dict)
-            part = file.get_slice(name)
-            tensors[name] = LazyTensor(file, name, tuple(part.get_shape()), part.get_dtype())
+        tensors |= open_tensor_file(path)
     return tensors
+
+
+def open_tensor_file(path: Path) -> dict[str, LazyTensor]:
+    """Every tensor of one safetensors file by name, not yet read. Raises UserError for a file that is not whole."""
+    try:
+        file = safe_open(path, framework="numpy")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is not a whole safetensors file ({short(str(error), 80)})") from error
+    parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    return {name: LazyTensor(file, name, tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
 
 
 def save_tensors(folder: Path, tensors: Mapping[str, np.ndarray], *, max_shard_bytes: int = 5_000_000_000) -> None:
