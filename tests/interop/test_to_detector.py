@@ -40,7 +40,8 @@ def make(folder: Path, network: str, method: str, **model: Any) -> Made:
     save_model(base, NETWORKS[network], drawn(abstract_model(NETWORKS[network], scan=False)[1], seed=3))
     tiny.tokenizer().save_pretrained(base)
     started = {"model": {"path": str(base), "config": None, "tokenizer": None, **model}}
-    run = finish(folder / "run", config(network, started, {"tuning": {"method": method, **METHODS[method]}})).path
+    sections = {"data": {"max_length": 48, "buckets": [48]}, "tuning": {"method": method, **METHODS[method]}}
+    run = finish(folder / "run", config(network, started, sections)).path
     predict(run, split="test")
     export_detector(run, folder / "tiny-values", base=NAME)
     return Made(base, run, folder / "tiny-values")
@@ -112,9 +113,8 @@ def test_what_a_detector_holds(made: Made) -> None:
     assert all(name.endswith("/bias") or name.startswith("head/") for name in tensors)
     about = json.loads((made.folder / "detector.json").read_text())
     assert (about["base"], about["trained"]) == (NAME, trained)
-    assert about["intervals"]["test"]["conclusions"] == len(
-        {a.conclusion for a in load_split("test", source="sample").arguments}
-    )
+    conclusions = {argument.conclusion for argument in load_split("test", source="sample").arguments}
+    assert about["intervals"]["test"]["conclusions"] == len(conclusions)
     settings = yaml.safe_load((made.folder / "config.yaml").read_text())
     assert (settings["name"], settings["model"]["path"], settings["data"]["dir"]) == ("tiny-values", NAME, None)
 
