@@ -62,6 +62,10 @@ def export_detector(
     check_new_folder(target)
     folder, config = reopen(run, overrides)
     check_task(folder.task, "detector")
+    if config.formulation.examples is not None:
+        raise ConfigError(
+            "formulation.examples shows training arguments in every prompt, and a detector holds no text of the data"
+        )
     base = _base_name(folder.config(), base)
     system, weights = restore(folder, config, single_mesh())
     tensors = dict(by_path(weights.trainable))

@@ -34,6 +34,7 @@ from jaxvalues.run.network import Network
 from jaxvalues.run.shipped import ABOUT
 from jaxvalues.run.state import initial_weights
 from jaxvalues.run.system import System, Weights
+from jaxvalues.training.compilation import Programs
 from jaxvalues.training.processes import from_main
 from jaxvalues.training.sharding import place_on
 from jaxvalues.tuning import Params
@@ -68,21 +69,22 @@ class Detector(RunFolder):
         kinds = {"base": str, "tensors": str, "tokenizer": str, "trained": int, "intervals": dict}
         return About(**{key: entry(content, key, kind, path) for key, kind in kinds.items()})
 
-    def restore(self, config: Config, mesh: Mesh) -> tuple[System, Weights]:
+    def restore(self, config: Config, mesh: Mesh, programs: Programs | None = None) -> tuple[System, Weights]:
         """The trained network, (system, weights), with all that did not train from the base network of `config`.
 
         Raises UserError if that cannot be had, or is another network than the detector was trained on.
         """
         about = self.about()
-        base = find_base(config.model, config.seed)
+        base = find_base(config.model, config.start_seed)
         tokenizer = own_tokenizer(config.model, base.folder)
         if tokenizer_hash(tokenizer) != about.tokenizer:
             raise UserError(self._other(config, about, "has another tokenizer than"))
-        system = System(self.with_texts(config), self.hf_config(), tokenizer, mesh)
+        system = System(self.with_texts(config), self.hf_config(), tokenizer, mesh, programs=programs)
         found = from_main("hashing the tensors", lambda: tensors_hash(system.network, base.folder))
         if found != about.tensors:
             raise UserError(self._other(config, about, "holds other tensors than"))
-        frozen = initial_weights(system, Base(self.hf_config(), base.folder, base.identity), config.seed).frozen
+        started = Base(self.hf_config(), base.folder, base.identity)
+        frozen = initial_weights(system, started, config.start_seed).frozen
         return system, Weights(frozen, self._trainable(system))
 
     def _other(self, config: Config, about: About, how: str) -> str:

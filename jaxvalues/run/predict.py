@@ -158,7 +158,7 @@ def restore(folder: RunFolder, config: Config, mesh: Mesh, programs: Programs | 
     now than those the run started from.
     """
     if isinstance(folder, Detector):
-        return folder.restore(config, mesh)
+        return folder.restore(config, mesh, programs)
     system = System(
         folder.with_texts(config),
         folder.hf_config(),

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from test_peft_format import ALPHA, MATRICES, RANK, P, bases, effective, inputs, random_tree  # noqa: F401  (a fixture)
+from tuned import PEFT_TARGETS
 
 from jaxvalues.models import Classifier, build_model, head_from_modules
 from jaxvalues.tuning.peft_folder import CONFIG
@@ -28,9 +29,10 @@ def test_classifiers_that_peft_made_are_read(bases, tmp_path, kind, method):  # 
     base = bases(kind)
     torch.manual_seed(0)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(base.folder, num_labels=20)
+    targets = PEFT_TARGETS.get(method, {}) if kind == "mpnet" else {}
     config = {
-        "lora": lambda: peft.LoraConfig(task_type="SEQ_CLS", r=RANK, lora_alpha=ALPHA),
-        "ia3": lambda: peft.IA3Config(task_type="SEQ_CLS"),
+        "lora": lambda: peft.LoraConfig(task_type="SEQ_CLS", r=RANK, lora_alpha=ALPHA, **targets),
+        "ia3": lambda: peft.IA3Config(task_type="SEQ_CLS", **targets),
         "prompt": lambda: peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=P),
         "prefix": lambda: peft.PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=P),
     }[method]()
@@ -46,7 +48,8 @@ def test_classifiers_that_peft_made_are_read(bases, tmp_path, kind, method):  # 
     for name, tensor in adapter.modules.items():
         (same,) = [leaf for key, leaf in trained.items() if key.replace(".modules_to_save.default", "").endswith(name)]
         np.testing.assert_array_equal(tensor, same)
-    heads = {"gpt2": {"score.weight"}, "roberta": {"classifier.dense.weight", "classifier.dense.bias"}}
+    heads = {"gpt2": {"score.weight"}}
+    heads |= dict.fromkeys(("roberta", "mpnet"), {"classifier.dense.weight", "classifier.dense.bias"})
     assert adapter.modules.keys() >= heads.get(kind, {"classifier.weight", "classifier.bias"})
     if (kind, method) in MATRICES:  # the encoder with the adapter in it
         given = {name: torch.tensor(x).long() for name, x in inputs(kind).items()}

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
+from tuned import PEFT_TARGETS
 
 from jaxvalues.config import TuningConfig
 from jaxvalues.errors import ConfigError, UserError
@@ -239,6 +240,7 @@ def test_we_read_what_peft_writes(bases, tmp_path, kind, method, change):
         "lora": (peft.LoraConfig, {"r": RANK, "lora_alpha": ALPHA}),
         "ia3": (peft.IA3Config, {}),
     }[method]
+    options |= PEFT_TARGETS.get(method, {}) if kind == "mpnet" else {}
     torch.manual_seed(0)
     model = peft.get_peft_model(torch_base(base), make(task_type=base.target.task_type, **options, **change))
     for name, parameter in model.named_parameters():

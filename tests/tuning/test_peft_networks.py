@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from tuned import CONFIGS, KEY, KINDS, D, H, L, N, build, method, moved
+from tuned import CONFIGS, KEY, KINDS, PEFT_TARGETS, D, H, L, N, build, method, moved
 
 from jaxvalues.models.checkpoints.conversion import to_params
 from jaxvalues.tuning.method import merge_all
@@ -16,10 +16,6 @@ from jaxvalues.tuning.method import merge_all
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 P, SIZE = 5, 24
-IA3_OF_MPNET = {
-    "target_modules": ["k", "v", "o", "output.dense"],
-    "feedforward_modules": ["o", "output.dense"],
-}
 
 
 def give(linear: Any, tree: dict) -> None:
@@ -116,8 +112,7 @@ def adapted(kind: str, name: str) -> tuple[Any, Any, set[str], dict]:
     frozen, trainable = tuning.init(KEY, params)
     trainable = moved(trainable)
     turned = {"fan_in_fan_out": kind == "gpt2"}  # its dense layers hold their matrices the other way round
-    if kind == "mpnet":  # PEFT has no default targets for it: those of RoBERTa
-        turned |= {"target_modules": ["q", "v"]} if name == "lora" else IA3_OF_MPNET
+    turned |= PEFT_TARGETS[name] if kind == "mpnet" else {}
     config = peft.LoraConfig(r=3, lora_alpha=7, **turned) if name == "lora" else peft.IA3Config(**turned)
     model = peft.get_peft_model(base, config).eval()
     flat, given = flatten_dict(trainable[name], sep="/"), set()

@@ -46,6 +46,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
            "num_layers": L, "num_decoder_layers": 3},
 }  # fmt: skip
 KINDS = sorted(CONFIGS)
+# PEFT has no default targets for MPNet; these are RoBERTa's, by MPNet's names.
+PEFT_TARGETS = {
+    "lora": {"target_modules": ["q", "v"]},
+    "ia3": {"target_modules": ["k", "v", "o", "output.dense"], "feedforward_modules": ["o", "output.dense"]},
+}
 NEW = {
     "head": {"kernel": np.ones((D, C), np.float32), "bias": np.zeros(C, np.float32)},
     "projection": {"out": {"kernel": np.ones((D, 8), np.float32), "bias": np.zeros(8, np.float32)}},
