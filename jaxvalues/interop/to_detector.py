@@ -23,7 +23,8 @@ from jaxvalues.errors import ConfigError, UserError, counted, short
 from jaxvalues.evaluation.measures import measure_of
 from jaxvalues.evaluation.predictions import read_predictions
 from jaxvalues.interop.atomic_folder import atomic_folder, check_new_folder
-from jaxvalues.interop.inference_settings import DROPPED_KEYS, check_task, inference_settings, without_local_paths
+from jaxvalues.interop.exportable import check_detector
+from jaxvalues.interop.inference_settings import DROPPED_KEYS, inference_settings, without_local_paths
 from jaxvalues.interop.model_card import detector_card
 from jaxvalues.models import fetch, hub_name
 from jaxvalues.models.checkpoints.weights import save_safetensors
@@ -61,11 +62,7 @@ def export_detector(
     target, run_console = Path(target), RunConsole(console or Console())
     check_new_folder(target)
     folder, config = reopen(run, overrides)
-    check_task(folder.task, "detector")
-    if config.formulation.examples is not None:
-        raise ConfigError(
-            "formulation.examples shows training arguments in every prompt, and a detector holds no text of the data"
-        )
+    check_detector(folder.config())
     base = _base_name(folder.config(), base)
     system, weights = restore(folder, config, single_mesh())
     tensors = dict(by_path(weights.trainable))
@@ -104,8 +101,6 @@ def export_detector(
 
 def _base_name(config: Config, given: str | None) -> str:
     """The name of the base network on the hub. Raises ConfigError where there is none."""
-    if config.model.config is not None:
-        raise ConfigError("model.config: this network had random weights, so nobody else has what a detector is for")
     name = given or hub_name(config.model.path)
     if name is None:
         raise ConfigError(

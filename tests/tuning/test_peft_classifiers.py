@@ -49,7 +49,7 @@ def test_classifiers_that_peft_made_are_read(bases, tmp_path, kind, method):  # 
         (same,) = [leaf for key, leaf in trained.items() if key.replace(".modules_to_save.default", "").endswith(name)]
         np.testing.assert_array_equal(tensor, same)
     heads = {"gpt2": {"score.weight"}}
-    heads |= dict.fromkeys(("roberta", "mpnet"), {"classifier.dense.weight", "classifier.dense.bias"})
+    heads |= {key: {"classifier.dense.weight", "classifier.dense.bias"} for key in ("roberta", "mpnet")}
     assert adapter.modules.keys() >= heads.get(kind, {"classifier.weight", "classifier.bias"})
     if (kind, method) in MATRICES:  # the encoder with the adapter in it
         given = {name: torch.tensor(x).long() for name, x in inputs(kind).items()}
