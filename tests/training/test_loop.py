@@ -82,6 +82,7 @@ class Rig:
         norms: dict[int, float] | None = None,
         held_out_losses: dict[int, float] | None = None,
         during: Callable[[int, StopRequest], bool] = lambda step, stop: False,
+        *,
         pause_at: int | None = None,
     ) -> LoopState:
         """`scores` are held-out F1 by step; `during` looks on at evaluations and says whether they are cut short."""
