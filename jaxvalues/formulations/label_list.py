@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 NOTHING = ("none", "none of them", "none of these", "none of the above")
 """Items that say that no category applies."""
-_ITEMS = re.compile(r"[,;\n•]|(?:^|\s)[*-]\s|(?:^|\s)\d+[.)]\s")
+_ITEMS = re.compile(r"[,;\n•]|(?<!\S)[*-]\s|(?<!\S)\d+[.)]\s")
 
 Status = Literal["answered", "unparsed", "truncated", "empty"]
 """`answered`: it names a category, or none by a word of NOTHING. Of the others, `truncated` ended at the limit."""
