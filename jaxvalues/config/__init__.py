@@ -4,17 +4,17 @@ from jaxvalues.config.data import DataConfig
 from jaxvalues.config.files import json_schema, load_config, parse_config, runs_of
 from jaxvalues.config.formulation import FormulationConfig, PoolingConfig, VerbalizerConfig
 from jaxvalues.config.loss import ContrastiveConfig, LossConfig
+from jaxvalues.config.model import ModelConfig, TokenizerTraining
 from jaxvalues.config.reference import markdown_reference
+from jaxvalues.config.remote import RemoteConfig
 from jaxvalues.config.schema import (
     Config,
     DecisionConfig,
     EnsembleConfig,
     LoggingConfig,
     MeshConfig,
-    ModelConfig,
     OptimizerConfig,
     RuntimeConfig,
-    TokenizerTraining,
     TrainingConfig,
 )
 from jaxvalues.config.section import Section, check_no_url
@@ -34,6 +34,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "PoolingConfig",
+    "RemoteConfig",
     "RuntimeConfig",
     "Section",
     "TokenizerTraining",

@@ -1,6 +1,6 @@
 """The schema of a whole config file: its sections, their defaults, and the combinations that are refused.
 
-The sections `data`, `formulation`, `loss` and `tuning` are in files of their own; the smaller ones are here.
+The sections `data`, `formulation`, `loss`, `model` and `tuning` are in files of their own; the smaller ones are here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from pydantic import Field, model_validator
 from jaxvalues.config.data import DataConfig
 from jaxvalues.config.formulation import FormulationConfig
 from jaxvalues.config.loss import LossConfig
+from jaxvalues.config.model import ModelConfig
 from jaxvalues.config.reading import user_path
+from jaxvalues.config.remote import LAYOUT
 from jaxvalues.config.section import URL_REFUSED, Name, Section, Text, is_url
 from jaxvalues.config.tuning import LEARNING_RATES, TuningConfig
 
@@ -29,47 +31,6 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
-
-
-class TokenizerTraining(Section):
-    """A byte-level BPE tokenizer trained on the training split."""
-
-    vocab_size: int = Field(2000, ge=300)
-    """Number of tokens in the vocabulary."""
-
-
-class ModelConfig(Section):
-    """The network, and how it is computed."""
-
-    path: Text | None = None
-    """Checkpoint: a folder or a hub id (config.json and safetensors)."""
-    revision: Text | None = None
-    """Revision of the checkpoint on the hub."""
-    config: dict[str, Any] | None = None
-    """In place of `path`: a Hugging Face config. The network starts from random weights."""
-    tokenizer: Text | None = None
-    """Folder or hub id of the tokenizer, when it is not beside the weights."""
-    tokenizer_revision: Text | None = None
-    """Revision of `tokenizer` on the hub."""
-    train_tokenizer: TokenizerTraining | None = None
-    """In place of `tokenizer`: train a tokenizer on the training split."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute dtype. Parameters that train stay float32; frozen matrices are held in this dtype. `auto`: bfloat16 on
-    accelerators; on CPU what a measurement of a few milliseconds finds faster, or what the environment variable
-    JAXVALUES_CPU_DTYPE says. A run keeps what was decided at its start."""
-    scan: bool | Literal["auto"] = "auto"
-    """Run the layers in one scan (compiles faster) or unrolled (faster steps on CPU). `auto`: scan on accelerators,
-    unrolled on CPU."""
-    remat: bool = False
-    """Recompute activations of layers in the backward pass, which saves memory."""
-    dropout: float | None = Field(None, ge=0, lt=1)
-    """Dropout of hidden states and attention. null: that of the checkpoint."""
-
-    @model_validator(mode="after")
-    def _tokenizer_has_a_name(self) -> ModelConfig:
-        if self.tokenizer_revision is not None and self.tokenizer is None:
-            raise ValueError("`tokenizer_revision` belongs to `tokenizer`, which is not set")
-        return self
 
 
 class OptimizerConfig(Section):
@@ -243,7 +204,9 @@ class Config(Section):
         for key, place in (("output", self.output), ("runtime.compilation_cache", self.runtime.compilation_cache)):
             if is_url(place):
                 raise ValueError(f"{key}: {URL_REFUSED}, not {place}")
-        if (self.model.path is None) == (self.model.config is None):
+        if self.model.endpoint is not None:
+            self._check_remote()
+        elif (self.model.path is None) == (self.model.config is None):
             raise ValueError("give either model.path (a checkpoint folder or hub id) or model.config (random weights)")
         if self.model.config is not None and not (self.model.tokenizer or self.model.train_tokenizer):
             raise ValueError("model.config needs model.tokenizer or model.train_tokenizer")
@@ -278,6 +241,19 @@ class Config(Section):
         if list(data.buckets) != sorted(set(data.buckets)) or not data.buckets or data.buckets[0] < 1:
             raise ValueError(f"data.buckets must be increasing positive lengths, not {list(data.buckets)}")
         return self
+
+    def _check_remote(self) -> None:
+        """Raise ValueError for what an endpoint cannot do."""
+        form = self.formulation
+        if form.kind != "answer":
+            raise ValueError(
+                f"formulation.kind: {form.kind} needs a network here, and model.endpoint asks one elsewhere: use answer"
+            )
+        if self.tuning.method != "none" or form.verbalizer.soft:
+            what = "formulation.verbalizer.soft" if form.verbalizer.soft else f"tuning.method: {self.tuning.method}"
+            raise ValueError(f"{what} trains, and nothing trains at model.endpoint: set tuning.method=none")
+        if self.runtime.distributed:
+            raise ValueError("runtime.distributed: one process asks model.endpoint, with many requests at once")
 
     @model_validator(mode="after")
     def _kinds_fit_methods(self) -> Config:
@@ -333,8 +309,11 @@ class Config(Section):
         return user_path(self.output.replace("{name}", self.name).replace("{seed}", str(self.seed)))
 
     def explicit(self) -> Config:
-        """This config with the defaults that depend on other keys filled in: learning rate and template."""
+        """This config with the defaults that depend on other keys filled in: learning rate, template, name of the
+        model at an endpoint."""
         changes: dict[str, Any] = {}
+        if self.model.endpoint is not None and self.model.id is None:
+            changes["model"] = self.model.model_copy(update={"id": self.model.path})
         if self.optimizer.learning_rate is None:
             rate, _ = LEARNING_RATES[self.tuning.method]
             changes["optimizer"] = self.optimizer.model_copy(update={"learning_rate": rate})
@@ -362,6 +341,11 @@ class Config(Section):
         tree = self.model_dump(mode="json", exclude={"name", "output", "mesh", "logging", "runtime"})
         for section, key in (("data", "dir"), ("model", "path"), ("model", "scan"), ("model", "remat")):
             del tree[section][key]
+        model, remote = tree["model"], tree["model"].pop("remote")
+        asked = {key: model.pop(key) for key in ("endpoint", "id", "answers", "max_requests", "max_cost")}
+        if self.model.endpoint is not None:
+            model |= {"endpoint": asked["endpoint"], "id": asked["id"] or self.model.path}
+            model["remote"] = {key: value for key, value in remote.items() if key not in LAYOUT}
         return tree
 
     def program(self) -> str:

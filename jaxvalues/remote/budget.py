@@ -1,0 +1,78 @@
+"""What a run may send and spend, and what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from jaxvalues.config import ModelConfig
+from jaxvalues.errors import UserError
+from jaxvalues.remote.messages import Answer, Request
+
+CHARACTERS = 4
+"""Characters of a token of English text, for estimates."""
+
+
+class UsedUp(UserError):
+    """The budget of a run is used up."""
+
+
+def estimated_tokens(request: Request, answer_tokens: int) -> tuple[int, int]:
+    """(tokens of the prompt, longest answer): an estimate, without asking the model's tokenizer."""
+    return request.characters // CHARACTERS + 8, answer_tokens
+
+
+class Budget:
+    """The requests and the money of a run. What answers in the store took counts too.
+
+    Requests under way are counted with what they will cost at most by an estimate, so that few too many are sent.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        remote = config.remote
+        self.max_requests, self.max_cost = config.max_requests, config.max_cost
+        self.prices = None if remote.input_price is None else (remote.input_price, remote.output_price)
+        self.answer_tokens = remote.answer_tokens
+        self.requests, self.cost, self._reserved = 0, 0.0, 0.0
+
+    def already(self, attempts: int, answers: Iterable[tuple[Request, Answer]]) -> None:
+        """Count what was sent and paid before."""
+        self.requests += attempts
+        self.cost += sum(self._cost_of(request, answer) for request, answer in answers)
+
+    def reserve(self, request: Request) -> None:
+        """Count a request that is about to be sent. Raises UsedUp instead, where it would be one too many."""
+        if self.max_requests is not None and self.requests >= self.max_requests:
+            raise UsedUp(f"model.max_requests {self.max_requests:,} is used up")
+        most = self._estimate(request)
+        if self.max_cost is not None and self.cost + self._reserved + most > self.max_cost:
+            raise UsedUp(f"model.max_cost {self.max_cost:g} is used up ({self.cost:.4g} spent)")
+        self.requests += 1
+        self._reserved += most
+
+    def settle(self, request: Request, answer: Answer | None) -> None:
+        """A request that was reserved has ended; None: without an answer, which costs nothing."""
+        self._reserved -= self._estimate(request)
+        if answer is not None:
+            self.cost += self._cost_of(request, answer)
+
+    def estimate(self, requests: Iterable[Request]) -> tuple[int, int, float | None]:
+        """What requests take at most: (tokens of prompts, tokens of answers, cost); the cost is None without prices."""
+        sizes = [estimated_tokens(one, self.answer_tokens) for one in requests]
+        prompts, answers = (sum(size[i] for size in sizes) for i in (0, 1))
+        return prompts, answers, self._price(prompts, answers) if self.prices else None
+
+    def _estimate(self, request: Request) -> float:
+        return self._price(*estimated_tokens(request, self.answer_tokens)) if self.prices else 0.0
+
+    def _cost_of(self, request: Request, answer: Answer) -> float:
+        if self.prices is None:
+            return 0.0
+        prompt, most = estimated_tokens(request, self.answer_tokens)
+        spent = (answer.prompt_tokens, answer.completion_tokens)
+        return self._price(
+            *(known if known is not None else guess for known, guess in zip(spent, (prompt, most), strict=True))
+        )
+
+    def _price(self, prompt: int, answer: int) -> float:
+        of_prompts, of_answers = self.prices or (0.0, 0.0)
+        return (prompt * of_prompts + answer * of_answers) / 1e6
