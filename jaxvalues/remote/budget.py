@@ -68,10 +68,8 @@ class Budget:
         if self.prices is None:
             return 0.0
         prompt, most = estimated_tokens(request, self.answer_tokens)
-        spent = (answer.prompt_tokens, answer.completion_tokens)
-        return self._price(
-            *(known if known is not None else guess for known, guess in zip(spent, (prompt, most), strict=True))
-        )
+        prompt = prompt if answer.prompt_tokens is None else answer.prompt_tokens
+        return self._price(prompt, most if answer.completion_tokens is None else answer.completion_tokens)
 
     def _price(self, prompt: int, answer: int) -> float:
         of_prompts, of_answers = self.prices or (0.0, 0.0)

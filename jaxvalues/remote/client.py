@@ -19,6 +19,8 @@ from jaxvalues.remote.messages import Malformed, parse_body
 
 KEY = "OPENAI_API_KEY"
 """The environment variable with the key of the endpoint."""
+_AGAIN = (408, 409, 425, 429)
+"""Statuses below 500 after which the same request may be answered."""
 
 
 def api_key() -> str | None:
@@ -91,24 +93,20 @@ class Client:
     def _status(self, error: Any, model: str) -> Exception:
         """What a status means that is not OK."""
         status, said = error.status_code, self._clean(_message(error))
-        match status:
-            case 401:
-                if self._secret is None:
-                    return UserError(f"{self.endpoint} asks for a key (401): set the environment variable {KEY}")
-                return UserError(f"{self.endpoint} refuses the key in the environment variable {KEY} (401)")
-            case 402 | 403:
-                return UserError(f"{self.endpoint} refuses the request ({status}): {said}")
-            case 404:
-                return UserError(f"{self.endpoint} has no chat completions of a model {model} (404): {said}")
-            case 429 if "insufficient_quota" in f"{error.code} {error.type}":
-                return UserError(f"the account at {self.endpoint} has no money left (429, insufficient_quota)")
-            case 429:
-                return Failed("429", "too many requests (429)", throttled=True, after=_retry_after(error.response))
-            case 408 | 409 | 425:
-                return Failed(str(status), f"status {status}: {said}", after=_retry_after(error.response))
-            case _ if status >= 500:
-                return Failed(str(status), f"status {status}: {said}", after=_retry_after(error.response))
-        return Failed(str(status), f"status {status}: {said}", retry=False)
+        has_no_money = status == 429 and "insufficient_quota" in f"{error.code} {error.type}"
+        fatal = {  # what the endpoint says is not repeated where it could hold a part of the key
+            401: f"{self.endpoint} refuses the key in the environment variable {KEY} (401)",
+            402: f"{self.endpoint} wants to be paid first (402): {said}",
+            403: f"{self.endpoint} refuses the request (403): {said}",
+            404: f"{self.endpoint} has no chat completions of a model {model} (404): {said}",
+        }
+        if status == 401 and self._secret is None:
+            return UserError(f"{self.endpoint} asks for a key (401): set the environment variable {KEY}")
+        if has_no_money or status in fatal:
+            return UserError(fatal.get(status, f"the account at {self.endpoint} has no money left (429)"))
+        retry = status >= 500 or status in _AGAIN
+        after = _retry_after(error.response) if retry else None
+        return Failed(str(status), f"status {status}: {said}", retry, throttled=status == 429, after=after)
 
     def _clean(self, text: str) -> str:
         """A short text of the endpoint on one line, without the key."""

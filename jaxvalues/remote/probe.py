@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, cut
 from jaxvalues.remote.client import Failed
 from jaxvalues.remote.messages import Answer, Request
 from jaxvalues.remote.sender import Sender, Stopped, Unanswered
@@ -123,7 +123,8 @@ def check_model(model: str, echo: str | None, endpoint: str) -> None:
         return
     if echo.rsplit("/", 1)[-1] != model.rsplit("/", 1)[-1]:
         raise UserError(
-            f"{endpoint} answers as {echo} where {model} was asked for: set model.id={echo} to ask that one"
+            f"{endpoint} answers as {cut(echo, 60)} where {cut(model, 60)} was asked for: set model.id to the model that "
+            "is meant"
         )
 
 

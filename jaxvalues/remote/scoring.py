@@ -29,13 +29,11 @@ class Words:
     def vote(self, text: str) -> bool | None:
         """Whether an answer says Yes or No: by the word that it begins with, else by the only one of them that it
         holds; None where neither tells."""
-        begins = next(
-            (yes for yes, words in ((True, self.yes), (False, self.no)) for word in words if _begins(text, word)), None
-        )
-        if begins is not None:
-            return begins
-        has_yes, has_no = (any(_holds(text, word) for word in words) for words in (self.yes, self.no))
-        return has_yes if has_yes != has_no else None
+        for tells in (_begins, _holds):
+            says_yes, says_no = (any(tells(text, word) for word in words) for words in (self.yes, self.no))
+            if says_yes != says_no:
+                return says_yes
+        return None
 
 
 def plain(text: str) -> str:

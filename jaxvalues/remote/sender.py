@@ -54,8 +54,8 @@ class Sender:
         """The reply to a request.
 
         Raises Unanswered after the last attempt, or after one that makes others useless. Raises Stopped where the gate
-        was closed, and with an error where the budget is used up, the endpoint asks for too long a wait, or `Client.send`
-        raises one.
+        was closed, and with an error where the budget is used up, where the endpoint asks for too long a wait, and
+        where `Client.send` raises one.
         """
         for attempt in range(1, self.attempts + 1):
             if not await self.gate.enter():
@@ -86,9 +86,8 @@ class Sender:
         if failed.throttled:
             self.gate.pace.throttled(started, time.monotonic())
         if failed.after is not None and failed.after > LONGEST_ASKED:
-            raise Stopped(
-                attempt, UserError(f"{self.client.endpoint} asks to wait {failed.after:,.0f} s ({failed.said})")
-            )
+            said = f"{self.client.endpoint} asks to wait {failed.after:,.0f} s ({failed.said})"
+            raise Stopped(attempt, UserError(said))
         if not failed.retry or attempt == self.attempts:
             raise Unanswered(failed, attempt)
         if failed.after is not None:

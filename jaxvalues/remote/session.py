@@ -60,7 +60,7 @@ class Session:
             if asking.ended is not None:
                 have = sum(one.key in answers for one in requests)
                 raise type(asking.ended)(
-                    f"{asking.ended}; {have:,} of {len(requests):,} answers are stored in {self.store.path}, and the same "
+                    f"{asking.ended}; {have:,} of {len(requests):,} answers are kept in {self.store.path}, and the same "
                     "command asks only the rest"
                 )
         return [answers[one.key].answer if one.key in answers else None for one in requests]

@@ -91,9 +91,8 @@ class AnswerStore:
             try:
                 self._lock.acquire(timeout=0)
             except Timeout:
-                raise UserError(
-                    f"{path} is in use by another run: wait for it, or give another model.answers"
-                ) from None
+                said = f"{path} is in use by another run: wait for it, or give another model.answers"
+                raise UserError(said) from None
             except NotImplementedError:  # a file system without locks
                 pass
         try:
@@ -191,7 +190,7 @@ def _cut_torn_line(path: Path) -> None:
     with path.open("r+b") as file:
         if not _BEGINNING.startswith(begins := file.read(len(_BEGINNING))):
             raise UserError(
-                f"{path}: begins with {short(begins)}, expected an answer store: give another model.answers"
+                f"{path}: begins with {short(begins)}, so it is no answer store: give another model.answers"
             )
         size = end = file.seek(0, os.SEEK_END)
         while end:

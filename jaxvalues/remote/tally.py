@@ -30,7 +30,7 @@ class Tally:
         """{why a question has no logit: how many}."""
         self.finish_reasons = Counter[str]()
         self.unreadable = Counter[str]()
-        """Answers that say neither Yes nor No: `empty`, `truncated` or `unparsed`."""
+        """Answers that say neither Yes nor No: `filtered`, `empty`, `truncated`, `unparsed` or `no answer word`."""
         self.bounded = Counter[str]()
         """Questions with a bound in the place of a side: `yes` or `no`."""
         self.words: dict[str, float] = {}
@@ -44,11 +44,13 @@ class Tally:
         self.prompt_tokens += answer.prompt_tokens or 0
         self.completion_tokens += answer.completion_tokens or 0
 
-    def cannot_read(self, answer: Answer) -> str:
-        """Count an answer that says neither Yes nor No; in a word, why."""
-        truncated = answer.finish_reason == "length"
-        why = "filtered" if answer.finish_reason == "content_filter" else "empty" if not answer.text.strip() else ""
-        why = why or ("truncated" if truncated else "unparsed")
+    def cannot_read(self, answer: Answer, why: str = "") -> str:
+        """Count an answer that says neither Yes nor No; in a word or two why, unless that is known."""
+        if answer.finish_reason == "content_filter":
+            why = "filtered"
+        elif not why:
+            truncated = "truncated" if answer.finish_reason == "length" else "unparsed"
+            why = truncated if answer.text.strip() else "empty"
         self.unreadable[why] += 1
         return why
 

@@ -42,23 +42,22 @@ class YesOrNo:
         remote, endpoint = self.config.model.remote, self.config.model.endpoint
         if remote.scoring == "logprobs" and not self.found.top_logprobs:
             raise ConfigError(
-                f"{endpoint} returns no log-probabilities: set model.remote.scoring=votes, which samples several answers"
+                f"{endpoint} returns no log-probabilities: set model.remote.scoring=votes, which takes several answers"
             )
         if remote.temperature != 1 and not self.found.temperature:
             raise ConfigError(f"{endpoint} takes no temperature: set model.remote.temperature=1")
 
     def rounds(self, arguments: Sequence[Argument]) -> Rounds:
         """One round: the question about every value of every argument, each as often as samples are taken."""
-        answers = yield list(self.requests(arguments))
+        requests = list(self.requests(arguments))
+        answers = yield requests
         samples, words = self._samples, Words.of(self.config.formulation.verbalizer)
         tally = Tally()
         logits = np.full((len(arguments), len(self.template.labels)), np.nan, np.float64)
-        requests = self.requests(arguments)
+        tally.questions = logits.size
         for cell in range(logits.size):
-            mine = answers[cell * samples : (cell + 1) * samples]
-            asked = [next(requests) for _ in mine]
-            tally.questions += 1
-            logits.flat[cell] = self._logit(asked, mine, words, tally)
+            mine = slice(cell * samples, (cell + 1) * samples)
+            logits.flat[cell] = self._logit(requests[mine], answers[mine], words, tally)
         missing = np.isnan(logits)
         return Asked(filled(logits), missing, tally)
 
@@ -99,7 +98,7 @@ class YesOrNo:
                 if odds is not None:
                     tally.score(odds)
                     return odds.logit
-                why = tally.cannot_read(answer)
+                why = tally.cannot_read(answer, "no answer word")
             elif (vote := words.vote(answer.text)) is None:
                 why = tally.cannot_read(answer)
             else:
