@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from jaxvalues.config import ModelConfig
 from jaxvalues.errors import UserError
 from jaxvalues.remote.messages import Answer, Request
+from jaxvalues.remote.store import Stored
 
 CHARACTERS = 4
 """Characters of a token of English text, for estimates."""
@@ -34,10 +35,11 @@ class Budget:
         self.answer_tokens = remote.answer_tokens
         self.requests, self.cost, self._reserved = 0, 0.0, 0.0
 
-    def already(self, attempts: int, answers: Iterable[tuple[Request, Answer]]) -> None:
-        """Count what was sent and paid before."""
-        self.requests += attempts
-        self.cost += sum(self._cost_of(request, answer) for request, answer in answers)
+    def already(self, request: Request, failed: int, stored: Stored | None) -> None:
+        """Count what was sent and paid for a request before: attempts that `failed`, and its answer if it has one."""
+        self.requests += failed + (stored.attempts if stored is not None else 0)
+        if stored is not None:
+            self.cost += self._cost_of(request, stored.answer)
 
     def reserve(self, request: Request) -> None:
         """Count a request that is about to be sent. Raises UsedUp instead, where it would be one too many."""

@@ -60,6 +60,10 @@ class Answer:
     completion_tokens: int | None
 
 
+Result = Answer | str
+"""An answer, or in a word why there is none."""
+
+
 def read_answer(response: Any) -> Answer:
     """What a response (JSON, parsed) says. Raises Malformed for what is not a chat completion."""
     try:

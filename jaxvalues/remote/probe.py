@@ -123,8 +123,8 @@ def check_model(model: str, echo: str | None, endpoint: str) -> None:
         return
     if echo.rsplit("/", 1)[-1] != model.rsplit("/", 1)[-1]:
         raise UserError(
-            f"{endpoint} answers as {cut(echo, 60)} where {cut(model, 60)} was asked for: set model.id to the model that "
-            "is meant"
+            f"{endpoint} answers as {cut(echo, 60)} where {cut(model, 60)} was asked for: set model.id to the "
+            "model that is meant"
         )
 
 

@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 from jaxvalues.config import ModelConfig
 from jaxvalues.errors import UserError
 from jaxvalues.remote.budget import Budget
 from jaxvalues.remote.client import Client, Failed
-from jaxvalues.remote.messages import Answer, Request
+from jaxvalues.remote.messages import Answer, Request, Result
 from jaxvalues.remote.pace import Gate, Pace
 from jaxvalues.remote.probe import Found, is_alive, probe, same_model
 from jaxvalues.remote.sender import Sender, Stopped, Unanswered
@@ -24,6 +25,13 @@ MOST_FAILED = 20
 T = TypeVar("T")
 Progress = Callable[[int, str], None]
 """Gets the number of requests that have ended just now, and what to say besides."""
+Watch = Callable[[int], AbstractContextManager[Progress]]
+"""Watches a number of requests being asked."""
+
+
+@contextmanager
+def _unwatched(total: int) -> Iterator[Progress]:
+    yield lambda ended, said: None
 
 
 def find_out(config: ModelConfig, budget: Budget) -> Found:
@@ -36,37 +44,51 @@ def find_out(config: ModelConfig, budget: Budget) -> Found:
 
 
 class Session:
-    """Asks requests of one run. Called with some, it returns their answers; None for those without one.
+    """Asks requests of one run. Called with some, it returns their answers; in a word why, for those without one.
 
-    `failures` has {key: the kind of failure} of those without. The whole of requests is asked before anything is said
-    about failures, unless nothing can be answered any more: then UserError says why, and what was answered is stored.
+    Where nothing can be answered any more, it raises UserError, which says why; what was answered is stored.
     """
 
-    def __init__(self, config: ModelConfig, store: AnswerStore, found: Found, budget: Budget) -> None:
-        self.config, self.store, self.found, self.budget = config, store, found, budget
-        self.failures: dict[str, str] = {}
+    def __init__(
+        self, config: ModelConfig, store: AnswerStore, found: Found, budget: Budget, watch: Watch = _unwatched
+    ) -> None:
+        self.config, self.store, self.found, self.budget, self.watch = config, store, found, budget, watch
+        self._failures: dict[str, str] = {}
         self.sent = Counter[str]()
         """How many requests of this session were `answered` and `unanswered`, and how many attempts were `retried`."""
-        self.progress: Progress = lambda ended, said: None
+        self._counted: set[str] = set()
         self._pace = Pace(config.remote.concurrency)
 
-    def __call__(self, requests: Sequence[Request]) -> list[Answer | None]:
+    def __call__(self, requests: Sequence[Request]) -> list[Result]:
         """The answers to requests, in their order."""
         answers = self.store.contents.answers
         todo = list({one.key: one for one in requests if one.key not in answers}.values())
+        self._count_stored(requests)
         if todo:
-            asking = _Asking(self, todo)
-            _run(self.config, asking.gate, self.budget, asking.run)
+            with self.watch(len(todo)) as progress:
+                asking = _Asking(self, todo, progress)
+                _run(self.config, asking.gate, self.budget, asking.run)
             if asking.ended is not None:
                 have = sum(one.key in answers for one in requests)
                 raise type(asking.ended)(
-                    f"{asking.ended}; {have:,} of {len(requests):,} answers are kept in {self.store.path}, and the same "
-                    "command asks only the rest"
+                    f"{asking.ended}; {have:,} of {len(requests):,} answers are kept in {self.store.path}, and the "
+                    "same command asks only the rest"
                 )
-        return [answers[one.key].answer if one.key in answers else None for one in requests]
+        return [
+            answers[one.key].answer if one.key in answers else self._failures.get(one.key, "unanswered")
+            for one in requests
+        ]
+
+    def _count_stored(self, requests: Sequence[Request]) -> None:
+        """Count what was sent for these requests before, once."""
+        for one in requests:
+            if one.key not in self._counted:
+                self._counted.add(one.key)
+                have = self.store.contents
+                self.budget.already(one, have.failed.get(one.key, 0), have.answers.get(one.key))
 
     def check(self, answer: Answer) -> None:
-        """Raise Failed for an answer of another model, and for one without the log-probabilities that were asked for."""
+        """Raise Failed for an answer of another model, and for one without log-probabilities where they are wanted."""
         same_model(self.found, answer)
         wants = self.config.remote.scoring == "logprobs"
         if wants and answer.first is None and answer.finish_reason != "content_filter":
@@ -76,9 +98,10 @@ class Session:
 class _Asking:
     """Workers that ask the same list of requests until it is empty or something makes it useless to go on."""
 
-    def __init__(self, session: Session, todo: Sequence[Request]) -> None:
+    def __init__(self, session: Session, todo: Sequence[Request], progress: Progress) -> None:
         self.session, self.gate = session, Gate(session._pace)
         self.ended: UserError | None = None
+        self._progress = progress
         self._requests: Iterator[Request] = iter(todo)
         self._workers = min(len(todo), session.config.remote.concurrency)
         self._answered_at, self._failed = float("-inf"), 0
@@ -115,12 +138,12 @@ class _Asking:
             session.sent["answered"] += 1
             self._answered_at = time.monotonic()
         session.sent["retried"] = sender.retries
-        session.progress(1, f"{self.gate.active} at once")
+        self._progress(1, f"{self.gate.active} at once")
 
     async def _unanswered(self, sender: Sender, request: Request, error: Unanswered, begun: float) -> None:
         """Note a request without an answer; end all where no other request can have one."""
         session, failed = self.session, error.failed
-        session.failures[request.key] = failed.kind
+        session._failures[request.key] = failed.kind
         session.store.add_failure(request, failed.said, error.attempts)
         session.sent["unanswered"] += 1
         self._failed += 1

@@ -70,11 +70,6 @@ class Contents:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Malformed):
             self.damaged += 1
 
-    def attempts(self, keys: Mapping[str, Any] | set[str]) -> int:
-        """The attempts at these requests so far."""
-        answered = sum(stored.attempts for key, stored in self.answers.items() if key in keys)
-        return answered + sum(attempts for key, attempts in self.failed.items() if key in keys)
-
 
 class AnswerStore:
     """The store at `path`, locked for this process; as a context manager, unlocked at the end.
@@ -189,9 +184,7 @@ def _cut_torn_line(path: Path) -> None:
         return
     with path.open("r+b") as file:
         if not _BEGINNING.startswith(begins := file.read(len(_BEGINNING))):
-            raise UserError(
-                f"{path}: begins with {short(begins)}, so it is no answer store: give another model.answers"
-            )
+            raise UserError(f"{path}: begins with {short(begins)}, so it is no store: give another model.answers")
         size = end = file.seek(0, os.SEEK_END)
         while end:
             start = max(0, end - 65536)

@@ -1,12 +1,8 @@
-"""`answer` at an endpoint: a question about each value of each argument, answered with Yes or No.
-
-What is asked comes in rounds: a generator yields requests and is sent their answers. So the same code asks, counts
-what would be asked, and writes batch files.
-"""
+"""`answer` at an endpoint: a question about each value of each argument, answered with Yes or No."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,16 +10,12 @@ import numpy as np
 from jaxvalues.config import Config
 from jaxvalues.data.arguments import Argument
 from jaxvalues.errors import ConfigError
-from jaxvalues.remote.messages import Answer, Request
+from jaxvalues.remote.messages import Request, Result
 from jaxvalues.remote.probe import Found
+from jaxvalues.remote.rounds import Rounds
 from jaxvalues.remote.scoring import Words, log_odds, vote_logit
 from jaxvalues.remote.tally import Asked, Tally
 from jaxvalues.templates.questions import QuestionTemplate
-
-Rounds = Generator[list[Request], list[Answer | None], Asked]
-"""Yields the requests of a round, is sent their answers in the same order (None: without one), returns the logits."""
-Why = Callable[[Request], str]
-"""Why a request has no answer, in a word."""
 
 SAMPLES = 1000
 """The numbers of samples that each seed of a run has."""
@@ -36,7 +28,6 @@ class YesOrNo:
     config: Config
     template: QuestionTemplate
     found: Found
-    why: Why
 
     def __post_init__(self) -> None:
         remote, endpoint = self.config.model.remote, self.config.model.endpoint
@@ -49,15 +40,14 @@ class YesOrNo:
 
     def rounds(self, arguments: Sequence[Argument]) -> Rounds:
         """One round: the question about every value of every argument, each as often as samples are taken."""
-        requests = list(self.requests(arguments))
-        answers = yield requests
+        results = yield list(self.requests(arguments))
         samples, words = self._samples, Words.of(self.config.formulation.verbalizer)
         tally = Tally()
         logits = np.full((len(arguments), len(self.template.labels)), np.nan, np.float64)
         tally.questions = logits.size
         for cell in range(logits.size):
             mine = slice(cell * samples, (cell + 1) * samples)
-            logits.flat[cell] = self._logit(requests[mine], answers[mine], words, tally)
+            logits.flat[cell] = self._logit(results[mine], words, tally)
         missing = np.isnan(logits)
         return Asked(filled(logits), missing, tally)
 
@@ -83,14 +73,12 @@ class YesOrNo:
                     )
                     yield Request(model.endpoint, payload, sample)
 
-    def _logit(
-        self, requests: Sequence[Request], answers: Sequence[Answer | None], words: Words, tally: Tally
-    ) -> float:
+    def _logit(self, results: Sequence[Result], words: Words, tally: Tally) -> float:
         """The logit of one question; nan where it is missing."""
         votes, why = [], ""
-        for request, answer in zip(requests, answers, strict=True):
-            if answer is None:
-                why = self.why(request)
+        for answer in results:
+            if isinstance(answer, str):
+                why = answer
                 continue
             tally.answer(answer)
             if self.config.model.remote.scoring == "logprobs":
@@ -107,6 +95,14 @@ class YesOrNo:
             return vote_logit(votes)
         tally.missing[why] += 1
         return float("nan")
+
+    @property
+    def how(self) -> str:
+        """How logits are had, in words."""
+        remote = self.config.model.remote
+        if remote.scoring == "votes":
+            return f"votes of {remote.samples} answers at temperature {remote.temperature:g}"
+        return f"log-probabilities of the first token, {self.found.top_logprobs} returned"
 
     @property
     def _samples(self) -> int:

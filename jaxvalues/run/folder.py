@@ -3,6 +3,7 @@
 While in use:     lock.json
 At the start:     config.yaml · environment.json · template.txt · synonyms.tsv · model/config.json · tokenizer/
 While training:   checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/
+At an endpoint:   answers.jsonl · endpoint.json, what was asked and found · missing-<split>.tsv, without an answer
 At the end:       thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv · logits-<split>.tsv
                   manifest.json, the checksums of what is needed later
 Last:             scores.json, which makes the run a finished one
@@ -29,8 +30,9 @@ from jaxvalues.data.task import TASKS, VALUES, Task
 from jaxvalues.data.tokenizer_files import save_tokenizer
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.evaluation.coverage import score_answered, write_missing
 from jaxvalues.evaluation.decision import Decision, read_decision, sigmoid
-from jaxvalues.evaluation.measures import TaskScores, measure_of, read_scores
+from jaxvalues.evaluation.measures import TaskScores, read_scores
 from jaxvalues.evaluation.predictions import Logits, Predictions, write_logits
 from jaxvalues.run.lock import LOCK, RunLock
 from jaxvalues.run.manifest import add_to_manifest, check_manifest, take_from_manifest, write_manifest
@@ -62,12 +64,12 @@ class RunRecord(NamedTuple):
     """What a run folder keeps besides the config.
 
     `environment` holds versions and checksums, `hf_config` the network's config.json, `texts` the template with its
-    descriptions and the synonyms, {file name: content}.
+    descriptions and the synonyms, {file name: content}. The model of an endpoint has no tokenizer here.
     """
 
     environment: dict[str, Any]
     hf_config: dict[str, Any]
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase | None
     texts: dict[str, str]
 
 
@@ -129,7 +131,8 @@ class RunFolder:
             (self.path / "model").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"output: the run folder {self.path} cannot be made ({error.strerror})") from None
-        save_tokenizer(record.tokenizer, self.path / "tokenizer")
+        if record.tokenizer is not None:
+            save_tokenizer(record.tokenizer, self.path / "tokenizer")
         for name, text in record.texts.items():
             write_whole(self.path / name, text + "\n")
         write_json(self.path / "model/config.json", record.hf_config)
@@ -210,8 +213,13 @@ class RunFolder:
         if is_main():
             decision.write(self.path, self.task.labels)
 
-    def write_predictions(self, split: Split, logits: np.ndarray, decision: Decision) -> TaskScores | None:
-        """Write the three prediction files of a split; its scores if it has labels."""
+    def write_predictions(
+        self, split: Split, logits: np.ndarray, decision: Decision, missing: np.ndarray | None = None
+    ) -> TaskScores | None:
+        """Write the three prediction files of a split; its scores if it has labels.
+
+        `missing` [n, C] is listed in a fourth file, and left out of the scores.
+        """
         predictions = Predictions(split.ids, sigmoid(logits), self.task.labels)
         decisions = decision(logits)
         if is_main():
@@ -221,17 +229,28 @@ class RunFolder:
             predictions.write_probabilities(self.path / tables[1])
             predictions.write_run(self.path / tables[2], decisions)
             add_to_manifest(self.path, known)
-        return None if split.labels is None else measure_of(self.task).score(split.labels, decisions)
+            if missing is not None:
+                write_missing(self.path / f"missing-{split.name}.tsv", split.ids, self.task.labels, missing)
+        return None if split.labels is None else score_answered(self.task, split.labels, decisions, missing)
 
     def write_scores(
-        self, step: int | None, decision: Decision, held_out: TaskScores, splits: dict[str, TaskScores]
+        self,
+        step: int | None,
+        decision: Decision,
+        held_out: TaskScores,
+        splits: dict[str, TaskScores],
+        coverage: dict[str, float] | None = None,
     ) -> None:
-        """Write scores.json, which makes the run a finished one; an ensemble has no step."""
+        """Write scores.json, which makes the run a finished one; an ensemble has no step.
+
+        `coverage` is {part: share of the questions with an answer}, of a system that can fail to answer.
+        """
         if is_main():
             self.write_last(
                 {
                     "step": step,
                     "decision": decision.how,
+                    **({} if coverage is None else {"coverage": coverage}),
                     "held_out": held_out.to_json(),
                     "splits": {name: scores.to_json() for name, scores in splits.items()},
                 }

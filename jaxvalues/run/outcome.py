@@ -15,6 +15,7 @@ from jaxvalues.config import Config, DecisionConfig
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import HELD_OUT
 from jaxvalues.data.task import TASKS
+from jaxvalues.evaluation.coverage import answered_rows
 from jaxvalues.evaluation.decision import Decision, choose_thresholds, sigmoid
 from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.run.folder import RunFolder
@@ -49,13 +50,16 @@ def finish(
     `how` is put around the words that say how the decision was made. `step` is the step of the parameters, None for an
     ensemble. Writing scores.json is the last thing: it makes the run a finished one.
     """
-    chosen = choose_thresholds(settings, held_out.split.labels, held_out.logits, measure_of(folder.task).tune)
+    chosen = choose_thresholds(settings, *answered_rows(*held_out), measure_of(folder.task).tune)
     decision = Decision(chosen.thresholds, how.format(chosen.how))
     folder.write_decision(decision)
     held_out = held_out._replace(split=replace(held_out.split, name=HELD_OUT))
     (held_out_scores,) = apply_decision(folder, decision, [held_out]).values()
     outcome = Outcome(decision, held_out_scores, apply_decision(folder, decision, reported))
-    folder.write_scores(step, decision, outcome.held_out, outcome.scores)
+    coverage = None
+    if held_out.missing is not None:
+        coverage = {HELD_OUT: held_out_scores.coverage} | {name: one.coverage for name, one in outcome.scores.items()}
+    folder.write_scores(step, decision, outcome.held_out, outcome.scores, coverage)
     return outcome
 
 
@@ -63,7 +67,7 @@ def apply_decision(
     folder: RunFolder, decision: Decision, predicted: Iterable[Predicted]
 ) -> dict[str, TaskScores | None]:
     """Write the prediction files of each split; the scores of those that have labels, None for the others."""
-    return {one.split.name: folder.write_predictions(one.split, one.logits, decision) for one in predicted}
+    return {one.split.name: folder.write_predictions(one.split, one.logits, decision, one.missing) for one in predicted}
 
 
 def held_out_metrics(

@@ -30,10 +30,11 @@ def never() -> bool:
 
 
 class Predicted(NamedTuple):
-    """The arguments of a split and their logits [n, C]."""
+    """The arguments of a split and their logits [n, C]; `missing` [n, C], where some could not be had."""
 
     split: Split
     logits: np.ndarray
+    missing: np.ndarray | None = None
 
 
 def encode(system: System, split: Split, run_console: RunConsole) -> Tokens:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from jaxvalues.config.writing import write_json, write_whole, writing
 from jaxvalues.errors import UserError, first_line
+from jaxvalues.evaluation.coverage import mark
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.process import start_process
@@ -120,9 +121,8 @@ class _Runner:
         write_json(folder / MEASURED, {"seconds": round(seconds, 2), "peak_bytes": peak_bytes()})
         self.done.add(folder)
         self.seconds.append(seconds)
-        held_out = RunFolder.finished(folder).held_out_scores().headline
-        found = {"held-out": held_out, **{split: each.headline for split, each in scores.items()}}
-        figures = ", ".join(f"{split} {each['official_f1']:.3f}" for split, each in found.items())
+        found = {"held-out": RunFolder.finished(folder).held_out_scores(), **scores}
+        figures = ", ".join(f"{split} {each.official_f1:.3f}{mark(each)}" for split, each in found.items())
         self.say(f"{one.label}: official F1 {figures}; {duration(seconds)}")
         gc.collect()  # frees the arrays of the run before the next one starts
         return True
