@@ -1,4 +1,4 @@
-"""A stand-in for an endpoint of the OpenAI format, on this machine: it answers, limits, fails, stalls, cuts and lies."""
+"""A stand-in for an endpoint of the OpenAI format, on this machine: answers, limits, fails, stalls, cuts, lies."""
 
 from __future__ import annotations
 
@@ -96,7 +96,10 @@ class StandIn:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 128
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 

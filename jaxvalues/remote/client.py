@@ -44,16 +44,22 @@ class Failed(Exception):
     """Seconds that the endpoint asks to wait."""
 
 
+def check_installed() -> Any:
+    """The package `openai`. Raises UserError where it is not installed."""
+    try:
+        import openai
+    except ImportError:
+        raise UserError(
+            "model.endpoint needs the package openai, which is not installed: pip install 'jaxvalues[remote]'"
+        ) from None
+    return openai
+
+
 class Client:
     """A connection to an endpoint, an asynchronous context manager. Raises UserError without the package `openai`."""
 
     def __init__(self, endpoint: str, timeout: float) -> None:
-        try:
-            import openai
-        except ImportError:
-            raise UserError(
-                "model.endpoint needs the package openai, which is not installed: pip install 'jaxvalues[remote]'"
-            ) from None
+        openai = check_installed()
         self.endpoint, self.timeout, self._openai = endpoint, timeout, openai
         self._secret = api_key()
         self._client = openai.AsyncOpenAI(

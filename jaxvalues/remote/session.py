@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from jaxvalues.config import ModelConfig
 from jaxvalues.errors import UserError
 from jaxvalues.remote.budget import Budget
-from jaxvalues.remote.client import Client, Failed
+from jaxvalues.remote.client import Client
 from jaxvalues.remote.messages import Answer, Request, Result
 from jaxvalues.remote.pace import Gate, Pace
-from jaxvalues.remote.probe import Found, is_alive, probe, same_model
+from jaxvalues.remote.probe import Found, check_answer, is_alive, probe
 from jaxvalues.remote.sender import Sender, Stopped, Unanswered
 from jaxvalues.remote.store import AnswerStore
 
@@ -88,11 +88,8 @@ class Session:
                 self.budget.already(one, have.failed.get(one.key, 0), have.answers.get(one.key))
 
     def check(self, answer: Answer) -> None:
-        """Raise Failed for an answer of another model, and for one without log-probabilities where they are wanted."""
-        same_model(self.found, answer)
-        wants = self.config.remote.scoring == "logprobs"
-        if wants and answer.first is None and answer.finish_reason != "content_filter":
-            raise Failed("no log-probabilities", "the answer has no log-probabilities")
+        """Raise Failed for an answer that is not what was asked for."""
+        check_answer(self.config, self.found, answer)
 
 
 class _Asking:

@@ -80,7 +80,7 @@ class AnswerStore:
 
     def __init__(self, path: Path, secret: str | None = None) -> None:
         self.path, self._secret = path, secret
-        self._lock = FileLock(path.with_name(f"{path.name}.lock"))
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:

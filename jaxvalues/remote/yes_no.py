@@ -97,6 +97,10 @@ class YesOrNo:
         return float("nan")
 
     @property
+    def number_of_rounds(self) -> int:
+        return 1
+
+    @property
     def how(self) -> str:
         """How logits are had, in words."""
         remote = self.config.model.remote

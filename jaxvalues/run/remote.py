@@ -96,7 +96,9 @@ def ask(config: Config, run_console: RunConsole) -> dict[str, TaskScores]:
         session = Session(model, store, found, budget, lambda total: _line(run_console, total))
         asked = {name: _ask_split(questions, split, session) for name, split in inputs.splits.items()}
     for name, one in asked.items():
-        run_console.print("\n".join((f"{name}: {one.tally.lines()[0]}", *one.tally.lines()[1:])))
+        _say_tally(name, one, run_console)
+    if session.sent["retried"]:
+        run_console.print(f"{session.sent['retried']:,} attempts failed and were repeated")
     write_json(folder.path / SUMMARY, _summary(questions, inputs, asked, budget))
     _check_coverage(config, asked, place)
 
@@ -119,6 +121,28 @@ def _ask_split(questions: YesOrNo, split: Split, session: Session) -> Asked:
         raise UserError("a content-free argument has no answer, and formulation.verbalizer.calibrate needs one")
     logits = np.where(free.missing, np.nan, free.logits)
     return asked._replace(logits=asked.logits - np.nanmean(logits, axis=0, dtype=np.float32))
+
+
+def ask_again(folder: RunFolder, config: Config, split: Split, run_console: RunConsole) -> Predicted:
+    """The predictions of a finished run about other arguments. Its answers go into its store. Raises as `ask`."""
+    place, budget = store_path(config), Budget(config.model)
+    with AnswerStore(place, api_key()) as store:
+        known = store.contents.endpoints.get((config.model.endpoint, config.model.id))
+        if known is None:
+            known = find_out(config.model, budget).to_json()
+            store.add_endpoint(config.model.endpoint, config.model.id, known)
+        found = Found.from_json(known)
+        template = load_texts(folder.with_texts(config).formulation, TASKS[config.data.task])
+        session = Session(config.model, store, found, budget, lambda total: _line(run_console, total))
+        asked = _ask_split(YesOrNo(config, template, found), split, session)
+    _say_tally(split.name, asked, run_console)
+    _check_coverage(config, {split.name: asked}, place)
+    return Predicted(split, asked.logits, asked.missing)
+
+
+def _say_tally(name: str, asked: Asked, run_console: RunConsole) -> None:
+    first, *others = asked.tally.lines()
+    run_console.print("\n".join((f"{name}: {first}", *others)))
 
 
 def _check_coverage(config: Config, asked: Mapping[str, Asked], place: Path) -> None:
