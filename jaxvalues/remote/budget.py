@@ -25,7 +25,7 @@ def estimated_tokens(request: Request, answer_tokens: int) -> tuple[int, int]:
 class Budget:
     """The requests and the money of a run. What answers in the store took counts too.
 
-    Requests under way are counted with what they will cost at most by an estimate, so that few too many are sent.
+    Requests under way are counted with an estimate of what they cost, which is corrected by what others have cost.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -34,6 +34,7 @@ class Budget:
         self.prices = None if remote.input_price is None else (remote.input_price, remote.output_price)
         self.answer_tokens = remote.answer_tokens
         self.requests, self.cost, self._reserved = 0, 0.0, 0.0
+        self._guessed = self._paid = 0.0
 
     def already(self, request: Request, failed: int, stored: Stored | None) -> None:
         """Count what was sent and paid for a request before: attempts that `failed`, and its answer if it has one."""
@@ -41,21 +42,28 @@ class Budget:
         if stored is not None:
             self.cost += self._cost_of(request, stored.answer)
 
-    def reserve(self, request: Request) -> None:
-        """Count a request that is about to be sent. Raises UsedUp instead, where it would be one too many."""
+    def reserve(self, request: Request) -> float:
+        """Count a request that is about to be sent; the cost that is reserved for it.
+
+        Raises UsedUp instead, where it would be one too many.
+        """
         if self.max_requests is not None and self.requests >= self.max_requests:
             raise UsedUp(f"model.max_requests {self.max_requests:,} is used up")
-        most = self._estimate(request)
+        most = self._estimate(request) * max(1.0, self._paid / self._guessed if self._guessed else 1.0)
         if self.max_cost is not None and self.cost + self._reserved + most > self.max_cost:
-            raise UsedUp(f"model.max_cost {self.max_cost:g} is used up ({self.cost:.4g} spent)")
+            raise UsedUp(f"model.max_cost {self.max_cost:g} is used up")
         self.requests += 1
         self._reserved += most
+        return most
 
-    def settle(self, request: Request, answer: Answer | None) -> None:
-        """A request that was reserved has ended; None: without an answer, which costs nothing."""
-        self._reserved -= self._estimate(request)
+    def settle(self, request: Request, answer: Answer | None, reserved: float) -> None:
+        """A request for which so much was reserved has ended; None: without an answer, which costs nothing."""
+        self._reserved -= reserved
         if answer is not None:
-            self.cost += self._cost_of(request, answer)
+            cost = self._cost_of(request, answer)
+            self.cost += cost
+            self._paid += cost
+            self._guessed += self._estimate(request)
 
     def estimate(self, requests: Iterable[Request]) -> tuple[int, int, float | None]:
         """What requests take at most: (tokens of prompts, tokens of answers, cost); the cost is None without prices."""

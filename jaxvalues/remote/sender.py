@@ -62,12 +62,12 @@ class Sender:
                 raise Stopped(attempt - 1)
             started, answer = time.monotonic(), None
             try:
-                self.budget.reserve(request)
+                reserved = self.budget.reserve(request)
                 try:
                     response = await self.client.send(request.payload)
                     answer = _read(response)
                 finally:
-                    self.budget.settle(request, answer)
+                    self.budget.settle(request, answer, reserved)
                 check(answer)
                 self.gate.pace.answered()
                 return Reply(response, answer, attempt, time.monotonic() - started)
