@@ -18,6 +18,7 @@ _PUBLIC = {
     "import_hf": "jaxvalues.interop.from_hf",
     "load_config": "jaxvalues.config",
     "load_study": "jaxvalues.study.files",
+    "load_language_model": "jaxvalues.run.language_model",
     "load_model": "jaxvalues.models",
     "load_split": "jaxvalues.data.loading",
     "predict": "jaxvalues.run.predict",

@@ -2,7 +2,15 @@
 
 from jaxvalues.config.data import DataConfig
 from jaxvalues.config.files import json_schema, load_config, parse_config, runs_of
-from jaxvalues.config.formulation import FormulationConfig, PoolingConfig, VerbalizerConfig
+from jaxvalues.config.formulation import (
+    GENERATED,
+    ExamplesConfig,
+    FormulationConfig,
+    GenerationConfig,
+    PoolingConfig,
+    ShortlistConfig,
+    VerbalizerConfig,
+)
 from jaxvalues.config.loss import ContrastiveConfig, LossConfig
 from jaxvalues.config.model import ModelConfig, TokenizerTraining
 from jaxvalues.config.reference import markdown_reference
@@ -21,13 +29,16 @@ from jaxvalues.config.section import Section, check_no_url
 from jaxvalues.config.tuning import LEARNING_RATES, TuningConfig
 
 __all__ = [
+    "GENERATED",
     "LEARNING_RATES",
     "Config",
     "ContrastiveConfig",
     "DataConfig",
     "DecisionConfig",
     "EnsembleConfig",
+    "ExamplesConfig",
     "FormulationConfig",
+    "GenerationConfig",
     "LoggingConfig",
     "LossConfig",
     "MeshConfig",
@@ -37,6 +48,7 @@ __all__ = [
     "RemoteConfig",
     "RuntimeConfig",
     "Section",
+    "ShortlistConfig",
     "TokenizerTraining",
     "TrainingConfig",
     "TuningConfig",

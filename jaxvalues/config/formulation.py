@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from jaxvalues.config.section import Section, Text, check_owners
 
+GENERATED = ("label_list", "chain_of_thought")
+"""The kinds whose predictions always need generated text. Nothing trains in them."""
+
 
 class PoolingConfig(Section):
     """classify: how hidden states become the input of the classifier heads."""
@@ -33,21 +36,81 @@ class VerbalizerConfig(Section):
     soft: bool = False
     """Train a vector for each of the two answers, which starts as the mean of its words (WARP, Hambardzumyan et al.
     2021)."""
+    variants: bool | None = None
+    """Add the probabilities of a word with and without a space before it, and in small letters, where these are single
+    tokens. null: in a chat."""
     calibrate: bool = False
     """When predicting, subtract the logits of a content-free argument (Zhao et al. 2021)."""
+
+
+class ExamplesConfig(Section):
+    """answer, label_list: training arguments with their answers, shown before the question (in-context learning).
+
+    They are of other conclusions than the argument in question, and each of another. Examples that leave an argument
+    too few tokens are left out for it, which the run counts.
+    """
+
+    count: int = Field(4, ge=1)
+    """Number of examples."""
+    choose: Literal["seed", "balanced", "nearest"] = "balanced"
+    """`seed`: drawn at random. `balanced`: as `seed`, with as many answers Yes as No. `nearest`: those whose words
+    resemble the argument's most (cosine of TF-IDF), the nearest last; Yes and No in turn."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of the examples, their order and the categories that they ask about."""
+
+
+class ShortlistConfig(Section):
+    """answer, chain_of_thought: a finished run proposes categories, and the language model decides among these."""
+
+    run: Text
+    """Folder of the finished run, which must have predicted the same splits."""
+    count: int | None = Field(None, ge=1, le=19)
+    """The number of its most probable categories of an argument. null: those that it decided for."""
+
+
+class GenerationConfig(Section):
+    """label_list, chain_of_thought: how the model's text is generated, and what a text without an answer means."""
+
+    max_new_tokens: int | None = Field(None, ge=1)
+    """Longest text in tokens. null: 64 for label_list, 256 for chain_of_thought."""
+    samples: int = Field(1, ge=1)
+    """Texts for each argument, over which logits are averaged (self-consistency, Wang et al. 2023)."""
+    temperature: float = Field(0.0, ge=0)
+    """0 takes the most probable token each time, more draws one. Several samples need more than 0."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Draw among the most probable tokens that have this probability together (nucleus sampling)."""
+    unparsed: Literal["no", "undecided"] = "no"
+    """label_list: what a text that names no category says about each: `no` (logit -1), or nothing (logit 0)."""
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> GenerationConfig:
+        if self.samples > 1 and not self.temperature:
+            raise ValueError(f"{self.samples} samples at temperature 0 are all the same: give a temperature above 0")
+        return self
 
 
 class FormulationConfig(Section):
     """How an argument becomes model input, and model output becomes logits [B, C]."""
 
-    kind: Literal["classify", "masked_choice", "answer", "open_answer"] = "classify"
+    kind: Literal["classify", "masked_choice", "answer", "open_answer", "label_list", "chain_of_thought"] = "classify"
     """`classify`: one pass and classifier heads. The others are question formulations, with one question per category.
-    `masked_choice` (MBC): a masked language model fills in Yes or No. `answer` (BCA): T5 or GPT-2 answers Yes or No.
-    `open_answer` (OA): T5 or GPT-2 answers freely, and synonyms of the category are looked for in the answer."""
+    `masked_choice` (MBC): a masked language model fills in Yes or No. `answer` (BCA): a generative model answers Yes or
+    No. `open_answer` (OA): it answers freely, and synonyms of the category are looked for in the answer. `label_list`:
+    one question about all categories; the names of those that apply are looked for in the answer. `chain_of_thought`
+    (CoT): it first says which values it sees, then answers Yes or No for each category. The last two train nothing."""
     template: Text | None = None
-    """Path of a text file, or name of a built-in template: `cls` and `joined` for classify, `masked_choice`, `answer`
-    and `open_answer` for the kind of that name, `stance`, `stance_masked` and `stance_answer` for the stance. null:
-    `cls`, or the one of the kind and task."""
+    """Path of a text file, or name of a built-in template: `cls` and `joined` for classify, `stance`, `stance_masked`
+    and `stance_answer` for the stance, `answer_chat` for answer in a chat, and one with the name of each other kind.
+    null: the one of the kind and task."""
+    chat: bool = False
+    """Causal models: write prompts with the chat template of the tokenizer, as instruction-tuned models expect. A
+    tokenizer with a chat template may belong to a base model too, so this is never guessed."""
+    system: Text | None = None
+    """chat: the system message. null: none, or the template's own."""
+    stem: Text | None = None
+    """chat: what the model's answer is made to begin with, such as "The answer is"."""
+    examples: ExamplesConfig | None = None
+    shortlist: ShortlistConfig | None = None
     descriptions: Text | None = None
     """Description of each category: `name`, `values` (its level 1 values), `definition`, or the path of a TSV file.
     classify appends all 20 to its input (null: none); question formulations fill the slot of their template (null:
@@ -66,13 +129,26 @@ class FormulationConfig(Section):
     answer and looks for synonyms. Training always uses the likelihood."""
     max_new_tokens: int = Field(16, ge=1)
     """open_answer with `scoring: generation`: longest answer in tokens."""
+    generation: GenerationConfig = GenerationConfig()
 
     @model_validator(mode="after")
     def _keys_belong_to_kinds(self) -> FormulationConfig:
+        written = ("answer", "open_answer", "label_list", "chain_of_thought")
         owners = dict.fromkeys(("heads", "pooling", "head_dropout"), ("classify",))
-        owners |= {"verbalizer": ("masked_choice", "answer")}
-        owners |= dict.fromkeys(("synonyms", "scoring", "max_new_tokens"), ("open_answer",))
+        owners |= {"verbalizer": ("masked_choice", "answer", "chain_of_thought"), "scoring": ("open_answer",)}
+        owners |= dict.fromkeys(("chat", "system", "stem"), written)
+        owners |= {"examples": ("answer", "label_list"), "shortlist": ("answer", "chain_of_thought")}
+        owners |= {"synonyms": ("open_answer", "chain_of_thought"), "max_new_tokens": ("open_answer",)}
+        owners |= {"generation": GENERATED}
         check_owners(self, owners, "kind", self.kind)
+        if not self.chat and (key := next((key for key in ("system", "stem") if getattr(self, key)), None)):
+            raise ValueError(f"`{key}` belongs to a chat: set chat: true, or write it into the template")
+        if self.kind == "chain_of_thought" and self.verbalizer.soft:
+            raise ValueError("verbalizer.soft trains vectors, and chain_of_thought trains nothing")
+        if self.kind == "chain_of_thought" and self.verbalizer.calibrate:
+            raise ValueError(
+                "verbalizer.calibrate asks about an argument without content, which chain_of_thought cannot"
+            )
         return self
 
     @property
@@ -83,10 +159,18 @@ class FormulationConfig(Section):
     @property
     def generates(self) -> bool:
         """Whether predictions come from generated answers."""
-        return self.kind == "open_answer" and self.scoring == "generation"
+        return self.kind in GENERATED or (self.kind == "open_answer" and self.scoring == "generation")
+
+    @property
+    def longest_answer(self) -> int:
+        """The longest generated text in tokens."""
+        defaults = {"label_list": 64, "chain_of_thought": 256}
+        return self.generation.max_new_tokens or defaults.get(self.kind, self.max_new_tokens)
 
     def default_template(self, task: str) -> str:
         """The name of the built-in template for a task and this kind."""
         if task == "stance":
             return {"classify": "stance", "masked_choice": "stance_masked", "answer": "stance_answer"}[self.kind]
+        if self.kind == "answer" and self.chat:
+            return "answer_chat"
         return self.kind if self.asks_questions else "cls"

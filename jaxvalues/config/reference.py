@@ -64,7 +64,8 @@ def _table(section: dict[str, Any], defs: dict[str, Any]) -> str:
             cells = ("section or null" if optional else "section", "`null`" if optional else "")
             meaning = prop.get("description") or inner["description"]
         else:
-            cells = (_type(prop), f"`{json.dumps(prop['default'], ensure_ascii=False)}`")
+            default = f"`{json.dumps(prop['default'], ensure_ascii=False)}`" if "default" in prop else "needed"
+            cells = (_type(prop), default)
             meaning = prop["description"]
         lines.append(f"| `{key}` | {cells[0]} | {cells[1]} | {_paragraph(meaning)} |")
     return "\n".join(lines) + "\n"

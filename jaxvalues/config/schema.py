@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from jaxvalues.config.data import DataConfig
-from jaxvalues.config.formulation import FormulationConfig
+from jaxvalues.config.formulation import GENERATED, FormulationConfig
 from jaxvalues.config.loss import LossConfig
 from jaxvalues.config.model import ModelConfig
 from jaxvalues.config.reading import user_path
@@ -112,10 +112,10 @@ class MeshConfig(Section):
 class DecisionConfig(Section):
     """How logits become labels."""
 
-    threshold: Literal["fixed", "tuned", "tuned_per_category"] = "tuned"
+    threshold: Literal["fixed", "tuned", "tuned_per_category", "calibrated"] = "tuned"
     """`fixed`: `value`. `tuned`: one threshold for all categories. `tuned_per_category`: one per category. Tuned
     thresholds maximise the official F1 on the held-out part (for the stance: accuracy). They are logits between those
-    of held-out arguments."""
+    of held-out arguments. `calibrated`: `tuned`, above the mean held-out logit of each category (batch calibration)."""
     value: float = Field(0.5, gt=0, lt=1)
     """fixed: the threshold, a probability."""
 
@@ -269,6 +269,10 @@ class Config(Section):
                 raise ValueError(f"{what} belongs to formulation.kind: classify, not to {kind}")
             if self.tuning.method == "head":
                 raise ValueError(f"tuning.method: head trains a classifier head, and formulation.kind: {kind} has none")
+            if kind in GENERATED and self.tuning.method != "none":
+                raise ValueError(
+                    f"formulation.kind: {kind} is for models as they are: set tuning.method: none, or train with answer"
+                )
         elif data.negatives is not None:
             raise ValueError(
                 "data.negatives samples questions about an argument, and formulation.kind: classify asks none"
@@ -290,7 +294,9 @@ class Config(Section):
         if self.data.task == "values":
             return self
         of_categories = {
-            "formulation.kind: open_answer": self.formulation.kind == "open_answer",
+            **{f"formulation.kind: {kind}": self.formulation.kind == kind for kind in ("open_answer", *GENERATED)},
+            "formulation.examples": self.formulation.examples is not None,
+            "formulation.shortlist": self.formulation.shortlist is not None,
             "formulation.descriptions": self.formulation.descriptions is not None,
             "formulation.heads: multiple": self.formulation.heads == "multiple",
             "data.negatives": self.data.negatives is not None,
@@ -363,7 +369,7 @@ class Config(Section):
         )
         for name in ("learning_rate", "warmup", "layer_decay", "weight_decay", "clip_norm"):
             del tree["optimizer"][name]
-        for name in ("template", "descriptions"):
+        for name in ("template", "descriptions", "chat", "system", "stem", "examples", "shortlist"):
             del tree["formulation"][name]
         loss, contrastive = tree["loss"], tree["loss"]["contrastive"]
         tree["loss"] = {"kind": loss["kind"]}

@@ -64,6 +64,7 @@ class Tokens:
     truncated: int = 0  # the number of arguments that were truncated to the maximum length
     hidden: tuple[np.ndarray, ...] | None = None  # [len, D] a row: features that replace the ids as input
     questions: QuestionIndex | None = None
+    fewer_examples: int = 0  # the number of arguments whose prompts have fewer examples than others
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -132,6 +132,7 @@ def _with_backend(tokenizer: PreTrainedTokenizerBase, backend: Any) -> PreTraine
         padding_side=tokenizer.padding_side,
         truncation_side=tokenizer.truncation_side,
         extra_special_tokens=extra,
+        chat_template=tokenizer.chat_template,
         **{name: token for name, token in named.items() if isinstance(token, str)},
     )
 

@@ -110,7 +110,8 @@ def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Progra
             template = load_texts(one.formulation, TASKS[one.data.task])
             tokenizer = find_tokenizer(one, base, parts.full_training, template)
             mesh = make_mesh(one.mesh)
-            build_system(one, base, tokenizer, mesh, announce=run_console.compiled, programs=programs)
+            announce = run_console.compiled
+            build_system(one, base, tokenizer, mesh, announce=announce, programs=programs, training=parts.training)
     for system in systems.values():
         check_different_folds(system)
     check_same_data((one.name, load(one.data)) for one in runs)

@@ -17,6 +17,8 @@ from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import UserError
 from jaxvalues.evaluation.thresholds import decide, tune_global, tune_per_category
 
+EXCLUDED = -1e4
+"""The logit of a category that a system was not asked about. No mean counts it."""
 THRESHOLDS_FILE = "thresholds.json"
 
 
@@ -99,9 +101,35 @@ def choose_thresholds(
             thresholds, how = tune(truth, logits), "one threshold"
         case "tuned_per_category":
             thresholds, how = tune_per_category(truth, logits), "a threshold per category"
+        case "calibrated":
+            means = mean_logits(logits)
+            thresholds, how = means + tune(truth, logits - means), "one threshold above each category's mean logit"
     if config.threshold != "fixed":
         how += f" tuned on {len(truth)} held-out arguments"
     return Decision(np.broadcast_to(np.asarray(thresholds, np.float64), logits.shape[1]), how)
+
+
+def side_by_side(
+    truth: np.ndarray, logits: np.ndarray, tune: Callable[[np.ndarray, np.ndarray], float] = tune_global
+) -> dict[str, Decision]:
+    """Four decisions about the logits of a model that nothing was trained in, from held-out labels and logits [n, C].
+
+    `raw` is at logit 0, where Yes is as probable as No. Models prefer one of the words, and for each category another
+    one: `batch-calibrated` is at the mean logit of each category, for which no labels are needed (Zhou et al. 2024).
+    """
+    zero, means = np.zeros(logits.shape[1]), mean_logits(logits)
+    return {
+        "raw": Decision(zero, "logit 0"),
+        "batch-calibrated": Decision(means, "mean held-out logit of each category"),
+        "tuned": choose_thresholds(DecisionConfig(threshold="tuned"), truth, logits, tune),
+        "batch-calibrated and tuned": choose_thresholds(DecisionConfig(threshold="calibrated"), truth, logits, tune),
+    }
+
+
+def mean_logits(logits: np.ndarray) -> np.ndarray:
+    """The mean [C] of logits [n, C] over the arguments whose category was not excluded; 0 where there is none."""
+    asked = logits > EXCLUDED
+    return np.where(asked, logits, 0.0).sum(axis=0, dtype=np.float64) / np.maximum(asked.sum(axis=0), 1)
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:

@@ -85,6 +85,21 @@ def render_members(
         console.print(table)
 
 
+def render_decisions(rows: Mapping[str, Mapping[str, TaskScores]], console: Console) -> None:
+    """Prints the main figure of several decisions about the same logits; `rows` is {decision: {split: scores}}."""
+    from rich.text import Text
+
+    first = next(iter(rows.values()))
+    headline = {split: next(iter(one.headline)) for split, one in first.items()}
+    table = _table("Decision")
+    for split, figure in headline.items():
+        table.add_column(Text(f"{split}\n{in_words(figure)}"), justify="right", no_wrap=True)
+    for name, scores in rows.items():
+        table.add_row(name, *(_figure(one.headline[headline[split]]) for split, one in scores.items()))
+    console.print(table)
+    console.print()
+
+
 def render_comparison(comparison: Comparison, console: Console) -> None:
     """Prints the official F1 of every run with its interval, then the difference of every pair with interval and p."""
     table = _table("Run", fold=True)

@@ -13,8 +13,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvalues.config import FormulationConfig
-from jaxvalues.formulations.lm_scoring import answer_log_probs, word_logits
-from jaxvalues.formulations.question_rows import QuestionFormulation, QuestionRows
+from jaxvalues.formulations.examples import Examples
+from jaxvalues.formulations.lm_scoring import answer_log_probs, word_logits, word_logits_and_mass
+from jaxvalues.formulations.prompt_rows import language_model_rows
+from jaxvalues.formulations.question_rows import QuestionFormulation
 from jaxvalues.formulations.rows import SafeTokenizer
 from jaxvalues.formulations.verbalizer import Verbalizer
 from jaxvalues.models import Outputs
@@ -33,6 +35,7 @@ class Answer(QuestionFormulation):
     """
 
     verbalizer: Verbalizer
+    is_causal: bool = False
 
     @classmethod
     def make(
@@ -43,16 +46,29 @@ class Answer(QuestionFormulation):
         max_length: int,
         *,
         is_causal: bool,
+        examples: Examples | None = None,
     ) -> Answer:
         """The formulation of a config. Raises ConfigError for answer words or a template that do not fit."""
-        verbalizer = Verbalizer.make(config.verbalizer, SafeTokenizer(tokenizer), prefixes=True)
+        verbalizer = Verbalizer.make(config.verbalizer, SafeTokenizer(tokenizer), prefixes=True, in_chat=config.chat)
         tokens = verbalizer.tokens
-        rows = QuestionRows.for_language_model(tokenizer, template, max_length, is_causal=is_causal, tokens=tokens)
-        return cls(rows, verbalizer)
+        rows = language_model_rows(
+            config, tokenizer, template, max_length, is_causal=is_causal, examples=examples, tokens=tokens
+        )
+        return cls(rows, verbalizer, is_causal)
 
     @property
     def constants(self) -> tuple[int, ...]:
         return tuple(self.verbalizer.ids.ravel().tolist())
+
+    @property
+    def measures_mass(self) -> bool:
+        """Whether `scores` can measure how probable the answer words are."""
+        return self.is_causal and self.verbalizer.tokens == 1 and not self.verbalizer.soft
+
+    def scores(self, module: nn.Module, bound: Bound, batch: dict[str, jax.Array]) -> jax.Array:
+        """[B, K, 2]: the logits of `forward`, and the probability of all answer words together."""
+        words, mass = word_logits_and_mass(module, bound, batch, self.verbalizer.words(bound.params))
+        return jnp.stack([self.verbalizer.logit(words), mass], axis=-1)
 
     def forward(
         self, module: nn.Module, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None = None

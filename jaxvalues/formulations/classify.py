@@ -57,7 +57,7 @@ class Classify:
         to that token. Raises UserError for an argument that a model cannot read.
         """
         check_readable(arguments)
-        rows, long = fitting_rows(arguments, self._rows, self.max_length)
+        rows, long, _ = fitting_rows(arguments, self._rows, self.max_length)
         end = [self.tokenizer.sep_token_id] if self._has_special_tokens else []
         for i in long:
             if len(rows[i]) > self.max_length:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.nn import logsumexp
 
 from jaxvalues.formulations.verbalizer import token_log_probs
 from jaxvalues.models import T5, Branches, Packed, Prefix, Prompt, pack
@@ -20,8 +21,13 @@ from jaxvalues.tuning import Bound
 Batch = dict[str, jax.Array]
 
 
-def word_logits(module: nn.Module, bound: Bound, batch: Batch, key: jax.Array | None, words: jax.Array) -> jax.Array:
-    """The logits [B, K, A] of the answers `words`: ids of single tokens [A], or output vectors [A, E] instead."""
+def word_logits(
+    module: nn.Module, bound: Bound, batch: Batch, key: jax.Array | None, words: jax.Array | None
+) -> jax.Array:
+    """The logits [B, K, A] of the answers `words`: ids of single tokens [A], or output vectors [A, E] instead.
+
+    None: those of the whole vocabulary.
+    """
     if isinstance(module, T5):
         return _T5Scorer(module, bound, batch, key).first_token_logits(words)
     if "question_ids" in batch:
@@ -40,6 +46,18 @@ def word_logits(module: nn.Module, bound: Bound, batch: Batch, key: jax.Array | 
         positions=positions,
         words=words,
     )
+
+
+def word_logits_and_mass(
+    module: nn.Module, bound: Bound, batch: Batch, words: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The logits [B, K, A] of the answers `words`, ids [A], and the probability [B, K] that one of them comes next.
+
+    It is for causal networks, without dropout, and computes the logits [B, K, V] of the whole vocabulary.
+    """
+    logits = word_logits(module, bound, batch, None, None)
+    chosen = logits[..., words]
+    return chosen, jnp.exp(logsumexp(chosen, axis=-1) - logsumexp(logits, axis=-1))
 
 
 def answer_log_probs(

@@ -19,7 +19,8 @@ from flax import linen as nn
 from jaxvalues.config import FormulationConfig
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.formulations.lm_scoring import answer_log_probs
-from jaxvalues.formulations.question_rows import QuestionFormulation, QuestionRows
+from jaxvalues.formulations.prompt_rows import language_model_rows
+from jaxvalues.formulations.question_rows import QuestionFormulation
 from jaxvalues.formulations.rows import SafeTokenizer, pad_rows
 from jaxvalues.formulations.verbalizer import any_log_prob, drop_extensions, word_ids
 from jaxvalues.models import Outputs
@@ -60,7 +61,8 @@ class OpenAnswer(QuestionFormulation):
         for table, one in zip(answers, words, strict=True):
             ids = pad_rows(one)
             table[: ids.shape[0], : ids.shape[1]] = ids
-        question_rows = QuestionRows.for_language_model(
+        question_rows = language_model_rows(
+            config,
             tokenizer,
             template,
             max_length,

@@ -9,14 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxvalues.data.arguments import STANCES, Argument
 from jaxvalues.data.batches import QuestionIndex, Tokens
 from jaxvalues.errors import ConfigError
-from jaxvalues.formulations.rows import Row, SafeTokenizer, as_arrays, check_readable, fitting_rows, pad_rows
+from jaxvalues.formulations.rows import (
+    FittedRows,
+    Row,
+    SafeTokenizer,
+    as_arrays,
+    check_readable,
+    fitting_rows,
+    pad_rows,
+)
 from jaxvalues.templates.questions import QuestionTemplate
 
 if TYPE_CHECKING:
@@ -46,14 +54,18 @@ class QuestionRows:
     answers: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        empty = [Argument("", "", stance, "") for stance in STANCES]
-        needed = max(len(row) for category in range(self._count) for row in self._rows(empty, category, {}))
-        needed += self.reserved
+        needed = self.longest + self.reserved
         if needed >= self.max_length:
             raise ConfigError(
                 f"the template {self.template.name} and its descriptions take up to {needed} tokens, and "
                 f"data.max_length {self.max_length} leaves none for an argument: raise it, or use shorter descriptions"
             )
+
+    @property
+    def longest(self) -> int:
+        """The tokens of the longest row about an argument without any."""
+        empty = [Argument("", "", stance, "") for stance in STANCES]
+        return max(len(row) for category in range(self._count) for row in self._rows(empty, category, {}))
 
     def encode(
         self, arguments: Sequence[Argument], labels: np.ndarray | None = None, pairs: Pairs | None = None
@@ -64,7 +76,7 @@ class QuestionRows:
         """
         check_readable(arguments)
         if self.branches:
-            rows, long = fitting_rows(arguments, self._contexts, self.max_row_length)
+            rows, long, fewer = self._fit(arguments, self._contexts, self.max_row_length)
             if pairs is None:
                 index, categories = self._all_questions(len(arguments))
             else:
@@ -74,9 +86,9 @@ class QuestionRows:
         else:
             index, category = self._all_pairs(len(arguments)) if pairs is None else pairs
             questions = QuestionIndex(index, category[:, None], None, self.answers)
-            ids, long = self._question_rows(arguments, questions)
+            ids, long, fewer = self._question_rows(arguments, questions)
         row_labels = None if labels is None else labels[questions.argument[:, None], questions.categories]
-        return Tokens(as_arrays(ids), row_labels, len(set(long)), questions=questions)
+        return Tokens(as_arrays(ids), row_labels, len(set(long)), questions=questions, fewer_examples=len(set(fewer)))
 
     def _all_questions(self, num_arguments: int) -> Pairs:
         """One row for each argument, with all categories: (argument [n], categories [n, C])."""
@@ -86,19 +98,25 @@ class QuestionRows:
         """One row for each argument and category: (argument [n · C], category [n · C])."""
         return np.repeat(np.arange(num_arguments), self._count), np.tile(np.arange(self._count), num_arguments)
 
-    def _question_rows(self, arguments: Sequence[Argument], questions: QuestionIndex) -> tuple[list[Row], list[int]]:
-        """The row of every question, and the indices of the arguments that are truncated in any row."""
+    def _question_rows(self, arguments: Sequence[Argument], questions: QuestionIndex) -> FittedRows:
+        """The row of every question, and the indices of the arguments that are cut in any row."""
         ids: list[Row] = [[]] * len(questions.argument)
         known = self._tokenize(self.template.context(argument) for argument in arguments)
-        truncated = []
+        truncated, fewer = [], []
         for category in range(self._count):
             at = np.flatnonzero(questions.categories[:, 0] == category)
             rows_of = self._rows_of(category, known)
-            rows, long = fitting_rows([arguments[i] for i in questions.argument[at]], rows_of, self.max_row_length)
-            for i, row in zip(at, rows, strict=True):
+            fitted = self._fit([arguments[i] for i in questions.argument[at]], rows_of, self.max_row_length)
+            for i, row in zip(at, fitted.rows, strict=True):
                 ids[i] = row
-            truncated += questions.argument[at[long]].tolist()
-        return ids, truncated
+            truncated += questions.argument[at[fitted.long]].tolist()
+            fewer += questions.argument[at[fitted.fewer]].tolist()
+        return FittedRows(ids, truncated, fewer)
+
+    def _fit(
+        self, arguments: Sequence[Argument], rows_of: Callable[[Sequence[Argument]], list[Row]], max_length: int
+    ) -> FittedRows:
+        return fitting_rows(arguments, rows_of, max_length)
 
     def _rows_of(self, category: int, known: dict[str, Row]) -> Callable[[Sequence[Argument]], list[Row]]:
         return lambda some: self._rows(some, category, known)
@@ -124,11 +142,13 @@ class QuestionRows:
         tokens: int,
         branches: bool = True,
         answers: np.ndarray | None = None,
+        **prompt: Any,
     ) -> QuestionRows:
         """The rows for a generative model, with answers of at most `tokens` tokens.
 
         A causal network processes all but the last token of an answer after the row, so these are reserved. Its
         questions branch where the template allows it, unless `branches` is False. T5's decoder processes the answers.
+        `prompt` are the fields of a subclass.
         """
         return cls(
             tokenizer,
@@ -139,6 +159,7 @@ class QuestionRows:
             branches=is_causal and branches and template.shares_context,
             reserved=tokens - 1 if is_causal else 0,
             answers=answers,
+            **prompt,
         )
 
     @cached_property
@@ -153,7 +174,7 @@ class QuestionRows:
     @cached_property
     def _branch_rows(self) -> list[Row]:
         """The tokens of the questions that branch, with `end_ids`. They are the same for all arguments."""
-        questions = [self.template.question(category, _EMPTY_ARGUMENT) for category in range(self._count)]
+        questions = [self.template.question(category, EMPTY_ARGUMENT) for category in range(self._count)]
         ids = self._tokenize(text for question in questions for text in question)
         return [[*self._joined(question, ids), *self.end_ids] for question in questions]
 
@@ -194,4 +215,4 @@ class QuestionFormulation:
         return self.question_rows.encode(arguments, labels, pairs)
 
 
-_EMPTY_ARGUMENT = Argument("", "", STANCES[0], "")
+EMPTY_ARGUMENT = Argument("", "", STANCES[0], "")

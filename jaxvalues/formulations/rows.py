@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -60,10 +60,18 @@ def check_readable(arguments: Iterable[Argument]) -> None:
             raise UserError(problem)
 
 
+class FittedRows(NamedTuple):
+    """Rows of at most some length; the indices of arguments that are truncated, and of those with fewer examples."""
+
+    rows: list[Row]
+    long: list[int]
+    fewer: list[int]
+
+
 def fitting_rows(
     arguments: Sequence[Argument], rows_of: Callable[[Sequence[Argument]], list[Row]], max_length: int
-) -> tuple[list[Row], list[int]]:
-    """The rows of arguments, truncated to `max_length` tokens, and the indices of the truncated ones.
+) -> FittedRows:
+    """The rows of arguments, truncated to `max_length` tokens.
 
     `rows_of` returns the rows of whole arguments. A row that is too long even without any word of the argument is
     returned as it is.
@@ -73,7 +81,7 @@ def fitting_rows(
     shorter = truncated_rows([arguments[i] for i in long], rows_of, max_length)
     for i, row in zip(long, shorter, strict=True):
         rows[i] = row
-    return rows, long
+    return FittedRows(rows, long, [])
 
 
 def pad_rows(rows: Sequence[Row]) -> np.ndarray:

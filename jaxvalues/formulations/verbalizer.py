@@ -31,6 +31,13 @@ def word_ids(tokenize: SafeTokenizer, word: str) -> Row:
     return ids
 
 
+def variants(tokenize: SafeTokenizer, words: Sequence[str]) -> list[Row]:
+    """The spellings of words that are single tokens: with and without a space before them, and in small letters."""
+    spelled = (f"{space}{form}" for word in words for form in (word, word.lower()) for space in ("", " "))
+    rows = [tokenize.ids(text) for text in dict.fromkeys(spelled)]
+    return [[id] for id in dict.fromkeys(row[0] for row in rows if len(row) == 1) if id != tokenize.inner.unk_token_id]
+
+
 @dataclass(frozen=True)
 class Verbalizer:
     """The answer words as tokens: `ids` [A, R], padded with -1, and `is_yes` [A].
@@ -43,15 +50,18 @@ class Verbalizer:
     soft: bool = False
 
     @classmethod
-    def make(cls, config: VerbalizerConfig, tokenize: SafeTokenizer, *, prefixes: bool = False) -> Verbalizer:
-        """The verbalizer of a config.
+    def make(
+        cls, config: VerbalizerConfig, tokenize: SafeTokenizer, *, prefixes: bool = False, in_chat: bool = False
+    ) -> Verbalizer:
+        """The verbalizer of a config. In a chat, other spellings of its words count too.
 
         With `prefixes` a word stands for every answer that begins with it. Then a word that begins with another word of
         the same class is left out, because its probability is part of the other's. Raises ConfigError for equal words,
         for soft words of several tokens, and with `prefixes` for a word that begins with a word of the other class.
         """
-        words = [word_ids(tokenize, word) for word in (*config.no, *config.yes)]
-        names = (*config.no, *config.yes)
+        no, yes = config.no, config.yes
+        names = (*no, *yes)
+        words = [word_ids(tokenize, word) for word in names]
         for i, ids in enumerate(words):
             if ids in words[:i]:
                 raise ConfigError(
@@ -60,7 +70,14 @@ class Verbalizer:
         if config.soft and max(map(len, words)) > 1:
             longest = names[max(range(len(words)), key=lambda i: len(words[i]))]
             raise ConfigError(f"formulation.verbalizer: soft needs words of one token, and `{longest}` has more")
-        classes = words[: len(config.no)], words[len(config.no) :]
+        classes = words[: len(no)], words[len(no) :]
+        if (in_chat if config.variants is None else config.variants) and not config.soft:
+            pairs = zip(classes, (no, yes), strict=True)
+            classes = tuple(
+                [*one, *(ids for ids in variants(tokenize, said) if ids not in words)] for one, said in pairs
+            )
+            words = [ids for one in classes for ids in one]
+            names = tuple(map(tokenize.inner.decode, words))
         if prefixes:
             kept = [ids for ids in words if ids in drop_extensions(words)]
             classes = tuple(drop_extensions(one) for one in classes)

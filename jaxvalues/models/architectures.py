@@ -18,6 +18,10 @@ from jaxvalues.models.gpt2.config import GPT2Config
 from jaxvalues.models.gpt2.decoder import GPT2
 from jaxvalues.models.layers.config import TransformerConfig
 from jaxvalues.models.layers.transformer import Transformer
+from jaxvalues.models.llama import checkpoint as llama
+from jaxvalues.models.llama.config import LlamaConfig
+from jaxvalues.models.llama.decoder import Llama
+from jaxvalues.models.model_types import GEMMA, LLAMA
 
 
 class Architecture(NamedTuple):
@@ -36,6 +40,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "deberta": Architecture(DebertaConfig, DebertaEncoder, deberta.TABLE_V1),
     "deberta-v2": Architecture(DebertaConfig, DebertaEncoder, deberta.TABLE_V2),
     "gpt2": Architecture(GPT2Config, GPT2, gpt2.TABLE),
+    **dict.fromkeys(LLAMA, Architecture(LlamaConfig, Llama, llama.TABLE)),
+    **dict.fromkeys(GEMMA, Architecture(LlamaConfig, Llama, llama.GEMMA_TABLE)),
 }
 
 

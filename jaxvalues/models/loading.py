@@ -21,8 +21,8 @@ from jaxvalues.models.checkpoints.weights import LazyTensor, open_tensors, save_
 from jaxvalues.models.layers.layout import segments_for
 
 _TOKENIZER = ["config.json", "*.txt", "*.model", "tokenizer*.json"]
-_TOKENIZER += ["special_tokens_map.json", "added_tokens.json", "vocab.json"]
-_DOWNLOADED = [*_TOKENIZER, "*.safetensors", "*.safetensors.index.json"]
+_TOKENIZER += ["special_tokens_map.json", "added_tokens.json", "vocab.json", "chat_template.jinja"]
+_DOWNLOADED = [*_TOKENIZER, "generation_config.json", "*.safetensors", "*.safetensors.index.json"]
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 

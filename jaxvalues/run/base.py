@@ -10,10 +10,8 @@ from jaxvalues.config import Config, ModelConfig
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.tokenizers import check_known, load_tokenizer, pad_id, train_tokenizer, vocabulary_size
 from jaxvalues.errors import ConfigError
-from jaxvalues.formulations import training_texts
+from jaxvalues.formulations import AnyTemplate, training_texts
 from jaxvalues.models import check_config, checkpoint_config, content_hash, fetch, fetch_tokenizer, hub_commit
-from jaxvalues.templates.questions import QuestionTemplate
-from jaxvalues.templates.template import Template
 from jaxvalues.training.processes import from_main
 
 if TYPE_CHECKING:
@@ -53,9 +51,7 @@ def find_base(config: ModelConfig, seed: int) -> Base:
     return Base(hf_config, folder, identity, hub_commit(folder))
 
 
-def find_tokenizer(
-    config: Config, base: Base, train: Split | None, template: Template | QuestionTemplate
-) -> PreTrainedTokenizerBase:
+def find_tokenizer(config: Config, base: Base, train: Split | None, template: AnyTemplate) -> PreTrainedTokenizerBase:
     """The tokenizer that the config names, or the checkpoint's own, or one trained on the texts of `train`.
 
     That is the whole training split, before anything is held out: a tokenizer learns from no labels, and so all folds

@@ -19,7 +19,7 @@ from jaxvalues.errors import counted, print_everything
 from jaxvalues.evaluation.coverage import mark, note
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.measures import TaskScores
-from jaxvalues.evaluation.report_table import in_words, render_scores
+from jaxvalues.evaluation.report_table import in_words, render_decisions, render_scores
 from jaxvalues.run.base import Base
 from jaxvalues.run.network import count
 from jaxvalues.run.summary import summary
@@ -54,6 +54,10 @@ class RunConsole:
     def truncated(self, split: Split, count: int, limit: int) -> None:
         if count:
             self.print(f"{split.name}: {count} of {len(split)} arguments are truncated to {limit} tokens")
+
+    def fewer_examples(self, split: Split, count: int) -> None:
+        if count:
+            self.print(f"{split.name}: the prompts of {count} of {len(split)} arguments have no space for all examples")
 
     def start(self, base: Base, system: System, weights: Weights, batches: TrainingBatches, parts: Parts) -> None:
         """What is about to be trained, on what, for how long."""
@@ -95,7 +99,7 @@ class RunConsole:
             self.print(summary(system.config, system.hf_config["model_type"], trainable, frozen, arguments))
             steps = {"to train": system.train_step, "to evaluate": system.eval_step}
             steps |= {"to pretrain": system.pretrain_step, "for features": system.feature_step}
-            steps |= {"to generate": system.generate_step}
+            steps |= {"to generate": system.generate_step, "to score answers": system.score_step}
             shapes = {what: len(step) for what, step in steps.items() if step is not None}
             parts = ", ".join(f"{number} {what}" for what, number in shapes.items())
             self.print(f"compiled {counted(sum(shapes.values()), 'program')}, one for each batch shape: {parts}")
@@ -133,6 +137,11 @@ class RunConsole:
         if (folder / "tensorboard").is_dir():
             extra = "" if importlib.util.find_spec("tensorboard") else " (needs pip install 'jaxvalues[tensorboard]')"
             self.print(f"Curves: tensorboard --logdir {folder / 'tensorboard'}{extra}")
+
+    def decisions(self, rows: Mapping[str, Mapping[str, TaskScores]] | None) -> None:
+        """Other decisions about the same logits, side by side; None: there are none."""
+        if rows and not self.brief:
+            render_decisions(rows, self.console)
 
     def predicted(self, written: Iterable[Path], is_random: bool) -> None:
         """Where predictions of a finished run are."""

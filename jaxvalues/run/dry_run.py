@@ -33,7 +33,7 @@ def dry_run(config: Config, run_console: RunConsole) -> None:
     texts = load_texts(config.formulation, TASKS[config.data.task])
     tokenizer = find_tokenizer(config, base, parts.full_training, texts)
     mesh = make_mesh(config.mesh)
-    system = build_system(config, base, tokenizer, mesh)
+    system = build_system(config, base, tokenizer, mesh, training=parts.training)
     training_batches(system, parts.training, run_console)
     for split in (parts.held_out, *parts.reported):
         encode(system, split, run_console)

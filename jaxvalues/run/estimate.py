@@ -10,21 +10,20 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
-from jaxvalues.config import Config
+from jaxvalues.config import GENERATED, Config
 from jaxvalues.data.held_out import Parts
 from jaxvalues.data.subset import count_pairs
 from jaxvalues.data.training_batches import EpochSize
-from jaxvalues.formulations import CAUSAL
+from jaxvalues.formulations import CAUSAL, AnyTemplate
 from jaxvalues.run.held import frozen_dtype
 from jaxvalues.run.network import Network
 from jaxvalues.run.provenance import differences, read_run_config
 from jaxvalues.templates.questions import QuestionTemplate
-from jaxvalues.templates.template import Template
 from jaxvalues.training.metrics import read_metrics
 from jaxvalues.training.sharding import partition
 
 
-def step_rows(config: Config, network: Network, texts: Template | QuestionTemplate) -> int:
+def step_rows(config: Config, network: Network, texts: AnyTemplate) -> int:
     """Rows of a training step: arguments, or questions that do not branch, of which `data.negatives` asks some."""
     training = config.training
     if not isinstance(texts, QuestionTemplate):
@@ -86,7 +85,9 @@ def activation_bytes(network: Network, config: Config, rows: int) -> float:
 def epoch_size(config: Config, parts: Parts) -> EpochSize:
     """The arguments, questions and training steps of one epoch. They do not depend on the network."""
     training, labels = config.training, parts.training.labels
-    questions = count_pairs(labels, config.data.negatives) if config.formulation.asks_questions else None
+    form = config.formulation
+    asks = form.asks_questions and form.kind not in GENERATED
+    questions = count_pairs(labels, config.data.negatives) if asks else None
     return EpochSize.of(len(parts.training), questions, training.batch_size, training.questions_per_step)
 
 

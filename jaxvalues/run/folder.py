@@ -1,10 +1,14 @@
 """The run folder: everything a run writes, and everything needed to resume it or to predict with it.
 
 While in use:     lock.json
-At the start:     config.yaml · environment.json · template.txt · synonyms.tsv · model/config.json · tokenizer/
+At the start:     config.yaml · environment.json · template.txt · synonyms.tsv · examples.json · model/config.json ·
+                  tokenizer/
 While training:   checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/
 At an endpoint:   answers.jsonl · endpoint.json, what was asked and found · missing-<split>.tsv, without an answer
 At the end:       thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv · logits-<split>.tsv
+                  language_model.json, what a language model was asked and how it answered
+                  generated-<split>.jsonl, the texts that it generated
+                  decisions.json, the scores of other decisions about a model that nothing was trained in
                   manifest.json, the checksums of what is needed later
 Last:             scores.json, which makes the run a finished one
 
@@ -15,6 +19,7 @@ combined.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -23,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from jaxvalues.config import Config
-from jaxvalues.config.reading import entry, read_json
+from jaxvalues.config.reading import entry, read_file, read_json
 from jaxvalues.config.writing import json_text, write_json, write_whole
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.task import TASKS, VALUES, Task
@@ -34,9 +39,11 @@ from jaxvalues.evaluation.coverage import score_answered, write_missing
 from jaxvalues.evaluation.decision import Decision, read_decision, sigmoid
 from jaxvalues.evaluation.measures import TaskScores, read_scores
 from jaxvalues.evaluation.predictions import Logits, Predictions, write_logits
+from jaxvalues.formulations.examples import Examples
 from jaxvalues.run.lock import LOCK, RunLock
 from jaxvalues.run.manifest import add_to_manifest, check_manifest, take_from_manifest, write_manifest
 from jaxvalues.run.provenance import (
+    EXAMPLES,
     SYNONYMS,
     TEMPLATE,
     check_same_run,
@@ -57,6 +64,7 @@ if TYPE_CHECKING:
     from jaxvalues.tuning import Params
 
 
+RECORD = "language_model.json"
 NEW, UNFINISHED, FINISHED = "a new run", "an unfinished run, which is resumed", "a finished run, which is kept"
 
 
@@ -180,6 +188,13 @@ class RunFolder:
     def hf_config(self) -> dict[str, Any]:
         return read_network(self.path)
 
+    def examples(self) -> Examples | None:
+        """The examples that prompts of the run show; None: no examples."""
+        config = self.config().formulation.examples
+        if config is None:
+            return None
+        return Examples.read(config, read_file(self.path / EXAMPLES).decode("utf-8", "replace"))
+
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self.path / "tokenizer")
 
@@ -232,6 +247,26 @@ class RunFolder:
             if missing is not None:
                 write_missing(self.path / f"missing-{split.name}.tsv", split.ids, self.task.labels, missing)
         return None if split.labels is None else score_answered(self.task, split.labels, decisions, missing)
+
+    def write_record(self, split: Split, record: dict[str, Any], generated: list[dict[str, Any]] | None = None) -> None:
+        """Add what a language model was asked about a split, and how it answered, to language_model.json.
+
+        `generated` are the texts that it generated, in the order of the split; they become generated-<split>.jsonl.
+        """
+        if is_main():
+            path = self.path / RECORD
+            before = read_json(path, "the record of the language model") if path.is_file() else {}
+            write_json(path, {**before, split.name: record})
+        if generated is not None and is_main():
+            named = ({**one, "argument": split.ids[one["argument"]]} for one in generated)
+            lines = (json.dumps(one, ensure_ascii=False) + "\n" for one in named)
+            write_whole(self.path / f"generated-{split.name}.jsonl", "".join(lines))
+
+    def write_decisions(self, rows: dict[str, dict[str, TaskScores]]) -> None:
+        """Write decisions.json: the scores of several decisions about the same logits, {decision: {split: scores}}."""
+        if is_main():
+            content = {name: {split: one.to_json() for split, one in row.items()} for name, row in rows.items()}
+            write_json(self.path / "decisions.json", content)
 
     def write_scores(
         self,

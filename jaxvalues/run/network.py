@@ -106,7 +106,7 @@ def build_network(
     width = getattr(c, "word_size", c.hidden_size)
     heads = c.num_attention_heads
     sizes = Sizes(model_type, c.num_layers, c.hidden_size, c.intermediate_size, heads, width, c.max_tokens)
-    stacks = {"encoder": Stack(c.num_layers, heads, c.hidden_size // heads)}
+    stacks = {"encoder": Stack(c.num_layers, c.key_value_heads, c.head_size)}
     check_length(config, sizes)
 
     asks = config.formulation.asks_questions
@@ -185,7 +185,7 @@ def check_length(config: Config, sizes: Sizes) -> None:
     """Raise ConfigError unless the network has positions for prompt or prefix, text, and generated answer."""
     form, method = config.formulation, config.tuning.method
     before = config.tuning.length if method in ("prompt", "p_tuning", "prefix") else 0
-    behind = form.max_new_tokens if form.generates else 0
+    behind = form.longest_answer if form.generates and form.kind != "chain_of_thought" else 0
     length = config.data.max_length
     if before + length + behind > sizes.max_tokens:
         parts = {"tuning.length": before, "data.max_length": length, "formulation.max_new_tokens": behind}

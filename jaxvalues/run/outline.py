@@ -7,12 +7,10 @@ from typing import Any, NamedTuple
 from jaxvalues.config import Config
 from jaxvalues.data.held_out import Parts, load_parts
 from jaxvalues.data.task import TASKS
-from jaxvalues.formulations import load_texts
+from jaxvalues.formulations import AnyTemplate, load_texts
 from jaxvalues.models import checkpoint_config, fetch_config, hub_name
 from jaxvalues.run.base import Base, find_tokenizer, fit_to_tokenizer
 from jaxvalues.run.network import Network, build_network
-from jaxvalues.templates.questions import QuestionTemplate
-from jaxvalues.templates.template import Template
 
 
 class Outline(NamedTuple):
@@ -20,7 +18,7 @@ class Outline(NamedTuple):
 
     network: Network
     parts: Parts | None
-    texts: Template | QuestionTemplate
+    texts: AnyTemplate
 
 
 def outline(config: Config) -> Outline:
@@ -39,7 +37,7 @@ def parts_here(config: Config) -> Parts | None:
     return load_parts(config.data)
 
 
-def _hf_config(config: Config, parts: Parts | None, texts: Template | QuestionTemplate) -> dict[str, Any]:
+def _hf_config(config: Config, parts: Parts | None, texts: AnyTemplate) -> dict[str, Any]:
     """The network's config as `train` makes it, without its weights."""
     model = config.model
     if model.config is None:

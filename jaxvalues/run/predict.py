@@ -148,7 +148,7 @@ def restore(folder: RunFolder, config: Config, mesh: Mesh) -> tuple[System, Weig
 
     Raises UserError if model.path holds other weights now than those the run started from.
     """
-    system = System(folder.with_texts(config), folder.hf_config(), folder.tokenizer(), mesh)
+    system = System(folder.with_texts(config), folder.hf_config(), folder.tokenizer(), mesh, examples=folder.examples())
     trainable, _ = folder.restore_chosen(system)
     frozen: Params = {}
     if system.network.abstract_parts()[0]:

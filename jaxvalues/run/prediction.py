@@ -11,8 +11,11 @@ import numpy as np
 from jaxvalues.data.arguments import STANCES, Argument, Split
 from jaxvalues.data.batches import Batch, PlannedBatch, Tokens, collate, evaluation_plan, inputs_shape, model_inputs
 from jaxvalues.data.task import TASKS
+from jaxvalues.evaluation.decision import EXCLUDED
 from jaxvalues.run.console import RunConsole
+from jaxvalues.run.generated import first_turns, listed_logits
 from jaxvalues.run.held import hold_all
+from jaxvalues.run.record import prompt_record
 from jaxvalues.run.system import System, Weights
 from jaxvalues.training.compilation import Executables
 from jaxvalues.training.progress import ProgressLine
@@ -30,10 +33,15 @@ def never() -> bool:
 
 
 class Predicted(NamedTuple):
-    """The arguments of a split and their logits [n, C]; `missing` [n, C], where some could not be had."""
+    """The arguments of a split and their logits [n, C]; of a language model also the record of `run.record`.
+
+    `missing` [n, C] says where the model of an endpoint gave no answer; None for what is computed here.
+    """
 
     split: Split
     logits: np.ndarray
+    record: dict[str, Any] | None = None
+    generated: list[dict[str, Any]] | None = None  # texts that a language model generated, see `run.generated`
     missing: np.ndarray | None = None
 
 
@@ -41,6 +49,7 @@ def encode(system: System, split: Split, run_console: RunConsole) -> Tokens:
     """Tokenise a split; says so when arguments were truncated."""
     tokens = system.formulation.encode(split.arguments, split.labels)
     run_console.truncated(split, tokens.truncated, system.config.data.max_length)
+    run_console.fewer_examples(split, tokens.fewer_examples)
     return tokens
 
 
@@ -48,14 +57,58 @@ def predict_split(
     system: System, weights: Weights, split: Split, tokens: Tokens, line: ProgressLine | None = None
 ) -> Predicted:
     """The logits of a split, whose `tokens` these are; `line` counts the rows of `tokens` that are done."""
-    return Predicted(split, predict_logits(system, weights, tokens, line))
+    predicted = _predicted(system, weights, split, tokens, line)
+    if system.shortlist is None:
+        return predicted
+    return predicted._replace(logits=np.where(system.shortlist.of(split), predicted.logits, EXCLUDED))
 
 
-def predict_logits(system: System, weights: Weights, tokens: Tokens, line: ProgressLine | None = None) -> np.ndarray:
-    """The logits [n, C] that decide: by generation where the config says so, else by likelihood."""
-    if system.config.formulation.generates:
-        return generated_logits(system, weights, tokens, line)
-    return likelihood_logits(system, weights, tokens, line=line)
+def _predicted(system: System, weights: Weights, split: Split, tokens: Tokens, line: ProgressLine | None) -> Predicted:
+    match system.config.formulation.kind:
+        case "label_list":
+            logits, found, generated = listed_logits(system, weights, tokens, line)
+            record = prompt_record(system, split, tokens) | found
+            return Predicted(split, logits, record, generated)
+        case "chain_of_thought":
+            return _chained(system, weights, split, tokens, line)
+        case _ if system.score_step is not None:
+            logits, mass = scored_logits(system, weights, tokens, line)
+            return Predicted(split, logits, prompt_record(system, split, tokens, mass))
+        case _ if system.config.formulation.generates:
+            return Predicted(split, generated_logits(system, weights, tokens, line))
+    return Predicted(split, likelihood_logits(system, weights, tokens, line=line))
+
+
+def _chained(system: System, weights: Weights, split: Split, tokens: Tokens, line: ProgressLine | None) -> Predicted:
+    """The second turns of a chain of thought, scored behind what was generated for the first ones.
+
+    The logits of several samples are averaged.
+    """
+    chains = first_turns(system, weights, tokens, line)
+    scores = []
+    for replies in chains.replies:
+        second = system.formulation.second_turns(split.arguments, replies)
+        scores.append(scored_logits(system, weights, second))
+    logits, mass = (None if part[0] is None else np.mean(part, axis=0) for part in zip(*scores, strict=True))
+    record = prompt_record(system, split, tokens, mass) | chains.record
+    record["second_turn"] = prompt_record(system, split, second)
+    return Predicted(split, logits, record, chains.generated)
+
+
+def scored_logits(
+    system: System, weights: Weights, tokens: Tokens, line: ProgressLine | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The logits [n, C] of `likelihood_logits`, and the probability [n, C] of all answer words together.
+
+    It is None where it is not measured: for words of several tokens.
+    """
+    if system.score_step is None:
+        return likelihood_logits(system, weights, tokens, line=line), None
+    scores = np.zeros((*tokens.questions.categories.shape, 2), np.float32)
+    for planned, output in _outputs(system, system.score_step, weights, tokens, line=line):
+        scores[planned.rows] = output[: len(planned.rows)]
+    logits, mass = (tokens.to_arguments(scores[..., i]) for i in range(2))
+    return logits - _content_free(system, weights), mass
 
 
 def likelihood_logits(
@@ -65,11 +118,15 @@ def likelihood_logits(
     logits = _row_logits(system, weights, tokens, stop=stop, line=line)
     if logits is None:
         return None
-    logits = tokens.to_arguments(logits)
-    if system.config.formulation.verbalizer.calibrate:
-        content_free = system.formulation.encode(CONTENT_FREE)
-        logits -= content_free.to_arguments(_row_logits(system, weights, content_free)).mean(axis=0)
-    return logits
+    return tokens.to_arguments(logits) - _content_free(system, weights)
+
+
+def _content_free(system: System, weights: Weights) -> np.ndarray | float:
+    """The logits [C] of arguments that say nothing, which calibration subtracts; 0 without calibration."""
+    if not system.config.formulation.verbalizer.calibrate:
+        return 0.0
+    tokens = system.formulation.encode(CONTENT_FREE)
+    return tokens.to_arguments(_row_logits(system, weights, tokens)).mean(axis=0)
 
 
 def generated_logits(system: System, weights: Weights, tokens: Tokens, line: ProgressLine | None = None) -> np.ndarray:

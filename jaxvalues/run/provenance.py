@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 PACKAGES = ("jaxvalues", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "tokenizers", "numpy")
 
-TEMPLATE, SYNONYMS = "template.txt", "synonyms.tsv"
-"""In a run folder: the text of its template, descriptions included; the words that open answers are searched for."""
+TEMPLATE, SYNONYMS, EXAMPLES = "template.txt", "synonyms.tsv", "examples.json"
+"""In a run folder: the text of its template, descriptions included; the words that open answers are searched for; the
+arguments that prompts show as examples."""
 
 
 EARLIER_CUT = (
@@ -167,12 +168,15 @@ def check_same_run(
         said.append("other content of tuning.init_from")  # which only a run without checkpoints looks at again
     for name, text in texts.items():
         if not (folder / name).is_file() or read_file(folder / name) != (text + "\n").encode():
-            said.append("other text in template or descriptions" if name == TEMPLATE else "other synonyms")
+            said.append(_OTHER[name])
     if said:
         raise ConfigError(
             f"{folder} holds a run that differs ({name_list(said, separator='; ')}): "
             "give another output=FOLDER, or remove it"
         )
+
+
+_OTHER = {TEMPLATE: "other text in template or descriptions", SYNONYMS: "other synonyms", EXAMPLES: "other examples"}
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -48,7 +48,7 @@ def step_memory(config: str | Path | Config, overrides: Sequence[str] = ()) -> d
         raise ConfigError("the data are not here yet: `jaxvalues data CONFIG` fetches them")
     base = find_base(config.model, config.seed)
     tokenizer = find_tokenizer(config, base, parts.full_training, texts)
-    system = build_system(config, base, tokenizer, make_mesh(config.mesh))
+    system = build_system(config, base, tokenizer, make_mesh(config.mesh), training=parts.training)
     frozen, trainable = system.network.abstract_parts()
     if not jax.tree.leaves(trainable):
         raise ConfigError(f"tuning.method {config.tuning.method} trains nothing, so there is no training step")

@@ -10,17 +10,20 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxvalues.config import Config
+from jaxvalues.config import GENERATED, Config
+from jaxvalues.data.arguments import Split
 from jaxvalues.data.task import TASKS
 from jaxvalues.data.tokenizers import pad_id
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import load_texts, make_formulation
+from jaxvalues.formulations.examples import Examples
 from jaxvalues.formulations.rows import SafeTokenizer
-from jaxvalues.generation import greedy
+from jaxvalues.generation import LanguageModel, greedy
 from jaxvalues.models import Outputs
 from jaxvalues.run.base import Base, fit_to_tokenizer
 from jaxvalues.run.network import SOFT, build_network
-from jaxvalues.run.provenance import SYNONYMS, TEMPLATE
+from jaxvalues.run.provenance import EXAMPLES, SYNONYMS, TEMPLATE
+from jaxvalues.run.shortlist import Shortlist
 from jaxvalues.templates.synonyms import synonyms_text
 from jaxvalues.training.compilation import Compiled, Executables, Programs
 from jaxvalues.training.optimizer import AdamW
@@ -42,10 +45,11 @@ class Weights(NamedTuple):
 class System:
     """How arguments become tokens, what trains, and the compiled steps, on one mesh.
 
-    Attributes: `config`, with every default written out; `formulation` and `template`; `network`, without weights;
+    Attributes: `config`, with every default written out; `tokenizer`; `formulation` and `template`; `examples`, those
+    that prompts show; `shortlist`; `language_model`, made when texts are first generated; `network`, without weights;
     `optimizer`; `train_step` and `eval_step`, and, None where the config has no use for them, `pretrain_step`,
-    `feature_step` and `generate_step`; `init_all`, `init_new`, `draw_added`, `start_verbalizer` and `init_state`, which
-    make initial values on the mesh.
+    `feature_step`, `generate_step` and `score_step`; `init_all`, `init_new`, `draw_added`, `start_verbalizer` and
+    `init_state`, which make initial values on the mesh.
     """
 
     def __init__(
@@ -57,22 +61,30 @@ class System:
         *,
         announce: Callable[[Compiled], None] = lambda _: None,
         programs: Programs | None = None,
+        examples: Examples | None = None,
     ) -> None:
         config = config.explicit()
+        if config.formulation.examples is not None and examples is None:
+            raise ConfigError("formulation.examples needs training arguments, and there are none here: remove it")
         self.config, self.hf_config, self.mesh = config, hf_config, mesh
-        self.pad_id = pad_id(tokenizer)
+        self.tokenizer, self.pad_id = tokenizer, pad_id(tokenizer)
         self.template = load_texts(config.formulation, TASKS[config.data.task])
         form, model_type = config.formulation, hf_config["model_type"]
-        self.formulation = make_formulation(form, tokenizer, self.template, config.data.max_length, model_type)
+        self.formulation = make_formulation(
+            form, tokenizer, self.template, config.data.max_length, model_type, examples=examples
+        )
+        self.examples = examples
+        self.shortlist = None if form.shortlist is None else Shortlist.read(form.shortlist)
         self.network = build_network(config, hf_config, SafeTokenizer(tokenizer).ids)
         self.segments = self.network.segments
+        self.language_model: LanguageModel | None = None
         self.optimizer = AdamW(config.optimizer, self.network.num_layers)
 
         key = (config.program(), json.dumps(hf_config, sort_keys=True), mesh, self.formulation.constants)
         steps = (Programs() if programs is None else programs).get(key, lambda: self._steps(announce))
         self.train_step, self.eval_step = steps["train"], steps["evaluate"]
         self.pretrain_step, self.feature_step = steps.get("pretrain"), steps.get("features")
-        self.generate_step = steps.get("generate")
+        self.generate_step, self.score_step = steps.get("generate"), steps.get("score")
         self.init_all, self.init_new, self.init_state = (steps[name] for name in ("all", "new", "start"))
         self.draw_added, self.start_verbalizer = steps["added"], steps["verbalizer"]
 
@@ -86,8 +98,10 @@ class System:
     def texts(self) -> dict[str, str]:
         """What a run folder keeps of the texts that the run reads, {file name: content}."""
         texts = {TEMPLATE: self.template.text}
-        if self.config.formulation.kind == "open_answer":
+        if self.config.formulation.kind in ("open_answer", "chain_of_thought"):
             texts[SYNONYMS] = synonyms_text(self.formulation.synonyms)
+        if self.examples is not None:
+            texts[EXAMPLES] = self.examples.text
         return texts
 
     def _steps(self, announce: Callable[[Compiled], None]) -> dict[str, Any]:
@@ -109,8 +123,10 @@ class System:
             jitted["pretrain"] = train_step("pretraining")
         if self.network.reuses_features:
             jitted["features"] = jax.jit(self._features, out_shardings=whole)
-        if config.formulation.generates:
+        if config.formulation.generates and config.formulation.kind not in GENERATED:
             jitted["generate"] = jax.jit(self._generate, out_shardings=whole)
+        if self._measures_mass:
+            jitted["score"] = jax.jit(self._score, out_shardings=whole)
         return {name: Executables(name, function, announce) for name, function in jitted.items()} | self._initial()
 
     def _initial(self) -> dict[str, Any]:
@@ -138,6 +154,19 @@ class System:
         """Logits [B, C] and embedding of a batch; dropout where a key is given."""
         bound = bound._replace(params=gather_weights(bound.params, self.mesh))
         return self.formulation.forward(self.network.module, bound, batch, key)
+
+    @property
+    def _measures_mass(self) -> bool:
+        """Whether predictions come with the probability of the answer words: where the network is used as it is, or
+        in a chat."""
+        is_prompted = self.config.tuning.method == "none" or self.config.formulation.chat
+        return is_prompted and getattr(self.formulation, "measures_mass", False)
+
+    def _score(self, trainable: Params, frozen: Params, batch: dict[str, jax.Array]) -> jax.Array:
+        """Logits and probabilities of the answer words, [B, K, 2]."""
+        bound = self.network.tuning.bind(frozen, trainable)
+        bound = bound._replace(params=gather_weights(bound.params, self.mesh))
+        return self.formulation.scores(self.network.module, bound, batch)
 
     def _generate(self, trainable: Params, frozen: Params, batch: dict[str, jax.Array]) -> jax.Array:
         """What the model answers to each row of a batch: ids [B, M]."""
@@ -167,12 +196,18 @@ def build_system(
     *,
     announce: Callable[[Compiled], None] = lambda _: None,
     programs: Programs | None = None,
+    training: Split | None = None,
 ) -> System:
-    """The system that a run trains. Raises ConfigError for whatever does not fit together; computes nothing."""
+    """The system that a run trains. Raises ConfigError for whatever does not fit together; computes nothing.
+
+    `training` are the arguments from which examples are drawn, where prompts show some.
+    """
+    shown = config.formulation.examples
+    examples = None if shown is None or training is None else Examples.make(shown, training)
     hf_config = fit_to_tokenizer(base.hf_config, tokenizer, base.is_random)
-    system = System(config, hf_config, tokenizer, mesh, announce=announce, programs=programs)
+    system = System(config, hf_config, tokenizer, mesh, announce=announce, programs=programs, examples=examples)
     training, each = config.training, 1
-    if config.formulation.asks_questions:
+    if config.formulation.asks_questions and config.formulation.kind not in GENERATED:
         each = system.formulation.question_rows.rows_per_argument
     if training.questions_per_step is not None:
         check_step_rows(config, training.questions_per_step, mesh)

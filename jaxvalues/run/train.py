@@ -71,7 +71,11 @@ def train(
 
     # The network on its mesh. Nothing is computed yet, so mistakes show up at once.
     mesh = make_mesh(config.mesh)
-    system = build_system(config, base, tokenizer, mesh, announce=run_console.compiled, programs=programs)
+    system = build_system(
+        config, base, tokenizer, mesh, announce=run_console.compiled, programs=programs, training=parts.training
+    )
+    if system.shortlist is not None:
+        system.shortlist.check((parts.held_out, *parts.reported))
     batches = training_batches(system, parts.training, run_console)
     held_out_tokens = encode(system, parts.held_out, run_console)
     check_same(lambda: input_facts(base, parts, {"training": batches.tokens, "held_out": held_out_tokens}))
@@ -142,8 +146,10 @@ def train(
         (predict_split(system, weights, one, encode(system, one, run_console)) for one in parts.reported),
         step=step,
         how="{}" + scored_by(config),
+        compare=config.formulation.asks_questions and config.tuning.method == "none",
     )
     run_console.end(system, step, outcome.decision, len(parts.training))
+    run_console.decisions(outcome.rows)
     run_console.scores(outcome.reported, base.is_random, folder.path)
     return outcome.scores
 
@@ -151,4 +157,6 @@ def train(
 def scored_by(config: Config) -> str:
     """How open answers are scored, in words that end a sentence; nothing for other formulations."""
     form = config.formulation
+    if form.kind == "label_list":
+        return "; answers generated"
     return f"; answers scored by {form.scoring}" if form.kind == "open_answer" else ""

@@ -12,6 +12,7 @@ run folder stores `QuestionTemplate.text`, which is such a file.
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxvalues.data.arguments import Argument
@@ -26,7 +27,7 @@ from jaxvalues.templates.template import (
     read_template,
 )
 
-BUILT_IN = ("masked_choice", "answer", "open_answer")
+BUILT_IN = ("masked_choice", "answer", "answer_chat", "open_answer")
 BUILT_IN_STANCE = ("stance_masked", "stance_answer")
 """The names of the built-in question templates, for the task of values and for that of the stance."""
 CATEGORY_SLOTS = ("description", "category")
@@ -79,8 +80,9 @@ class QuestionTemplate:
     @property
     def text(self) -> str:
         """The text of a file that `load_question_template` reads as this template, with its descriptions."""
-        rows = (HEADER, *zip(self.labels, self.descriptions, strict=True)) if self.descriptions else ()
-        return "\n".join((self.context_format + "{mask}".join(self.question_formats), *map("\t".join, rows)))
+        return with_descriptions(
+            self.context_format + "{mask}".join(self.question_formats), self.labels, self.descriptions
+        )
 
 
 def load_question_template(
@@ -101,13 +103,32 @@ def load_question_template(
                 f"{name} holds descriptions of the value categories, and data.task is {task.name}: remove them"
             )
         return QuestionTemplate(name, *_split_formats(name, line, masked, task), (), task.labels)
+    context, question = _split_formats(name, line, masked, task)
+    return QuestionTemplate(name, context, question, _described(name, own, descriptions))
+
+
+def read_question_file(
+    name: str, built_in: Sequence[str], descriptions: str | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """The line of a template, one of `built_in` or a user's file, and the descriptions [C] of the categories."""
+    line, own = _parse_file(name, read_template(name, built_in))
+    return line, _described(name, own, descriptions)
+
+
+def with_descriptions(line: str, labels: Sequence[str], descriptions: Sequence[str]) -> str:
+    """The text of a template's file, with its descriptions below it, if there are any."""
+    rows = (HEADER, *zip(labels, descriptions, strict=True)) if descriptions else ()
+    return "\n".join((line, *map("\t".join, rows)))
+
+
+def _described(name: str, own: dict[str, str] | None, descriptions: str | None) -> tuple[str, ...]:
+    """The descriptions of a template file, or those of the source `descriptions`, without their full stops."""
     if own is not None and descriptions is not None:
         raise_template_error(
             f"{name} holds descriptions of its own: remove them, or leave formulation.descriptions out"
         )
-    context, question = _split_formats(name, line, masked, task)
     texts = own or load_descriptions(descriptions or "name")
-    return QuestionTemplate(name, context, question, tuple(text.removesuffix(".") for text in texts.values()))
+    return tuple(text.removesuffix(".") for text in texts.values())
 
 
 def _parse_file(name: str, text: str) -> tuple[str, dict[str, str] | None]:

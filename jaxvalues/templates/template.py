@@ -76,13 +76,15 @@ def read_template(name: str, built_in: Sequence[str]) -> str:
     return read_text(path, raise_template_error)
 
 
-def parse_template(name: str, text: str, slots: Sequence[str], task: Task = VALUES) -> Iterator[tuple[str, str | None]]:
+def parse_template(
+    name: str, text: str, slots: Sequence[str], task: Task = VALUES, needed: Sequence[str] = ("premise",)
+) -> Iterator[tuple[str, str | None]]:
     """The parts of a template's text, in order: literal text, escaped for `str.format`, and the slot after it, if any.
 
     Raises ConfigError for unpaired braces, for a slot that is not one of `slots` or that contains the answer, and at
-    the end for a template without premise.
+    the end for a template without one of the `needed` slots.
     """
-    shows_premise, known = False, [slot for slot in slots if slot != task.answer_slot]
+    shown, known = set(), [slot for slot in slots if slot != task.answer_slot]
     try:
         for literal, slot, spec, conversion in string.Formatter().parse(text):
             if slot is not None and slot == task.answer_slot:
@@ -92,12 +94,12 @@ def parse_template(name: str, text: str, slots: Sequence[str], task: Task = VALU
             if slot is not None and (slot not in slots or spec or conversion):
                 written = slot + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
                 raise ConfigError(f"template {name}: unknown slot {{{written}}}; known slots: {', '.join(known)}")
-            shows_premise |= slot == "premise"
+            shown.add(slot)
             yield escape(literal), slot
     except ValueError as error:
         raise ConfigError(f"template {name}: {error}") from None
-    if not shows_premise:
-        raise ConfigError(f"template {name}: the slot {{premise}} is missing")
+    if missing := [slot for slot in needed if slot not in shown]:
+        raise ConfigError(f"template {name}: the slot {{{missing[0]}}} is missing")
 
 
 def argument_slots(argument: Argument) -> dict[str, str]:

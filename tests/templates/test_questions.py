@@ -157,7 +157,7 @@ def test_descriptions_given_twice_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_template_lists_those_that_ask() -> None:
-    with pytest.raises(ConfigError, match=r"is neither one of masked_choice, answer, open_answer"):
+    with pytest.raises(ConfigError, match=r"is neither one of masked_choice, answer, answer_chat, open_answer"):
         load_question_template("cls")
 
 

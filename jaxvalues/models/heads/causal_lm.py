@@ -1,7 +1,8 @@
-"""Causal language models: a `Decoder` and its output matrix, which is the word embeddings."""
+"""Causal language models: a `Decoder` and its output matrix, which is the word embeddings or one of its own."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,31 @@ from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import Place, Table, to_tensors
 from jaxvalues.models.layers.branches import Branches
 from jaxvalues.models.layers.cache import Cache
-from jaxvalues.models.layers.ops import word_logits
+from jaxvalues.models.layers.embedding import Embedding
+from jaxvalues.models.layers.ops import soft_cap, word_logits
+from jaxvalues.models.llama.checkpoint import LM_HEAD
 from jaxvalues.models.loading import build_model, load_checkpoint, random_params, save_checkpoint
+from jaxvalues.models.model_types import LLAMA
 
 # What transformers puts before the names of a network inside a language model.
-_PREFIXES = {"gpt2": "transformer."}
+_PREFIXES = {"gpt2": "transformer.", **dict.fromkeys(LLAMA, "model.")}
 
 
 class CausalLM(nn.Module):
-    """Tokens to logits over the vocabulary. Parameters are {"encoder": ...}, the key of the network in every system."""
+    """Tokens to logits over the vocabulary. Parameters are {"encoder": ...}, the key of the network in every system.
+
+    Unless `is_tied`, the output matrix is {"head": {"embedding" [V, D]}} beside it. `cap` is the soft-capping of the
+    logits (see `models.layers.ops.soft_cap`).
+    """
 
     encoder: nn.Module
+    is_tied: bool = True
+    cap: float | None = None
+
+    def setup(self) -> None:
+        if not self.is_tied:
+            c = self.encoder.config
+            self.head = Embedding((c.vocab_size, c.hidden_size), nn.initializers.normal(c.initializer_range))
 
     def __call__(
         self,
@@ -76,10 +91,12 @@ class CausalLM(nn.Module):
         return self._logits(hidden, words), cache
 
     def _logits(self, hidden: jax.Array, words: jax.Array | None) -> jax.Array:
+        if not self.is_tied:
+            return soft_cap(word_logits(hidden, self.head(), words), self.cap)
         embeddings = self.encoder.variables["params"]["embeddings"]["word"]["embedding"]  # [V, D]
         if self.encoder.stop_gradient_below > 0:
             embeddings = lax.stop_gradient(embeddings)
-        return word_logits(hidden, embeddings, words)
+        return soft_cap(word_logits(hidden, embeddings, words), self.cap)
 
 
 def build_causal_lm(config: Mapping[str, Any], **options: Any) -> CausalLM:
@@ -87,9 +104,11 @@ def build_causal_lm(config: Mapping[str, Any], **options: Any) -> CausalLM:
     model_type = config.get("model_type")
     if model_type not in _PREFIXES:
         raise UserError(f"a {model_type} model is no causal language model, expected one of {', '.join(_PREFIXES)}")
-    if not config.get("tie_word_embeddings", True):
+    if model_type == "gpt2" and not config.get("tie_word_embeddings", True):
         raise UserError(f"tie_word_embeddings = False is not supported for {model_type} models, only True")
-    return CausalLM(build_model(config, **options))
+    encoder = build_model(config, **options)
+    c = encoder.config
+    return CausalLM(encoder, getattr(c, "tie_word_embeddings", True), getattr(c, "final_logit_softcapping", None))
 
 
 def init_causal_lm(config: Mapping[str, Any], rng: jax.Array | int = 0, **options: Any) -> tuple[CausalLM, Any]:
@@ -104,13 +123,21 @@ def load_causal_lm(
     """A pretrained causal language model, `(module, params)`; see `load_model`."""
 
     def make(config: dict[str, Any], _: Any) -> tuple[CausalLM, Table]:
-        return build_causal_lm(config, **options), ARCHITECTURES[config["model_type"]].table.under("encoder")
+        return build_causal_lm(config, **options), causal_lm_table(config["model_type"])
 
     return load_checkpoint(path_or_name, make, revision, place)
+
+
+def causal_lm_table(model_type: str) -> Table:
+    """The conversion table of a whole causal language model."""
+    table = ARCHITECTURES[model_type].table.under("encoder")
+    return dataclasses.replace(table, rules=(*table.rules, LM_HEAD)) if model_type in LLAMA else table
 
 
 def save_causal_lm(folder: str | Path, config: Mapping[str, Any], params: Any) -> None:
     """Write a causal language model as the Hugging Face checkpoint that AutoModelForCausalLM reads."""
     model_type = config["model_type"]
     tensors = to_tensors(params["encoder"], ARCHITECTURES[model_type].table, prefix=_PREFIXES[model_type])
+    if "head" in params:
+        tensors |= to_tensors({"head": params["head"]}, Table((LM_HEAD,)))
     save_checkpoint(folder, config, tensors)

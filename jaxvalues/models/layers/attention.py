@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxvalues.models.layers.ops import dropout
+from jaxvalues.models.layers.ops import dropout, soft_cap
 from jaxvalues.models.layers.products import matmul
 
-KeysValues = tuple[jax.Array, jax.Array]  # each [B, S, N, H]
+KeysValues = tuple[jax.Array, jax.Array]  # each [B, S, K, H]
 Extend = Callable[[KeysValues], KeysValues]  # adds keys and values to those of x
 
 # Finite, so that a row without any key gives a uniform average and never NaN.
@@ -29,33 +29,42 @@ def attention(
     mask: jax.Array | None = None,
     bias: jax.Array | None = None,
     scale: float | None = None,
+    cap: float | None = None,
     dropout_rate: float = 0.0,
     dropout_rng: jax.Array | None = None,
 ) -> jax.Array:
-    """Attend from `query` [B, T, N, H] to `key` and `value` [B, S, N, H]; returns [B, T, N, H].
+    """Attend from `query` [B, T, N, H] to `key` and `value` [B, S, K, H]; returns [B, T, N, H].
 
-    `mask` is boolean, True where a query may attend to a key; `bias` is added to the scaled scores; both broadcast to
-    [B, N, T, S]. `scale` defaults to H ** -0.5. Probabilities are dropped at `dropout_rate` where a `dropout_rng` is
+    K divides N: each head of keys and values serves N / K heads of queries that follow each other (grouped-query
+    attention; Ainslie et al., 2023). `mask` is boolean, True where a query may attend to a key; `bias` is added to the scaled scores; both broadcast to
+    [B, N, T, S]. `scale` defaults to H ** -0.5; `cap` is that of `soft_cap`, for scaled scores. Probabilities are dropped at `dropout_rate` where a `dropout_rng` is
     given. The softmax is computed in float32 whatever the inputs' dtype.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     drops = dropout_rng is not None and dropout_rate > 0.0
-    if not drops and jax.default_backend() != "cpu":
+    if not drops and cap is None and jax.default_backend() != "cpu":
         return jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=scale)
 
     # On CPU a batched product over contiguous [B, N, T, H] is a third faster than an einsum over [B, T, N, H].
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (query * scale, key, value))
-    scores = matmul(q, k.transpose(0, 1, 3, 2))  # [B, N, T, S]
+    scores = soft_cap(_grouped_matmul(q, k.transpose(0, 1, 3, 2)), cap)  # [B, N, T, S]
     if bias is not None:
         scores += bias
     if mask is not None:
         scores = jnp.where(mask, scores, MASKED)
     weights = dropout(jax.nn.softmax(scores, axis=-1), dropout_rate, dropout_rng)
-    return matmul(weights.astype(v.dtype), v).astype(v.dtype).transpose(0, 2, 1, 3)
+    return _grouped_matmul(weights.astype(v.dtype), v).astype(v.dtype).transpose(0, 2, 1, 3)
+
+
+def _grouped_matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a [B, N, T, X] times b [B, K, X, S], each head of which serves N / K heads of a: [B, N, T, S] float32."""
+    batch, heads, rows, width = a.shape
+    product = matmul(a.reshape(batch, b.shape[1], -1, width), b)
+    return product.reshape(batch, heads, rows, b.shape[-1])
 
 
 def preceded_by(prefix: jax.Array | None) -> Extend:
-    """A function that puts `prefix` [2, P, N, H] before the keys and values of every row."""
+    """A function that puts `prefix` [2, P, K, H] before the keys and values of every row."""
 
     def extend(new: KeysValues) -> KeysValues:
         if prefix is None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from jaxvalues.models.layers.attention import MASKED, attention
 from jaxvalues.models.layers.masks import count_positions, last_token
-from jaxvalues.models.layers.ops import dropout
+from jaxvalues.models.layers.ops import dropout, soft_cap
 from jaxvalues.models.layers.products import matmul
 
 
@@ -110,48 +110,56 @@ def branched_attention(
     mask: jax.Array,
     branches: Branches,
     scale: float | None = None,
+    cap: float | None = None,
     dropout_rate: float = 0.0,
     dropout_rng: jax.Array | None = None,
 ) -> jax.Array:
     """`attention` of rows that end in `branches`: the same numbers, without the scores of one branch with another.
 
-    `query` [B, F + K * S, N, H], all tokens, or [B, K, N, H], one of each branch (or, of a branch without a real token,
-    the argument's last); `key` and `value` [B, F' + K * S, N, H]; `mask` [B, 1, queries, keys]. The scores of a
-    question with its argument and with itself are two products and one softmax. The argument's keys are not repeated:
-    a forward and backward pass takes a third of the time of separate rows, or less.
+    `query` [B, F + C * S, N, H], all tokens, or [B, C, N, H], one of each branch (or, of a branch without a real token,
+    the argument's last); `key` and `value` [B, F' + C * S, K, H]; `mask` [B, 1, queries, keys]; C branches of S tokens.
+    The scores of a question with its argument and with itself are two products and one softmax. The argument's keys are
+    not repeated: a forward and backward pass takes a third of the time of separate rows, or less.
     """
     count, size = branches
     each = 1 if query.shape[1] == count else size  # queries of a branch
     first, shared = query.shape[1] - count * each, key.shape[1] - count * size
+    batch, _, heads, width = query.shape
+    group = heads // key.shape[2]  # heads of queries that share a head of keys
     rngs = (None, None) if dropout_rng is None else jax.random.split(dropout_rng)
 
+    # Everything about branches is laid out as [B, K, C, group * each, ...], so that both products read it as it is.
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    asked = query[:, first:] * scale
-    of_argument = matmul(_by_head(asked), _by_head(key[:, :shared]).swapaxes(-1, -2))  # [B, N, K * each, F']
-    own = matmul(_by_branch(asked, count), _by_branch(key[:, shared:], count).swapaxes(-1, -2))  # [B, N, K, each, S]
-    scores = jnp.concatenate([of_argument.reshape(*own.shape[:-1], shared), own], axis=-1)
-    scores = jnp.where(_seen(mask[:, 0, first:], branches, shared)[:, None], scores, MASKED)
+    asked = (query[:, first:] * scale).reshape(batch, count, each, -1, group, width).transpose(0, 3, 1, 4, 2, 5)
+    layout = asked.shape[:-1]  # (B, K, C, group, each)
+    of_argument = matmul(asked.reshape(*layout[:2], -1, width), _by_head(key[:, :shared]).swapaxes(-1, -2))
+    asked = asked.reshape(*layout[:3], -1, width)
+    own = matmul(asked, _by_branch(key[:, shared:], count).swapaxes(-1, -2))
+    scores = jnp.concatenate([of_argument.reshape(*layout, shared), own.reshape(*layout, size)], axis=-1)
+    seen = _seen(mask[:, 0, first:], branches, shared)[:, None, :, None]  # [B, 1, C, 1, each, F' + S]
+    scores = jnp.where(seen, soft_cap(scores, cap), MASKED)
     weights = dropout(jax.nn.softmax(scores, axis=-1), dropout_rate, rngs[1]).astype(value.dtype)
     flat = weights[..., :shared].reshape(of_argument.shape)
-    out = matmul(flat, _by_head(value[:, :shared])).reshape(*own.shape[:-1], -1)
-    out += matmul(weights[..., shared:], _by_branch(value[:, shared:], count))
-    out = out.astype(value.dtype).reshape(*flat.shape[:-1], -1).swapaxes(1, 2)  # [B, K * each, N, H]
+    out = matmul(flat, _by_head(value[:, :shared])).reshape(asked.shape)
+    out += matmul(weights[..., shared:].reshape(own.shape), _by_branch(value[:, shared:], count))
+    out = out.astype(value.dtype).reshape(*layout, width).transpose(0, 2, 4, 1, 3, 5)
+    out = out.reshape(batch, -1, heads, width)  # [B, C * each, N, H]
     if not first:
         return out
     argument = attention(
         query[:, :first], key[:, :shared], value[:, :shared],
-        mask=mask[:, :, :first, :shared], scale=scale, dropout_rate=dropout_rate, dropout_rng=rngs[0],
+        mask=mask[:, :, :first, :shared], scale=scale, cap=cap, dropout_rate=dropout_rate, dropout_rng=rngs[0],
     )  # fmt: skip
     return jnp.concatenate([argument, out], axis=1)
 
 
 def _by_head(x: jax.Array) -> jax.Array:
-    """[B, T, N, H] to [B, N, T, H]."""
+    """[B, T, K, H] to [B, K, T, H]."""
     return x.swapaxes(1, 2)
 
 
 def _by_branch(x: jax.Array, count: int) -> jax.Array:
-    """[B, K * S, N, H] to [B, N, K, S, H]."""
+    """[B, C * S, K, H] to [B, K, C, S, H]."""
     return x.reshape(len(x), count, -1, *x.shape[2:]).transpose(0, 3, 1, 2, 4)
 
 

@@ -17,7 +17,7 @@ from jaxvalues.errors import UserError
 class Cache(NamedTuple):
     """Keys and values in S slots.
 
-    `kv` [L, 2, B, S, N, H] are those of every layer; `real` [B, S] is True in slots whose token may be attended to;
+    `kv` [L, 2, B, S, K, H] are those of every layer; `real` [B, S] is True in slots whose token may be attended to;
     `length` is the first free slot, the same for every row (padding takes slots too).
     """
 
@@ -29,13 +29,13 @@ class Cache(NamedTuple):
 def empty_cache(network: Any, rows: int, slots: int, *, prefix: jax.Array | None = None) -> Cache:
     """A cache for `rows` B texts of `slots` S tokens, prompt, prefix and padding included.
 
-    `network` is a `Decoder`; `prefix` [L, 2, P, N, H] takes the first slots. Raises `UserError` for more slots than the
+    `network` is a `Decoder`; `prefix` [L, 2, P, K, H] takes the first slots. Raises `UserError` for more slots than the
     network has positions.
     """
     c = network.config
     if slots > c.max_tokens:
         raise UserError(f"a cache of {slots} slots was asked for, but this {c.model_type} model reads {c.max_tokens}")
-    heads = (c.num_attention_heads, c.head_size)
+    heads = (c.key_value_heads, c.head_size)
     cache = Cache(
         jnp.zeros((c.num_layers, 2, rows, slots, *heads), network.dtype), jnp.zeros((rows, slots), bool), jnp.int32(0)
     )

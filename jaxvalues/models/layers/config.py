@@ -72,6 +72,11 @@ class TransformerConfig:
         return self.hidden_size // self.num_attention_heads
 
     @property
+    def key_value_heads(self) -> int:
+        """The number K of heads of keys and values; N / K heads of queries share each."""
+        return self.num_attention_heads
+
+    @property
     def max_tokens(self) -> int:
         """The longest input T that the network reads."""
         return self.max_position_embeddings
@@ -80,6 +85,11 @@ class TransformerConfig:
     def word_size(self) -> int:
         """The width E of the word vectors."""
         return self.hidden_size
+
+    @property
+    def word_scale(self) -> float:
+        """What word vectors are multiplied with when they enter; a prompt's vectors are not."""
+        return 1.0
 
     def prompt_length(self, prompt: jax.Array | None, rows: int) -> int:
         """The length P of a prompt, 0 for None; raises `UserError` unless it is [P, E], or [B, P, E] for B `rows`."""
@@ -93,10 +103,10 @@ class TransformerConfig:
         return prompt.shape[-2]
 
     def prefix_length(self, prefix: jax.Array | None) -> int:
-        """The length P of a prefix, 0 for None; raises `UserError` unless it is [L, 2, P, N, H]."""
+        """The length P of a prefix, 0 for None; raises `UserError` unless it is [L, 2, P, K, H]."""
         if prefix is None:
             return 0
-        heads = (self.num_attention_heads, self.head_size)
+        heads = (self.key_value_heads, self.head_size)
         if prefix.ndim != 5 or prefix.shape != (self.num_layers, 2, prefix.shape[2], *heads):
             raise UserError(
                 f"a prefix for this {self.model_type} model is [{self.num_layers}, 2, P, {heads[0]}, {heads[1]}], "

@@ -28,9 +28,9 @@ class Decoder(Transformer):
     def layer_and_cache(
         self, params: Any, x: jax.Array, inputs: Inputs, each: PerLayer, positions: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """As `layer`, and the keys and values [2, B, P + T, N, H] of x.
+        """As `layer`, and the keys and values [2, B, P + T, K, H] of x.
 
-        `each.prefix` [2, B or 1, S, N, H] are those of a prefix, or of earlier tokens.
+        `each.prefix` [2, B or 1, S, K, H] are those of a prefix, or of earlier tokens.
         """
         raise NotImplementedError
 
@@ -68,7 +68,7 @@ class Decoder(Transformer):
         other, naming them saves the scores between them; `positions` must then name one in each branch.
 
         `prompt` [P, D] or [B, P, D] are vectors before all tokens and padding, in the place of word vectors. `prefix`
-        [L, 2, P, N, H] are keys and values before those of each layer. Every token attends to both. They take the first
+        [L, 2, P, K, H] are keys and values before those of each layer. Every token attends to both. They take the first
         positions, the prefix before the prompt; `position_ids` count what follows. Hidden states are the tokens' alone.
         PEFT does the same, except that its prompts come with positions that count padding.
 
@@ -90,13 +90,15 @@ class Decoder(Transformer):
             raise UserError(
                 f"{positions.shape[1]} positions are asked for, but the rows end in {branches.count} branches"
             )
+        position_ids = absolute_positions(attention_mask, position_ids, size, past)
         inputs = Inputs(
             input_ids,
             attention_mask,
             mask=causal_mask(attention_mask, size, past),
             prompt_length=size,
             prefix_length=past.shape[1],
-            position_ids=absolute_positions(attention_mask, position_ids, size, past),
+            position_ids=position_ids,
+            key_positions=_key_positions(past, position_ids),
             prompt=prompt,
             prefix=prefix,
             branches=branches,
@@ -119,16 +121,18 @@ class Decoder(Transformer):
 
         The hidden state is [B, T, D], or [B, K, D] at `positions` [B, K]. The first call reads a text into an empty
         cache (`layers.cache`), with its `prompt`; each later one is given the next tokens [B, T], padded or not
-        (`attention_mask` [B, T]). `position_ids` default to the count of real tokens from the cache's first on. Tokens
-        for which the cache has no slots give NaN.
+        (`attention_mask` [B, T]). `position_ids` default to the count of real tokens from the cache's first on. For a
+        window, tokens in the cache stand where that count puts them. Tokens for which the cache has no slots give NaN.
         """
         past, size = cache.real, self.config.prompt_length(prompt, len(input_ids))
+        position_ids = absolute_positions(attention_mask, position_ids, size, past)
         inputs = Inputs(
             input_ids,
             attention_mask,
             mask=causal_mask(attention_mask, size, past),
             prompt_length=size,
-            position_ids=absolute_positions(attention_mask, position_ids, size, past),
+            position_ids=position_ids,
+            key_positions=_key_positions(past, position_ids),
             prompt=prompt,
         )
         x, shared = self.embed(inputs, None)
@@ -174,3 +178,8 @@ def absolute_positions(
         of_prompt = jnp.broadcast_to(jnp.arange(prompt), (len(attention_mask), prompt))
         position_ids = jnp.concatenate([of_prompt, position_ids + prompt], axis=1)
     return first + position_ids
+
+
+def _key_positions(past: jax.Array, position_ids: jax.Array) -> jax.Array:
+    """Positions [B, S + P + T] of the keys of an earlier call, `past` [B, S], and of `position_ids` [B, P + T]."""
+    return jnp.concatenate([count_positions(past).astype(position_ids.dtype), position_ids], axis=1)

@@ -35,6 +35,11 @@ def word_logits(
     return logits if bias is None else logits + bias
 
 
+def soft_cap(x: jax.Array, cap: float | None) -> jax.Array:
+    """x drawn smoothly into (-cap, cap) (Gemma 2, section 2); x itself for None."""
+    return x if cap is None else cap * jnp.tanh(x / cap)
+
+
 # Recomputed from x in the backward pass: cheap, and saves a second array of the size of x, the largest of a network.
 @jax.checkpoint
 def gelu(x: jax.Array) -> jax.Array:

@@ -35,7 +35,7 @@ class Inputs(NamedTuple):
     """What one call gives to the hooks: T tokens behind a prompt of P vectors and S earlier keys.
 
     `mask` broadcasts to [B, 1, P + T, S + P + T] and is True where a query may attend to a key. `position_ids`
-    [B, P + T] are a decoder's alone. `hidden` are features to start from in the place of tokens. `shared` is what
+    [B, P + T] and `key_positions` [B, S + P + T], where keys stand, are a decoder's alone. `hidden` are features to start from in the place of tokens. `shared` is what
     `embed` makes for all layers.
     """
 
@@ -46,6 +46,7 @@ class Inputs(NamedTuple):
     prefix_length: int = 0
     token_type_ids: jax.Array | None = None
     position_ids: jax.Array | None = None
+    key_positions: jax.Array | None = None
     prompt: jax.Array | None = None
     prefix: jax.Array | None = None
     branches: Branches | None = None
@@ -54,7 +55,7 @@ class Inputs(NamedTuple):
 
 
 class PerLayer(NamedTuple):
-    """What each layer has for itself: its dropout key, keys and values of its prefix [2, P, N, H], its index."""
+    """What each layer has for itself: its dropout key, keys and values of its prefix [2, P, K, H], its index."""
 
     rng: jax.Array | None
     prefix: jax.Array | None

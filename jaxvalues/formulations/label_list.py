@@ -1,0 +1,112 @@
+"""`label_list`: one prompt about all categories, whose answer is generated; the names in it are the categories.
+
+Answers of this kind name fewer values than there are (1.7 to 2.0 of 3.03 for GPT-3.5), which no threshold can repair.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from jaxvalues.config import FormulationConfig
+from jaxvalues.data.arguments import Argument
+from jaxvalues.data.batches import Tokens
+from jaxvalues.data.conclusions import normalize_conclusion
+from jaxvalues.formulations.examples import Examples, Shown
+from jaxvalues.formulations.prompt_rows import ArgumentRows, PromptWriter
+from jaxvalues.models import Outputs
+from jaxvalues.templates.chat import answer_of
+from jaxvalues.templates.turns import ListTemplate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NOTHING = ("none", "none of them", "none of these", "none of the above")
+"""Items that say that no category applies."""
+_ITEMS = re.compile(r"[,;\n•]|(?:^|\s)[*-]\s|(?:^|\s)\d+[.)]\s")
+
+Status = Literal["answered", "unparsed", "truncated", "empty"]
+"""`answered`: it names a category, or none by a word of NOTHING. Of the others, `truncated` ended at the limit."""
+
+
+class Parsed(NamedTuple):
+    """What a generated text says: its status, and the categories [C] bool that it names."""
+
+    status: Status
+    found: np.ndarray
+
+
+@dataclass(frozen=True)
+class LabelList:
+    """The formulation `label_list`. Nothing trains in it."""
+
+    rows: ArgumentRows
+    labels: tuple[str, ...]
+    unparsed: float
+
+    @classmethod
+    def make(
+        cls,
+        config: FormulationConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        template: ListTemplate,
+        max_length: int,
+        *,
+        examples: Examples | None = None,
+    ) -> LabelList:
+        """The formulation of a config. Raises ConfigError for a template that is too long."""
+
+        def tell(shown: Shown) -> str:
+            named = [name for name, label in zip(template.labels, shown.labels, strict=True) if label == 1]
+            return ", ".join(named) or NOTHING[0].capitalize()
+
+        rows = ArgumentRows(PromptWriter.make(config, tokenizer), template.question, max_length, examples, tell)
+        return cls(rows, template.labels, -1.0 if config.generation.unparsed == "no" else 0.0)
+
+    @property
+    def constants(self) -> tuple[int, ...]:
+        return ()
+
+    def encode(self, arguments: Sequence[Argument], labels: np.ndarray | None = None) -> Tokens:
+        """See `ArgumentRows.encode`."""
+        return self.rows.encode(arguments, labels)
+
+    def forward(self, *args: object, **options: object) -> Outputs:
+        raise NotImplementedError("label_list reads generated texts, see `vote`")
+
+    def parse(self, text: str, finish_reason: str) -> Parsed:
+        """The categories that a text names, whole names only.
+
+        A name of several words may stand anywhere, one of a single word at the beginning of an item, because "face" and
+        "tradition" are words of prose too. Negation is not handled.
+        """
+        answer = answer_of(text)
+        items = [normalize_conclusion(item) for item in _ITEMS.split(answer)]
+        whole = f" {normalize_conclusion(answer)} "
+        found = np.array(
+            [
+                any(item == name or item.startswith(f"{name} ") for item in items)
+                or (" " in name and f" {name} " in whole)
+                for name in self._names
+            ]
+        )
+        if found.any() or any(item in NOTHING for item in items):
+            return Parsed("answered", found)
+        if finish_reason == "length":
+            return Parsed("truncated", found)
+        return Parsed("unparsed" if whole.strip() else "empty", found)
+
+    def vote(self, parsed: Parsed) -> np.ndarray:
+        """The logits [C] of a text: 1 for the categories that it names, -1 for others; those of `unparsed` if none."""
+        if parsed.status != "answered":
+            return np.full(len(self.labels), self.unparsed, np.float32)
+        return np.where(parsed.found, 1.0, -1.0).astype(np.float32)
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return [normalize_conclusion(label) for label in self.labels]

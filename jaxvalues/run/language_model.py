@@ -1,0 +1,69 @@
+"""A generative checkpoint, ready to read prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvalues.config.reading import read_json
+from jaxvalues.data.tokenizers import load_tokenizer
+from jaxvalues.errors import UserError, short
+from jaxvalues.formulations import SEQ2SEQ
+from jaxvalues.generation import LanguageModel
+from jaxvalues.generation.stopping import end_tokens
+from jaxvalues.models import check_config, checkpoint_config, fetch, fetch_tokenizer, load_causal_lm, load_t5
+from jaxvalues.run.base import fit_to_tokenizer
+from jaxvalues.run.held import frozen_dtype
+from jaxvalues.run.probe import DTYPES
+from jaxvalues.run.resolve import resolve_dtype
+from jaxvalues.tuning import Bound
+
+GENERATION_CONFIG = "generation_config.json"
+
+
+def load_language_model(
+    path_or_id: str | Path,
+    dtype: str = "auto",
+    *,
+    revision: str | None = None,
+    tokenizer: str | Path | None = None,
+    batch_size: int = 16,
+    max_length: int | None = None,
+    scan: bool | str = "auto",
+) -> LanguageModel:
+    """A pretrained generative model of a local folder or a name on the Hugging Face hub, with `generate` and `score`.
+
+    `dtype` of the computation is "float32", "bfloat16" or "auto": bfloat16 on accelerators, and on CPU what is faster
+    there (`run.probe`). Matrices are rounded to it when they are read. `revision` is a branch, tag or commit of the
+    hub; `tokenizer` another folder or name than the model's. `batch_size` rows are computed at once. `max_length` is
+    the largest number of tokens of a prompt and its answer; None is all that the network reads. `scan` is that of
+    `models.build_model`.
+
+    Raises `UserError` for what cannot be read, a model that is not generative, and a tokenizer that does not fit it.
+    """
+    if dtype not in ("auto", *DTYPES):
+        raise UserError(f"dtype {short(dtype)} is not supported, expected auto, {' or '.join(DTYPES)}")
+    folder = fetch(path_or_id, revision)
+    config = checkpoint_config(folder)
+    check_config(config, str(folder))
+    source = folder if tokenizer is None else fetch_tokenizer(tokenizer)
+    known = load_tokenizer(source)
+    fit_to_tokenizer(config, known, is_random=False)
+    resolved = resolve_dtype(dtype)
+
+    def place(path: str, array: np.ndarray) -> jax.Array:
+        return jnp.asarray(array, frozen_dtype(path, jnp.dtype(resolved)))
+
+    load = load_t5 if config["model_type"] in SEQ2SEQ else load_causal_lm
+    module, params = load(folder, dtype=resolved, scan=scan, place=place)
+    ends = end_tokens(_configs(folder), known.eos_token_id, config["vocab_size"])
+    return LanguageModel(module, Bound(params), known, tuple(ends), batch_size, max_length)
+
+
+def _configs(folder: Path) -> list[tuple[str, dict]]:
+    """The files that may say which tokens end a sequence, in the order in which transformers asks them."""
+    paths = [folder / name for name in (GENERATION_CONFIG, "config.json")]
+    return [(path.name, read_json(path, "the settings of generation")) for path in paths if path.exists()]
