@@ -245,10 +245,12 @@ class Config(Section):
     def _check_remote(self) -> None:
         """Raise ValueError for what an endpoint cannot do."""
         form = self.formulation
-        if form.kind != "answer":
+        if form.kind not in ("answer", *GENERATED):
             raise ValueError(
                 f"formulation.kind: {form.kind} needs a network here, and model.endpoint asks one elsewhere: use answer"
             )
+        if form.stem is not None:
+            raise ValueError("formulation.stem begins the model's answer, which model.endpoint does not take: remove it")
         if self.tuning.method != "none" or form.verbalizer.soft:
             what = "formulation.verbalizer.soft" if form.verbalizer.soft else f"tuning.method: {self.tuning.method}"
             raise ValueError(f"{what} trains, and nothing trains at model.endpoint: set tuning.method=none")
@@ -318,14 +320,16 @@ class Config(Section):
         """This config with the defaults that depend on other keys filled in: learning rate, template, name of the
         model at an endpoint."""
         changes: dict[str, Any] = {}
-        if self.model.endpoint is not None and self.model.id is None:
-            changes["model"] = self.model.model_copy(update={"id": self.model.path})
+        form, model = self.formulation, self.model
+        if model.endpoint is not None:
+            form = form.model_copy(update={"chat": True})
+            changes["model"] = model.model_copy(update={"id": model.id or model.path})
         if self.optimizer.learning_rate is None:
             rate, _ = LEARNING_RATES[self.tuning.method]
             changes["optimizer"] = self.optimizer.model_copy(update={"learning_rate": rate})
-        form = self.formulation
         if form.template is None:
-            changes["formulation"] = form.model_copy(update={"template": form.default_template(self.data.task)})
+            form = form.model_copy(update={"template": form.default_template(self.data.task)})
+        changes["formulation"] = form
         return self.model_copy(update=changes)
 
     @property

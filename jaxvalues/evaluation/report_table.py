@@ -95,7 +95,7 @@ def render_decisions(rows: Mapping[str, Mapping[str, TaskScores]], console: Cons
     for split, figure in headline.items():
         table.add_column(Text(f"{split}\n{in_words(figure)}"), justify="right", no_wrap=True)
     for name, scores in rows.items():
-        table.add_row(name, *(_figure(one.headline[headline[split]]) for split, one in scores.items()))
+        table.add_row(name, *(_figure(one.headline[headline[split]]) + mark(one) for split, one in scores.items()))
     console.print(table)
     console.print()
 

@@ -41,6 +41,7 @@ class Found:
         *,
         logprobs: bool = False,
         temperature: float = 1.0,
+        top_p: float = 1.0,
         seed: int | None = None,
     ) -> dict[str, Any]:
         """The body of a request, with the parameters that the endpoint takes."""
@@ -49,6 +50,8 @@ class Found:
             body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
         if self.temperature:
             body["temperature"] = temperature
+        if top_p != 1.0:
+            body["top_p"] = top_p
         if self.seed and seed is not None:
             body["seed"] = seed
         return body

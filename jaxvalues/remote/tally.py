@@ -19,6 +19,8 @@ class Asked(NamedTuple):
     logits: np.ndarray
     missing: np.ndarray
     tally: Tally
+    generated: list[dict[str, Any]] | None = None
+    """The texts of a formulation that generates some, as `generated-<split>.jsonl` keeps them."""
 
 
 class Tally:
@@ -31,6 +33,8 @@ class Tally:
         self.finish_reasons = Counter[str]()
         self.unreadable = Counter[str]()
         """Answers that say neither Yes nor No: `filtered`, `empty`, `truncated`, `unparsed` or `no answer word`."""
+        self.statuses = Counter[str]()
+        """What generated texts are: `answered`, `unparsed`, `truncated`, `empty`."""
         self.bounded = Counter[str]()
         """Questions with a bound in the place of a side: `yes` or `no`."""
         self.words: dict[str, float] = {}
@@ -84,6 +88,8 @@ class Tally:
                     "WARNING: the model's first token is mostly neither Yes nor No; another template, or "
                     "model.remote.scoring=votes, may ask it better"
                 )
+        if self.statuses:
+            said.append("generated texts: " + ", ".join(f"{name} {n:,}" for name, n in self.statuses.most_common()))
         if self.unreadable:
             said.append(
                 "answers that say neither Yes nor No: "
@@ -100,6 +106,7 @@ class Tally:
             "missing": dict(self.missing),
             "finish_reasons": dict(self.finish_reasons),
             "unreadable": dict(self.unreadable),
+            "answers": dict(self.statuses),
             "bounded": dict(self.bounded),
             "answer_mass": self.mean_mass,
             "answer_words": words,

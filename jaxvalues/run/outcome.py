@@ -59,7 +59,8 @@ def finish(
     ensemble. With `compare`, other decisions are scored too (`evaluation.decision.side_by_side`). Writing scores.json
     is the last thing: it makes the run a finished one.
     """
-    chosen = choose_thresholds(settings, *answered_rows(held_out.split, held_out.logits, held_out.missing), measure_of(folder.task).tune)
+    known = answered_rows(held_out.split, held_out.logits, held_out.missing)
+    chosen = choose_thresholds(settings, *known, measure_of(folder.task).tune)
     decision = Decision(chosen.thresholds, how.format(chosen.how))
     folder.write_decision(decision)
     held_out = held_out._replace(split=replace(held_out.split, name=HELD_OUT))

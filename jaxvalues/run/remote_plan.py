@@ -15,12 +15,12 @@ from jaxvalues.errors import ConfigError, UserError, counted
 from jaxvalues.remote.batches import Read, batch_lines, read_results
 from jaxvalues.remote.budget import Budget
 from jaxvalues.remote.client import KEY, api_key, check_installed
+from jaxvalues.remote.formulations import make_remote
 from jaxvalues.remote.messages import Request
 from jaxvalues.remote.probe import Found
 from jaxvalues.remote.rounds import pending
 from jaxvalues.remote.session import find_out
 from jaxvalues.remote.store import AnswerStore, Contents, read_store
-from jaxvalues.remote.yes_no import YesOrNo
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.prediction import CONTENT_FREE
@@ -39,10 +39,11 @@ class Planned(NamedTuple):
 
 def plan(config: Config, inputs: Inputs, found: Found, contents: Contents) -> Planned:
     """What a run would ask, each request once."""
-    questions = YesOrNo(config, inputs.template, found)
-    asked = [split.arguments for split in inputs.splits.values()]
-    asked += [CONTENT_FREE] * config.formulation.verbalizer.calibrate
-    all_of = [pending(questions.rounds(one), contents, questions.number_of_rounds) for one in asked]
+    questions = make_remote(config, inputs.template, found, inputs.examples)
+    asked = [questions.rounds(split.arguments, inputs.wanted(split)) for split in inputs.splits.values()]
+    if config.formulation.verbalizer.calibrate:
+        asked.append(questions.rounds(CONTENT_FREE))
+    all_of = [pending(one, contents, questions.number_of_rounds) for one in asked]
     stored, missing = ({r.key: r for one in all_of for r in getattr(one, name)} for name in ("stored", "missing"))
     return Planned(list(stored.values()), list(missing.values()), all(one.is_last for one in all_of))
 
@@ -86,19 +87,16 @@ def remote_rows(config: Config, parts: Parts | None) -> Iterator[tuple[str, str]
     yield "model", f"{model.id} at {model.endpoint}"
     yield "task", f"{config.data.task}, by formulation {form.kind}, template {form.template}"
     yield "trains", "nothing"
-    how = "log-probabilities of the first token"
-    if model.remote.scoring == "votes":
-        how = f"votes of {model.remote.samples} answers at temperature {model.remote.temperature:g}"
-    yield "logits", how
+    if form.kind != "label_list":
+        votes = f"votes of {model.remote.samples} answers"
+        yield "logits", votes if model.remote.scoring == "votes" else "log-probabilities of the first token"
     source = config.data.dir or config.data.source
     if parts is None:
         yield "data", f"{source}, not here yet: `jaxvalues data CONFIG` fetches it"
         return
     sizes = {HELD_OUT: parts.held_out} | {split.name: split for split in parts.reported}
     yield "data", f"{source}: " + ", ".join(f"{name} {len(split):,}" for name, split in sizes.items())
-    each = len(TASKS[config.data.task].labels) * (model.remote.samples if model.remote.scoring == "votes" else 1)
-    arguments = sum(map(len, sizes.values()))
-    yield "requests", f"{arguments * each:,}; `jaxvalues train CONFIG --dry-run` estimates tokens and cost"
+    yield "requests", "`jaxvalues train CONFIG --dry-run` counts them, and estimates tokens and cost"
     yield "answers", str(store_path(config))
 
 
