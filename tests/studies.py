@@ -17,6 +17,7 @@ from jaxvalues.data.held_out import HELD_OUT, load_parts
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.run.folder import RunFolder
+from jaxvalues.run.provenance import checksum
 from jaxvalues.study.files import load_study
 from jaxvalues.study.plan import Plan, make_plan
 
@@ -63,8 +64,10 @@ def planned(folder: Path, *overrides: str, **changes: Any) -> Plan:
 def pretend(config: Config, held_out_noise: float | None = None) -> dict[str, Scores]:
     """Write the folder of a finished run whose decisions are the labels, with the noise of its method; its scores."""
     folder, parts = RunFolder(config.folder), load_parts(config.data)
-    folder.path.mkdir(parents=True)
-    rng = np.random.default_rng(zlib.crc32(f"{config.tuning.method} {config.seed}".encode()))
+    folder.path.mkdir(parents=True, exist_ok=True)
+    drawn = f"{config.tuning.method} {config.seed}" + ("" if config.init_seed is None else f" {config.init_seed}")
+    drawn += "" if config.formulation.template == "cls" else config.formulation.template
+    rng = np.random.default_rng(zlib.crc32(drawn.encode()))
     decision = Decision(np.zeros(20), "fixed")
     folder.write_decision(decision)
     noise = NOISE[config.tuning.method]
@@ -79,7 +82,8 @@ def pretend(config: Config, held_out_noise: float | None = None) -> dict[str, Sc
     held_out_scores = folder.write_predictions(held_out, logits(held_out.labels, share), decision)
     scores = {one.name: folder.write_predictions(one, logits(one.labels, noise), decision) for one in parts.reported}
     folder.write_config(config)
-    write_json(folder.path / "environment.json", {"base": "random", "data": {one.name: "0" for one in parts.reported}})
+    data = {name: checksum(split) for name, split in parts.by_name.items()}
+    write_json(folder.path / "environment.json", {"base": "random", "data": data})
     curve = [{"step": step, "kind": "held_out", "loss": 1.0, "official_f1": 0.1 * step} for step in (0, 1, 2)]
     (folder.path / "metrics.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in curve), encoding="utf-8")
     folder.write_scores(2, decision, held_out_scores, scores)

@@ -17,6 +17,7 @@ import transformers
 from jaxvalues.bench.torch_contender import TorchContender
 
 _DROPOUT = {"gpt2": ("embd_pdrop", "resid_pdrop", "attn_pdrop"), "t5": ("dropout_rate",)}
+_OF_LLAMA = ("attention_dropout",)
 
 
 class PeftContender(TorchContender):
@@ -25,7 +26,7 @@ class PeftContender(TorchContender):
     def _make_model(self) -> torch.nn.Module:
         settings = {**self.task.hf_config, "use_cache": False}
         if self.config.model.dropout is not None:
-            settings |= dict.fromkeys(_DROPOUT[settings["model_type"]], self.config.model.dropout)
+            settings |= dict.fromkeys(_DROPOUT.get(settings["model_type"], _OF_LLAMA), self.config.model.dropout)
         config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
         self.start = config.decoder_start_token_id if config.is_encoder_decoder else None
         auto = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM

@@ -11,10 +11,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from jaxvalues.config.ensemble import EnsembleConfig
 from jaxvalues.config.messages import validate
 from jaxvalues.config.reading import user_path
 from jaxvalues.config.run_format import check_meaning
-from jaxvalues.config.schema import Config, EnsembleConfig
+from jaxvalues.config.schema import Config
 from jaxvalues.config.trees import apply_override, merge, read_tree
 from jaxvalues.errors import ConfigError, UserError
 

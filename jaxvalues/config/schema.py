@@ -1,6 +1,7 @@
 """The schema of a whole config file: its sections, their defaults, and the combinations that are refused.
 
-The sections `data`, `formulation`, `loss`, `model` and `tuning` are in files of their own; the smaller ones are here.
+The sections `data`, `ensemble`, `formulation`, `loss`, `model` and `tuning` are in files of their own; smaller ones are
+here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from jaxvalues.config.data import DataConfig
+from jaxvalues.config.ensemble import EnsembleConfig
 from jaxvalues.config.formulation import GENERATED, FormulationConfig
 from jaxvalues.config.loss import LossConfig
 from jaxvalues.config.model import ModelConfig
@@ -120,39 +122,6 @@ class DecisionConfig(Section):
     """fixed: the threshold, a probability."""
 
 
-class EnsembleConfig(Section):
-    """Several runs in one command, combined at the end: members × seeds × folds."""
-
-    members: tuple[dict[str, Any], ...] = ()
-    """Changes to this config, one mapping per member, each with its own `name`. Empty: this config is the only
-    member."""
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = ()
-    """One run per seed. Empty: the `seed` of the config."""
-    method: Literal["mean", "stack"] = "mean"
-    """`mean`: mean probability. `stack`: one logistic regression per category on held-out predictions of the
-    members."""
-
-    @model_validator(mode="after")
-    def _members_are_told_apart(self) -> EnsembleConfig:
-        names = [str(member.get("name", "")) for member in self.members]
-        for number, (name, member) in enumerate(zip(names, self.members, strict=True)):
-            if not re.fullmatch(r"[\w.+-]*\w", name):
-                raise ValueError(
-                    f"members[{number}] needs a `name` of letters, digits and . _ + - for its run folders, "
-                    f"not {member.get('name')!r}"
-                )
-            for key in sorted({"base", "ensemble", "output", "runtime"} & member.keys()):
-                raise ValueError(f"member {name} cannot set `{key}`, which belongs to the whole ensemble")
-            if self.seeds and "seed" in member:
-                raise ValueError(
-                    f"member {name} sets `seed`, but ensemble.seeds already gives the seeds of every member"
-                )
-        for what, values in (("members", names), ("seeds", self.seeds)):
-            if twice := [value for value in values if values.count(value) > 1]:
-                raise ValueError(f"{what} contains {twice[0]} twice")
-        return self
-
-
 class LoggingConfig(Section):
     """Logs besides `metrics.jsonl`."""
 
@@ -167,6 +136,9 @@ class RuntimeConfig(Section):
 
     compilation_cache: Text | None = "~/.cache/jaxvalues/xla"
     """Folder of compiled programs that all runs share. null: no such cache."""
+    features: Text | None = None
+    """Folder where the output of frozen layers that stays the same (`tuning.dropout_below`) is kept for all runs that
+    share it. null: in memory, for one run; runs of a study have a folder of the study."""
     distributed: bool = False
     """Call `jax.distributed.initialize()` first: for TPU pods, SLURM and several hosts."""
     start_timeout: int = Field(1800, ge=1)
@@ -182,6 +154,8 @@ class Config(Section):
     """Name of the run. Default: the name of the file, without `.yaml`."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of new weights, data order and dropout."""
+    init_seed: int | None = Field(None, ge=0, lt=2**32)
+    """Seed of new weights alone: heads, prompts, whatever no checkpoint holds. null: that of `seed`."""
     output: Text = "runs/{name}-seed{seed}"
     """Run folder; `{name}` and `{seed}` are filled in."""
     data: DataConfig = DataConfig()
@@ -201,7 +175,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _sections_fit_together(self) -> Config:
         data = self.data
-        for key, place in (("output", self.output), ("runtime.compilation_cache", self.runtime.compilation_cache)):
+        places = {f"runtime.{key}": getattr(self.runtime, key) for key in ("compilation_cache", "features")}
+        for key, place in {"output": self.output, **places}.items():
             if is_url(place):
                 raise ValueError(f"{key}: {URL_REFUSED}, not {place}")
         if self.model.endpoint is not None:
@@ -250,7 +225,7 @@ class Config(Section):
                 f"formulation.kind: {form.kind} needs a network here, and model.endpoint asks one elsewhere: use answer"
             )
         if form.stem is not None:
-            raise ValueError("formulation.stem begins the model's answer, which model.endpoint does not take: remove it")
+            raise ValueError("formulation.stem begins the model's answer, and model.endpoint takes no such: remove it")
         if self.tuning.method != "none" or form.verbalizer.soft:
             what = "formulation.verbalizer.soft" if form.verbalizer.soft else f"tuning.method: {self.tuning.method}"
             raise ValueError(f"{what} trains, and nothing trains at model.endpoint: set tuning.method=none")
@@ -333,6 +308,11 @@ class Config(Section):
         return self.model_copy(update=changes)
 
     @property
+    def start_seed(self) -> int:
+        """The seed of new weights."""
+        return self.seed if self.init_seed is None else self.init_seed
+
+    @property
     def is_ensemble(self) -> bool:
         """Whether this config asks for several runs (members, seeds or folds) and their combination."""
         return self.ensemble is not None or (self.data.folds is not None and self.data.fold is None)
@@ -351,6 +331,8 @@ class Config(Section):
         tree = self.model_dump(mode="json", exclude={"name", "output", "mesh", "logging", "runtime"})
         for section, key in (("data", "dir"), ("model", "path"), ("model", "scan"), ("model", "remat")):
             del tree[section][key]
+        if self.init_seed is None:  # fingerprints stay those of versions without this key
+            del tree["init_seed"]
         model, remote = tree["model"], tree["model"].pop("remote")
         asked = {key: model.pop(key) for key in ("endpoint", "id", "answers", "max_requests", "max_cost")}
         if self.model.endpoint is not None:
@@ -365,8 +347,8 @@ class Config(Section):
         """
         tree = self.decisive()
         tree["task"] = self.data.task
-        for section in ("seed", "data", "decision", "ensemble"):
-            del tree[section]
+        for section in ("seed", "init_seed", "data", "decision", "ensemble"):
+            tree.pop(section, None)
         tree["training"] = {"accumulation": self.training.accumulation}
         tree["model"] = self.model.model_dump(
             exclude={"path", "revision", "tokenizer", "tokenizer_revision", "train_tokenizer"}

@@ -13,6 +13,7 @@ LEARNING_RATES: dict[str, tuple[float, str]] = {
     "last_layers": (2e-5, "the study, arXiv 2403.09720"),
     "head": (1e-3, "own choice of jaxvalues, not searched"),
     "bitfit": (5e-4, "within the range of Ben Zaken et al. 2022, section 4"),
+    "norms": (1e-3, "own choice of jaxvalues, not searched"),
     "prompt": (1e-3, "the study, arXiv 2403.09720"),
     "p_tuning": (1e-3, "the study's rate for prompts, arXiv 2403.09720"),
     "prefix": (5e-3, "within the range of P-tuning v2, Liu et al. 2022"),
@@ -33,8 +34,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "init_top": _PROMPTS,
     "init_range": _VECTORS,
     "init_from": (*_VECTORS, "lora", "ia3"),
-    "reparameterization": ("p_tuning", "prefix"),
-    "reparameterization_size": ("p_tuning", "prefix"),
+    "reparameterization": _VECTORS,
+    "reparameterization_size": _VECTORS,
     "rank": ("lora",),
     "alpha": ("lora",),
     "targets": ("lora", "ia3"),
@@ -45,13 +46,14 @@ OWNERS: dict[str, tuple[str, ...]] = {
 class TuningConfig(Section):
     """Which parameters train."""
 
-    method: Literal["full", "last_layers", "head", "bitfit", "prompt", "p_tuning", "prefix", "lora", "ia3", "none"] = (
-        "full"
-    )
+    method: Literal[
+        "full", "last_layers", "head", "bitfit", "norms", "prompt", "p_tuning", "prefix", "lora", "ia3", "none"
+    ] = "full"
     """`full`: the whole network. `last_layers`: the top `layers` and what is above them. `head`: the new heads.
-    `bitfit`: all biases and the new heads. `prompt`: vectors before the input. `p_tuning`: the same vectors, computed
-    by a small network. `prefix`: keys and values before those of every layer (prefix tuning, P-tuning v2). `lora`:
-    low-rank changes of matrices. `ia3`: scales of activations. `none`: nothing (zero-shot)."""
+    `bitfit`: all biases and the new heads. `norms`: the scales and biases of all norms and the new heads (LN tuning).
+    `prompt`: vectors before the input. `p_tuning`: the same vectors, computed by a small network. `prefix`: keys and
+    values before those of every layer (prefix tuning, P-tuning v2). `lora`: low-rank changes of matrices. `ia3`: scales
+    of activations. `none`: nothing (zero-shot)."""
     layers: int | None = Field(None, ge=1)
     """last_layers: number of top encoder layers that train, besides what is above them: the heads, also that of a
     masked language model, and GPT-2's final norm. An output matrix that is the word embeddings stays frozen."""
@@ -67,7 +69,7 @@ class TuningConfig(Section):
     init: Literal["normal", "uniform", "vocabulary", "top_vocabulary", "text", "labels"] = "vocabulary"
     """prompt, p_tuning: initial vectors. `normal` and `uniform`: random. `vocabulary`: embeddings of random tokens;
     `top_vocabulary`: of random tokens among the first `init_top`; `text`: of the tokens of `init_text`; `labels`: of
-    the names of the categories."""
+    the names of the categories, each the mean of its tokens, and of random tokens from the 21st vector on."""
     init_text: Text | None = None
     """With `init: text`: the text."""
     init_range: float = Field(0.5, gt=0)
@@ -77,11 +79,12 @@ class TuningConfig(Section):
     """With `init: top_vocabulary`: number of tokens to draw from."""
     init_from: Text | None = None
     """prompt, p_tuning, prefix, lora, ia3: folder of a run or of a PEFT adapter to start from."""
-    reparameterization: Literal["none", "mlp", "lstm"] | None = None
-    """Network that computes the vectors: `mlp` or `lstm` for p_tuning, `none` or `mlp` for prefix. null: `mlp` for
-    p_tuning, `none` for prefix."""
+    reparameterization: Literal["none", "mlp", "lstm", "residual"] | None = None
+    """Network that computes the vectors: `none` or `residual` for prompt (Razdaibiedina et al. 2023: each vector plus
+    what a shared bottleneck makes of it), `mlp` or `lstm` for p_tuning, `none` or `mlp` for prefix. null: `mlp` for
+    p_tuning, `none` for the others. It is not needed after training: exports hold the vectors alone."""
     reparameterization_size: int | None = Field(None, ge=1)
-    """Width of that network. null: the width of the word embeddings."""
+    """Width of that network, of `residual` its bottleneck. null: the width of the word embeddings."""
     rank: int = Field(8, ge=1)
     """lora: rank of each change."""
     alpha: float = Field(16.0, gt=0)
@@ -105,7 +108,9 @@ class TuningConfig(Section):
         check_owners(self, owners, "method", self.method)
         if (self.init == "text") != (self.init_text is not None):
             raise ValueError("`init_text` is required with init: text and belongs to no other init")
-        kinds = {"p_tuning": ("mlp", "lstm"), "prefix": ("none", "mlp")}.get(self.method)
+        kinds = {"p_tuning": ("mlp", "lstm"), "prefix": ("none", "mlp"), "prompt": ("none", "residual")}.get(
+            self.method
+        )
         if self.reparameterization is not None and self.reparameterization not in kinds:
             raise ValueError(
                 f"`reparameterization` of method: {self.method} must be {' or '.join(kinds)}, not "

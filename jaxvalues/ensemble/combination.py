@@ -198,10 +198,10 @@ def _description(combination: Combination, path: Path) -> dict[str, Any]:
 
 
 def _members(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
-    """{member: {part: official F1 of its runs}}. Runs that differ only in seed and fold are one member."""
+    """{member: {part: official F1 of its runs}}. Runs that differ only in seeds and fold are one member."""
     kinds: dict[str, list[Run]] = {}
     for run in runs:
-        config = run.config.model_copy(update={"seed": 0})
+        config = run.config.model_copy(update={"seed": 0, "init_seed": None})
         kinds.setdefault(config.name + system_key(config, config.model.path), []).append(run)
     names = [kind[0].config.name for kind in kinds.values()]
     members: dict[str, dict[str, list[float]]] = {}

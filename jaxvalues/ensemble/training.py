@@ -106,7 +106,7 @@ def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Progra
             if one.model.endpoint is not None:
                 load_texts(one.formulation, TASKS[one.data.task])
                 continue
-            base = find_base(one.model, one.seed)
+            base = find_base(one.model, one.start_seed)
             template = load_texts(one.formulation, TASKS[one.data.task])
             tokenizer = find_tokenizer(one, base, parts.full_training, template)
             mesh = make_mesh(one.mesh)

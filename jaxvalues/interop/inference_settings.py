@@ -13,6 +13,7 @@ from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.models import hub_name
 from jaxvalues.models.layers.stack import hidden_indices
+from jaxvalues.models.model_types import CAUSAL
 from jaxvalues.run.network import build_network
 from jaxvalues.run.system import System
 from jaxvalues.templates.template import STANCES
@@ -75,10 +76,10 @@ def pooled_layer(config: Config, hf_config: dict[str, Any], to: str) -> tuple[in
 
     Raises ConfigError if transformers has no such classifier, so that the run cannot be exported to the format `to`.
     """
-    if hf_config["model_type"] == "gpt2":
+    if hf_config["model_type"] in CAUSAL:
         raise ConfigError(
-            "formulation.kind classify on a gpt2 model pools differently from transformers' GPT-2 classifiers, so it "
-            f"cannot be exported to {to}: only classifiers on encoders can"
+            f"formulation.kind classify on a {hf_config['model_type']} model pools differently from transformers' "
+            f"classifiers of this kind, so it cannot be exported to {to}: only classifiers on encoders can"
         )
     num_layers, pooling = build_network(config, hf_config).num_layers, config.formulation.pooling
     layer = hidden_indices(pooling.layers[:1], num_layers)[0]

@@ -65,9 +65,7 @@ class Asker:
         model = self.config.model
         remote = model.remote
         if remote.scoring == "logprobs":  # at temperature 1: some servers rescale them, others do not
-            yield Request(
-                model.endpoint, self.found.payload(model.id, messages, remote.answer_tokens, logprobs=True)
-            )
+            yield Request(model.endpoint, self.found.payload(model.id, messages, remote.answer_tokens, logprobs=True))
             return
         for sample in map(self._sample, range(remote.samples)):
             options = {"temperature": remote.temperature, "seed": sample % 2**31}

@@ -172,9 +172,7 @@ class Chains(RemoteFormulation):
                 question = self.template.second(argument, category, reply)
                 yield conversation(question, [(self.template.first(argument), reply)], self.config.formulation.system)
 
-    def _together(
-        self, results: Sequence[Result], wanted: Wanted, asked: Sequence[Wanted], tally: Tally
-    ) -> Asked:
+    def _together(self, results: Sequence[Result], wanted: Wanted, asked: Sequence[Wanted], tally: Tally) -> Asked:
         """The mean logits of all samples; a sample without a first or second turn is left out."""
         logits, start = [], 0
         for there in asked:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistics import fmean, stdev
 from typing import Any
 
-from jaxvalues.report.drawing import COLORS, INK, MARKS, Picture, drawing, picture, shown
+from jaxvalues.report.drawing import COLORS, INK, MARKS, MOST_SYSTEMS, Picture, best_of, drawing, picture, shown
 from jaxvalues.report.table import Table
 from jaxvalues.report.words import figure, interval
 from jaxvalues.statistics.interval import Interval
@@ -14,21 +14,22 @@ from jaxvalues.study.plan import in_words
 from jaxvalues.study.results import StudyResults
 
 SHOTS = "data.shots"
-_MOST = len(COLORS)
-"""As many lines as there are colours and marks that can be told apart."""
 
 
 def few_shot(results: StudyResults, split: str) -> Picture | None:
-    """The official F1 against the shots of each category, one line for systems that differ in nothing else."""
+    """The study's figure against the shots of each category, one line for systems that differ in nothing else."""
     lines: dict[str, list[tuple[int, Interval]]] = {}
     for one in results.systems.values():
         shots = one.changes.get(SHOTS)
-        if split in one.intervals and isinstance(shots, int):
-            lines.setdefault(_rest(one.changes), []).append((shots, one.intervals[split]))
+        if split in results.intervals(one) and isinstance(shots, int):
+            lines.setdefault(_rest(one.changes), []).append((shots, results.intervals(one)[split]))
     lines = {label: sorted(points, key=lambda at: at[0]) for label, points in lines.items() if len(points) > 1}
-    if not lines or len(lines) > _MOST:
+    kept, left_out = best_of({label: points[-1][1].estimate for label, points in lines.items()})
+    lines = {label: lines[label] for label in kept}
+    if not lines:
         return None
-    name, title, rows = f"shots-{split}", f"Official F1 on {split} against shots", []
+    named = results.figure_name
+    name, title, rows = f"shots-{split}", f"{named[0].upper()}{named[1:]} on {split} against shots", []
     with drawing(name, 7.2, 3.6) as drawn:
         ax = drawn.add_subplot()
         for place, (label, points) in enumerate(lines.items()):
@@ -42,13 +43,13 @@ def few_shot(results: StudyResults, split: str) -> Picture | None:
         ax.set_xticks(ticks, [str(shots) for shots in ticks])
         ax.minorticks_off()
         ax.set_xlabel("shots of each category (log scale); bands: 95 % intervals")
-        ax.set_ylabel("official F1")
+        ax.set_ylabel(named)
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         ends = [
             f"{label} from {figure(a[1].estimate)} to {figure(b[1].estimate)}" for label, (a, *_, b) in lines.items()
         ]
-        finding = f"From the fewest to the most shots: {'; '.join(ends)}."
-        table = Table(name, title + ".", ("Systems", "Shots", "Official F1 (95 %)"), tuple(rows))
+        finding = f"From the fewest to the most shots: {'; '.join(ends)}.{left_out}"
+        table = Table(name, title + ".", ("Systems", "Shots", f"{named} (95 %)"), tuple(rows))
         return picture(drawn, name, title, finding, table)
 
 
@@ -57,12 +58,16 @@ def spread(results: StudyResults, split: str) -> Picture | None:
     keys = [key for key, values in results.study.repeated.items() if key != "seed" and len(values) > 1]
     if not keys:
         return None
-    key, name, title = keys[0], f"spread-{split}", f"Official F1 on {split} by {keys[0]}"
+    key, name, title = (
+        keys[0],
+        f"spread-{split}",
+        f"{results.figure_name[0].upper()}{results.figure_name[1:]} on {split} by {keys[0]}",
+    )
     found: dict[tuple[str, str], list[float]] = {}
     for label, one in results.systems.items():
         for run in one.runs:
             (value,) = in_words({key: run.repeated[key]})
-            found.setdefault((label, value), []).append(run.scores[split].official_f1)
+            found.setdefault((label, value), []).append(results.figure_of(run, split))
     if not found:
         return None
     rows = [(label, value, f1) for (label, value), f1 in found.items()]
@@ -70,18 +75,18 @@ def spread(results: StudyResults, split: str) -> Picture | None:
     with drawing(name, 7.2, 0.9 + 0.26 * len(rows)) as drawn:
         ax = drawn.add_subplot()
         for place, (label, _, f1) in enumerate(reversed(rows)):
-            look = systems.index(label) % _MOST
+            look = systems.index(label) % MOST_SYSTEMS
             ax.plot(f1, [place] * len(f1), MARKS[look], color=COLORS[look], markersize=4.5, alpha=0.75)
             if len(f1) > 1:
                 ax.plot([fmean(f1)] * 2, [place - 0.32, place + 0.32], color=INK, linewidth=1.2)
         ax.set_yticks(range(len(rows)), [shown(f"{label}, {value}") for label, value, _ in reversed(rows)], fontsize=8)
         ax.set_ylim(-0.6, len(rows) - 0.4)
-        ax.set_xlabel("official F1; marks: single runs, lines: their means")
+        ax.set_xlabel(f"{results.figure_name}; marks: single runs, lines: their means")
         means = {one: [fmean(f1) for label, _, f1 in rows if label == one] for one in systems}
         said = "; ".join(f"{label} {figure(stdev(at))}" for label, at in means.items() if len(at) > 1)
         finding = f"Standard deviation of the means over {key}: {said or 'not known from one value'}."
         cells = tuple((label, value, figure(fmean(f1)), str(len(f1))) for label, value, f1 in rows)
-        table = Table(name, title + ".", ("System", key, "Mean official F1", "Runs"), cells)
+        table = Table(name, title + ".", ("System", key, f"Mean {results.figure_name}", "Runs"), cells)
         return picture(drawn, name, title, finding, table)
 
 

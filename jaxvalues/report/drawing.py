@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,6 +21,8 @@ FAINT = "#8a8a91"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6a00", "#8f5bd0")
 """Told apart by people who see few colours (Okabe & Ito 2008, the first six); marks differ too."""
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MOST_SYSTEMS = len(COLORS)
+"""As many systems as there are colours and marks that can be told apart."""
 _STYLE = {
     "svg.fonttype": "none",  # text stays text
     "font.family": "sans-serif",
@@ -64,6 +66,20 @@ class Picture:
 def shown(name: str) -> str:
     """A name that matplotlib shows as it is: $ begins mathematics there, and legends leave out what begins with _."""
     return f"{' ' * name.startswith('_')}{name}".replace("$", r"\$")
+
+
+def best_of(estimates: Mapping[str, float], most: int = MOST_SYSTEMS) -> tuple[list[str], str]:
+    """The systems with the highest estimates, at most this many, in their own order; and a sentence on the others."""
+    best = sorted(estimates, key=lambda name: -estimates[name])[:most]
+    kept = [name for name in estimates if name in best]
+    return kept, f" Drawn: the best {most} of {len(estimates)} systems." if len(kept) < len(estimates) else ""
+
+
+def places(systems: Iterable[str], kept: Sequence[str]) -> dict[str, int]:
+    """{kept system: place of its colour and mark}, the same in every figure if there are enough for all systems."""
+    systems = list(systems)
+    every = systems if len(systems) <= MOST_SYSTEMS else list(kept)
+    return {name: every.index(name) for name in kept}
 
 
 @contextmanager

@@ -10,9 +10,11 @@ import numpy as np
 
 from jaxvalues.evaluation.decision import sigmoid
 from jaxvalues.report.curves import few_shot, spread
-from jaxvalues.report.drawing import COLORS, FAINT, INK, MARKS, Picture, drawing, picture, shown
+from jaxvalues.report.drawing import COLORS, FAINT, INK, MARKS, Picture, best_of, drawing, picture, places, shown
+from jaxvalues.report.embedding_map import embedding_map
 from jaxvalues.report.table import Table
-from jaxvalues.report.tables import category_table, contrast_table, main_table, trial_table
+from jaxvalues.report.tables import category_table, contrast_table, main_table
+from jaxvalues.report.training_curves import learning_curves, tuning_curves
 from jaxvalues.report.words import figure, number, signed
 from jaxvalues.study.results import StudyResults, SystemResult
 from jaxvalues.study.screen import verdict
@@ -20,9 +22,9 @@ from jaxvalues.study.screen import verdict
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
-MOST_SYSTEMS = len(COLORS)
-"""As many systems as there are colours and marks that can be told apart."""
 _BINS = 10
+_MOST_COLUMNS = 8
+"""As many contrasts as a page is wide enough for."""
 
 
 def pictures(results: StudyResults) -> list[Picture]:
@@ -39,7 +41,7 @@ def pictures(results: StudyResults) -> list[Picture]:
         radar,
     )
     found = [make(results, split) for split in results.splits for make in makers]
-    found += [learning_curves(results), tuning_curves(results)]
+    found += [learning_curves(results), tuning_curves(results), embedding_map(results)]
     return [one for one in found if one is not None]
 
 
@@ -47,12 +49,21 @@ def _finished(results: StudyResults, split: str) -> dict[str, SystemResult]:
     return {name: one for name, one in results.systems.items() if split in one.intervals}
 
 
+def _estimates(results: StudyResults, split: str) -> dict[str, float]:
+    """{finished system: estimate of the study's figure on a split}."""
+    return {name: results.intervals(one)[split].estimate for name, one in _finished(results, split).items()}
+
+
+def _capital(results: StudyResults) -> str:
+    return results.figure_name[0].upper() + results.figure_name[1:]
+
+
 def forest(results: StudyResults, split: str) -> Picture | None:
     """The differences of the contrasts with their intervals; each run is a dot."""
     contrasts = [one for one in results.contrasts if one.split == split]
     if not contrasts:
         return None
-    name, title = f"forest-{split}", f"Differences of the official F1 on {split}"
+    name, title = f"forest-{split}", f"Differences of the {results.figure_name} on {split}"
     with drawing(name, 7.2, 0.9 + 0.5 * len(contrasts)) as drawn:
         ax = drawn.add_subplot()
         for place, one in enumerate(reversed(contrasts)):
@@ -68,44 +79,45 @@ def forest(results: StudyResults, split: str) -> Picture | None:
         ax.set_yticks(range(len(contrasts)), [shown(f"{one.a} less {one.b}") for one in reversed(contrasts)])
         ax.set_ylim(-0.6, len(contrasts) - 0.4)
         ax.grid(axis="y", visible=False)
-        ax.set_xlabel("difference of the official F1 with 95 % interval\ndots: single runs; blue squares: decided")
+        ax.set_xlabel(
+            f"difference of the {results.figure_name} with 95 % interval\ndots: single runs; blue squares: decided"
+        )
         return picture(drawn, name, title, " ".join(map(verdict, contrasts)), contrast_table(results))
 
 
 def scores(results: StudyResults, split: str) -> Picture | None:
-    """The official F1 of every system with its interval and its runs."""
+    """The figure of every system with its interval and its runs."""
     systems = _finished(results, split)
     if not systems:
         return None
-    name, title = f"scores-{split}", f"Official F1 on {split}"
+    name, title = f"scores-{split}", f"{_capital(results)} on {split}"
     with drawing(name, 7.2, 0.9 + 0.5 * len(systems)) as drawn:
         ax = drawn.add_subplot()
         for place, one in enumerate(reversed(systems.values())):
-            found = one.intervals[split]
+            found = results.intervals(one)[split]
             ax.plot([found.low, found.high], [place, place], color=COLORS[0], linewidth=2.4, solid_capstyle="butt")
             ax.plot(found.estimate, place, "o", color=COLORS[0], markersize=7)
-            each = [run.scores[split].official_f1 for run in one.runs]
+            each = [results.figure_of(run, split) for run in one.runs]
             if len(each) > 1:
                 ax.plot(each, [place - 0.24] * len(each), ".", color=INK, alpha=0.6, markersize=5)
         ax.set_yticks(range(len(systems)), [shown(label) for label in reversed(systems)])
         ax.set_ylim(-0.6, len(systems) - 0.4)
         ax.grid(axis="y", visible=False)
-        ax.set_xlabel("official F1 with 95 % interval over conclusions and runs; dots: single runs")
-        best = max(systems, key=lambda one: systems[one].intervals[split].estimate)
-        finding = (
-            f"The highest official F1 on {split} is that of {best}: {figure(systems[best].intervals[split].estimate)}."
-        )
+        ax.set_xlabel(f"{results.figure_name} with 95 % interval over conclusions and runs; dots: single runs")
+        estimates = _estimates(results, split)
+        best = max(estimates, key=estimates.__getitem__)
+        finding = f"The highest {results.figure_name} on {split} is that of {best}: {figure(estimates[best])}."
         return picture(drawn, name, title, finding, main_table(results))
 
 
 def frontier(results: StudyResults, split: str) -> Picture | None:
-    """The official F1 against trained parameters."""
+    """The study's figure against trained parameters."""
     costs = {name: float(one.trained_parameters) for name, one in _finished(results, split).items()}
     return _against(results, split, costs, f"parameters-{split}", "trained parameters")
 
 
 def time_frontier(results: StudyResults, split: str) -> Picture | None:
-    """The official F1 against the mean wall-clock seconds of a run."""
+    """The study's figure against the mean wall-clock seconds of a run."""
     seconds = {
         name: [run.seconds for run in one.runs if run.seconds is not None]
         for name, one in _finished(results, split).items()
@@ -115,23 +127,22 @@ def time_frontier(results: StudyResults, split: str) -> Picture | None:
 
 
 def _against(results: StudyResults, split: str, costs: dict[str, float], name: str, cost: str) -> Picture | None:
-    """The official F1 against what systems cost; a line joins those that no cheaper one beats."""
-    costs = {label: value for label, value in costs.items() if value > 0}
-    if not 1 < len(costs) <= MOST_SYSTEMS or len(set(costs.values())) < 2:
+    """The study's figure against what systems cost; a line joins those that no cheaper one beats."""
+    kept, left_out = best_of({label: _estimates(results, split)[label] for label, value in costs.items() if value > 0})
+    costs = {label: costs[label] for label in kept}
+    if len(set(costs.values())) < 2:
         return None
-    found = {label: results.systems[label].intervals[split] for label in costs}
-    title = f"Official F1 on {split} against {cost}"
+    found = {label: results.intervals(results.systems[label])[split] for label in costs}
+    title = f"{_capital(results)} on {split} against {cost}"
     with drawing(name, 7.2, 3.6) as drawn:
         ax, seen = drawn.add_subplot(), []
-        for place, label in enumerate(results.systems):  # in the colours of the other figures
-            if label not in costs:
-                continue
+        for label, place in places(results.systems, kept).items():
             one = found[label]
             beside = 1.08 ** seen.count(costs[label])  # equal numbers stand side by side
             seen.append(costs[label])
             ax.errorbar(
                 costs[label] * beside, one.estimate, [[one.estimate - one.low], [one.high - one.estimate]],
-                fmt=MARKS[place % MOST_SYSTEMS], color=COLORS[place % MOST_SYSTEMS], label=shown(label),
+                fmt=MARKS[place], color=COLORS[place], label=shown(label),
                 elinewidth=1.2, markersize=7,
             )  # fmt: skip
         best, on_line = -1.0, []
@@ -144,9 +155,9 @@ def _against(results: StudyResults, split: str, costs: dict[str, float], name: s
         ax.set_xscale("log")
         _plain_ticks(ax.xaxis, wide=max(costs.values()) > 100 * min(costs.values()))
         ax.set_xlabel(f"{cost} (log scale)")
-        ax.set_ylabel("official F1")
+        ax.set_ylabel(results.figure_name)
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        finding = f"By the estimates, none that takes fewer {cost} is as good as {', '.join(on_line)}."
+        finding = f"By the estimates, none that takes fewer {cost} is as good as {', '.join(on_line)}.{left_out}"
         return picture(drawn, name, title, finding, main_table(results))
 
 
@@ -161,9 +172,11 @@ def _plain_ticks(axis: Axis, wide: bool) -> None:
 
 def heat_map(results: StudyResults, split: str) -> Picture | None:
     """Category by contrast: differences of the F1, with a dot where the permutation test decides."""
-    contrasts = [one for one in results.contrasts if one.split == split]
-    if not contrasts or len(contrasts) > MOST_SYSTEMS:
+    declared = [one for one in results.contrasts if one.split == split]
+    contrasts = declared[:_MOST_COLUMNS]
+    if not contrasts:
         return None
+    rest = f" The first {_MOST_COLUMNS} of {len(declared)} contrasts." if len(declared) > len(contrasts) else ""
     name, title = f"categories-{split}", f"Differences of the F1 of every category on {split}"
     values = np.stack([one.category_differences for one in contrasts], axis=1)
     positives = results.splits[split].labels.sum(axis=0)
@@ -195,22 +208,25 @@ def heat_map(results: StudyResults, split: str) -> Picture | None:
         drawn.colorbar(image, ax=ax, shrink=0.4, label="difference of the F1")
         sure = int(sum((one.category_p_adjusted < 0.05).sum() for one in contrasts))
         finding = (
-            f"{sure} of {values.size} differences are decided by permutation of conclusions (Benjamini–Hochberg, 5 %)."
+            f"{sure} of {values.size} differences are decided by permutation of conclusions (Benjamini–Hochberg, "
+            f"5 %).{rest}"
         )
         return picture(drawn, name, title, finding, category_table(results, split))
 
 
 def calibration(results: StudyResults, split: str) -> Picture | None:
     """The share of positives among predictions of similar probability, over all categories and runs."""
-    systems = _finished(results, split)
-    if not systems or len(systems) > MOST_SYSTEMS:
+    kept, left_out = best_of(_estimates(results, split))
+    systems = {label: results.systems[label] for label in kept}
+    if not systems:
         return None
     labels, name, title = results.splits[split].labels, f"calibration-{split}", f"Calibration on {split}"
     rows, errors = [], {}
     with drawing(name, 7.2, 3.6) as drawn:
         ax = drawn.add_subplot()
         ax.plot([0, 1], [0, 1], color=FAINT, linewidth=1.0, linestyle="--")
-        for place, (label, one) in enumerate(systems.items()):
+        for label, place in places(results.systems, kept).items():
+            one = systems[label]
             probabilities = np.concatenate([sigmoid(run.logits[split]).ravel() for run in one.runs])
             truth = np.concatenate([labels.ravel()] * len(one.runs))
             bins = np.minimum((probabilities * _BINS).astype(int), _BINS - 1)
@@ -226,7 +242,7 @@ def calibration(results: StudyResults, split: str) -> Picture | None:
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         said = ", ".join(f"{label} {figure(error)}" for label, error in errors.items())
         table = Table(name, title + ".", ("System", "Mean probability", "Share of positives", "n"), tuple(rows))
-        return picture(drawn, name, title, f"Expected calibration error in {_BINS} bins: {said}.", table)
+        return picture(drawn, name, title, f"Expected calibration error in {_BINS} bins: {said}.{left_out}", table)
 
 
 def radar(results: StudyResults, split: str) -> Picture | None:
@@ -234,17 +250,15 @@ def radar(results: StudyResults, split: str) -> Picture | None:
     systems = _finished(results, split)
     if not systems:
         return None
-    best = sorted(systems, key=lambda one: -systems[one].intervals[split].estimate)[:3]
+    best, _ = best_of(_estimates(results, split), most=3)
     name, title = f"circle-{split}", f"F1 of the values on {split}, in Schwartz's circle"
     angles = np.linspace(0, 2 * np.pi, len(results.categories), endpoint=False)
     with drawing(name, 7.2, 6.2) as drawn:
         ax = drawn.add_subplot(projection="polar", theta_offset=np.pi / 2, theta_direction=-1)  # clockwise from the top
-        for place, label in enumerate(results.systems):  # in the colours of the other figures
-            if label not in best:
-                continue
+        for label, place in places(results.systems, best).items():
             runs = systems[label].runs
             f1 = [fmean(run.scores[split].categories[one].f1 or 0.0 for run in runs) for one in results.categories]
-            look = {"color": COLORS[place % MOST_SYSTEMS], "marker": MARKS[place % MOST_SYSTEMS], "markersize": 4}
+            look = {"color": COLORS[place], "marker": MARKS[place], "markersize": 4}
             ax.plot([*angles, angles[0]], [*f1, f1[0]], label=shown(label), **look)
         ax.set_xticks(angles, [label.replace(": ", ":\n") for label in results.categories], fontsize=7.5)
         ax.tick_params(axis="x", pad=12)
@@ -252,91 +266,3 @@ def radar(results: StudyResults, split: str) -> Picture | None:
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, -0.22), ncols=len(best))
         table = category_table(results, split)
         return picture(drawn, name, title, f"The categories of {', '.join(best)}; neighbours share motives.", table)
-
-
-def learning_curves(results: StudyResults) -> Picture | None:
-    """The held-out official F1 while training: the mean over runs, and every run in a thin line."""
-    systems = {name: one for name, one in results.systems.items() if any(len(run.curve) > 1 for run in one.runs)}
-    if not systems or len(systems) > MOST_SYSTEMS:
-        return None
-    name, title, rows = "learning", "Held-out official F1 while training", []
-    with drawing(name, 7.2, 3.6) as drawn:
-        ax = drawn.add_subplot()
-        for place, (label, one) in enumerate(systems.items()):
-            lines = [
-                {int(at["step"]): float(at["official_f1"]) for at in run.curve if "official_f1" in at}
-                for run in one.runs
-            ]
-            lines = [line for line in lines if line]  # a run may have no evaluations
-            steps = sorted(set.intersection(*map(set, lines))) if lines else []
-            if not steps:
-                continue
-            end = steps[-1] or 1
-            for line in lines:
-                ax.plot(
-                    [s / end for s in steps], [line[s] for s in steps], color=COLORS[place], linewidth=0.6, alpha=0.5
-                )
-            mean = [fmean(line[s] for line in lines) for s in steps]
-            ax.plot(
-                [s / end for s in steps],
-                mean,
-                color=COLORS[place],
-                marker=MARKS[place],
-                markersize=4,
-                label=shown(label),
-            )
-            rows += [(label, str(s), figure(f1)) for s, f1 in zip(steps, mean, strict=True)]
-        if not rows:
-            return None
-        ax.set_xlabel("share of training done")
-        ax.set_ylabel("held-out official F1")
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        table = Table(name, title + ", mean over runs.", ("System", "Step", "Held-out official F1"), tuple(rows))
-        last = {row[0]: row[2] for row in rows}
-        ends = ", ".join(f"{label} {f1}" for label, f1 in last.items())
-        return picture(drawn, name, title, f"At the end: {ends}.", table)
-
-
-def tuning_curves(results: StudyResults) -> Picture | None:
-    """The best held-out official F1 at each value of the numbers among the nuisance keys; the chosen one is ringed."""
-    keys = [
-        key
-        for key, values in results.study.nuisance.keys.items()
-        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    ]
-    systems = {name: one for name, one in results.systems.items() if one.trials}
-    table = trial_table(results)
-    if not keys or not systems or len(systems) > MOST_SYSTEMS or table is None:
-        return None
-    name, title = "trials", "Trials on held-out arguments"
-    with drawing(name, 7.2, 3.2 * len(keys)) as drawn:
-        for ax, key in zip(np.ravel(drawn.subplots(len(keys), squeeze=False)), keys, strict=True):
-            for place, (label, one) in enumerate(systems.items()):
-                points = _best_by_value(one, key)
-                ax.plot(
-                    *zip(*points, strict=True),
-                    color=COLORS[place],
-                    marker=MARKS[place],
-                    markersize=5,
-                    label=shown(label),
-                )
-                for trial in one.trials:
-                    if trial.values == one.chosen:
-                        ax.plot(trial.values[key], trial.official_f1, "o", markersize=12, mfc="none", mec=COLORS[place])
-            positive = all(trial.values[key] > 0 for one in systems.values() for trial in one.trials)
-            ax.set_xscale("log" if positive else "linear")
-            ax.set_xlabel(f"{key} (log scale)" if positive else key)
-            ax.set_ylabel("held-out official F1")
-            ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        edge = [f"{label} ({', '.join(one.edges)})" for label, one in systems.items() if one.edges]
-        finding = f"On the edge of its range: {', '.join(edge)}." if edge else "Every best value lies inside its range."
-        return picture(drawn, name, title, finding, table)
-
-
-def _best_by_value(system: SystemResult, key: str) -> list[tuple[float, float]]:
-    """The best held-out official F1 of the trials at each value of a nuisance key, sorted by the value."""
-    best: dict[float, float] = {}
-    for trial in system.trials:
-        value = float(trial.values[key])
-        best[value] = max(trial.official_f1, best.get(value, 0.0))
-    return sorted(best.items())

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxvalues.evaluation.official import score
 from jaxvalues.report.words import figure, verdict
-from jaxvalues.run.folder import RunFolder
+from jaxvalues.study.reading import config_of
 from jaxvalues.study.results import StudyResults
 from jaxvalues.study.schema import Study
 
@@ -88,7 +88,7 @@ def _kind(results: StudyResults, system: str) -> str | None:
     runs = results.systems[system].runs
     if not runs:
         return None
-    config = RunFolder(runs[0].folder).config()
+    config = config_of(runs[0].folder)
     asks = config.formulation.asks_questions or config.tuning.method in ("prompt", "p_tuning", "prefix")
     return "prompted" if asks and config.tuning.method != "full" else "fine-tuned"
 

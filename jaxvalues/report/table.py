@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 
+_MARKS = re.compile(r"([\\`*_\[\]|~])")
 _LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
 _LATEX |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "−": "$-$", "–": "--", "×": r"$\times$"}
+
+
+def markdown(text: str) -> str:
+    """A text as it reads in Markdown, on one line: nothing in a name is a mark-up or a tag."""
+    return _MARKS.sub(r"\\\1", " ".join(text.splitlines())).replace("&", "&amp;").replace("<", "&lt;")
 
 
 @dataclass(frozen=True)
@@ -30,9 +37,9 @@ class Table:
 
     def to_markdown(self) -> str:
         """A table in GitHub's Markdown; marked rows are bold."""
-        lines = [self.header, ["---", *["---:"] * (len(self.header) - 1)]]
+        lines = [[markdown(cell) for cell in self.header], ["---", *["---:"] * (len(self.header) - 1)]]
         for number, row in enumerate(self.rows):
-            cells = [cell.replace("|", "\\|").replace("\n", " ") for cell in row]
+            cells = [markdown(cell) for cell in row]
             lines.append([f"**{cell}**" if number in self.marked and cell else cell for cell in cells])
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

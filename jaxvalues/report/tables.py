@@ -66,11 +66,11 @@ def _to_baseline(results: StudyResults, name: str, split: str) -> str:
 
 
 def best_group(results: StudyResults, split: str) -> frozenset[str]:
-    """The system of the highest official F1 on a split, and those that a paired t test over runs cannot tell from it.
+    """The system of the highest figure on a split, and those that a paired t test over runs cannot tell from it.
 
     The p are adjusted over these comparisons (Holm). Systems with one run are told from none.
     """
-    scored = {name: _by_repeat(system, split) for name, system in results.systems.items() if system.runs}
+    scored = {name: _by_repeat(results, system, split) for name, system in results.systems.items() if system.runs}
     if not scored:
         return frozenset()
     best = max(scored, key=lambda name: fmean(scored[name].values()))
@@ -82,8 +82,8 @@ def best_group(results: StudyResults, split: str) -> frozenset[str]:
     return frozenset({best, *(name for name, p in zip(others, holm(tests), strict=True) if p >= 0.05)})
 
 
-def _by_repeat(system: SystemResult, split: str) -> dict[str, float]:
-    return {", ".join(in_words(run.repeated)): run.scores[split].official_f1 for run in system.runs}
+def _by_repeat(results: StudyResults, system: SystemResult, split: str) -> dict[str, float]:
+    return {", ".join(in_words(run.repeated)): results.figure_of(run, split) for run in system.runs}
 
 
 def contrast_table(results: StudyResults) -> Table:

@@ -12,6 +12,7 @@ from jaxvalues.config.writing import write_whole, writing
 from jaxvalues.report.browser import browse
 from jaxvalues.report.figures import pictures
 from jaxvalues.report.paper import three_questions
+from jaxvalues.report.table import markdown
 from jaxvalues.report.tables import tables
 from jaxvalues.report.words import answers, basis, nothing
 from jaxvalues.study.results import StudyResults
@@ -64,13 +65,15 @@ def _templates() -> Environment:
     def load(name: str) -> str:
         return (files("jaxvalues.report") / "templates" / name).read_text(encoding="utf-8")
 
-    return Environment(
+    environment = Environment(
         loader=FunctionLoader(load),
         autoescape=select_autoescape(("html.j2",)),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["markdown"] = markdown
+    return environment
 
 
 def _shown(environment: dict[str, Any], within: str = "") -> dict[str, str]:

@@ -29,7 +29,7 @@ def dry_run(config: Config, run_console: RunConsole) -> None:
         dry_run_remote(config, run_console)
         return
     parts = load_parts(config.data)
-    base = find_base(config.model, config.seed)
+    base = find_base(config.model, config.start_seed)
     texts = load_texts(config.formulation, TASKS[config.data.task])
     tokenizer = find_tokenizer(config, base, parts.full_training, texts)
     mesh = make_mesh(config.mesh)

@@ -114,7 +114,7 @@ def build_network(
     if not asks:
         new = {"head", "projection"} if _projection_size(config.loss.contrastive) else {"head"}
     words = "encoder/embeddings/word/embedding"
-    target = Target(model_type, frozenset(new), words, width, stacks, encode)
+    target = Target(model_type, frozenset(new), words, width, stacks, encode, c.word_scale)
     tuning = make_tuning(config.tuning, target)
     boundary = tuning.boundary(c.num_layers)
     options |= {"boundary": boundary, "stop_gradient_below": boundary, "dropout_below": config.tuning.dropout_below}

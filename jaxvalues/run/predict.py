@@ -29,6 +29,7 @@ from jaxvalues.run.provenance import differences
 from jaxvalues.run.remote import ask_again
 from jaxvalues.run.state import initial_weights
 from jaxvalues.run.system import System, Weights
+from jaxvalues.training.compilation import Programs
 from jaxvalues.training.processes import is_main
 from jaxvalues.training.progress import ProgressLine
 from jaxvalues.training.sharding import check_batch_size, make_mesh
@@ -143,18 +144,26 @@ def reopen(run: str | Path, overrides: tuple[str, ...]) -> tuple[RunFolder, Conf
     return folder, config
 
 
-def restore(folder: RunFolder, config: Config, mesh: Mesh) -> tuple[System, Weights]:
+def restore(folder: RunFolder, config: Config, mesh: Mesh, programs: Programs | None = None) -> tuple[System, Weights]:
     """The trained network, (system, weights): all from the folder but the weights that never trained.
 
-    Raises UserError if model.path holds other weights now than those the run started from.
+    Several that are given the same `programs` share compiled steps. Raises UserError if model.path holds other weights
+    now than those the run started from.
     """
-    system = System(folder.with_texts(config), folder.hf_config(), folder.tokenizer(), mesh, examples=folder.examples())
+    system = System(
+        folder.with_texts(config),
+        folder.hf_config(),
+        folder.tokenizer(),
+        mesh,
+        programs=programs,
+        examples=folder.examples(),
+    )
     trainable, _ = folder.restore_chosen(system)
     frozen: Params = {}
     if system.network.abstract_parts()[0]:
-        base = find_base(config.model, config.seed)
+        base = find_base(config.model, config.start_seed)
         if base.identity != folder.environment()["base"]:
             raise UserError(f"model.path {config.model.path} holds other weights than {folder.path} was trained on")
         started = Base(folder.hf_config(), base.folder, base.identity)
-        frozen = initial_weights(system, started, config.seed).frozen
+        frozen = initial_weights(system, started, config.start_seed).frozen
     return system, Weights(frozen, trainable)

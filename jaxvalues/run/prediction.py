@@ -13,6 +13,7 @@ from jaxvalues.data.batches import Batch, PlannedBatch, Tokens, collate, evaluat
 from jaxvalues.data.task import TASKS
 from jaxvalues.evaluation.decision import EXCLUDED
 from jaxvalues.run.console import RunConsole
+from jaxvalues.run.features import Hidden, Say, kept_features, silent
 from jaxvalues.run.generated import first_turns, listed_logits
 from jaxvalues.run.held import hold_all
 from jaxvalues.run.record import prompt_record
@@ -138,15 +139,31 @@ def generated_logits(system: System, weights: Weights, tokens: Tokens, line: Pro
     return tokens.to_arguments(logits)
 
 
-def with_features(system: System, weights: Weights, tokens: Tokens) -> Tokens:
-    """Tokens with the output of the frozen layers, computed once; unchanged where it differs from step to step."""
+def embed(system: System, weights: Weights, tokens: Tokens) -> np.ndarray:
+    """The embeddings [n, E] float32 of the contrastive loss, one of each row of `tokens`."""
+    found: list[Any] = [None] * len(tokens)
+    for planned, output in _outputs(system, system.embed_step, weights, with_features(system, weights, tokens)):
+        for row, index in enumerate(planned.rows):
+            found[index] = output[row]
+    return np.stack(found).astype(np.float32)
+
+
+def with_features(system: System, weights: Weights, tokens: Tokens, say: Say = silent) -> Tokens:
+    """Tokens with the output of the frozen layers, computed once; unchanged where it differs from step to step.
+
+    `say` gets a sentence where it is kept on disk.
+    """
     if not system.network.reuses_features or tokens.hidden is not None:
         return tokens
-    hidden: list[Any] = [None] * len(tokens)
-    for planned, output in _outputs(system, system.feature_step, weights, tokens):
-        for row, index in enumerate(planned.rows):
-            hidden[index] = output[row, : len(tokens.ids[index])].copy()
-    return dataclasses.replace(tokens, hidden=tuple(hidden))
+
+    def compute() -> Hidden:
+        hidden: list[Any] = [None] * len(tokens)
+        for planned, output in _outputs(system, system.feature_step, weights, tokens):
+            for row, index in enumerate(planned.rows):
+                hidden[index] = output[row, : len(tokens.ids[index])].copy()
+        return tuple(hidden)
+
+    return dataclasses.replace(tokens, hidden=kept_features(system, tokens, compute, say))
 
 
 def one_of_each_length(system: System, tokens: Tokens) -> list[Batch]:

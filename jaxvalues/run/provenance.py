@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import platform
@@ -79,7 +80,7 @@ def describe_process() -> dict[str, Any]:
     """Where something is computed, by which source, and in which format the folder is."""
     return {
         "format": RUN_FORMAT,
-        "versions": _versions(),
+        "versions": package_versions(),
         "platform": platform.platform(),
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()],
         "processes": jax.process_count(),
@@ -94,11 +95,17 @@ def start_facts(config: Config) -> dict[str, Any]:
     """
     tree = config.model_dump(mode="json", exclude={"runtime"})
     del tree["data"]["dir"], tree["model"]["path"]
+    return _flat(tree) | _flat({"code": code_hash(), "version": package_versions()})
+
+
+@functools.cache
+def code_hash() -> str:
+    """The hash of all source files of the package."""
     code = hashlib.sha256()
     root = Path(__file__).parents[1]
     for file in sorted(root.rglob("*.py")):
         code.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
-    return _flat(tree) | _flat({"code": code.hexdigest(), "version": _versions()})
+    return code.hexdigest()
 
 
 def input_facts(base: Base, parts: Parts, tokens: Mapping[str, Tokens]) -> dict[str, Any]:
@@ -109,13 +116,14 @@ def input_facts(base: Base, parts: Parts, tokens: Mapping[str, Tokens]) -> dict[
     files = () if base.folder is None else weight_files(base.folder)
     return (
         {f"data {name}": checksum(split) for name, split in parts.by_name.items()}
-        | {f"tokens {name}": _ids_hash(each) for name, each in tokens.items()}
+        | {f"tokens {name}": ids_hash(each) for name, each in tokens.items()}
         | {f"weights {file.name}": f"{file.stat().st_size} bytes" for file in files}
         | {"weights": base.identity, "model config": _text_hash(json.dumps(base.hf_config, sort_keys=True))}
     )
 
 
-def _ids_hash(tokens: Tokens) -> str:
+def ids_hash(tokens: Tokens) -> str:
+    """The hash of the token ids of all rows."""
     digest = hashlib.sha256()
     for row in tokens.ids:
         digest.update(np.asarray(row, np.int32).tobytes() + b"|")
@@ -259,7 +267,8 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _versions() -> dict[str, str | None]:
+def package_versions() -> dict[str, str | None]:
+    """{package that may decide the numbers: its version}, and Python's."""
     return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
 
 

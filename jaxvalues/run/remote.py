@@ -39,7 +39,7 @@ from jaxvalues.run.shortlist import Shortlist
 from jaxvalues.training.progress import ProgressLine
 
 STORE, SUMMARY = "answers.jsonl", "endpoint.json"
-"""In a run folder: the answers, unless `model.answers` names another file; and what was found out about the endpoint."""
+"""In a run folder: the answers, unless `model.answers` names another file; what was found out about the endpoint."""
 
 
 class Inputs(NamedTuple):

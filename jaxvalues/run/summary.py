@@ -12,6 +12,12 @@ _NAMES = {
     "deberta-v2": "DeBERTa",
     "t5": "T5",
     "gpt2": "GPT-2",
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen 2",
+    "qwen3": "Qwen 3",
+    "gemma2": "Gemma 2",
+    "gemma3_text": "Gemma 3",
 }
 
 
@@ -44,6 +50,7 @@ def _what(config: Config) -> str:
         "last_layers": f"{layers}{extra} of",
         "head": "the classifier on",
         "bitfit": f"the biases{extra} of",
+        "norms": f"the norms{extra} of",
         "prompt": f"{tokens}{extra} before the input of",
         "p_tuning": f"a network that makes {tokens}{extra} before the input of",
         "prefix": f"{vectors}{extra} in every layer of",

@@ -27,7 +27,7 @@ from jaxvalues.run.shortlist import Shortlist
 from jaxvalues.training.compilation import Compiled, Executables, Programs
 from jaxvalues.training.optimizer import AdamW
 from jaxvalues.training.sharding import check_batch_size, gather_weights, replicated, tree_shardings
-from jaxvalues.training.step import TrainState, make_eval_step, make_train_step
+from jaxvalues.training.step import TrainState, make_embedding_step, make_eval_step, make_train_step
 from jaxvalues.tuning import Bound, Params
 
 if TYPE_CHECKING:
@@ -44,10 +44,11 @@ class Weights(NamedTuple):
 class System:
     """How arguments become tokens, what trains, and the compiled steps, on one mesh.
 
-    Attributes: `config`, with every default written out; `tokenizer`; `formulation` and `template`; `examples`, those
-    that prompts show; `shortlist`; `language_model`, made when texts are first generated; `network`, without weights;
-    `optimizer`; `train_step` and `eval_step`, and, None where the config has no use for them, `pretrain_step`,
-    `feature_step`, `generate_step` and `score_step`; `init_all`, `init_new`, `draw_added`, `start_verbalizer` and
+    Attributes: `config`, with every default written out; `identity`, that of the weights it starts from where it is
+    known (see `Base`); `tokenizer`; `formulation` and `template`; `examples`, those that prompts show; `shortlist`;
+    `language_model`, made when texts are first generated; `network`, without weights; `optimizer`; `train_step` and
+    `eval_step`, and, None where the config has no use for them, `pretrain_step`, `feature_step`, `generate_step`,
+    `score_step` and `embed_step`; `init_all`, `init_new`, `draw_added`, `start_verbalizer` and
     `init_state`, which make initial values on the mesh.
     """
 
@@ -60,12 +61,13 @@ class System:
         *,
         announce: Callable[[Compiled], None] = lambda _: None,
         programs: Programs | None = None,
+        identity: str | None = None,
         examples: Examples | None = None,
     ) -> None:
         config = config.explicit()
         if config.formulation.examples is not None and examples is None:
             raise ConfigError("formulation.examples needs training arguments, and there are none here: remove it")
-        self.config, self.hf_config, self.mesh = config, hf_config, mesh
+        self.config, self.hf_config, self.mesh, self.identity = config, hf_config, mesh, identity
         self.tokenizer, self.pad_id = tokenizer, pad_id(tokenizer)
         self.template = load_texts(config.formulation, TASKS[config.data.task])
         form, model_type = config.formulation, hf_config["model_type"]
@@ -84,6 +86,7 @@ class System:
         self.train_step, self.eval_step = steps["train"], steps["evaluate"]
         self.pretrain_step, self.feature_step = steps.get("pretrain"), steps.get("features")
         self.generate_step, self.score_step = steps.get("generate"), steps.get("score")
+        self.embed_step = steps.get("embed")
         self.init_all, self.init_new, self.init_state = (steps[name] for name in ("all", "new", "start"))
         self.draw_added, self.start_verbalizer = steps["added"], steps["verbalizer"]
 
@@ -113,6 +116,8 @@ class System:
             "train": train_step("training"),
             "evaluate": jax.jit(make_eval_step(self._apply, tuning), out_shardings=whole),
         }
+        if config.loss.contrastive is not None:
+            jitted["embed"] = jax.jit(make_embedding_step(self._apply, tuning), out_shardings=whole)
         if config.loss.contrastive is not None and config.loss.contrastive.use == "pretraining":
             jitted["pretrain"] = train_step("pretraining")
         if self.network.reuses_features:
@@ -199,7 +204,16 @@ def build_system(
     shown = config.formulation.examples
     examples = None if shown is None or training is None else Examples.make(shown, training)
     hf_config = fit_to_tokenizer(base.hf_config, tokenizer, base.is_random)
-    system = System(config, hf_config, tokenizer, mesh, announce=announce, programs=programs, examples=examples)
+    system = System(
+        config,
+        hf_config,
+        tokenizer,
+        mesh,
+        announce=announce,
+        programs=programs,
+        identity=base.identity,
+        examples=examples,
+    )
     training, each = config.training, 1
     if config.formulation.asks_questions and config.formulation.kind not in GENERATED:
         each = system.formulation.question_rows.rows_per_argument

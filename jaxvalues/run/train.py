@@ -19,6 +19,7 @@ from jaxvalues.run.ahead import compiling_ahead
 from jaxvalues.run.base import find_base, find_tokenizer
 from jaxvalues.run.batches import training_batches
 from jaxvalues.run.console import RunConsole
+from jaxvalues.run.embeddings import keep_embeddings
 from jaxvalues.run.folder import RunFolder, RunRecord
 from jaxvalues.run.held import hold_frozen
 from jaxvalues.run.lock import locks_released
@@ -47,13 +48,15 @@ def train(
     console: Console | None = None,
     programs: Programs | None = None,
     run_console: RunConsole | None = None,
+    pause_at: int | None = None,
 ) -> dict[str, TaskScores]:
     """Train, tune the decision on the held-out part, and score every reported split that has labels.
 
     Everything is written to the run folder `config.folder`. If it holds an unfinished run of the same config, that run
     goes on, bit for bit as if it had not stopped; a finished one is not trained again. Runs that are given the same
     `programs` share the compiled steps they have in common; a `run_console` is one of a process that has been started.
-    Returns {split: scores}.
+    With `pause_at`, a run raises `Paused` after the first evaluation at this step or later; called again without it,
+    it goes on there. Returns {split: scores}.
     Raises UserError (ConfigError for what the config says) with one sentence for whatever is not as it must be.
     """
     if config.is_ensemble:
@@ -65,7 +68,7 @@ def train(
 
     # What goes in: arguments, weights, tokenizer.
     parts = load_parts(config.data)
-    base = find_base(config.model, config.seed)
+    base = find_base(config.model, config.start_seed)
     texts = load_texts(config.formulation, TASKS[config.data.task])
     tokenizer = find_tokenizer(config, base, parts.full_training, texts)
 
@@ -94,8 +97,10 @@ def train(
         return scores
 
     # The weights, and what they make of the arguments once and for all.
-    weights = hold_frozen(system, warm_start.replace(initial_weights(system, base, config.seed)))
-    tokens, held_out_tokens = (with_features(system, weights, some) for some in (batches.tokens, held_out_tokens))
+    weights = hold_frozen(system, warm_start.replace(initial_weights(system, base, config.start_seed)))
+    tokens, held_out_tokens = (
+        with_features(system, weights, some, run_console.print) for some in (batches.tokens, held_out_tokens)
+    )
     batches = replace(batches, tokens=tokens)
     run_console.start(base, system, weights, batches, parts)
     frozen = weights.frozen
@@ -104,6 +109,7 @@ def train(
     series = Series(folder.resume(), folder.chosen())
     if from_main("looking for a checkpoint", series.resume.latest) is None:
         state, loop_state = initial_state(system, weights.trainable), LoopState()
+        keep_embeddings(folder, "before", system, weights, held_out_tokens)
     else:
         state, remembered = series.resume.restore(system.abstract_state(), system.segments, mesh)
         loop_state = LoopState.remembered(remembered, folder.path)
@@ -129,6 +135,7 @@ def train(
         segments=system.segments,
         writer=writer,
         console=run_console.console,
+        pause_at=pause_at,
     )
     ahead = compiling_ahead(system, state, frozen, stages=stages, batches=batches, held_out=held_out_tokens)
     with closing_after(writer, series), ahead:
@@ -139,6 +146,7 @@ def train(
     # The chosen parameters predict; the decision is tuned where nothing is reported.
     trainable, step = folder.restore_chosen(system)
     weights = Weights(frozen, trainable)
+    keep_embeddings(folder, "after", system, weights, held_out_tokens)
     outcome = finish(
         folder,
         config.decision,

@@ -1,7 +1,8 @@
 """Warm starts: `tuning.init_from` names another run, or an adapter that PEFT wrote, whose parameters a run starts from.
 
 Prompts and prefixes are taken as the vectors that enter the network, however they were parameterised. So a run of
-method prompt can start from one of p_tuning, and a prefix from a reparameterised one. All other settings must agree.
+method prompt can start from one of p_tuning or from a residual one, and a prefix from a reparameterised one. All other
+settings must agree.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ _GIVES_VECTORS_OF = {"prompt": ("p_tuning",)}
 def _is_vectors(config: Config) -> bool:
     """Whether the vectors of a prompt or a prefix are themselves the parameters."""
     tuning = config.tuning
-    return tuning.method == "prompt" or (tuning.method == "prefix" and tuning.reparameterization != "mlp")
+    return tuning.method in ("prompt", "prefix") and tuning.reparameterization in (None, "none")
 
 
 def _by_side(bound: Any) -> Params:

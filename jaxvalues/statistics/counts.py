@@ -113,12 +113,33 @@ class Counts:
 
     def _weighted(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Hits and predicted [B, ..., C] and true [B, 1..., C] of resampled groups."""
-        G, C = self.true.shape
+        (G, C), leading = self.true.shape, self.hits.shape[:-2]
         hits, predicted = (
-            (weights @ np.moveaxis(part, -2, 0).reshape(G, -1)).reshape(len(weights), *self.axes, C)
+            (weights @ np.moveaxis(part, -2, 0).reshape(G, -1)).reshape(len(weights), *leading, C)
             for part in (self.hits, self.predicted)
         )
-        return hits, predicted, (weights @ self.true).reshape(len(weights), *[1] * len(self.axes), C)
+        return hits, predicted, (weights @ self.true).reshape(len(weights), *[1] * len(leading), C)
+
+
+@dataclass(frozen=True, eq=False)
+class MeanCounts(Counts):
+    """Counts [..., M, G, C] of which every figure is the mean over M runs, such as those of all templates of a seed."""
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        return self.hits.shape[:-3]
+
+    def figure(self, figure: Figure = "official_f1") -> np.ndarray:
+        return super().figure(figure).mean(axis=-1)
+
+    def replicates(self, weights: np.ndarray, figure: Figure = "official_f1") -> np.ndarray:
+        return super().replicates(weights, figure).mean(axis=-1)
+
+    def leave_one_out(self, figure: Figure = "official_f1") -> np.ndarray:
+        return super().leave_one_out(figure).mean(axis=-2)
+
+    def influence(self, figure: Figure = "official_f1") -> np.ndarray:
+        return super().influence(figure).mean(axis=-2)
 
 
 def parts(replicates: int, groups: int) -> Iterator[int]:

@@ -148,7 +148,7 @@ def mean_variance(a: Counts, b: Counts | None = None, figure: Figure = "official
     """
     values, left_out = pseudo_values(a, figure), a.leave_one_out(figure)
     if b is not None:
-        if a.hits.shape != b.hits.shape:
+        if (a.axes, a.true.shape) != (b.axes, b.true.shape):
             raise ValueError(f"the systems have the shapes {list(a.hits.shape)} and {list(b.hits.shape)}, expected one")
         values, left_out = values - pseudo_values(b, figure), left_out - b.leave_one_out(figure)
     squares = split_variance(values, (SEED, CONCLUSION)).squares

@@ -16,7 +16,7 @@ from jaxvalues.evaluation.coverage import note
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.statistics.bootstrap import resample, two_level_interval
-from jaxvalues.statistics.counts import Counts
+from jaxvalues.statistics.counts import Counts, MeanCounts
 from jaxvalues.statistics.tests import (
     benjamini_hochberg,
     holm,
@@ -29,8 +29,11 @@ from jaxvalues.statistics.tests import (
 from jaxvalues.statistics.variance import minimum_detectable_difference, split_counts
 from jaxvalues.study.budget import Size
 from jaxvalues.study.choice import choose, edges, extended, finished_trials
+from jaxvalues.study.combined import PlannedCombination, combined_runs
+from jaxvalues.study.combining import result_folder
+from jaxvalues.study.measured import read_measured
 from jaxvalues.study.plan import Plan, in_words
-from jaxvalues.study.reading import Truth, interval_of, read_run, truths_of
+from jaxvalues.study.reading import Truth, config_of, interval_of, read_run, truths_of
 from jaxvalues.study.results import ContrastResult, Failure, RunResult, StudyResults, SystemResult
 from jaxvalues.study.run import failure_file
 
@@ -46,6 +49,7 @@ def analyse(plan: Plan, sizes: Mapping[str, Size]) -> StudyResults:
     parts = load_parts(plan.first(next(iter(plan.systems))).data)
     truths = _truths(plan, parts)
     systems = {name: _system(plan, name, sizes[name], truths) for name in plan.systems}
+    systems |= {name: _combined(plan, name, sizes[name], truths) for name in plan.study.scientific.combined}
     _check_same_data(systems)
     contrasts = [one for name in truths for one in _contrasts(plan, systems, truths[name])]
     return StudyResults(
@@ -83,29 +87,72 @@ def _system(plan: Plan, name: str, size: Size, truths: Mapping[str, Truth]) -> S
         if (file := failure_file(one.config.folder)).is_file()
     ]
     return SystemResult(
-        name=name,
         changes=planned.changes,
         chosen=chosen or {},
         trials=tuple(finished_trials(trials)),
         edges=tuple(edges(plan.ranges(name, added), chosen or {})),
-        runs=tuple(finished),
         failures=tuple(failures),
-        trained_parameters=size.trained,
-        frozen_parameters=size.frozen,
-        training_flops=size.flops,
-        intervals={split: interval_of(truth, finished) for split, truth in truths.items() if finished},
-        mean_category_intervals={
-            split: interval_of(truth, finished, "mean_category_f1") for split, truth in truths.items() if finished
-        },
-        variance=_variance(plan, finished, truths),
+        **_found(plan, name, size, finished, truths),
     )
 
 
-def _variance(plan: Plan, runs: Sequence[RunResult], truths: Mapping[str, Truth]) -> dict[str, Any]:
-    """{split: where the variance comes from}, if every combination of the repeated keys is there."""
-    keys = [key for key, values in plan.study.repeated.items() if len(values) > 1]
-    sizes = [len(plan.study.repeated[key]) for key in keys]
-    if not keys or len(runs) != math.prod(map(len, plan.study.repeated.values())):
+def _combined(plan: Plan, name: str, size: Size, truths: Mapping[str, Truth]) -> SystemResult:
+    """A system that combines runs of another one, which chose the nuisance keys."""
+    of = plan.study.scientific.combined[name].of
+    chosen = choose(plan.trials(of, extended(plan)))
+    planned = [] if chosen is None else combined_runs(plan, name, chosen)
+    finished = [
+        read_run(folder, one.coordinates, truths, plan.held_out, read_measured(one.folder))
+        for one in planned
+        if (folder := result_folder(one)) is not None
+    ]
+    failures = [
+        Failure(coordinates, file.read_text(encoding="utf-8").splitlines()[0])
+        for one in planned
+        for coordinates, folder in _places(one)
+        if (file := failure_file(folder)).is_file()
+    ]
+    return SystemResult(
+        changes=plan.systems[of].changes,
+        chosen=chosen or {},
+        trials=(),
+        edges=(),
+        failures=tuple(failures),
+        **_found(plan, name, size, finished, truths),
+    )
+
+
+def _places(one: PlannedCombination) -> list[tuple[Mapping[str, Any], Path]]:
+    """(coordinates, folder) of a combined run, and of the members that it alone has."""
+    own = [member for member in one.members if member.coordinates != one.coordinates]
+    return [(one.coordinates, one.folder), *((member.coordinates, member.config.folder) for member in own)]
+
+
+def _found(
+    plan: Plan, name: str, size: Size, finished: Sequence[RunResult], truths: Mapping[str, Truth]
+) -> dict[str, Any]:
+    """The fields of a system that follow from its finished runs."""
+    return {
+        "name": name,
+        "runs": tuple(finished),
+        "trained_parameters": size.trained,
+        "frozen_parameters": size.frozen,
+        "training_flops": size.flops,
+        "intervals": {split: interval_of(truth, finished) for split, truth in truths.items() if finished},
+        "mean_category_intervals": {
+            split: interval_of(truth, finished, "mean_category_f1") for split, truth in truths.items() if finished
+        },
+        "variance": _variance(plan, plan.repeated(name), finished, truths),
+    }
+
+
+def _variance(
+    plan: Plan, repeated: Mapping[str, Sequence[Any]], runs: Sequence[RunResult], truths: Mapping[str, Truth]
+) -> dict[str, Any]:
+    """{split: where the variance comes from}, if every combination of the `repeated` keys is there."""
+    keys = [key for key, values in repeated.items() if len(values) > 1]
+    sizes = [len(repeated[key]) for key in keys]
+    if not keys or len(runs) != math.prod(map(len, repeated.values())):
         return {}
     factors = [key.rpartition(".")[2] for key in keys]
     found = {}
@@ -128,26 +175,29 @@ def _contrasts(plan: Plan, systems: Mapping[str, SystemResult], truth: Truth) ->
 def _contrast(plan: Plan, a: SystemResult, b: SystemResult, truth: Truth) -> dict[str, Any] | None:
     """The fields of a contrast but for its adjusted p; None without runs of the same coordinates."""
     figure, split = plan.study.metric, truth.split.name
-    runs_a, runs_b = ({", ".join(in_words(run.repeated)): run for run in system.runs} for system in (a, b))
-    pairs = [(words, run, runs_b[words]) for words, run in runs_a.items() if words in runs_b]
+    shared = [key for key in plan.repeated(a.name) if key in plan.repeated(b.name)]
+    runs_a, runs_b = (_by_coordinates(system, shared) for system in (a, b))
+    pairs = [(words, runs, runs_b[words]) for words, runs in runs_a.items() if words in runs_b]
     if not pairs:
         return None
     names, of_a, of_b = zip(*pairs, strict=True)
-    counts_a, counts_b = truth.counts(of_a), truth.counts(of_b)
+    counts_a, counts_b = _counts(truth, of_a), _counts(truth, of_b)
     figures_a, figures_b = counts_a.figure(figure), counts_b.figure(figure)
     pooled = _pooled(counts_a, counts_b)
-    categories = np.stack([_category_f1(one.scores[split]) for one in (*of_a, *of_b)])
+    categories_a, categories_b = (
+        np.mean([_category_f1(one.scores[split]) for runs in side for one in runs], axis=0) for side in (of_a, of_b)
+    )
     common = {
         "a": a.name,
         "b": b.name,
         "split": split,
         "differences": dict(zip(names, (figures_a - figures_b).tolist(), strict=True)),
         "difference": float((figures_a - figures_b).mean()),
-        "category_differences": categories[: len(pairs)].mean(axis=0) - categories[len(pairs) :].mean(axis=0),
+        "category_differences": categories_a - categories_b,
         "category_p_adjusted": benjamini_hochberg(permutation_per_category(pooled, 0, 1)),
     }
     if len(pairs) == 1:
-        both = truth.counts((of_a[0], of_b[0]))
+        both = truth.counts((*of_a[0], *of_b[0]))
         interval = resample(both, figure=figure).interval(0, 1)
         p = permutation(both, 0, 1, figure=figure)
         alone = {"t": None, "welch": None, "sign_flip": None, "permutation": p, "p": p}
@@ -165,9 +215,36 @@ def _contrast(plan: Plan, a: SystemResult, b: SystemResult, truth: Truth) -> dic
     }
 
 
+def _by_coordinates(system: SystemResult, keys: Sequence[str]) -> dict[str, list[RunResult]]:
+    """{values of `keys` in words: the runs that have them}, where none of these runs is missing."""
+    found: dict[str, list[RunResult]] = {}
+    for run in system.runs:
+        found.setdefault(", ".join(in_words({key: run.repeated[key] for key in keys})), []).append(run)
+    most = max(map(len, found.values()), default=0)
+    return {words: runs for words, runs in found.items() if len(runs) == most}
+
+
+def _counts(truth: Truth, groups: Sequence[Sequence[RunResult]]) -> Counts:
+    """Counts [R] of the runs with each value of the repeated keys that two systems share.
+
+    One system may have several runs there, one for each value of a key over which the other one combines. Then its
+    figure is their mean.
+    """
+    counts = truth.counts([run for runs in groups for run in runs])
+    if len(groups[0]) == 1:
+        return counts
+    shape = (len(groups), -1, *counts.hits.shape[1:])
+    return MeanCounts(counts.hits.reshape(shape), counts.predicted.reshape(shape), counts.true, counts.sizes)
+
+
 def _pooled(a: Counts, b: Counts) -> Counts:
     """Two systems, each with the counts of all its runs together: [2]."""
-    sums = [np.stack([getattr(one, part).sum(axis=0) for one in (a, b)]) for part in ("hits", "predicted")]
+
+    def together(part: np.ndarray) -> np.ndarray:  # [G, C], whether or not every seed has several runs
+        each = part.reshape(-1, *part.shape[-2:])
+        return each.sum(axis=0) * (a.axes[0] / len(each))
+
+    sums = [np.stack([together(getattr(one, part)) for one in (a, b)]) for part in ("hits", "predicted")]
     return Counts(*sums, a.true * a.axes[0], a.sizes)
 
 
@@ -193,7 +270,11 @@ def _check_same_data(systems: Mapping[str, SystemResult]) -> None:
 def _missing(plan: Plan, systems: Mapping[str, SystemResult], truths: Mapping[str, Truth]) -> list[str]:
     said = []
     for name, system in systems.items():
-        planned, repeats = len(plan.trials(name, extended(plan))), len(plan.runs(name, plan.first_values(name)))
+        planned, repeats = 0, math.prod(map(len, plan.repeated(name).values()))
+        if name in plan.systems:
+            planned = len(plan.trials(name, extended(plan)))
+        else:
+            said += _missing_members(plan, name)
         for kind, done, wanted in (("trial", len(system.trials), planned), ("run", len(system.runs), repeats)):
             if done < wanted:
                 said.append(f"{name}: {done} of {counted(wanted, kind)} finished.")
@@ -203,6 +284,17 @@ def _missing(plan: Plan, systems: Mapping[str, SystemResult], truths: Mapping[st
         if split not in truths:
             said.append(f"{split}: no labels here, so it is not scored.")
     return said
+
+
+def _missing_members(plan: Plan, name: str) -> list[str]:
+    """A sentence for each run of a combined system that waits for members."""
+    chosen = choose(plan.trials(plan.study.scientific.combined[name].of, extended(plan)))
+    waiting = [] if chosen is None else [one for one in combined_runs(plan, name, chosen) if not result_folder(one)]
+    return [
+        f"{one.label}: {len(one.members) - one.finished_members} of {len(one.members)} members are not finished."
+        for one in waiting
+        if one.how.combine != "halving" and 0 < one.finished_members < len(one.members)
+    ]
 
 
 def _notes(plan: Plan, systems: Mapping[str, SystemResult]) -> list[str]:
@@ -231,7 +323,7 @@ def _notes(plan: Plan, systems: Mapping[str, SystemResult]) -> list[str]:
         )
     if repeats == 1:
         notes.append("Some systems have one run: their differences say nothing about other seeds.")
-    dtypes = {RunFolder(run.folder).config().model.dtype for system in systems.values() for run in system.runs}
+    dtypes = {config_of(run.folder).model.dtype for system in systems.values() for run in system.runs}
     if len(dtypes) > 1 and not any("model.dtype" in system.changes for system in systems.values()):
         notes.append(f"Runs were computed in different dtypes: {name_list(sorted(dtypes))}; pin model.dtype.")
     if study.metric != "official_f1":

@@ -10,6 +10,7 @@ from jaxvalues.errors import ConfigError, counted
 from jaxvalues.run.estimate import epoch_size, step_rows, work
 from jaxvalues.run.network import count
 from jaxvalues.run.outline import Outline, outline
+from jaxvalues.study.combined import member_count, runs_worth
 from jaxvalues.study.plan import Plan, nested_changes
 
 SIZES = {"lora": "tuning.rank", "prompt": "tuning.length", "p_tuning": "tuning.length", "prefix": "tuning.length"}
@@ -39,13 +40,21 @@ def size_of(config: Config) -> Size:
 
 
 def sizes_of(plan: Plan) -> dict[str, Size]:
-    """{system: its size}. Raises ConfigError, which names the system, where no network can be made of its settings."""
+    """{system: its size}; combined systems train what predicts, and compute what all members do.
+
+    Raises ConfigError, which names the system, where no network can be made of its settings.
+    """
     sizes = {}
     for name in plan.systems:
         try:
             sizes[name] = size_of(plan.first(name))
         except ConfigError as error:
             raise ConfigError(f"the study's system {name}: {error}") from None
+    for name, how in plan.study.scientific.combined.items():
+        one, members = sizes[how.of], member_count(plan, name)
+        kept = members if how.combine == "mean" else 1  # of the members that predict
+        flops = None if one.flops is None else one.flops * runs_worth(how, members)
+        sizes[name] = Size(one.trained * kept, one.frozen, flops)
     return sizes
 
 

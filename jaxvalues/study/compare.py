@@ -12,6 +12,7 @@ from jaxvalues.config.writing import write_json
 from jaxvalues.errors import ConfigError, short
 from jaxvalues.study.analysis import analyse
 from jaxvalues.study.budget import fit_budget, sizes_of
+from jaxvalues.study.combined import check_rounds
 from jaxvalues.study.files import STUDY, load_study
 from jaxvalues.study.plan import make_plan
 from jaxvalues.study.results import StudyResults
@@ -34,6 +35,7 @@ def compare(
     Stopped when asked to stop.
     """
     plan = fit_budget(make_plan(study), lambda text: console.print(text, markup=False, highlight=False))
+    check_rounds(plan)
     sizes = sizes_of(plan)
     if only_plan:
         print_plan(plan, sizes, console)

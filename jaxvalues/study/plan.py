@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -16,10 +17,11 @@ from jaxvalues.config.trees import merge, read_tree
 from jaxvalues.config.tuning import OWNERS
 from jaxvalues.data.task import VALUES
 from jaxvalues.errors import ConfigError, UserError, name_list, short
-from jaxvalues.study.schema import Contrast, Study
+from jaxvalues.study.schema import INIT, ORDER, Contrast, Study
 
-TRIALS, RUNS = "trials", "runs"
-"""The folders of a study: runs that choose, which report nothing, and runs that are compared."""
+TRIALS, RUNS, FEATURES = "trials", "runs", "features"
+"""The folders of a study: runs that choose, which report nothing, runs that are compared, and what frozen layers give,
+which runs share."""
 
 _NOWHERE = {"data": {"dir": None}, "model": {"path": None}, "runtime": None}  # where things are, which decides nothing
 
@@ -65,6 +67,16 @@ class Plan:
     held_out: str | None
     """In a replication: the reported split on which is chosen. It is read from the held-out predictions."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that is compared: systems that train, then those that combine their runs."""
+        return (*self.systems, *self.study.scientific.combined)
+
+    def repeated(self, name: str) -> dict[str, Any]:
+        """{repeated key: values} of a system. One that combines the runs over a key does not have that key."""
+        how = self.study.scientific.combined.get(name)
+        return {key: values for key, values in self.study.repeated.items() if how is None or key != how.over}
+
     def ranges(self, system: str, added: Mapping[str, Mapping[str, tuple[Any, ...]]] | None = None) -> dict[str, Any]:
         """{nuisance key: values to try} of a system, with those that were `added` to its ranges."""
         more = (added or {}).get(system, {})
@@ -80,8 +92,11 @@ class Plan:
 
     def runs(self, system: str, chosen: Mapping[str, Any]) -> list[PlannedRun]:
         """The runs of a system with the nuisance values `chosen` for it."""
-        every = combinations(self.study.repeated)
-        return [self._run(system, RUNS, repeated, {**chosen, **repeated}) for repeated in every]
+        return [self.run(system, chosen, repeated) for repeated in combinations(self.study.repeated)]
+
+    def run(self, system: str, chosen: Mapping[str, Any], repeated: Mapping[str, Any]) -> PlannedRun:
+        """One run of a system."""
+        return self._run(system, RUNS, repeated, {**chosen, **repeated})
 
     def first(self, system: str) -> Config:
         """The config of some run of a system, to learn its sizes from."""
@@ -99,25 +114,29 @@ class Plan:
 
     def digest(self) -> str:
         """A short hash of the study and the settings of its systems, whatever decides its numbers."""
-        study = self.study.model_dump(mode="json", exclude={"output", "base", "changes", "scientific"})
+        elsewhere = {"output", "base", "changes", "scientific", "keep_features"}
+        study = self.study.model_dump(mode="json", exclude=elsewhere)
         systems = {name: merge(one.tree, _NOWHERE) for name, one in self.systems.items()}
+        systems |= {name: one.model_dump(mode="json") for name, one in self.study.scientific.combined.items()}
         return hashlib.sha256(json.dumps([study, systems], sort_keys=True).encode()).hexdigest()[:12]
 
     def _run(self, system: str, kind: str, coordinates: Mapping[str, Any], settings: Mapping[str, Any]) -> PlannedRun:
         tree = merge(self.systems[system].tree, nested(settings))
         report = [] if kind == TRIALS else [split for split in self.study.report if split != self.held_out]
-        tree = merge(tree, {"name": _file_name(system), "data": {"report": report}})
+        tree = merge(tree, {"name": file_name(system), "data": {"report": report}})
+        tree = merge({"runtime": {"features": str(self.study.folder / FEATURES)}}, tree)
         config = parse_config(tree, f"the study's system {system}").explicit()
         # The hash lets a changed study run anew and leaves what was finished before.
-        folder = self.study.folder / kind / _file_name(system)
-        folder /= "_".join([*map(_file_name, in_words(coordinates)), config.fingerprint()[:6]])
+        folder = self.study.folder / kind / file_name(system)
+        folder /= "_".join([*map(file_name, in_words(coordinates)), config.fingerprint()[:6]])
         return PlannedRun(system, kind, coordinates, config.model_copy(update={"output": str(folder)}))
 
 
 def make_plan(study: Study) -> Plan:
     """The plan of a study. Raises ConfigError with one sentence for what cannot be compared."""
     systems = {name: _system(study, name, changes) for name, changes in _systems(study).items()}
-    contrasts = _contrasts(study, systems)
+    _check_combined(study, systems)
+    contrasts = _contrasts(study, (*systems, *study.scientific.combined))
     bases = {
         name: parse_config(merge(one.tree, {"data": {"report": []}}), f"the study's system {name}")
         for name, one in systems.items()
@@ -137,7 +156,7 @@ def make_plan(study: Study) -> Plan:
         if other := fingerprints.get(same):
             raise ConfigError(f"the systems {other} and {name} have the same settings, so they cannot differ")
         fingerprints[same] = name
-    names = [_file_name(name) for name in systems]
+    names = [file_name(name) for name in plan.names]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"two systems have the folder {twice}: give them names that differ in letters or digits")
     return plan
@@ -174,7 +193,7 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
     """A text as a part of a path: letters, digits and . _ + -"""
     return re.sub(r"[^\w.+-]+", "-", text).strip("-.") or "-"
 
@@ -217,14 +236,40 @@ def _of_method(tuning: dict[str, Any], method: Any) -> dict[str, Any]:
     return {key: value for key, value in tuning.items() if method in OWNERS.get(key, (method,))}
 
 
-def _contrasts(study: Study, systems: Mapping[str, PlannedSystem]) -> tuple[Contrast, ...]:
+def _check_combined(study: Study, systems: Mapping[str, PlannedSystem]) -> None:
+    """Raise ConfigError for a combined system whose members cannot be had."""
+    drawn = f"{INIT}, {ORDER}"
+    for name, how in study.scientific.combined.items():
+        if name in systems:
+            raise ConfigError(f"scientific.combined: {name} is the name of a system too")
+        if how.of not in systems:
+            raise ConfigError(
+                f"scientific.combined: {name} is of {short(how.of)}, which is no system that trains "
+                f"({name_list(systems)})"
+            )
+        if how.over in (INIT, ORDER):
+            continue
+        values = study.repeated.get(how.over, ())
+        if len(values) < 2:
+            raise ConfigError(
+                f"scientific.combined: {name} is over {short(how.over)}, expected {drawn} or a repeated key with two "
+                f"values or more ({name_list(study.repeated)})"
+            )
+        if math.prod(len(others) for key, others in study.repeated.items() if key != how.over) < 2:
+            raise ConfigError(
+                f"scientific.combined: {name} is over {how.over} and nothing else is repeated, so that it would have "
+                f"one run and no spread; repeat another key too, or combine over {INIT} or {ORDER}"
+            )
+
+
+def _contrasts(study: Study, systems: Sequence[str]) -> tuple[Contrast, ...]:
     """The differences that are tested. Raises ConfigError where there are none, or one of unknown systems."""
     known = name_list(systems)
-    baseline = next(iter(systems)) if study.baseline is None else study.baseline
+    baseline = systems[0] if study.baseline is None else study.baseline
     if baseline not in systems:
         raise ConfigError(f"baseline is {short(baseline)}, which is no system of the study ({known})")
     for name in study.nuisance.per_system:
-        if name not in systems:
+        if name not in systems or name in study.scientific.combined:
             raise ConfigError(f"nuisance.per_system names {short(name)}, which is no system of the study ({known})")
     contrasts = study.contrasts
     if contrasts is None:

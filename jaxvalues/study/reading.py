@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from jaxvalues.config import Config
 from jaxvalues.config.reading import read_json
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.conclusions import group_by_conclusion
 from jaxvalues.data.held_out import HELD_OUT
+from jaxvalues.ensemble.columns import leaves
 from jaxvalues.errors import UserError
 from jaxvalues.evaluation.official import Scores, score
 from jaxvalues.evaluation.predictions import read_logits, read_predictions
+from jaxvalues.run.embeddings import read_embeddings
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.manifest import check_manifest
 from jaxvalues.statistics.bootstrap import resample
@@ -23,8 +26,8 @@ from jaxvalues.statistics.counts import Counts, count
 from jaxvalues.statistics.f1 import Figure
 from jaxvalues.statistics.interval import Interval
 from jaxvalues.statistics.variance import components_interval
+from jaxvalues.study.measured import Measured, read_measured
 from jaxvalues.study.results import RunResult
-from jaxvalues.study.run import MEASURED
 from jaxvalues.training.metrics import read_metrics
 
 
@@ -47,11 +50,16 @@ def truths_of(splits: Sequence[Split]) -> dict[str, Truth]:
 
 
 def read_run(
-    path: Path, repeated: Mapping[str, Any], truths: Mapping[str, Truth], held_out_split: str | None = None
+    path: Path,
+    repeated: Mapping[str, Any],
+    truths: Mapping[str, Truth],
+    held_out_split: str | None = None,
+    took: Measured | None = None,
 ) -> RunResult:
     """A finished run or ensemble, with the value of each `repeated` key.
 
-    `held_out_split` is the reported split that the run held out, if any. Raises UserError for predictions of other
+    `held_out_split` is the reported split that the run held out, if any. `took` is what it took, where its own record
+    is not all. Raises UserError for predictions of other
     arguments.
     """
     folder = RunFolder(path)
@@ -66,8 +74,7 @@ def read_run(
         logits[name], decisions[name] = read.values, decided.probabilities > 0.5
     held_out, scores = folder.held_out_scores(), folder.scores()
     assert isinstance(held_out, Scores)
-    measured = folder.path / MEASURED
-    took = read_json(measured, "what a run took") if measured.is_file() else {}
+    took = read_measured(folder.path) if took is None else took
     content = read_json(folder.path / "scores.json", "the scores of the run")
     curve = [values for _, values in read_metrics(folder.path / "metrics.jsonl") if values.get("kind") == "held_out"]
     return RunResult(
@@ -82,9 +89,15 @@ def read_run(
         decisions=decisions,
         curve=tuple(curve),
         step=content.get("step"),
-        seconds=took.get("seconds"),
-        peak_bytes=took.get("peak_bytes"),
+        embeddings=read_embeddings(folder.path),
+        seconds=took.seconds,
+        peak_bytes=took.peak_bytes,
     )
+
+
+def config_of(path: Path) -> Config:
+    """The config of a run, or of the first run of an ensemble."""
+    return leaves(RunFolder(path))[0].config()
 
 
 def interval_of(truth: Truth, runs: Sequence[RunResult], figure: Figure = "official_f1") -> Interval:

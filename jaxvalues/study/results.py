@@ -15,6 +15,7 @@ import numpy as np
 from jaxvalues.data.arguments import Split
 from jaxvalues.evaluation.coverage import mark
 from jaxvalues.evaluation.official import Scores
+from jaxvalues.run.embeddings import Embedded
 from jaxvalues.statistics.interval import Interval
 from jaxvalues.statistics.tests import TTest
 from jaxvalues.statistics.variance import VarianceSplit
@@ -39,6 +40,8 @@ class RunResult:
     """The held-out evaluations while training, in order: step, loss, official_f1, mean_category_f1."""
     step: int | None
     """The step whose parameters predict."""
+    embeddings: Mapping[str, Embedded]
+    """Of the held-out arguments, "before" and "after" training; empty without a contrastive loss."""
     seconds: float | None
     """Wall-clock seconds of the whole run; None where they were not recorded."""
     peak_bytes: int | None
@@ -102,7 +105,7 @@ class ContrastResult:
     b: str
     split: str
     differences: Mapping[str, float]
-    """{coordinates in words, such as "seed 0": difference of the official F1}."""
+    """{coordinates in words, such as "seed 0": difference of the study's figure}."""
     difference: float
     interval: Interval
     """Two levels, seeds and conclusions: "on new topics too"."""
@@ -149,6 +152,19 @@ class StudyResults:
     """One sentence for each thing that a reader must know: edges of ranges, replications, few seeds."""
     environment: Mapping[str, Any]
     """Versions, devices and data of the runs."""
+
+    @property
+    def figure_name(self) -> str:
+        """The name of the figure that the study compares."""
+        return {"official_f1": "official F1", "mean_category_f1": "mean category F1"}[self.study.metric]
+
+    def intervals(self, system: SystemResult) -> Mapping[str, Interval]:
+        """{reported split: interval of the figure that the study compares} of a system."""
+        return system.intervals if self.study.metric == "official_f1" else system.mean_category_intervals
+
+    def figure_of(self, run: RunResult, split: str) -> float:
+        """The figure that the study compares, of one run."""
+        return float(run.scores[split].headline[self.study.metric])
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for `json.dump`: the figures, intervals and tests, without predictions."""

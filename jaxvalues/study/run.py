@@ -1,17 +1,19 @@
-"""Running a study: trials, choices and runs, each in its own folder, and going on where it was."""
+"""Running a study: trials, choices, runs and their combinations, each in its own folder, and going on where it was."""
 
 from __future__ import annotations
 
 import gc
+import shutil
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from jaxvalues.config.writing import write_json, write_whole, writing
+from jaxvalues.config.writing import write_whole, writing
 from jaxvalues.errors import UserError, first_line
 from jaxvalues.evaluation.coverage import mark
 from jaxvalues.run.console import RunConsole
@@ -19,14 +21,17 @@ from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.process import start_process
 from jaxvalues.run.train import train
 from jaxvalues.study.choice import choose, extended
+from jaxvalues.study.combined import PlannedCombination, combined_runs
+from jaxvalues.study.combining import Halving, combine_members, has_reached, result_folder
 from jaxvalues.study.files import save_study
-from jaxvalues.study.plan import Plan, PlannedRun
+from jaxvalues.study.measured import Measured, read_measured, together, write_measured
+from jaxvalues.study.plan import FEATURES, Plan, PlannedRun
 from jaxvalues.training.compilation import Programs
-from jaxvalues.training.loop import Stopped
+from jaxvalues.training.loop import Paused, Stopped
 from jaxvalues.training.memory import peak_bytes, reset_peak_memory
 
-MEASURED, FAILED = "measured.json", "failed.txt"
-"""In the folder of a finished run: its seconds and memory. After its name, beside it: why a run failed."""
+FAILED = "failed.txt"
+"""After the name of a run's folder, beside it: why the run failed."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,28 @@ def run_study(plan: Plan, share: Share, console: Console | None = None) -> bool:
             finished = False
         else:
             finished &= runner.finish(plan.runs(system, chosen), number)
+    for number, (name, how) in enumerate(plan.study.scientific.combined.items(), start=len(plan.systems)):
+        chosen = choose(plan.trials(how.of, added))
+        if chosen is None:
+            runner.say(f"{name}: its runs wait for trials that are not finished; run the command again")
+            finished = False
+        else:
+            finished &= runner.combine(combined_runs(plan, name, chosen), number)
+    if is_finished(plan) and not plan.study.keep_features:
+        runner.remove_features(plan.study.folder / FEATURES)
     return finished
+
+
+def is_finished(plan: Plan) -> bool:
+    """Whether all trials, runs and combinations of a study are finished."""
+    added = extended(plan)
+    chosen = {system: choose(plan.trials(system, added)) for system in plan.systems}
+    if None in chosen.values():
+        return False
+    runs = (one for system in plan.systems for one in plan.runs(system, chosen[system]))
+    combined = plan.study.scientific.combined
+    results = (one for name, how in combined.items() for one in combined_runs(plan, name, chosen[how.of]))
+    return all(RunFolder(one.config.folder).is_finished for one in runs) and all(map(result_folder, results))
 
 
 class _Runner:
@@ -78,6 +104,9 @@ class _Runner:
         self.share, self.programs, self.console = share, Programs(), run_console
         repeats = sum(len(plan.runs(system, plan.first_values(system))) for system in plan.systems)
         self.total = repeats + sum(len(plan.trials(system)) for system in plan.systems)
+        for name, how in study.scientific.combined.items():
+            for one in combined_runs(plan, name, plan.first_values(how.of)):
+                self.total += 1 if how.combine == "halving" else len(one.members) - 1
         self.done: set[Path] = set()
         self.seconds: list[float] = []
 
@@ -97,35 +126,107 @@ class _Runner:
                 finished &= self._train(one)
         return finished
 
-    def _train(self, one: PlannedRun) -> bool:
-        """Train one. Returns whether it finished; where it did not, the reason is written beside its folder."""
+    def combine(self, planned: Sequence[PlannedCombination], system: int) -> bool:
+        """Train the members of combined runs as `finish` does, and combine those of the share that have all members.
+
+        Returns whether all in the share are combined.
+        """
+        waiting = [one for one in planned if result_folder(one) is None]
+        halving = [one for one in waiting if one.how.combine == "halving"]
+        members = {each.config.folder: each for one in waiting if one not in halving for each in one.members}
+        finished = self.finish(tuple(members.values()), system)
+        for place, one in enumerate(planned, start=system * len(planned)):
+            if one not in waiting or not self.share.has(place):
+                continue
+            if one in halving:
+                finished &= self._halve(one)
+            elif one.finished_members < len(one.members):
+                self.say(
+                    f"{one.label}: waits for {len(one.members) - one.finished_members} of {len(one.members)} members "
+                    "that are not finished; run the command again"
+                )
+                finished = False
+            else:
+                finished &= self._logged(one.label, one.folder, partial(self._combine, one))
+        return finished
+
+    def _combine(self, one: PlannedCombination, console: Console) -> None:
+        combine_members(one, self.programs, console)
+        self._say_scores(one.label, one.folder, read_measured(one.folder).seconds)
+
+    def _halve(self, one: PlannedCombination) -> bool:
+        """Train the members of a run, round by round, as far as they are among the best; whether one is chosen."""
+        halving = Halving(one)
+        for each in halving.rounds:
+            step = halving.pause_at(each)
+            for member in halving.left:
+                if not has_reached(member, step) and not self._train(member, step):
+                    self.say(f"{one.label}: cannot choose, as {member.label} failed")
+                    return False
+            if step is not None and not self._logged(one.label, one.folder, partial(_drop, halving, step)):
+                return False
+        folder = halving.write()
+        self.done.add(one.folder)
+        self._say_scores(one.label, folder, read_measured(one.folder).seconds)
+        return True
+
+    def remove_features(self, folder: Path) -> None:
+        """Remove what runs shared of frozen layers, and say its size."""
+        if folder.is_dir():
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            shutil.rmtree(folder, ignore_errors=True)
+            self.say(f"the output of frozen layers that runs shared ({size / 2**20:,.1f} MiB) is removed")
+
+    def _train(self, one: PlannedRun, pause_at: int | None = None) -> bool:
+        """Train one, to its end or until it pauses. Returns whether it came there; if not, the reason is written."""
+        self.say(f"{one.label}{' (trial)' if one.is_trial else ''}: begins; {self._progress()}")
+        return self._logged(one.label, one.config.folder, partial(self._train_one, one, pause_at))
+
+    def _train_one(self, one: PlannedRun, pause_at: int | None, console: Console) -> None:
         folder, start = one.config.folder, time.monotonic()
         reset_peak_memory()
-        self.say(f"{one.label}{' (trial)' if one.is_trial else ''}: begins; {self._progress()}")
+        pausing = {} if pause_at is None else {"pause_at": pause_at}
+        own, paused = RunConsole(console, brief=True), False
+        try:
+            train(one.config, programs=self.programs, run_console=own, **pausing)
+        except Paused:
+            paused = True
+        seconds = time.monotonic() - start
+        write_measured(folder, together([read_measured(folder), Measured(seconds, peak_bytes())]))
+        gc.collect()  # frees the arrays of the run before the next one starts
+        if paused:
+            self.say(f"{one.label}: pauses; {duration(seconds)}")
+            return
+        self.done.add(folder)
+        self.seconds.append(seconds)
+        self._say_scores(one.label, folder, seconds)
+
+    def _logged(self, label: str, folder: Path, work: Callable[[Console], None]) -> bool:
+        """Do what makes a folder, with a log beside it. Returns whether it was done.
+
+        Where it fails, the reason is written beside the folder, and the study goes on.
+        """
         failed, log = failure_file(folder), folder.with_name(f"{folder.name}.log")
         with writing(log):
             log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
-            own = RunConsole(Console(file=file, width=120, markup=False, emoji=False), brief=True)
             try:
-                scores = train(one.config, programs=self.programs, run_console=own)
+                work(Console(file=file, width=120, markup=False, emoji=False))
             except Stopped:
                 raise
             except Exception as error:  # the other runs go on, whatever it was
                 said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
                 write_whole(failed, f"{said}\n\n{traceback.format_exc()}")
-                self.say(f"{one.label}: FAILED: {said}; the study goes on (details in {failed})")
+                self.say(f"{label}: FAILED: {said}; the study goes on (details in {failed})")
                 return False
         failed.unlink(missing_ok=True)
-        seconds = time.monotonic() - start
-        write_json(folder / MEASURED, {"seconds": round(seconds, 2), "peak_bytes": peak_bytes()})
-        self.done.add(folder)
-        self.seconds.append(seconds)
-        found = {"held-out": RunFolder.finished(folder).held_out_scores(), **scores}
-        figures = ", ".join(f"{split} {each.official_f1:.3f}{mark(each)}" for split, each in found.items())
-        self.say(f"{one.label}: official F1 {figures}; {duration(seconds)}")
-        gc.collect()  # frees the arrays of the run before the next one starts
         return True
+
+    def _say_scores(self, label: str, folder: Path, seconds: float | None) -> None:
+        run = RunFolder(folder)
+        found = {"held-out": run.held_out_scores(), **run.scores()}
+        figures = ", ".join(f"{split} {each.official_f1:.3f}{mark(each)}" for split, each in found.items())
+        self.say(f"{label}: official F1 {figures}" + ("" if seconds is None else f"; {duration(seconds)}"))
 
     def _progress(self) -> str:
         left = max(self.total - len(self.done), 1)
@@ -134,6 +235,10 @@ class _Runner:
             mean = sum(self.seconds) / len(self.seconds)
             said += f", about {duration(mean * left / self.share.parts)} left"
         return said
+
+
+def _drop(halving: Halving, step: int, _: Console) -> None:
+    halving.drop(step)
 
 
 def failure_file(folder: Path) -> Path:

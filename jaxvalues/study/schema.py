@@ -17,11 +17,46 @@ from pydantic import BeforeValidator, Field, model_validator
 from jaxvalues.config.reading import user_path
 from jaxvalues.config.section import URL_REFUSED, Name, Section, Text, is_url
 
+INIT, ORDER = "init", "order"
+"""What members of a combined system may differ in, besides a repeated key."""
+
 Values = Annotated[tuple[Any, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
 
 
+class Combined(Section):
+    """A system that is made of several runs of another one."""
+
+    of: Text
+    """The system whose runs are its members."""
+    over: Text
+    """What members of one run differ in. `init`: the initial values of new weights, drawn anew for every member.
+    `order`: the order of the data and dropout, from one initial value. Or a repeated key: its values are the
+    members."""
+    members: int | None = Field(None, ge=2, le=64)
+    """init, order: the number of members of every run."""
+    combine: Literal["mean", "weights", "halving"] = "mean"
+    """`mean`: the mean probability. `weights`: the mean of the trained weights, which predicts once (Wortsman et al.
+    2022); needs `over: order`. `halving`: the best member on held-out arguments; all train for a short part, the better
+    half goes on, and so on (Jamieson & Talwalkar 2016)."""
+
+    @model_validator(mode="after")
+    def _members_are_known(self) -> Combined:
+        drawn = self.over in (INIT, ORDER)
+        if drawn != (self.members is not None):
+            raise ValueError(
+                f"`members` belongs to `over: {INIT}` and `over: {ORDER}`, and these need it; the members over a "
+                "repeated key are its values"
+            )
+        if self.combine == "weights" and self.over != ORDER:
+            raise ValueError(
+                f"`combine: weights` needs `over: {ORDER}`, not {self.over}: only weights that began as the same can "
+                "be averaged"
+            )
+        return self
+
+
 class Scientific(Section):
-    """What is compared: named systems, or every combination of some axes."""
+    """What is compared: named systems, or every combination of some axes, and systems that are made of these."""
 
     systems: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """{name: {config key: value}}: what makes each system, in place of `axes`. `base` gives it another config file."""
@@ -29,6 +64,8 @@ class Scientific(Section):
     """{config key: values}: every combination is a system, in place of `systems`."""
     exclude: tuple[dict[str, Any], ...] = ()
     """Combinations of `axes` that are left out: those with all of these values."""
+    combined: dict[str, Combined] = Field(default_factory=dict)
+    """{name: how}: systems that combine runs of another one, such as ensembles of prompts."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Scientific:
@@ -134,6 +171,8 @@ class Study(Section):
     report: tuple[Text, ...] = ("validation", "test")
     """Splits that are reported once, at the end."""
     budget: Budget | None = None
+    keep_features: bool = False
+    """Keep what the study computed once of frozen layers (its folder `features`) when it is finished."""
     replicate: bool = False
     """Allow what the study of 2024 did: to choose on a split that is reported. The report says so."""
     output: Text = "studies/{name}"

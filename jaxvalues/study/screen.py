@@ -8,15 +8,17 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table
 
-from jaxvalues.config.reading import read_json
 from jaxvalues.errors import counted
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.statistics.interval import Interval
 from jaxvalues.study.budget import Size
 from jaxvalues.study.choice import choose, extended, finished_trials
-from jaxvalues.study.plan import Plan
+from jaxvalues.study.combined import combined_runs, in_a_sentence, member_count, runs_worth
+from jaxvalues.study.combining import result_folder
+from jaxvalues.study.measured import read_measured
+from jaxvalues.study.plan import Plan, PlannedRun
 from jaxvalues.study.results import ContrastResult, StudyResults
-from jaxvalues.study.run import MEASURED, duration
+from jaxvalues.study.run import duration
 
 
 def print_plan(plan: Plan, sizes: Mapping[str, Size], console: Console) -> None:
@@ -39,10 +41,26 @@ def print_plan(plan: Plan, sizes: Mapping[str, Size], console: Console) -> None:
             str(number),
             _time(plan, name, len(tried) + len(repeats)),
         )
+    for name, how in plan.study.scientific.combined.items():
+        flops, (done, wanted) = sizes[name].flops, _combined(plan, name)
+        program = programs[plan.first(how.of).program()]
+        table.add_row(
+            name,
+            "none",
+            f"{done} of {wanted}",
+            f"{sizes[name].trained:,}",
+            "not known" if flops is None else f"{flops:.2g}",
+            str(program),
+            _time(plan, how.of, wanted * runs_worth(how, member_count(plan, name))),
+        )
     console.print(table)
+    for name in plan.study.scientific.combined:
+        console.print(in_a_sentence(plan, name), highlight=False, markup=False)
+    members = sum(_other_members(plan, name) for name in plan.study.scientific.combined)
+    more = f", {counted(members, 'more run')} as members" if members else ""
     console.print(
-        f"{counted(trials, 'trial')} and {counted(runs, 'run')}; systems with the same program number share compiled "
-        "programs. Time is that of finished runs times all that are planned.",
+        f"{counted(trials, 'trial')} and {counted(runs, 'run')}{more}; systems with the same program number share "
+        "compiled programs. Time is that of finished runs times all that are planned.",
         highlight=False,
     )
     contrasts = ", ".join(f"{one.a} less {one.b}" for one in plan.contrasts)
@@ -52,9 +70,9 @@ def print_plan(plan: Plan, sizes: Mapping[str, Size], console: Console) -> None:
 def print_results(results: StudyResults, console: Console) -> None:
     """Print the figures of every system, every contrast with its verdict, and what is missing."""
     splits = list(results.splits)
-    table = _table("system", (*(f"{split}\n{_FIGURE[results.study.metric]}" for split in splits), "parameters", "runs"))
+    table = _table("system", (*(f"{split}\n{results.figure_name}" for split in splits), "parameters", "runs"))
     for name, system in results.systems.items():
-        intervals = system.intervals if results.study.metric == "official_f1" else system.mean_category_intervals
+        intervals = results.intervals(system)
         cells = [_interval(intervals[split]) + system.mark(split) if split in intervals else "" for split in splits]
         table.add_row(name, *cells, f"{system.trained_parameters:,}", str(len(system.runs)))
     console.print(table)
@@ -91,9 +109,6 @@ def probability(p: float) -> str:
     return "below .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
-_FIGURE = {"official_f1": "official F1", "mean_category_f1": "mean category F1"}
-
-
 def _interval(one: Interval) -> str:
     low, middle, high = map(figure, (one.low, one.estimate, one.high))
     return f"{middle} ({low}–{high})"
@@ -102,16 +117,35 @@ def _interval(one: Interval) -> str:
 def _finished_runs(plan: Plan, name: str) -> int:
     chosen = choose(plan.trials(name, extended(plan)))
     runs = [] if chosen is None else plan.runs(name, chosen)
-    return sum(RunFolder(one.config.folder).is_finished for one in runs)
+    return sum(map(_is_finished, runs))
 
 
-def _time(plan: Plan, name: str, number: int) -> str:
+def _combined(plan: Plan, name: str) -> tuple[int, int]:
+    """How many runs of a combined system are finished, and planned."""
+    of = plan.study.scientific.combined[name].of
+    chosen = choose(plan.trials(of, extended(plan)))
+    planned = combined_runs(plan, name, plan.first_values(of) if chosen is None else chosen)
+    return 0 if chosen is None else sum(result_folder(one) is not None for one in planned), len(planned)
+
+
+def _other_members(plan: Plan, name: str) -> int:
+    """How many runs a combined system needs besides those of the system that it combines."""
+    of = plan.study.scientific.combined[name].of
+    values = plan.first_values(of)
+    own = {one.config.folder for one in plan.runs(of, values)}
+    return len({each.config.folder for one in combined_runs(plan, name, values) for each in one.members} - own)
+
+
+def _is_finished(one: PlannedRun) -> bool:
+    return RunFolder(one.config.folder).is_finished
+
+
+def _time(plan: Plan, name: str, number: float) -> str:
     """The time of so many runs of a system, from those that are finished."""
     chosen = choose(plan.trials(name, extended(plan)))
     planned = (*plan.trials(name, extended(plan)), *([] if chosen is None else plan.runs(name, chosen)))
-    files = [one.config.folder / MEASURED for one in planned]
-    seconds = [read_json(file, "what a run took").get("seconds") for file in files if file.is_file()]
-    known = [one for one in seconds if isinstance(one, int | float)]
+    seconds = [read_measured(one.config.folder).seconds for one in planned if _is_finished(one)]
+    known = [one for one in seconds if one is not None]
     return duration(fmean(known) * number) if known else "not known yet"
 
 

@@ -35,6 +35,10 @@ class Stopped(UserError):
     """The run was asked to stop (Ctrl-C, SIGTERM); its state is saved."""
 
 
+class Paused(Stopped):
+    """The run came to the step where it was to pause; its state is saved, and it can go on."""
+
+
 @dataclass
 class LoopState:
     """The loop's own state: evaluations and the best score. Checkpoints save it as the JSON item `memory`."""
@@ -122,7 +126,8 @@ class Loop:
 
     `restart` returns the state with a new optimizer state; every later stage starts with it. `evaluate` scores
     trainable parameters on the held-out part. `series.chosen` keeps the step with the best score, the metric
-    `chosen_by`, or the last step if training.keep is `last`.
+    `chosen_by`, or the last step if training.keep is `last`. With `pause_at`, it raises Paused after the first
+    evaluation at this step or later, unless training ends there.
     """
 
     def __init__(
@@ -138,7 +143,9 @@ class Loop:
         writer: MetricsWriter | NoMetrics,
         console: Console,
         chosen_by: str = "official_f1",
+        pause_at: int | None = None,
     ) -> None:
+        self.pause_at = pause_at
         self.config, self.batches, self.evaluate = config, batches, evaluate
         self.chosen_by = chosen_by
         self.stages, self.restart = tuple(stages), restart
@@ -172,7 +179,8 @@ class Loop:
                         self._remember(memory, step, values, state)
                 done = last or self._out_of_patience(memory)
                 stopping = bool(stop)  # asked once: a signal between two looks must not stop without saving
-                if step > saved and (done or stopping or step % self.checkpoint_every == 0):
+                pausing = self.pause_at is not None and step >= self.pause_at and memory.evaluated == step and not done
+                if step > saved and (done or stopping or pausing or step % self.checkpoint_every == 0):
                     meter.flush(self.config)
                     self._save(step, state, memory)
                     saved = step
@@ -180,6 +188,8 @@ class Loop:
                     raise Stopped(
                         f"stopped at step {step} of {self.total}, state saved; run the same command to resume"
                     )
+                if pausing:
+                    raise Paused(f"paused at step {step} of {self.total}, state saved")
                 if done:
                     break
                 batch = next(stream)

@@ -120,6 +120,15 @@ def prompt_norm(bound: Bound) -> jax.Array | None:
     return optax.global_norm(added) if jax.tree.leaves(added) else None
 
 
+def make_embedding_step(apply: Apply, tuning: Tuning) -> Callable[[Any, Any, dict[str, jax.Array]], jax.Array]:
+    """The function (trainable, frozen, batch) -> the embeddings [B, E] of the contrastive loss, without dropout."""
+
+    def embedding_step(trainable: Any, frozen: Any, batch: dict[str, jax.Array]) -> jax.Array:
+        return apply(tuning.bind(frozen, trainable), batch, None).embedding
+
+    return embedding_step
+
+
 def make_eval_step(apply: Apply, tuning: Tuning) -> Callable[[Any, Any, dict[str, jax.Array]], jax.Array]:
     """The function (trainable, frozen, batch) -> logits [B, C], without dropout."""
 

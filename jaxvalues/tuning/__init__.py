@@ -11,8 +11,8 @@ from jaxvalues.tuning.initializers import make_initializer
 from jaxvalues.tuning.lora import LoRA
 from jaxvalues.tuning.method import Bound, Params, Stack, Target, Tuning
 from jaxvalues.tuning.prefix import PrefixTuning
-from jaxvalues.tuning.prompts import PromptTuning, PTuning
-from jaxvalues.tuning.weights import BitFit, Full, Head, LastLayers, NoTuning
+from jaxvalues.tuning.prompts import PromptTuning, PTuning, ResidualPromptTuning
+from jaxvalues.tuning.weights import BitFit, Full, Head, LastLayers, Norms, NoTuning
 
 __all__ = ["Bound", "Params", "Stack", "Target", "Tuning", "make_tuning"]
 
@@ -23,7 +23,10 @@ def make_tuning(config: TuningConfig, target: Target) -> Tuning:
 
 
 def _prompt(config: TuningConfig, target: Target) -> Tuning:
-    return PromptTuning(target, _sides(config, target, ("encoder",)), make_initializer(config, target))
+    sides, initializer = _sides(config, target, ("encoder",)), make_initializer(config, target)
+    if config.reparameterization != "residual":
+        return PromptTuning(target, sides, initializer)
+    return ResidualPromptTuning(target, sides, initializer, config.reparameterization_size or target.word_size)
 
 
 def _p_tuning(config: TuningConfig, target: Target) -> Tuning:
@@ -42,6 +45,7 @@ _METHODS: dict[str, Callable[[TuningConfig, Target], Tuning]] = {
     "last_layers": lambda config, target: LastLayers(target, config.layers),
     "head": lambda config, target: Head(target),
     "bitfit": lambda config, target: BitFit(target),
+    "norms": lambda config, target: Norms(target),
     "prompt": _prompt,
     "p_tuning": _p_tuning,
     "prefix": _prefix,

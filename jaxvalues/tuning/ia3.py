@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxvalues.models.model_types import GEMMA, LLAMA, QWEN
 from jaxvalues.tuning.method import AdditiveMethod, Bound, Params
 from jaxvalues.tuning.targets import BERT_LIKE, default_targets, target_layers
 
@@ -20,12 +21,15 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "deberta": ("in_proj", "output", "down"),
     "gpt2": ("qkv", "down"),
     "t5": ("key", "value", "down"),
+    **dict.fromkeys(("llama", "mistral"), ("key", "value", "down")),
+    **dict.fromkeys((*QWEN, *GEMMA), ("query", "value", "down")),
 }
 # PEFT's defaults (TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING): the layers whose input is scaled.
 INPUT_SCALED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((*BERT_LIKE, "deberta-v2", "deberta"), ("output", "down")),
     "gpt2": ("down",),
     "t5": ("down",),
+    **dict.fromkeys(LLAMA, ("down",)),
 }
 
 

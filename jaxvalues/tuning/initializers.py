@@ -1,7 +1,7 @@
 """Initializers of prompt vectors: functions (rng, words [V, E]) -> [P, E].
 
 The choices are those of Lester et al. (2021, section 3.2): random vectors, words of the vocabulary, and the names of
-the classes. The tokens of a text are PEFT's choice.
+the classes, here of the 20 categories. The tokens of a text are PEFT's choice.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def make_initializer(config: TuningConfig, target: Target) -> Initializer:
         case "text":
             return tokens(length, _encode(config.init_text, target))
         case "labels":
-            return means(length, [_encode(name, target) for name in CATEGORIES])
+            return labels(length, [_encode(name, target) for name in CATEGORIES])
 
 
 def normal(length: int, deviation: float) -> Initializer:
@@ -66,14 +66,19 @@ def tokens(length: int, ids: Sequence[int]) -> Initializer:
     return lambda rng, words: _rows(words, np.resize(np.asarray(ids, np.int32), length))
 
 
-def means(length: int, names: Sequence[Sequence[int]]) -> Initializer:
-    """One vector for each of `names`, the mean of its tokens' embeddings, repeated or truncated to `length`."""
+def labels(length: int, names: Sequence[Sequence[int]]) -> Initializer:
+    """One vector for each of `names`, the mean of its tokens' embeddings, in their order and truncated to `length`.
 
-    def average(rng: jax.Array, words: jax.Array) -> jax.Array:
-        each = jnp.stack([_rows(words, np.asarray(ids, np.int32)).mean(0) for ids in names])
-        return each[np.resize(np.arange(len(names)), length)]
+    A prompt that is longer than there are names goes on with random words of the vocabulary, as in Lester et al.
+    """
 
-    return average
+    def start(rng: jax.Array, words: jax.Array) -> jax.Array:
+        each = [_rows(words, np.asarray(ids, np.int32)).mean(0) for ids in names[:length]]
+        named = jnp.stack(each)
+        rest = length - len(each)
+        return jnp.concatenate([named, vocabulary(rest)(rng, words)]) if rest else named
+
+    return start
 
 
 def _rows(words: jax.Array, ids: jax.Array | np.ndarray) -> jax.Array:

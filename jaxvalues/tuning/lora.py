@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxvalues.models.layers.layout import layer_range
+from jaxvalues.models.model_types import LLAMA
 from jaxvalues.tuning.method import AdditiveMethod, Bound, Params
 from jaxvalues.tuning.networks import uniform_fan_in
 from jaxvalues.tuning.targets import BERT_LIKE, default_targets, is_stacked, target_layers
@@ -20,6 +21,7 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((*BERT_LIKE, "deberta-v2", "t5"), ("query", "value")),
     "deberta": ("in_proj",),
     "gpt2": ("qkv",),
+    **dict.fromkeys(LLAMA, ("query", "value")),
 }
 
 

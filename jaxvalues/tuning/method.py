@@ -25,7 +25,7 @@ Params = dict[str, Any]
 class Bound(NamedTuple):
     """The arguments of `module.apply` besides the batch: the parameters of the whole system, a prompt and a prefix.
 
-    `prompt` is [P, E], or a `Prompt` for an encoder-decoder. `prefix` is [L, 2, P, N, H], or a `Prefix` for an
+    `prompt` is [P, E], or a `Prompt` for an encoder-decoder. `prefix` is [L, 2, P, K, H], or a `Prefix` for an
     encoder-decoder. Both may be None.
     """
 
@@ -35,7 +35,7 @@ class Bound(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """The sizes of one stack of attention layers: L, N and H."""
+    """The sizes of one stack of attention layers: L, K heads of keys and values, and H."""
 
     num_layers: int
     num_heads: int
@@ -46,9 +46,10 @@ class Target(NamedTuple):
     """The facts about a system that a tuning method needs.
 
     `new_keys` are the top-level keys of new parameters, which are not in the checkpoint: a classifier's head, a
-    projection, a soft verbalizer. They always train. `word_embedding` is the path of the word embeddings [V, E], and
-    `word_size` is E. `stacks` are the stacks of attention layers: "encoder", or "encoder", "decoder" and "cross"
-    (cross-attention). `encode` returns the token ids of a text, without special tokens.
+    projection, a soft verbalizer. They always train. `word_embedding` is the path of the word embeddings [V, E],
+    `word_size` is E, and `word_scale` is what the network multiplies them with before the layers. `stacks` are the
+    stacks of attention layers: "encoder", or "encoder", "decoder" and "cross" (cross-attention). `encode` returns the
+    token ids of a text, without special tokens.
     """
 
     model_type: str
@@ -57,6 +58,7 @@ class Target(NamedTuple):
     word_size: int
     stacks: dict[str, Stack]
     encode: Callable[[str], list[int]]
+    word_scale: float = 1.0
 
     @property
     def is_encoder_decoder(self) -> bool:

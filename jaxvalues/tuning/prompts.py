@@ -1,7 +1,8 @@
 """Prompt tuning and P-tuning: trained vectors before the word embeddings of the input, with a frozen network.
 
-`prompt` trains the vectors directly (Lester et al., 2021). `p_tuning` trains a small network that computes them (Liu et
-al., 2021). An encoder-decoder has a prompt, and for P-tuning a network, for each of its `sides`.
+`prompt` trains the vectors directly (Lester et al., 2021), or with a residual network (Razdaibiedina et al., 2023).
+`p_tuning` trains a small network that computes them (Liu et al., 2021). An encoder-decoder has a prompt, and a network
+where there is one, for each of its `sides`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 import jax
 from flax.traverse_util import flatten_dict
 
+from jaxvalues.models.layers.norm import LayerNorm
 from jaxvalues.models.t5.model import Prompt
 from jaxvalues.tuning.initializers import Initializer
 from jaxvalues.tuning.method import AdditiveMethod, Bound, Params, Target
@@ -33,6 +35,51 @@ class PromptTuning(AdditiveMethod):
 
     def bind_added(self, params: Params, added: Params) -> Bound:
         return Bound(params, prompt=_as_network_input(added, self.target))
+
+
+@dataclass(frozen=True)
+class ResidualPromptTuning(PromptTuning):
+    """Residual prompt tuning (Razdaibiedina et al., 2023): the prompt is norm(mlp(embedding)) + embedding.
+
+    The network is shared by all positions: a linear layer down to `size` (h), ReLU, one up again, and layer norm. Only
+    training needs it, as the vectors are the same for every input: an export holds plain vectors, and another run of
+    `prompt` starts from them. The trainable tree is {"prompt": {side: {"embedding": [P, E], "mlp": {"down", "up"},
+    "norm": {"scale", "bias"}}}} besides the new parameters. Parameters of each side:
+
+        P E + (E h + h) + (h E + E) + 2 E
+
+    `initializer` gives the initial embedding. The norm's output has variance 1 from the start, as in the authors' code,
+    so the first prompt is not that of the initializer.
+    """
+
+    size: int
+
+    def init_added(self, rng: jax.Array, params: Params) -> Params:
+        embedding, mlp = jax.random.split(rng)
+        vectors = super().init_added(embedding, params)
+        keys = jax.random.split(mlp, len(self.sides))
+        return {side: self._start_side(key, vectors[side]) for side, key in zip(self.sides, keys, strict=True)}
+
+    def bind_added(self, params: Params, added: Params) -> Bound:
+        return super().bind_added(params, {side: self.vectors(tree) for side, tree in added.items()})
+
+    def vectors(self, tree: Params) -> jax.Array:
+        """The prompt [P, E] of one side."""
+        added = self._norm.apply({"params": tree["norm"]}, self._mlp(tree["mlp"], tree["embedding"]))
+        return added + tree["embedding"]
+
+    def _start_side(self, rng: jax.Array, embedding: jax.Array) -> Params:
+        norm = self._norm.init(rng, embedding)["params"]
+        return {"embedding": embedding, "mlp": self._mlp.init(rng), "norm": norm}
+
+    @property
+    def _mlp(self) -> MLP:
+        width = self.target.word_size
+        return MLP(("down", "up"), (width, self.size, width), jax.nn.relu)
+
+    @property
+    def _norm(self) -> LayerNorm:
+        return LayerNorm(1e-5)  # torch's default
 
 
 @dataclass(frozen=True)
@@ -86,8 +133,8 @@ class PTuning(AdditiveMethod):
 
 
 def _words(params: Params, target: Target) -> Any:
-    """The word embeddings [V, E] of the network."""
-    return flatten_dict(params, sep="/")[target.word_embedding]
+    """The word vectors [V, E] as they enter the layers of the network."""
+    return flatten_dict(params, sep="/")[target.word_embedding] * target.word_scale
 
 
 def _as_network_input(prompts: dict[str, jax.Array], target: Target) -> Any:

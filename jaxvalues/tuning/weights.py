@@ -1,10 +1,12 @@
-"""Methods that train a subset of the system's own weights: `full`, `last_layers`, `head`, `bitfit` and `none`.
+"""Methods that train a subset of the system's own weights: `full`, `last_layers`, `head`, `bitfit`, `norms` and
+`none`.
 
 New parameters are those under `Target.new_keys`, which are not in the checkpoint. All methods train them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -90,6 +92,20 @@ class BitFit(NoTuning):
         if not any(path.endswith("/bias") for path in flatten_dict(known, sep="/")):
             raise ConfigError(f"tuning.method: bitfit trains biases, and this {self.target.model_type} model has none")
         return _split_by_path(params, self.target, lambda path: path.endswith("/bias"))
+
+
+@dataclass(frozen=True)
+class Norms(NoTuning):
+    """The scales and biases of all norms and the new parameters train (LN tuning; Qi et al., 2022, arXiv 2211.08682).
+
+    It is the counterpart of `bitfit` for networks without biases, such as the Llama family.
+    """
+
+    def split(self, params: Params) -> tuple[Params, Params]:
+        return _split_by_path(params, self.target, lambda path: _OF_NORM.search(path) is not None)
+
+
+_OF_NORM = re.compile(r"(/|_)norm/(scale|bias)$")
 
 
 def _split_by_path(params: Params, target: Target, trains: Callable[[str], bool]) -> tuple[Params, Params]:

@@ -59,6 +59,8 @@ def question_config(network: str, method: str, kind: str = "answer", **tuning: A
         "tuning": {"method": method, **METHODS.get(method, {}), **tuning},
         "training": {"eval_batch_size": 4},
     }
+    if (network, method) == ("gpt2", "prompt"):
+        sections["tuning"] |= {"reparameterization": "residual", "reparameterization_size": 32}
     if (network, method) == ("t5", "prefix"):
         sections["tuning"] = {"sides": ["decoder"], **sections["tuning"]}
     if kind == "classify":

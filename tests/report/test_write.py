@@ -20,9 +20,9 @@ from studies import planned, pretend
 from jaxvalues.report import write_report
 from jaxvalues.report.browser import browse
 from jaxvalues.report.curves import few_shot, spread
-from jaxvalues.report.figures import learning_curves, time_frontier
+from jaxvalues.report.figures import learning_curves, pictures, time_frontier
 from jaxvalues.report.paper import ROWS, paper_row, three_questions
-from jaxvalues.report.table import Table
+from jaxvalues.report.table import Table, markdown
 from jaxvalues.report.tables import best_group, main_table
 from jaxvalues.study.analysis import analyse
 from jaxvalues.study.budget import Size
@@ -285,3 +285,22 @@ def test_a_browser_shows_it_without_an_error(page: Path, tmp_path: Path) -> None
         [*common, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120, check=True
     ).stdout  # fmt: skip
     assert "1–25 of " in dom  # the argument browser ran
+
+
+def test_more_systems_than_colours_are_drawn_in_part_and_the_figure_says_so(found: StudyResults) -> None:
+    strong = found.systems["strong"]
+    many = {f"system {n}": replace(strong, name=f"system {n}", trained_parameters=10 * n + 10) for n in range(11)}
+    (drawn,) = [one for one in pictures(replace(found, systems=many)) if one.name == "parameters-test"]
+    assert "the best 8 of 11 systems" in drawn.finding
+
+
+def test_the_figures_show_the_metric_of_the_study(found: StudyResults) -> None:
+    other = replace(found, study=found.study.model_copy(update={"metric": "mean_category_f1"}))
+    drawn = {one.name: one for one in pictures(other)}
+    best = max(one.mean_category_intervals["test"].estimate for one in other.systems.values())
+    assert drawn["scores-test"].title == "Mean category F1 on test"
+    assert figure(best) in drawn["scores-test"].finding
+
+
+def test_names_are_plain_text_in_markdown() -> None:
+    assert markdown("a_b *c* <i> | `d`\n[e]") == "a\\_b \\*c\\* &lt;i> \\| \\`d\\` \\[e\\]"

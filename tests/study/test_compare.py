@@ -29,6 +29,7 @@ def test_the_quickstart_from_its_file_to_its_report(tmp_path: Path, monkeypatch:
     assert results["systems"]["GPT-2 prompt"]["trained_parameters"] == 8 * 128
     assert results["systems"]["one head"]["splits"]["test"]["official_f1"] > 0.3
     assert all(one["p_adjusted"] > 0 for one in results["contrasts"])
+    assert (tmp_path / "study/figures/embeddings.svg").is_file()  # of the contrastive system
     page = (tmp_path / "study/report.html").read_bytes()
     code, out, _ = command("report", tmp_path / "study")
     assert code == 0

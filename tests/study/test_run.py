@@ -17,8 +17,9 @@ from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.study import run as study_run
 from jaxvalues.study.choice import beyond, choose, edges, extended
 from jaxvalues.study.compare import parse_share
+from jaxvalues.study.measured import MEASURED
 from jaxvalues.study.plan import Plan
-from jaxvalues.study.run import MEASURED, Share, failure_file, run_study
+from jaxvalues.study.run import Share, failure_file, run_study
 from jaxvalues.training.loop import Stopped
 
 RATES = {"keys": {"optimizer.learning_rate": [1e-4, 1e-3, 1e-2]}}

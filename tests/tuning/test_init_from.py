@@ -32,6 +32,7 @@ GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positi
 T5 = {"model_type": "t5", "d_model": 64, "d_ff": 96, "d_kv": 24, "num_layers": 2, "num_decoder_layers": 3}
 NETWORKS = {"gpt2": GPT2, "t5": {**T5, "num_heads": 4}, "roberta": tiny.ROBERTA}
 MLP = {"reparameterization": "mlp", "reparameterization_size": 16}
+RESIDUAL = {**MLP, "reparameterization": "residual"}
 BOTH = ["encoder", "decoder"]
 P = 3
 
@@ -98,7 +99,7 @@ def test_a_run_goes_on_from_another(network: str, tuning: dict[str, Any], tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.main_cases("t5-before0-*")
+@pytest.mark.main_cases("t5-before0-*", "gpt2-before2-*")
 @pytest.mark.parametrize(
     ("network", "before", "after"),
     [
@@ -108,6 +109,7 @@ def test_a_run_goes_on_from_another(network: str, tuning: dict[str, Any], tmp_pa
             {"method": "prompt", "sides": ["encoder", "decoder"]},
         ),
         ("gpt2", {"method": "p_tuning", **MLP}, {"method": "prompt"}),
+        ("gpt2", {"method": "prompt", **RESIDUAL}, {"method": "prompt"}),
         ("gpt2", {"method": "prefix", **MLP}, {"method": "prefix"}),
         ("t5", {"method": "prefix", **MLP}, {"method": "prefix"}),
     ],
@@ -160,6 +162,11 @@ def test_a_run_starts_from_an_adapter(network: str, tuning: dict[str, Any], tmp_
     [
         ({"method": "prompt"}, {"method": "prefix"}, "first holds prompt, and tuning.method is prefix"),
         ({"method": "prompt"}, {"method": "p_tuning"}, "first holds prompt, and tuning.method is p_tuning"),
+        (
+            {"method": "prompt"},
+            {"method": "prompt", **RESIDUAL},
+            r"prompt/encoder is \[20, 64\] in .*first and absent in this config, and 7 more do not match",
+        ),
         ({"method": "bitfit"}, {"method": "lora"}, "first holds bitfit, and tuning.method is lora"),
         (
             {"method": "prompt", "length": 4},

@@ -8,15 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from tuned import KEY, KINDS, NEW, NEW_SIZE, D, F, H, L, N, build, count, method
+from tuned import KEY, KINDS, NEW, NEW_SIZE, D, F, H, K, L, N, build, count, method, moved
 
 from jaxvalues.errors import ConfigError
 from jaxvalues.models import Prefix, Prompt, ungroup
 from jaxvalues.tuning import Bound
 
 P, R, SIZE = 5, 3, 8
+RESIDUAL = {"method": "prompt", "reparameterization": "residual"}
 ADDED = {
     "prompt": {"length": P},
+    "residual": {**RESIDUAL, "length": P, "reparameterization_size": SIZE},
     "p_tuning": {"length": P, "reparameterization_size": SIZE},
     "lstm": {"method": "p_tuning", "length": P, "reparameterization": "lstm", "reparameterization_size": SIZE},
     "prefix": {"length": P},
@@ -31,16 +33,19 @@ T5_LAYERS, T5_INNER = L + 3 + 3, N * 24  # encoder, decoder, cross-attention; he
 
 def expected(kind: str, name: str) -> int:
     """Numbers that a method adds, counted by hand."""
-    columns = 2 * T5_LAYERS * T5_INNER if kind == "t5" else 2 * L * D
+    columns = {"t5": 2 * T5_LAYERS * T5_INNER, "llama": 2 * L * K * H}.get(kind, 2 * L * D)
     stacks = 3 if kind == "t5" else 1
     lora = {"gpt2": L * (D + 3 * D), "deberta": L * (D + 3 * D), "t5": 2 * T5_LAYERS * (D + T5_INNER)}
+    lora["llama"] = L * ((D + D) + (D + K * H))
     ia3 = {
         "gpt2": L * (3 * D + F),
         "deberta": L * (3 * D + D + F),
         "t5": 2 * T5_LAYERS * T5_INNER + (L + 3) * F,
+        "llama": L * (2 * K * H + F),
     }
     return {
         "prompt": P * D,
+        "residual": P * D + (D * SIZE + SIZE) + (SIZE * D + D) + 2 * D,
         "p_tuning": MLP,
         "lstm": LSTM,
         "prefix": P * columns,
@@ -50,7 +55,7 @@ def expected(kind: str, name: str) -> int:
     }[name]
 
 
-@pytest.mark.main_cases("gpt2-True-*", "t5-False-*", "deberta-v2-True-lora")
+@pytest.mark.main_cases("gpt2-True-*", "t5-False-*", "deberta-v2-True-lora", "llama-True-*")
 @pytest.mark.parametrize("name", ADDED)
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,7 +73,7 @@ def test_what_is_added_is_counted_by_its_formula_and_nothing_else_trains(kind: s
     bound = jax.eval_shape(tuning.bind, frozen, trainable)
     merged = jax.eval_shape(tuning.merge, frozen, trainable)
     assert jax.tree.map(np.shape, merged) == jax.tree.map(np.shape, abstract)
-    stack = (2, P, N, 24 if kind == "t5" else H)
+    stack = (2, P, K if kind == "llama" else N, 24 if kind == "t5" else H)
     prompt, prefix = (P, D), (L, *stack)
     if kind == "t5":
         prompt, prefix = Prompt(encoder=(P, D)), Prefix((L, *stack), (3, *stack), (3, *stack))
@@ -94,7 +99,7 @@ def test_the_start_depends_on_the_rng_alone(kind: str, name: str) -> None:
     assert all(np.any(other[path] != first[path]) for path in first if not path.endswith("/b"))  # b starts at 0
 
 
-@pytest.mark.main_cases("roberta-True-lora", "t5-False-ia3", "gpt2-True-ia3", "deberta-v2-False-lora")
+@pytest.mark.main_cases("roberta-True-lora", "t5-False-ia3", "gpt2-True-ia3", "deberta-v2-False-lora", "llama-True-ia3")
 @pytest.mark.parametrize("name", ["lora", "ia3"])
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
@@ -108,6 +113,26 @@ def test_adapters_change_nothing_at_first(kind: str, scan: bool, name: str) -> N
     chex.assert_trees_all_equal(merged, system.params)
 
 
+def test_a_residual_prompt_is_itself_plus_what_a_normed_bottleneck_makes_of_it() -> None:
+    system = build("t5")
+    tuning = method(system.target, **ADDED["residual"], init="uniform", sides=("encoder", "decoder"))
+    plain = method(system.target, method="prompt", length=P, init="uniform", sides=("encoder", "decoder"))
+    frozen, trainable = tuning.init(KEY, system.params)
+    first = plain.init(KEY, system.params)[1]["prompt"]
+    assert {side: tree["embedding"].shape for side, tree in trainable["prompt"].items()} == {
+        side: vectors.shape for side, vectors in first.items()
+    }
+    trainable = moved(trainable)
+    bound = tuning.bind(frozen, trainable)
+    for side in ("encoder", "decoder"):
+        tree = jax.tree.map(lambda x: np.asarray(x, np.float64), trainable["prompt"][side])
+        p, down, up = tree["embedding"], tree["mlp"]["down"], tree["mlp"]["up"]
+        made = np.maximum(p @ down["kernel"] + down["bias"], 0) @ up["kernel"] + up["bias"]
+        made = (made - made.mean(-1, keepdims=True)) / np.sqrt(made.var(-1, keepdims=True) + 1e-5)
+        expected = p + made * tree["norm"]["scale"] + tree["norm"]["bias"]
+        np.testing.assert_allclose(getattr(bound.prompt, side), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["prompt", "lstm", "prefix", "prefix mlp"])
 def test_what_enters_before_the_tokens_leaves_the_weights_as_they_are(name: str) -> None:
@@ -118,10 +143,13 @@ def test_what_enters_before_the_tokens_leaves_the_weights_as_they_are(name: str)
 
 
 @pytest.mark.slow
-@pytest.mark.main_cases("gpt2-lstm", "gpt2-prefix", "gpt2-lora", "t5-prompt", "t5-ia3")
+@pytest.mark.main_cases("gpt2-lstm", "gpt2-residual", "gpt2-prefix", "gpt2-lora", "t5-prompt", "t5-ia3", "llama-prefix")
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [*(("gpt2", name) for name in ADDED), *(("t5", name) for name in ("prompt", "prefix", "lora", "ia3"))],
+    [
+        *(("gpt2", name) for name in ADDED),
+        *((kind, name) for kind in ("t5", "llama") for name in ("prompt", "prefix", "lora", "ia3")),
+    ],
 )
 def test_gradients_reach_all_that_was_added_and_it_alone(kind: str, name: str) -> None:
     system = build(kind, scan=True)
@@ -148,7 +176,7 @@ def test_without_a_method_only_what_is_new_trains(kind: str) -> None:
     system = build(kind)
     tuning = method(system.target, method="none")
     frozen, trainable = tuning.init(KEY, system.params)
-    assert trainable == ({} if kind in ("gpt2", "t5") else NEW)
+    assert trainable == ({} if kind in ("gpt2", "llama", "t5") else NEW)
     assert tuning.bind(frozen, trainable) == Bound({**frozen, **trainable})
     assert tuning.boundary(L) == 0
 
@@ -173,6 +201,7 @@ def test_a_method_that_does_not_fit_the_system_is_an_error(kind: str, config: di
     ("kind", "config", "said"),
     [
         ("t5", {"method": "bitfit"}, "bitfit trains biases, and this t5 model has none"),
+        ("llama", {"method": "bitfit"}, "bitfit trains biases, and this llama model has none"),
         (
             "gpt2",
             {"method": "lora", "targets": ("query", "down", "conv")},
@@ -190,8 +219,8 @@ def test_a_method_that_does_not_fit_the_parameters_is_an_error(kind: str, config
 @pytest.mark.parametrize("name", ["lora", "ia3"])
 def test_an_architecture_without_default_must_be_told_its_targets(name: str) -> None:
     system = build("gpt2")
-    target = system.target._replace(model_type="llama")
-    with pytest.raises(ConfigError, match=f"targets must name the dense layers that {name} changes, because llama"):
+    target = system.target._replace(model_type="opt")
+    with pytest.raises(ConfigError, match=f"targets must name the dense layers that {name} changes, because opt"):
         method(target, method=name).init(KEY, system.params)
     _, trainable = method(target, method=name, targets=("up",)).init(KEY, system.params)
     assert trainable[name]["encoder"]["layers"]["0"].keys() == {"mlp"}

@@ -78,7 +78,7 @@ def torch_base(kind: str) -> Any:
     """A transformers network of the tiny config, with random weights."""
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, T5ForConditionalGeneration
 
-    makers = {"gpt2": AutoModelForCausalLM.from_config, "t5": T5ForConditionalGeneration}
+    makers = dict.fromkeys(("gpt2", "llama"), AutoModelForCausalLM.from_config) | {"t5": T5ForConditionalGeneration}
     torch.manual_seed(0)  # of the network; biases, which start at 0, are drawn below
     config = AutoConfig.for_model(**CONFIGS[kind])
     model = makers.get(kind, AutoModel.from_config)(config).eval()
@@ -90,12 +90,17 @@ def torch_base(kind: str) -> Any:
 
 def read(system: Any, module: Any) -> dict:
     """The parameters of our network from torch's."""
-    ignored = ("embed_tokens", "lm_head", "pooler", ".attn.bias")
+    copies = ("embed_tokens", "lm_head") if system.target.model_type != "llama" else ()  # of tied embeddings
+    ignored = (*copies, "pooler", ".attn.bias")
     tensors = {
         name: array.numpy() for name, array in module.state_dict().items() if not any(x in name for x in ignored)
     }
     known = {key: tree for key, tree in system.params.items() if key not in system.target.new_keys}
-    return to_params({name.removeprefix("transformer."): array for name, array in tensors.items()}, system.table, known)
+    return to_params(
+        {name.removeprefix("transformer.").removeprefix("model."): array for name, array in tensors.items()},
+        system.table,
+        known,
+    )
 
 
 def adapted(kind: str, name: str) -> tuple[Any, Any, set[str], dict]:
@@ -113,7 +118,7 @@ def adapted(kind: str, name: str) -> tuple[Any, Any, set[str], dict]:
     paths = {each.rpartition("/")[0] for each in flat}
     for path in paths:
         hf, _ = system.table.bind(f"{path}/kernel")
-        prefix = "transformer." if kind == "gpt2" else ""
+        prefix = {"gpt2": "transformer.", "llama": "model."}.get(kind, "")
         layer = model.base_model.model.get_submodule(prefix + hf.removesuffix(".weight"))
         if name == "lora":
             layer.lora_A["default"].weight.data = torch.tensor(flat[f"{path}/a"].T.copy())
@@ -127,7 +132,7 @@ def adapted(kind: str, name: str) -> tuple[Any, Any, set[str], dict]:
     return system, model, {f"{path}/kernel" for path in paths}, tuning.bind(frozen, trainable).params
 
 
-@pytest.mark.main_cases("deberta-lora", "gpt2-ia3", "t5-lora")
+@pytest.mark.main_cases("deberta-lora", "gpt2-ia3", "t5-lora", "llama-ia3")
 @pytest.mark.parametrize("name", ["lora", "ia3"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_adapted_weights_are_what_peft_merges(kind: str, name: str) -> None:
@@ -140,9 +145,9 @@ def test_adapted_weights_are_what_peft_merges(kind: str, name: str) -> None:
     assert {path for path in before if path.endswith("kernel") and np.any(bound[path] != before[path])} == kernels
 
 
-@pytest.mark.main_cases("gpt2-lora", "t5-ia3")
+@pytest.mark.main_cases("gpt2-lora", "t5-ia3", "llama-lora")
 @pytest.mark.parametrize("name", ["lora", "ia3"])
-@pytest.mark.parametrize("kind", ["gpt2", "roberta", "t5"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "roberta", "t5"])
 def test_adapted_networks_give_what_peft_gives(kind: str, name: str) -> None:
     system, model, _, bound = adapted(kind, name)
     ids = np.random.RandomState(0).randint(2, 90, (8, 9))

@@ -57,6 +57,20 @@ def test_bitfit_trains_every_bias_and_what_is_new(scan: bool) -> None:
     assert tuning.boundary(12) == 0
 
 
+@pytest.mark.parametrize(("kind", "scan"), [("roberta", False), ("deberta-v2", True), ("llama", True), ("gpt2", False)])
+def test_norms_trains_every_norm_and_what_is_new(kind: str, scan: bool) -> None:
+    system = build(kind, scan)
+    tuning = method(system.target, method="norms")
+    frozen, trainable = tuning.init(KEY, system.params)
+    norms = {"roberta": 2 * L + 1, "deberta-v2": 2 * L + 3, "llama": 2 * L + 1, "gpt2": 2 * L + 1}[kind]
+    new = system.target.new_keys
+    assert count(trainable) == norms * D * (1 if kind == "llama" else 2) + (NEW_SIZE if new else 0)
+    assert all("norm/" in path or path.split("/")[0] in new for path in paths(trainable))
+    assert not any("norm/" in path or path.endswith("/scale") for path in paths(frozen))
+    assert tuning.bind(frozen, trainable).params.keys() == system.params.keys()
+    assert tuning.boundary(12) == 0
+
+
 def test_a_head_that_a_checkpoint_holds_is_above_the_layers() -> None:
     system = build("roberta")
     target = system.target._replace(new_keys=frozenset())
@@ -73,10 +87,11 @@ MASKED_HEAD = D * D + D + 2 * D + V  # dense, norm and bias; the output matrix i
 FINAL_NORM = 2 * D
 ABOVE = {
     "roberta": MASKED_HEAD, "deberta": MASKED_HEAD, "deberta-v2": MASKED_HEAD, "gpt2": FINAL_NORM,
+    "llama": D + V * D,  # a norm without bias, and an output matrix of its own
 }  # fmt: skip
 
 
-@pytest.mark.main_cases("roberta-True", "gpt2-False")
+@pytest.mark.main_cases("roberta-True", "gpt2-False", "llama-True")
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("kind", ABOVE)
 def test_what_language_models_have_above_their_layers_trains(kind: str, scan: bool) -> None:
@@ -84,7 +99,7 @@ def test_what_language_models_have_above_their_layers_trains(kind: str, scan: bo
     target = build(kind).target._replace(new_keys=frozenset())
     tuning = method(target, method="last_layers", layers=1)
     options = {"scan": scan, "boundary": L - 1, "stop_gradient_below": L - 1}
-    module = (build_causal_lm if kind == "gpt2" else build_masked_lm)(CONFIGS[kind], **options)
+    module = (build_causal_lm if kind in ("gpt2", "llama") else build_masked_lm)(CONFIGS[kind], **options)
     frozen, trainable = tuning.init(KEY, jax.tree.map(jnp.asarray, fill(module)))
     above = {path for path in paths(trainable) if layer_range(path) is None}
     assert sum(flatten_dict(trainable, sep="/")[path].size for path in above) == ABOVE[kind]

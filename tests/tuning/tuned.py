@@ -13,12 +13,14 @@ from jaxvalues.config import TuningConfig
 from jaxvalues.models import build_causal_lm, build_model, build_t5, group
 from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import Table
+from jaxvalues.models.heads.causal_lm import causal_lm_table
 from jaxvalues.models.layers.layout import Grouping
 from jaxvalues.models.loading import abstract_params
+from jaxvalues.models.model_types import CAUSAL
 from jaxvalues.models.t5.checkpoint import t5_table
 from jaxvalues.tuning import Stack, Target, Tuning, make_tuning
 
-V, D, F, L, N, H, C = 90, 64, 96, 2, 4, 16, 20
+V, D, F, L, N, K, H, C = 90, 64, 96, 2, 4, 2, 16, 20
 SIZES = {
     "vocab_size": V,
     "hidden_size": D,
@@ -38,6 +40,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "gpt2": {"model_type": "gpt2", "vocab_size": V, "n_embd": D, "n_inner": F, "n_layer": L, "n_head": N,
              "n_positions": 40},
+    "llama": {**SIZES, "model_type": "llama", "num_key_value_heads": K},
     "t5": {"model_type": "t5", "vocab_size": V, "d_model": D, "d_ff": F, "d_kv": 24, "num_heads": N,
            "num_layers": L, "num_decoder_layers": 3},
 }  # fmt: skip
@@ -62,7 +65,8 @@ class System(NamedTuple):
 
 @functools.cache
 def build(kind: str, scan: bool = False, num_layers: int = L, boundary: int = 0) -> System:
-    """Build a tiny network: RoBERTa and DeBERTa with a new head and a projection, GPT-2 and T5 as language models.
+    """Build a tiny network: RoBERTa and DeBERTa with a new head and a projection, GPT-2, Llama and T5 as language
+    models.
 
     Weights are the same scanned and unrolled. `num_layers` and `boundary` are for RoBERTa and DeBERTa."""
     config, options = CONFIGS[kind], {"scan": scan}
@@ -72,8 +76,9 @@ def build(kind: str, scan: bool = False, num_layers: int = L, boundary: int = 0)
         stack = {"encoder": Stack(L, N, 24), "decoder": Stack(3, N, 24), "cross": Stack(3, N, 24)}
         segments = {"encoder": module.segments, "decoder": module.decoder_segments}
         params, table = fill(build_t5(config, scan=False)), t5_table(module.config)
-    elif kind == "gpt2":
-        module, table = build_causal_lm(config, **options), ARCHITECTURES[kind].table.under("encoder")
+    elif kind in CAUSAL:
+        module, table = build_causal_lm(config, **options), causal_lm_table(kind)
+        stack = {"encoder": Stack(L, module.encoder.config.key_value_heads, H)}
         segments, params = module.encoder.segments, fill(build_causal_lm(config, scan=False))
     else:
         config = config | {"num_hidden_layers": num_layers}

@@ -36,9 +36,10 @@ def attention(
     """Attend from `query` [B, T, N, H] to `key` and `value` [B, S, K, H]; returns [B, T, N, H].
 
     K divides N: each head of keys and values serves N / K heads of queries that follow each other (grouped-query
-    attention; Ainslie et al., 2023). `mask` is boolean, True where a query may attend to a key; `bias` is added to the scaled scores; both broadcast to
-    [B, N, T, S]. `scale` defaults to H ** -0.5; `cap` is that of `soft_cap`, for scaled scores. Probabilities are dropped at `dropout_rate` where a `dropout_rng` is
-    given. The softmax is computed in float32 whatever the inputs' dtype.
+    attention; Ainslie et al., 2023). `mask` is boolean, True where a query may attend to a key; `bias` is added to the
+    scaled scores; both broadcast to [B, N, T, S]. `scale` defaults to H ** -0.5; `cap` is that of `soft_cap`, for
+    scaled scores. Probabilities are dropped at `dropout_rate` where a `dropout_rng` is given. The softmax is computed
+    in float32 whatever the inputs' dtype.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     drops = dropout_rng is not None and dropout_rate > 0.0

@@ -35,8 +35,8 @@ class Inputs(NamedTuple):
     """What one call gives to the hooks: T tokens behind a prompt of P vectors and S earlier keys.
 
     `mask` broadcasts to [B, 1, P + T, S + P + T] and is True where a query may attend to a key. `position_ids`
-    [B, P + T] and `key_positions` [B, S + P + T], where keys stand, are a decoder's alone. `hidden` are features to start from in the place of tokens. `shared` is what
-    `embed` makes for all layers.
+    [B, P + T] and `key_positions` [B, S + P + T], where keys stand, are a decoder's alone. `hidden` are features to
+    start from in the place of tokens. `shared` is what `embed` makes for all layers.
     """
 
     input_ids: jax.Array
