@@ -15,6 +15,7 @@ import numpy as np
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.task import Task
 from jaxvalues.data.tsv import ID, write_table
+from jaxvalues.evaluation.decision import EXCLUDED
 from jaxvalues.evaluation.measures import TaskScores, measure_of
 
 MARK = "*"
@@ -44,12 +45,11 @@ def coverage_of(missing: np.ndarray) -> float:
     return 1.0 - float(missing.mean()) if missing.size else 1.0
 
 
-def answered_rows(split: Split, logits: np.ndarray, missing: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """(labels, logits) of the arguments of a split of which nothing is missing: thresholds are tuned on them."""
+def for_tuning(split: Split, logits: np.ndarray, missing: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """(labels, logits) of a split [n, C], by which thresholds are tuned: what is missing is neither true nor found."""
     if missing is None or not missing.any():
         return split.labels, logits
-    there = ~missing.any(axis=1)
-    return split.labels[there], logits[there]
+    return np.where(missing, 0, split.labels), np.where(missing, EXCLUDED, logits)
 
 
 def mark(*scores: TaskScores) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxvalues.config import ModelConfig
 from jaxvalues.config.reading import os_problem
 from jaxvalues.errors import UserError
 from jaxvalues.remote.client import Failed
@@ -70,7 +69,6 @@ def read_results(
     *,
     missing: Sequence[Request],
     known: Collection[str],
-    config: ModelConfig,
     found: Found,
     store: AnswerStore,
 ) -> Read:
@@ -89,21 +87,21 @@ def read_results(
                 read.known += 1
             elif key not in wanted:
                 read.others += 1
-            elif (why := _add(result, wanted[key], config, found, store)) is None:
+            elif (why := _add(result, wanted[key], found, store)) is None:
                 read.added += 1
             else:
                 read.failed[why] += 1
     return read
 
 
-def _add(result: Any, request: Request, config: ModelConfig, found: Found, store: AnswerStore) -> str | None:
+def _add(result: Any, request: Request, found: Found, store: AnswerStore) -> str | None:
     """Add one result to the store; in a word or two why it is no answer, or None."""
     response = result.get("response") or {}
     status = response.get("status_code") if isinstance(response, dict) else None
     if result.get("error") or status != 200:
         return f"status {status}" if status not in (None, 200) else "error"
     try:
-        check_answer(config, found, read_answer(response["body"]))
+        check_answer(found, request, read_answer(response["body"]))
         store.add_answer(request, response["body"], attempts=1, latency=0.0)
     except (Malformed, KeyError):
         return "no chat completion"

@@ -17,9 +17,9 @@ class UsedUp(UserError):
     """The budget of a run is used up."""
 
 
-def estimated_tokens(request: Request, answer_tokens: int) -> tuple[int, int]:
+def estimated_tokens(request: Request) -> tuple[int, int]:
     """(tokens of the prompt, longest answer): an estimate, without asking the model's tokenizer."""
-    return request.characters // CHARACTERS + 8, answer_tokens
+    return request.characters // CHARACTERS + 8, request.most_tokens
 
 
 class Budget:
@@ -32,7 +32,6 @@ class Budget:
         remote = config.remote
         self.max_requests, self.max_cost = config.max_requests, config.max_cost
         self.prices = None if remote.input_price is None else (remote.input_price, remote.output_price)
-        self.answer_tokens = remote.answer_tokens
         self.requests, self.cost, self._reserved = 0, 0.0, 0.0
         self._guessed = self._paid = 0.0
 
@@ -67,17 +66,17 @@ class Budget:
 
     def estimate(self, requests: Iterable[Request]) -> tuple[int, int, float | None]:
         """What requests take at most: (tokens of prompts, tokens of answers, cost); the cost is None without prices."""
-        sizes = [estimated_tokens(one, self.answer_tokens) for one in requests]
+        sizes = [estimated_tokens(one) for one in requests]
         prompts, answers = (sum(size[i] for size in sizes) for i in (0, 1))
         return prompts, answers, self._price(prompts, answers) if self.prices else None
 
     def _estimate(self, request: Request) -> float:
-        return self._price(*estimated_tokens(request, self.answer_tokens)) if self.prices else 0.0
+        return self._price(*estimated_tokens(request)) if self.prices else 0.0
 
     def _cost_of(self, request: Request, answer: Answer) -> float:
         if self.prices is None:
             return 0.0
-        prompt, most = estimated_tokens(request, self.answer_tokens)
+        prompt, most = estimated_tokens(request)
         prompt = prompt if answer.prompt_tokens is None else answer.prompt_tokens
         return self._price(prompt, most if answer.completion_tokens is None else answer.completion_tokens)
 

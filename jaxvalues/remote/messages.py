@@ -33,6 +33,11 @@ class Request:
         return request_key(self.endpoint, self.payload, self.sample)
 
     @property
+    def most_tokens(self) -> int:
+        """The longest answer in tokens."""
+        return self.payload.get("max_tokens") or self.payload["max_completion_tokens"]
+
+    @property
     def characters(self) -> int:
         """The length of its messages in characters."""
         return sum(len(message["content"]) for message in self.payload["messages"])

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from jaxvalues.config import ModelConfig
 from jaxvalues.errors import UserError, cut
 from jaxvalues.remote.client import Failed
 from jaxvalues.remote.messages import Answer, Request
@@ -132,10 +131,9 @@ def check_model(model: str, echo: str | None, endpoint: str) -> None:
         )
 
 
-def check_answer(config: ModelConfig, found: Found, answer: Answer) -> None:
+def check_answer(found: Found, request: Request, answer: Answer) -> None:
     """Raise Failed for an answer of another model than the first one, or without log-probabilities that are wanted."""
     if answer.echo != found.echo:
         raise Failed("other model", f"{answer.echo} answered in the place of {found.echo}")
-    wants = config.remote.scoring == "logprobs" and answer.finish_reason != "content_filter"
-    if wants and answer.first is None:
+    if request.payload.get("logprobs") and answer.first is None and answer.finish_reason != "content_filter":
         raise Failed("no log-probabilities", "the answer has no log-probabilities")

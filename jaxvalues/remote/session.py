@@ -7,13 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from jaxvalues.config import ModelConfig
 from jaxvalues.errors import UserError
 from jaxvalues.remote.budget import Budget
 from jaxvalues.remote.client import Client
-from jaxvalues.remote.messages import Answer, Request, Result
+from jaxvalues.remote.messages import Request, Result
 from jaxvalues.remote.pace import Gate, Pace
 from jaxvalues.remote.probe import Found, check_answer, is_alive, probe
 from jaxvalues.remote.sender import Sender, Stopped, Unanswered
@@ -87,10 +88,6 @@ class Session:
                 have = self.store.contents
                 self.budget.already(one, have.failed.get(one.key, 0), have.answers.get(one.key))
 
-    def check(self, answer: Answer) -> None:
-        """Raise Failed for an answer that is not what was asked for."""
-        check_answer(self.config, self.found, answer)
-
 
 class _Asking:
     """Workers that ask the same list of requests until it is empty or something makes it useless to go on."""
@@ -118,7 +115,7 @@ class _Asking:
         """Ask one request; what is under way elsewhere is still stored where this one ends everything."""
         session, begun = self.session, time.monotonic()
         try:
-            reply = await sender.send(request, session.check)
+            reply = await sender.send(request, partial(check_answer, session.found, request))
             session.store.add_answer(request, reply.response, attempts=reply.attempts, latency=reply.latency)
         except Unanswered as error:
             await self._unanswered(sender, request, error, begun)

@@ -15,7 +15,7 @@ from jaxvalues.config import Config, DecisionConfig
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import HELD_OUT
 from jaxvalues.data.task import TASKS, Task
-from jaxvalues.evaluation.coverage import answered_rows, score_answered
+from jaxvalues.evaluation.coverage import for_tuning, score_answered
 from jaxvalues.evaluation.decision import Decision, choose_thresholds, side_by_side, sigmoid
 from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.run.folder import RunFolder
@@ -59,7 +59,7 @@ def finish(
     ensemble. With `compare`, other decisions are scored too (`evaluation.decision.side_by_side`). Writing scores.json
     is the last thing: it makes the run a finished one.
     """
-    known = answered_rows(held_out.split, held_out.logits, held_out.missing)
+    known = for_tuning(held_out.split, held_out.logits, held_out.missing)
     chosen = choose_thresholds(settings, *known, measure_of(folder.task).tune)
     decision = Decision(chosen.thresholds, how.format(chosen.how))
     folder.write_decision(decision)
@@ -80,7 +80,7 @@ def finish(
 
 def compared(task: Task, held_out: Predicted, reported: Iterable[Predicted]) -> Rows:
     """The scores of several decisions, made on the held-out part, on it and every reported split that has labels."""
-    known = answered_rows(held_out.split, held_out.logits, held_out.missing)
+    known = for_tuning(held_out.split, held_out.logits, held_out.missing)
     decisions = side_by_side(*known, measure_of(task).tune)
     scored = [one for one in (held_out, *reported) if one.split.labels is not None]
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -181,9 +182,11 @@ def _check_coverage(config: Config, asked: Mapping[str, Asked], place: Path) -> 
         coverage = 1.0 - float(one.missing.mean())
         if coverage < least:
             (why, _), *_ = one.tally.missing.most_common()
+            accepted = math.floor(coverage * 10_000) / 10_000
+            hint = f", and model.remote.min_coverage={accepted} finishes with these" if accepted else ""
             raise UserError(
                 f"{name}: {in_percent(coverage)} of the questions have an answer, mostly for the reason: {why}; the "
-                f"same command asks the rest, and model.remote.min_coverage={coverage - 5e-5:.4f} finishes with these"
+                f"same command asks the rest{hint} (answers are kept in {place})"
             )
 
 

@@ -142,7 +142,7 @@ def read_batches(config: Config, files: list[Path], run_console: RunConsole) -> 
         found = Found.from_json(known)
         planned = plan(config, inputs, found, store.contents)
         known = {one.key for one in planned.stored}
-        read = read_results(files, missing=planned.missing, known=known, config=model, found=found, store=store)
+        read = read_results(files, missing=planned.missing, known=known, found=found, store=store)
     for sentence in read.sentences(store.path):
         run_console.print(sentence)
     if not read.added and not read.known:

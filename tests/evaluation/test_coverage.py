@@ -13,7 +13,7 @@ from jaxvalues.data.arguments import Argument, Split
 from jaxvalues.data.task import STANCE, VALUES
 from jaxvalues.evaluation.accuracy import BinaryScores
 from jaxvalues.evaluation.coverage import (
-    answered_rows,
+    for_tuning,
     in_percent,
     mark,
     missing_file,
@@ -21,9 +21,11 @@ from jaxvalues.evaluation.coverage import (
     score_answered,
     write_missing,
 )
+from jaxvalues.evaluation.decision import mean_logits
 from jaxvalues.evaluation.measures import measure_of
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.evaluation.report_table import render_scores
+from jaxvalues.evaluation.thresholds import candidates, tune_global
 
 
 @pytest.fixture
@@ -77,15 +79,19 @@ def test_scores_keep_their_coverage(made_up: tuple[np.ndarray, ...]) -> None:
     assert Scores.from_json(scores.to_json()) == scores
 
 
-def test_thresholds_see_whole_arguments_alone(made_up: tuple[np.ndarray, ...]) -> None:
-    truth, decided, _ = made_up
+def test_thresholds_are_tuned_on_what_is_there(made_up: tuple[np.ndarray, ...]) -> None:
+    """The best of all thresholds, by the scores of what is there; what is guessed for the rest does not matter."""
+    truth, _, missing = made_up
     split = Split("s", tuple(Argument(str(i), "c", "against", "p") for i in range(40)), truth)
-    missing = np.zeros((40, 20), bool)
-    missing[[3, 7], [0, 19]] = True
-    labels, logits = answered_rows(split, decided.astype(np.float32), missing)
-    there = [row for row in range(40) if row not in (3, 7)]
-    np.testing.assert_array_equal(labels, truth[there])
-    np.testing.assert_array_equal(logits, decided[there])
+    logits = np.random.default_rng(1).normal(truth - 3.0, 1.0).astype(np.float32)
+    tuned = tune_global(*for_tuning(split, logits, missing))
+    scores = {cut: score_answered(VALUES, truth, logits >= cut, missing).official_f1 for cut in candidates(logits)}
+    assert score_answered(VALUES, truth, logits >= tuned, missing).official_f1 == pytest.approx(
+        max(scores.values()), abs=1e-3
+    )
+    guessed = np.where(missing, -logits, logits)
+    assert tune_global(*for_tuning(split, guessed, missing)) == tuned
+    np.testing.assert_allclose(mean_logits(for_tuning(split, guessed, missing)[1])[3], logits[~missing[:, 3], 3].mean())
 
 
 def test_what_is_said(made_up: tuple[np.ndarray, ...]) -> None:

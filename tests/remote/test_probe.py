@@ -12,9 +12,9 @@ from test_session import config
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import load_texts
 from jaxvalues.remote.budget import Budget
+from jaxvalues.remote.formulations import make_remote
 from jaxvalues.remote.probe import Found
 from jaxvalues.remote.session import find_out
-from jaxvalues.remote.yes_no import YesOrNo
 
 
 def refuses(*names: str, most_top: int = 20, says: bool = True) -> Any:
@@ -85,9 +85,8 @@ def test_an_endpoint_without_log_probabilities_is_refused_unless_it_votes() -> N
     settings = config("http://localhost:1/v1")
     texts = load_texts(settings.formulation)
     with pytest.raises(ConfigError, match=r"returns no log-probabilities: set model\.remote\.scoring=votes"):
-        YesOrNo(settings, texts, Found(top_logprobs=0))
-    YesOrNo(config("http://localhost:1/v1", {"scoring": "votes"}), texts, Found(top_logprobs=0))
+        make_remote(settings, texts, Found(top_logprobs=0), None)
+    make_remote(config("http://localhost:1/v1", {"scoring": "votes"}), texts, Found(top_logprobs=0), None)
+    heated = config("http://localhost:1/v1", {"scoring": "votes", "temperature": 0.5})
     with pytest.raises(ConfigError, match=r"takes no temperature: set model\.remote\.temperature=1"):
-        YesOrNo(
-            config("http://localhost:1/v1", {"scoring": "votes", "temperature": 0.5}), texts, Found(temperature=False)
-        )
+        make_remote(heated, texts, Found(temperature=False), None)

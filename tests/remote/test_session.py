@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from stand_in import BROKEN, FINE, LIMITED, MODEL, Behaviour, StandIn, log_odds_of
-from test_scoring import WORDS
+from test_answer_words import WORDS
 
 from jaxvalues.config import Config, parse_config
 from jaxvalues.errors import UserError, one_sentence
@@ -254,7 +254,7 @@ def test_the_network_goes_away(tmp_path: Path) -> None:
         text = one_sentence_of(error)
         assert "no longer answers: no connection" in text
         assert "20 of 200 answers are kept" in text
-        assert server.total < 20 + 8 * 3 + 10
+        assert server.total < 20 + 8 * 2 * 3 + 10
     assert len(read_store(tmp_path / "answers.jsonl").answers) == 20
 
 

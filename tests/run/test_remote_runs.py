@@ -16,7 +16,7 @@ import yaml
 from remote_runs import QUESTIONS, config, config_file, run, texts
 from rich.console import Console
 from runs import command
-from stand_in import BROKEN, FINE, MODEL, Behaviour, StandIn, log_odds_of
+from stand_in import BROKEN, FINE, MODEL, Behaviour, StandIn, completion, log_odds_of
 
 from jaxvalues.config import load_config
 from jaxvalues.data.loading import load_split
@@ -55,6 +55,8 @@ def test_a_run_is_like_any_other(server: StandIn, tmp_path: Path) -> None:
     scores, printed = run(tmp_path, server.url)
     assert server.total == TOTAL + 1  # one finds out what the endpoint can do
     assert f"{MODEL} at {server.url}: nothing trains" in printed
+    assert "arguments: 3 of held_out, 5 of test; 20 questions about each, answered Yes or No" in printed
+    assert "batch-calibrated and tuned" in printed
     assert "test: 100 of 100 questions answered; the answer words have 0.9" in printed
     assert "nothing was trained; one threshold tuned on 3 held-out arguments" in printed
     assert "INCOMPLETE" not in printed
@@ -62,7 +64,7 @@ def test_a_run_is_like_any_other(server: StandIn, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     logits, test = read_logits(folder / "logits-test.tsv"), load_split("test", dir=tmp_path / "data")
     assert logits.ids == test.ids
-    template = load_question_template("answer")
+    template = load_question_template("answer_chat")
     for row, argument in enumerate(test.arguments):
         for category in range(20):
             text = f"{template.context(argument)}{template.question(category, argument)[0]}"
@@ -72,10 +74,13 @@ def test_a_run_is_like_any_other(server: StandIn, tmp_path: Path) -> None:
     assert saved["step"] is None
     assert saved["coverage"] == {"held_out": 1.0, "test": 1.0}
     assert saved["splits"]["test"]["official_f1"] == scores.official_f1
-    summary = json.loads((folder / "endpoint.json").read_text())
-    assert summary["parts"]["test"]["answered"] == 100
-    assert summary["parts"]["test"]["answer_words"].keys() == {"Yes", "No", " yes"}
-    assert summary["found"]["top_logprobs"] == 20
+    record = json.loads((folder / "language_model.json").read_text())["test"]
+    assert record["answered"] == 100
+    assert record["answer_words"].keys() == {"Yes", "No", " yes"}
+    assert record["first_prompt"]["request"]["messages"][0]["content"].startswith("Given the premise: ")
+    found = json.loads((folder / "endpoint.json").read_text())
+    assert (found["found"]["top_logprobs"], found["requests"]) == (20, TOTAL + 1)
+    assert json.loads((folder / "decisions.json").read_text()).keys() >= {"raw", "batch-calibrated", "tuned"}
     assert load_config(folder / "config.yaml").model.id == MODEL
 
     again, printed = run(tmp_path, server.url)
@@ -139,7 +144,7 @@ def incomplete(number: int, body: dict[str, Any]) -> Behaviour:
     text = body["messages"][0]["content"]
     if "Hedonism" in text and log_odds_of(body) > 0:
         return BROKEN
-    if "the Face?" in text and log_odds_of(body) > 0:
+    if '"Face"' in text and log_odds_of(body) > 0:
         return Behaviour(text="", finish_reason="content_filter", logprobs=False)
     return FINE
 
@@ -258,11 +263,77 @@ def test_a_dry_run_sends_and_writes_nothing(server: StandIn, tmp_path: Path) -> 
     assert f"{160 - stored} would be sent\n" in out
 
 
+def thoughts(number: int, body: dict[str, Any]) -> Behaviour:
+    """Says something about an argument; answers Yes or No otherwise."""
+    last = body["messages"][-1]["content"]
+    if last.startswith("What kind of human values"):
+        return Behaviour(text="Safety and fun.")
+    if "Which of these human values" in last:
+        return Behaviour(text="Hedonism, Security: personal")
+    return FINE
+
+
+@pytest.mark.parametrize("kind", ["label_list", "chain_of_thought"])
+def test_generated_texts(server: StandIn, tmp_path: Path, kind: str) -> None:
+    server.behave = thoughts
+    _, printed = run(tmp_path, server.url, formulation={"kind": kind})
+    firsts, seconds = 8, (0 if kind == "label_list" else 160)
+    assert server.total == 1 + firsts + seconds
+    assert "generated texts: answered 5" in printed
+    folder = tmp_path / "run"
+    lines = [json.loads(line) for line in (folder / "generated-test.jsonl").read_text().splitlines()]
+    assert [line["argument"] for line in lines] == list(load_split("test", dir=tmp_path / "data").ids)
+    record = json.loads((folder / "language_model.json").read_text())["test"]
+    assert record["answers"] == {"answered": 5}
+    code, out, _ = command("batch", "write", config_file(tmp_path, server.url, formulation={"kind": kind}), tmp_path)
+    assert code == 0
+    assert "`jaxvalues train` needs no request" in out
+    predict(folder, split="training", out=tmp_path / "out", console=Console(file=io.StringIO()))
+    assert read_predictions(tmp_path / "out/predictions-training.tsv").probabilities.shape == (6, 20)
+
+
+def test_batches_of_chains_come_in_two_rounds(server: StandIn, tmp_path: Path) -> None:
+    server.behave = thoughts
+    file = config_file(tmp_path, server.url, formulation={"kind": "chain_of_thought"})
+    for number, (size, says) in enumerate(((8, "then write again"), (160, "batch read"))):
+        _, out, _ = command("batch", "write", file, tmp_path / f"batches{number}")
+        assert says in out
+        (path,) = (tmp_path / f"batches{number}").iterdir()
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        assert len(lines) == size
+        results = tmp_path / f"results{number}.jsonl"
+        with results.open("w") as target:
+            for line in lines:
+                body = completion(line["body"], thoughts(1, line["body"]))
+                response = {"status_code": 200, "body": body}
+                target.write(json.dumps({"custom_id": line["custom_id"], "response": response}) + "\n")
+        assert command("batch", "read", file, results)[0] == 0
+    _, out, _ = command("train", file, "--dry-run")
+    assert "168 requests: 168 have an answer" in out
+    before = server.total
+    assert command("train", file)[0] == 0
+    assert server.total == before
+
+
+def test_examples_and_a_shortlist(server: StandIn, tmp_path: Path) -> None:
+    """A first run proposes three categories of each argument; the second one asks only about these, with examples."""
+    run(tmp_path, server.url, output=str(tmp_path / "first"))
+    server.counts.clear()
+    form = {"examples": {"count": 1}, "shortlist": {"run": str(tmp_path / "first"), "count": 3}}
+    run(tmp_path, server.url, formulation=form)
+    assert server.total == 1 + 8 * 3
+    assert all(len(json.loads(body)["messages"]) in (1, 3) for body in server.counts)  # the probe has one
+    first, second = (read_logits(tmp_path / name / "logits-test.tsv").values for name in ("first", "run"))
+    for row, other in zip(first, second, strict=True):
+        assert set(np.flatnonzero(other > -1e4)) == set(np.argsort(-row)[:3])
+    assert (tmp_path / "run/examples.json").is_file()
+
+
 def test_show(server: StandIn, tmp_path: Path) -> None:
     code, out, _ = command("show", config_file(tmp_path, server.url))
     assert code == 0
     assert "held_out 3, test 5" in out
-    assert "160; " in out
+    assert f"{MODEL} at {server.url}" in out
     assert server.total == 0
 
 
@@ -350,7 +421,7 @@ def test_a_study_of_endpoints(server: StandIn, tmp_path: Path) -> None:
     }
     study.write_text(yaml.safe_dump(content))
     code, out, err = command("compare", study)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, ""), out
     assert "INCOMPLETE" in out
     results = json.loads((tmp_path / "study/results.json").read_text())
     assert 0.5 < results["systems"]["names"]["runs"][0]["coverage"]["test"] < 1

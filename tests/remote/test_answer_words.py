@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxvalues.config import VerbalizerConfig
+from jaxvalues.remote.answers import filled
 from jaxvalues.remote.scoring import Words, log_odds, vote_logit
-from jaxvalues.remote.yes_no import filled
 
 WORDS = Words.of(VerbalizerConfig())
 
