@@ -1,6 +1,6 @@
 """The command line. Every command says on `--help` what it is for, with an example; heavy imports come late.
 
-The commands are in `runs`, `comparing` and `exchange`; `--help` lists them in the order of these modules.
+The commands are in `runs`, `comparing`, `exchange` and `batch`; `--help` lists them in the order of these modules.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import os
 import sys
 from contextlib import suppress
 
-from jaxvalues.cli import runs, comparing, exchange  # isort: skip  (they register their commands)
+from jaxvalues.cli import runs, comparing, exchange, batch  # isort: skip  (they register their commands)
 from jaxvalues.cli.app import app
 from jaxvalues.errors import UserError, fail, leave, print_everything
 
-__all__ = ["app", "comparing", "exchange", "main", "runs"]
+__all__ = ["app", "batch", "comparing", "exchange", "main", "runs"]
 
 
 def main() -> None:

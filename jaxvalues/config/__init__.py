@@ -12,17 +12,17 @@ from jaxvalues.config.formulation import (
     VerbalizerConfig,
 )
 from jaxvalues.config.loss import ContrastiveConfig, LossConfig
+from jaxvalues.config.model import ModelConfig, TokenizerTraining
 from jaxvalues.config.reference import markdown_reference
+from jaxvalues.config.remote import RemoteConfig
 from jaxvalues.config.schema import (
     Config,
     DecisionConfig,
     EnsembleConfig,
     LoggingConfig,
     MeshConfig,
-    ModelConfig,
     OptimizerConfig,
     RuntimeConfig,
-    TokenizerTraining,
     TrainingConfig,
 )
 from jaxvalues.config.section import Section, check_no_url
@@ -45,6 +45,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "PoolingConfig",
+    "RemoteConfig",
     "RuntimeConfig",
     "Section",
     "ShortlistConfig",

@@ -104,7 +104,8 @@ class FormulationConfig(Section):
     null: the one of the kind and task."""
     chat: bool = False
     """Causal models: write prompts with the chat template of the tokenizer, as instruction-tuned models expect. A
-    tokenizer with a chat template may belong to a base model too, so this is never guessed."""
+    tokenizer with a chat template may belong to a base model too, so this is never guessed. With `model.endpoint`,
+    prompts are always a chat."""
     system: Text | None = None
     """chat: the system message. null: none, or the template's own."""
     stem: Text | None = None

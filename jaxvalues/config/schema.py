@@ -1,6 +1,7 @@
 """The schema of a whole config file: its sections, their defaults, and the combinations that are refused.
 
-The sections `data`, `ensemble`, `formulation`, `loss` and `tuning` are in files of their own; smaller ones are here.
+The sections `data`, `ensemble`, `formulation`, `loss`, `model` and `tuning` are in files of their own; smaller ones are
+here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from jaxvalues.config.data import DataConfig
 from jaxvalues.config.ensemble import EnsembleConfig
 from jaxvalues.config.formulation import GENERATED, FormulationConfig
 from jaxvalues.config.loss import LossConfig
+from jaxvalues.config.model import ModelConfig
 from jaxvalues.config.reading import user_path
+from jaxvalues.config.remote import LAYOUT
 from jaxvalues.config.section import URL_REFUSED, Name, Section, Text, is_url
 from jaxvalues.config.tuning import LEARNING_RATES, TuningConfig
 
@@ -30,47 +33,6 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
-
-
-class TokenizerTraining(Section):
-    """A byte-level BPE tokenizer trained on the training split."""
-
-    vocab_size: int = Field(2000, ge=300)
-    """Number of tokens in the vocabulary."""
-
-
-class ModelConfig(Section):
-    """The network, and how it is computed."""
-
-    path: Text | None = None
-    """Checkpoint: a folder or a hub id (config.json and safetensors)."""
-    revision: Text | None = None
-    """Revision of the checkpoint on the hub."""
-    config: dict[str, Any] | None = None
-    """In place of `path`: a Hugging Face config. The network starts from random weights."""
-    tokenizer: Text | None = None
-    """Folder or hub id of the tokenizer, when it is not beside the weights."""
-    tokenizer_revision: Text | None = None
-    """Revision of `tokenizer` on the hub."""
-    train_tokenizer: TokenizerTraining | None = None
-    """In place of `tokenizer`: train a tokenizer on the training split."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute dtype. Parameters that train stay float32; frozen matrices are held in this dtype. `auto`: bfloat16 on
-    accelerators; on CPU what a measurement of a few milliseconds finds faster, or what the environment variable
-    JAXVALUES_CPU_DTYPE says. A run keeps what was decided at its start."""
-    scan: bool | Literal["auto"] = "auto"
-    """Run the layers in one scan (compiles faster) or unrolled (faster steps on CPU). `auto`: scan on accelerators,
-    unrolled on CPU."""
-    remat: bool = False
-    """Recompute activations of layers in the backward pass, which saves memory."""
-    dropout: float | None = Field(None, ge=0, lt=1)
-    """Dropout of hidden states and attention. null: that of the checkpoint."""
-
-    @model_validator(mode="after")
-    def _tokenizer_has_a_name(self) -> ModelConfig:
-        if self.tokenizer_revision is not None and self.tokenizer is None:
-            raise ValueError("`tokenizer_revision` belongs to `tokenizer`, which is not set")
-        return self
 
 
 class OptimizerConfig(Section):
@@ -217,7 +179,9 @@ class Config(Section):
         for key, place in {"output": self.output, **places}.items():
             if is_url(place):
                 raise ValueError(f"{key}: {URL_REFUSED}, not {place}")
-        if (self.model.path is None) == (self.model.config is None):
+        if self.model.endpoint is not None:
+            self._check_remote()
+        elif (self.model.path is None) == (self.model.config is None):
             raise ValueError("give either model.path (a checkpoint folder or hub id) or model.config (random weights)")
         if self.model.config is not None and not (self.model.tokenizer or self.model.train_tokenizer):
             raise ValueError("model.config needs model.tokenizer or model.train_tokenizer")
@@ -252,6 +216,21 @@ class Config(Section):
         if list(data.buckets) != sorted(set(data.buckets)) or not data.buckets or data.buckets[0] < 1:
             raise ValueError(f"data.buckets must be increasing positive lengths, not {list(data.buckets)}")
         return self
+
+    def _check_remote(self) -> None:
+        """Raise ValueError for what an endpoint cannot do."""
+        form = self.formulation
+        if form.kind not in ("answer", *GENERATED):
+            raise ValueError(
+                f"formulation.kind: {form.kind} needs a network here, and model.endpoint asks one elsewhere: use answer"
+            )
+        if form.stem is not None:
+            raise ValueError("formulation.stem begins the model's answer, and model.endpoint takes no such: remove it")
+        if self.tuning.method != "none" or form.verbalizer.soft:
+            what = "formulation.verbalizer.soft" if form.verbalizer.soft else f"tuning.method: {self.tuning.method}"
+            raise ValueError(f"{what} trains, and nothing trains at model.endpoint: set tuning.method=none")
+        if self.runtime.distributed:
+            raise ValueError("runtime.distributed: one process asks model.endpoint, with many requests at once")
 
     @model_validator(mode="after")
     def _kinds_fit_methods(self) -> Config:
@@ -313,14 +292,19 @@ class Config(Section):
         return user_path(self.output.replace("{name}", self.name).replace("{seed}", str(self.seed)))
 
     def explicit(self) -> Config:
-        """This config with the defaults that depend on other keys filled in: learning rate and template."""
+        """This config with the defaults that depend on other keys filled in: learning rate, template, name of the
+        model at an endpoint."""
         changes: dict[str, Any] = {}
+        form, model = self.formulation, self.model
+        if model.endpoint is not None:
+            form = form.model_copy(update={"chat": True})
+            changes["model"] = model.model_copy(update={"id": model.id or model.path})
         if self.optimizer.learning_rate is None:
             rate, _ = LEARNING_RATES[self.tuning.method]
             changes["optimizer"] = self.optimizer.model_copy(update={"learning_rate": rate})
-        form = self.formulation
         if form.template is None:
-            changes["formulation"] = form.model_copy(update={"template": form.default_template(self.data.task)})
+            form = form.model_copy(update={"template": form.default_template(self.data.task)})
+        changes["formulation"] = form
         return self.model_copy(update=changes)
 
     @property
@@ -349,6 +333,11 @@ class Config(Section):
             del tree[section][key]
         if self.init_seed is None:  # fingerprints stay those of versions without this key
             del tree["init_seed"]
+        model, remote = tree["model"], tree["model"].pop("remote")
+        asked = {key: model.pop(key) for key in ("endpoint", "id", "answers", "max_requests", "max_cost")}
+        if self.model.endpoint is not None:
+            model |= {"endpoint": asked["endpoint"], "id": asked["id"] or self.model.path}
+            model["remote"] = {key: value for key, value in remote.items() if key not in LAYOUT}
         return tree
 
     def program(self) -> str:

@@ -25,6 +25,7 @@ from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.ensemble.columns import Column, Run, read_columns, shared_arguments, system_key
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.combine import StackingModel, cross_fit, fit_stacking, mean
+from jaxvalues.evaluation.coverage import note
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.evaluation.report_table import render_members
 from jaxvalues.run.console import RunConsole
@@ -159,6 +160,9 @@ def write(
     f1 = {name: one.official_f1 for name, one in {HELD_OUT: outcome.held_out, **outcome.scores}.items()}
     render_members(_members(runs), f1, run_console.console)
     run_console.console.print()
+    members = {run.folder.path.name: run.folder.scores() for run in runs}
+    if said := note({f"{name}, {part}": one for name, parts in members.items() for part, one in parts.items()}):
+        run_console.print(said)
     run_console.scores(outcome.reported, any(run.config.model.config is not None for run in runs), path)
     return outcome.scores
 

@@ -103,6 +103,9 @@ def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Progra
                 )
         if one.name not in checked:
             checked.add(one.name)
+            if one.model.endpoint is not None:
+                load_texts(one.formulation, TASKS[one.data.task])
+                continue
             base = find_base(one.model, one.start_seed)
             template = load_texts(one.formulation, TASKS[one.data.task])
             tokenizer = find_tokenizer(one, base, parts.full_training, template)

@@ -31,6 +31,8 @@ class BinaryScores:
     support: int
     """The number of positives in the truth."""
     arguments: int
+    coverage: float = 1.0
+    """The share of questions about arguments and labels that have an answer; the others are left out."""
 
     @property
     def headline(self) -> dict[str, float]:
@@ -38,8 +40,8 @@ class BinaryScores:
         return {"accuracy": self.accuracy, "majority_accuracy": self.majority_accuracy}
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict for `json.dump`. Its keys are the field names."""
-        return asdict(self)
+        """A plain dict for `json.dump`. Its keys are the field names; `coverage` is there where it is below 1."""
+        return {key: value for key, value in asdict(self).items() if key != "coverage" or value < 1}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> BinaryScores:

@@ -47,6 +47,8 @@ class Scores:
     mean_category_f1: float
     categories: dict[str, LabelScore]
     groups: dict[str, LabelScore]
+    coverage: float = 1.0
+    """The share of questions about arguments and labels that have an answer; the others are left out."""
 
     @property
     def headline(self) -> dict[str, float]:
@@ -54,8 +56,8 @@ class Scores:
         return {"official_f1": self.official_f1, "mean_category_f1": self.mean_category_f1}
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict for `json.dump`. Its keys are the field names."""
-        return asdict(self)
+        """A plain dict for `json.dump`. Its keys are the field names; `coverage` is there where it is below 1."""
+        return {key: value for key, value in asdict(self).items() if key != "coverage" or value < 1}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Scores:

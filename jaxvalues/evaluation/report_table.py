@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jaxvalues.data.taxonomy import CATEGORIES, GROUPS
 from jaxvalues.evaluation.accuracy import BinaryScores
+from jaxvalues.evaluation.coverage import mark, note
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +35,7 @@ def render_scores(scores: Mapping[str, TaskScores], console: Console) -> None:
     """
     if any(isinstance(one, BinaryScores) for one in scores.values()):
         console.print(_accuracies(scores))
+        _print_note(scores, console)
         return
     console.print(_summary(scores, console.width))
     console.print()
@@ -43,6 +45,13 @@ def render_scores(scores: Mapping[str, TaskScores], console: Console) -> None:
         console.print(_details(dict(splits[first : first + side_by_side])))
         console.print()
     console.print(_NOTE, style="dim")
+    _print_note(scores, console)
+
+
+def _print_note(scores: Mapping[str, TaskScores], console: Console) -> None:
+    """The sentence about incomplete scores, if any are."""
+    if (said := note(scores)) is not None:
+        console.print(said, style="bold", highlight=False)
 
 
 def render_members(
@@ -86,7 +95,7 @@ def render_decisions(rows: Mapping[str, Mapping[str, TaskScores]], console: Cons
     for split, figure in headline.items():
         table.add_column(Text(f"{split}\n{in_words(figure)}"), justify="right", no_wrap=True)
     for name, scores in rows.items():
-        table.add_row(name, *(_figure(one.headline[headline[split]]) for split, one in scores.items()))
+        table.add_row(name, *(_figure(one.headline[headline[split]]) + mark(one) for split, one in scores.items()))
     console.print(table)
     console.print()
 
@@ -160,7 +169,8 @@ def _accuracies(scores: Mapping[str, BinaryScores]) -> Table:
     for split, s in scores.items():
         figures = map(_figure, (s.precision, s.recall, s.f1))
         both = map(_figure, (s.accuracy, s.majority_accuracy))
-        table.add_row(Text(split), *both, s.positive, *figures, str(s.support), str(s.arguments))
+        accuracy, majority = both
+        table.add_row(Text(split), accuracy + mark(s), majority, s.positive, *figures, str(s.support), str(s.arguments))
     return table
 
 
@@ -175,7 +185,7 @@ def _summary(scores: Mapping[str, Scores], width: int) -> Table:
         table.add_column(name, justify="right", style="bold" if name.startswith("official") else None)
     for split, s in scores.items():
         figures = (s.official_f1, s.macro_precision, s.macro_recall, s.mean_category_f1)
-        table.add_row(Text(split), *map(_figure, figures))
+        table.add_row(Text(split), *(_figure(figure) + mark(s) for figure in figures))
     return table
 
 

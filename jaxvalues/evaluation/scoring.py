@@ -13,6 +13,7 @@ from jaxvalues.data.conclusions import group_by_conclusion
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tsv import read_arguments
 from jaxvalues.errors import ConfigError, UserError, name_list
+from jaxvalues.evaluation.coverage import missing_file
 from jaxvalues.evaluation.decision import THRESHOLDS_FILE, read_decision
 from jaxvalues.evaluation.named_columns import NamedColumns, read_named_columns
 from jaxvalues.evaluation.official import Scores, score
@@ -100,6 +101,8 @@ def decide_run(truth: str | Path, labels: NamedColumns, run: str | Path, thresho
     aligned[[row_of[argument] for argument in predictions.ids]] = decisions
     missing = len(ids) - len(predictions.ids)
     notes = [note] if note else []
+    if (listed := missing_file(Path(run))) is not None:
+        notes.append(f"{run} is INCOMPLETE: the questions in {listed.name} have no answer, and are guesses here.")
     if missing:
         notes.append(f"{run} has no row for {missing} of {len(ids)} arguments; these count as having no category.")
     of_all = f"of {len(CATEGORIES)} categories"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 NOTHING = ("none", "none of them", "none of these", "none of the above")
 """Items that say that no category applies."""
+UNPARSED = {"no": -1.0, "undecided": 0.0}
+"""The logits of `formulation.generation.unparsed`."""
 _ITEMS = re.compile(r"[,;\n•]|(?<!\S)[*-]\s|(?<!\S)\d+[.)]\s")
 
 Status = Literal["answered", "unparsed", "truncated", "empty"]
@@ -42,42 +44,11 @@ class Parsed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LabelList:
-    """The formulation `label_list`. Nothing trains in it."""
+class ListReader:
+    """Reads lists of categories. `labels` are the names of the categories, `unparsed` is the logit of `vote`."""
 
-    rows: ArgumentRows
     labels: tuple[str, ...]
     unparsed: float
-
-    @classmethod
-    def make(
-        cls,
-        config: FormulationConfig,
-        tokenizer: PreTrainedTokenizerBase,
-        template: ListTemplate,
-        max_length: int,
-        *,
-        examples: Examples | None = None,
-    ) -> LabelList:
-        """The formulation of a config. Raises ConfigError for a template that is too long."""
-
-        def tell(shown: Shown) -> str:
-            named = [name for name, label in zip(template.labels, shown.labels, strict=True) if label == 1]
-            return ", ".join(named) or NOTHING[0].capitalize()
-
-        rows = ArgumentRows(PromptWriter.make(config, tokenizer), template.question, max_length, examples, tell)
-        return cls(rows, template.labels, -1.0 if config.generation.unparsed == "no" else 0.0)
-
-    @property
-    def constants(self) -> tuple[int, ...]:
-        return ()
-
-    def encode(self, arguments: Sequence[Argument], labels: np.ndarray | None = None) -> Tokens:
-        """See `ArgumentRows.encode`."""
-        return self.rows.encode(arguments, labels)
-
-    def forward(self, *args: object, **options: object) -> Outputs:
-        raise NotImplementedError("label_list reads generated texts, see `vote`")
 
     def parse(self, text: str, finish_reason: str) -> Parsed:
         """The categories that a text names, whole names only.
@@ -110,3 +81,43 @@ class LabelList:
     @cached_property
     def _names(self) -> list[str]:
         return [normalize_conclusion(label) for label in self.labels]
+
+
+def told(labels: Sequence[str], shown: Shown) -> str:
+    """The answer of an example: the names of its categories."""
+    named = [name for name, label in zip(labels, shown.labels, strict=True) if label == 1]
+    return ", ".join(named) or NOTHING[0].capitalize()
+
+
+@dataclass(frozen=True)
+class LabelList(ListReader):
+    """The formulation `label_list`. Nothing trains in it."""
+
+    rows: ArgumentRows
+
+    @classmethod
+    def make(
+        cls,
+        config: FormulationConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        template: ListTemplate,
+        max_length: int,
+        *,
+        examples: Examples | None = None,
+    ) -> LabelList:
+        """The formulation of a config. Raises ConfigError for a template that is too long."""
+
+        writer, tell = PromptWriter.make(config, tokenizer), partial(told, template.labels)
+        rows = ArgumentRows(writer, template.question, max_length, examples, tell)
+        return cls(template.labels, UNPARSED[config.generation.unparsed], rows)
+
+    @property
+    def constants(self) -> tuple[int, ...]:
+        return ()
+
+    def encode(self, arguments: Sequence[Argument], labels: np.ndarray | None = None) -> Tokens:
+        """See `ArgumentRows.encode`."""
+        return self.rows.encode(arguments, labels)
+
+    def forward(self, *args: object, **options: object) -> Outputs:
+        raise NotImplementedError("label_list reads generated texts, see `vote`")

@@ -17,7 +17,7 @@ from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.formulations.examples import Examples, Shown
 from jaxvalues.formulations.question_rows import EMPTY_ARGUMENT, QuestionRows
 from jaxvalues.formulations.rows import FittedRows, Row, SafeTokenizer, as_arrays, check_readable, fitting_rows
-from jaxvalues.templates.chat import chat_ids, leading_ids
+from jaxvalues.templates.chat import chat_ids, conversation, leading_ids
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,10 +49,7 @@ class PromptWriter:
     def ids(self, question: str, turns: Sequence[Turn] = ()) -> Row:
         """The tokens of a question behind earlier turns. Raises UserError for what the chat template refuses."""
         if self.chat:
-            messages = [] if self.system is None else [_message("system", self.system)]
-            for asked, answered in turns:
-                messages += [_message("user", asked), _message("assistant", answered)]
-            return chat_ids(self.tokenizer, [*messages, _message("user", question)], stem=self.stem)
+            return chat_ids(self.tokenizer, conversation(question, turns, self.system), stem=self.stem)
         text = "\n\n".join((*(f"{asked} {answered}" for asked, answered in turns), question))
         return [*self._start, *self._tokenize.ids(text)]
 
@@ -234,10 +231,6 @@ class ArgumentRows:
             self.writer.ids(self.ask(one), [(self.ask(each.argument), self.tell(each)) for each in examples])
             for one, examples in pairs
         ]
-
-
-def _message(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
 
 
 _UNDIVIDED = (

@@ -30,9 +30,9 @@ def main_table(results: StudyResults) -> Table:
     for name, system in results.systems.items():
         seconds = [run.seconds for run in system.runs if run.seconds is not None]
         peaks = [run.peak_bytes for run in system.runs if run.peak_bytes is not None]
-        cells = [interval(system.intervals[split]) if split in system.intervals else "not run" for split in splits]
-        means = system.mean_category_intervals
-        cells += [interval(means[split]) if split in means else "" for split in splits]
+        known, means = system.intervals, system.mean_category_intervals
+        cells = [interval(known[split]) + system.mark(split) if split in known else "not run" for split in splits]
+        cells += [interval(means[split]) + system.mark(split) if split in means else "" for split in splits]
         cells += [_to_baseline(results, name, split) for split in compared]
         cells += [f"{system.trained_parameters:,}", number(system.training_flops)]
         cells += [

@@ -16,6 +16,7 @@ from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import Parts
 from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.errors import counted, print_everything
+from jaxvalues.evaluation.coverage import mark, note
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.measures import TaskScores
 from jaxvalues.evaluation.report_table import in_words, render_decisions, render_scores
@@ -121,11 +122,14 @@ class RunConsole:
             if one is None:
                 self.unscored(split)
             elif self.brief:
-                figures = (f"{in_words(name)} {value:.3f}" for name, value in one.headline.items())
+                figures = (f"{in_words(name)} {value:.3f}{mark(one)}" for name, value in one.headline.items())
                 self.print(f"{split}: {', '.join(figures)}")
+        scored = {split: one for split, one in reported.items() if one is not None}
         if self.brief:
+            if (said := note(scored)) is not None:
+                self.print(said)
             return
-        if scored := {split: one for split, one in reported.items() if one is not None}:
+        if scored:
             render_scores(scored, self.console)
         if is_random:
             self.random("scores")

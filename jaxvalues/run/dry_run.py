@@ -12,6 +12,7 @@ from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder, RunRecord
 from jaxvalues.run.prediction import encode
 from jaxvalues.run.provenance import describe_environment
+from jaxvalues.run.remote_plan import dry_run_remote
 from jaxvalues.run.resolve import resolve
 from jaxvalues.run.system import build_system
 from jaxvalues.run.warm_start import find_warm_start
@@ -24,6 +25,9 @@ def dry_run(config: Config, run_console: RunConsole) -> None:
     Weights are read (and downloaded where they are on the hub) and thrown away. Raises UserError as `train` does.
     """
     config = resolve(config)
+    if config.model.endpoint is not None:
+        dry_run_remote(config, run_console)
+        return
     parts = load_parts(config.data)
     base = find_base(config.model, config.start_seed)
     texts = load_texts(config.formulation, TASKS[config.data.task])

@@ -5,6 +5,7 @@ At the start:     config.yaml · environment.json · template.txt · synonyms.ts
                   tokenizer/
 While training:   checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/
                   embeddings-<before|after>.npz, of a contrastive loss
+At an endpoint:   answers.jsonl · endpoint.json, what was asked and found · missing-<split>.tsv, without an answer
 At the end:       thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv · logits-<split>.tsv
                   language_model.json, what a language model was asked and how it answered
                   generated-<split>.jsonl, the texts that it generated
@@ -35,8 +36,9 @@ from jaxvalues.data.task import TASKS, VALUES, Task
 from jaxvalues.data.tokenizer_files import save_tokenizer
 from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.evaluation.coverage import score_answered, write_missing
 from jaxvalues.evaluation.decision import Decision, read_decision, sigmoid
-from jaxvalues.evaluation.measures import TaskScores, measure_of, read_scores
+from jaxvalues.evaluation.measures import TaskScores, read_scores
 from jaxvalues.evaluation.predictions import Logits, Predictions, write_logits
 from jaxvalues.formulations.examples import Examples
 from jaxvalues.run.lock import LOCK, RunLock
@@ -71,12 +73,12 @@ class RunRecord(NamedTuple):
     """What a run folder keeps besides the config.
 
     `environment` holds versions and checksums, `hf_config` the network's config.json, `texts` the template with its
-    descriptions and the synonyms, {file name: content}.
+    descriptions and the synonyms, {file name: content}. The model of an endpoint has no tokenizer here.
     """
 
     environment: dict[str, Any]
     hf_config: dict[str, Any]
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase | None
     texts: dict[str, str]
 
 
@@ -138,7 +140,8 @@ class RunFolder:
             (self.path / "model").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"output: the run folder {self.path} cannot be made ({error.strerror})") from None
-        save_tokenizer(record.tokenizer, self.path / "tokenizer")
+        if record.tokenizer is not None:
+            save_tokenizer(record.tokenizer, self.path / "tokenizer")
         for name, text in record.texts.items():
             write_whole(self.path / name, text + "\n")
         write_json(self.path / "model/config.json", record.hf_config)
@@ -226,8 +229,13 @@ class RunFolder:
         if is_main():
             decision.write(self.path, self.task.labels)
 
-    def write_predictions(self, split: Split, logits: np.ndarray, decision: Decision) -> TaskScores | None:
-        """Write the three prediction files of a split; its scores if it has labels."""
+    def write_predictions(
+        self, split: Split, logits: np.ndarray, decision: Decision, missing: np.ndarray | None = None
+    ) -> TaskScores | None:
+        """Write the three prediction files of a split; its scores if it has labels.
+
+        `missing` [n, C] is listed in a fourth file, and left out of the scores.
+        """
         predictions = Predictions(split.ids, sigmoid(logits), self.task.labels)
         decisions = decision(logits)
         if is_main():
@@ -237,7 +245,9 @@ class RunFolder:
             predictions.write_probabilities(self.path / tables[1])
             predictions.write_run(self.path / tables[2], decisions)
             add_to_manifest(self.path, known)
-        return None if split.labels is None else measure_of(self.task).score(split.labels, decisions)
+            if missing is not None:
+                write_missing(self.path / f"missing-{split.name}.tsv", split.ids, self.task.labels, missing)
+        return None if split.labels is None else score_answered(self.task, split.labels, decisions, missing)
 
     def write_record(self, split: Split, record: dict[str, Any], generated: list[dict[str, Any]] | None = None) -> None:
         """Add what a language model was asked about a split, and how it answered, to language_model.json.
@@ -260,14 +270,23 @@ class RunFolder:
             write_json(self.path / "decisions.json", content)
 
     def write_scores(
-        self, step: int | None, decision: Decision, held_out: TaskScores, splits: dict[str, TaskScores]
+        self,
+        step: int | None,
+        decision: Decision,
+        held_out: TaskScores,
+        splits: dict[str, TaskScores],
+        coverage: dict[str, float] | None = None,
     ) -> None:
-        """Write scores.json, which makes the run a finished one; an ensemble has no step."""
+        """Write scores.json, which makes the run a finished one; an ensemble has no step.
+
+        `coverage` is {part: share of the questions with an answer}, of a system that can fail to answer.
+        """
         if is_main():
             self.write_last(
                 {
                     "step": step,
                     "decision": decision.how,
+                    **({} if coverage is None else {"coverage": coverage}),
                     "held_out": held_out.to_json(),
                     "splits": {name: scores.to_json() for name, scores in splits.items()},
                 }

@@ -14,9 +14,10 @@ import numpy as np
 from jaxvalues.config import Config, DecisionConfig
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import HELD_OUT
-from jaxvalues.data.task import TASKS
+from jaxvalues.data.task import TASKS, Task
+from jaxvalues.evaluation.coverage import for_tuning, score_answered
 from jaxvalues.evaluation.decision import Decision, choose_thresholds, side_by_side, sigmoid
-from jaxvalues.evaluation.measures import Measure, TaskScores, measure_of
+from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.prediction import Predicted
 from jaxvalues.training.losses import LossHyperparameters, category_losses
@@ -58,7 +59,8 @@ def finish(
     ensemble. With `compare`, other decisions are scored too (`evaluation.decision.side_by_side`). Writing scores.json
     is the last thing: it makes the run a finished one.
     """
-    chosen = choose_thresholds(settings, held_out.split.labels, held_out.logits, measure_of(folder.task).tune)
+    known = for_tuning(held_out.split, held_out.logits, held_out.missing)
+    chosen = choose_thresholds(settings, *known, measure_of(folder.task).tune)
     decision = Decision(chosen.thresholds, how.format(chosen.how))
     folder.write_decision(decision)
     held_out = held_out._replace(split=replace(held_out.split, name=HELD_OUT))
@@ -66,19 +68,25 @@ def finish(
     rows = None
     if compare:
         reported = list(reported)
-        rows = compared(measure_of(folder.task), held_out, reported)
+        rows = compared(folder.task, held_out, reported)
         folder.write_decisions(rows)
     outcome = Outcome(decision, held_out_scores, apply_decision(folder, decision, reported), rows)
-    folder.write_scores(step, decision, outcome.held_out, outcome.scores)
+    coverage = None
+    if held_out.missing is not None:
+        coverage = {HELD_OUT: held_out_scores.coverage} | {name: one.coverage for name, one in outcome.scores.items()}
+    folder.write_scores(step, decision, outcome.held_out, outcome.scores, coverage)
     return outcome
 
 
-def compared(measure: Measure, held_out: Predicted, reported: Iterable[Predicted]) -> Rows:
+def compared(task: Task, held_out: Predicted, reported: Iterable[Predicted]) -> Rows:
     """The scores of several decisions, made on the held-out part, on it and every reported split that has labels."""
-    decisions = side_by_side(held_out.split.labels, held_out.logits, measure.tune)
+    known = for_tuning(held_out.split, held_out.logits, held_out.missing)
+    decisions = side_by_side(*known, measure_of(task).tune)
     scored = [one for one in (held_out, *reported) if one.split.labels is not None]
     return {
-        name: {one.split.name: measure.score(one.split.labels, decision(one.logits)) for one in scored}
+        name: {
+            one.split.name: score_answered(task, one.split.labels, decision(one.logits), one.missing) for one in scored
+        }
         for name, decision in decisions.items()
     }
 
@@ -91,7 +99,7 @@ def apply_decision(
     for one in predicted:
         if one.record is not None:
             folder.write_record(one.split, one.record, one.generated)
-        scores[one.split.name] = folder.write_predictions(one.split, one.logits, decision)
+        scores[one.split.name] = folder.write_predictions(one.split, one.logits, decision, one.missing)
     return scores
 
 

@@ -23,11 +23,11 @@ class Outline(NamedTuple):
 
 def outline(config: Config) -> Outline:
     """The outline of a run. Reads no weights and downloads no data; of a checkpoint on the hub it reads config.json."""
-    texts, parts = load_texts(config.formulation, TASKS[config.data.task]), _parts_here(config)
+    texts, parts = load_texts(config.formulation, TASKS[config.data.task]), parts_here(config)
     return Outline(build_network(config, _hf_config(config, parts, texts)), parts, texts)
 
 
-def _parts_here(config: Config) -> Parts | None:
+def parts_here(config: Config) -> Parts | None:
     """The data of a config; None where they would have to be downloaded."""
     if config.data.dir is None and config.data.source == "touche23":
         from jaxvalues.data.touche23_value_eval.prepared import is_prepared

@@ -20,12 +20,14 @@ from jaxvalues.evaluation.found import Found
 from jaxvalues.evaluation.measures import TaskScores
 from jaxvalues.evaluation.report_table import render_scores
 from jaxvalues.run.base import Base, find_base
+from jaxvalues.run.console import RunConsole
 from jaxvalues.run.detector import Detector, is_detector
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.outcome import apply_decision
-from jaxvalues.run.prediction import encode, predict_split
+from jaxvalues.run.prediction import Predicted, encode, predict_split
 from jaxvalues.run.process import start_process
 from jaxvalues.run.provenance import differences
+from jaxvalues.run.remote import ask_again
 from jaxvalues.run.state import initial_weights
 from jaxvalues.run.system import System, Weights
 from jaxvalues.training.compilation import Programs
@@ -78,16 +80,12 @@ def predict(
     for note in () if file is None else file.notes:
         run_console.print(f"{note}.")
 
-    # The trained network.
-    mesh = make_mesh(config.mesh)
-    check_batch_size("training.eval_batch_size", config.training.eval_batch_size, mesh)
-    system, weights = restore(folder, config, mesh)
+    # The trained network predicts, or the model of an endpoint.
+    decision, target = folder.decision(), _target(folder, out)
+    logits_from = _compute if config.model.endpoint is None else ask_again
+    predicted = logits_from(folder, config, data, run_console)
 
     # What comes out.
-    decision, target = folder.decision(), _target(folder, out)
-    tokens = encode(system, data, run_console)
-    with ProgressLine(run_console.console, "row", len(tokens)) as line:
-        predicted = predict_split(system, weights, data, tokens, line)
     (result,) = apply_decision(target, decision, [predicted]).values()
     written = [target.path / f"{kind}-{data.name}.tsv" for kind in ("predictions", "probabilities", "logits")]
     if file is not None:
@@ -102,6 +100,16 @@ def predict(
         run_console.unscored(data.name)
     run_console.predicted(written, is_random=config.model.config is not None)
     return result
+
+
+def _compute(folder: RunFolder, config: Config, data: Split, run_console: RunConsole) -> Predicted:
+    """The predictions of a trained network."""
+    mesh = make_mesh(config.mesh)
+    check_batch_size("training.eval_batch_size", config.training.eval_batch_size, mesh)
+    system, weights = restore(folder, config, mesh)
+    tokens = encode(system, data, run_console)
+    with ProgressLine(run_console.console, "row", len(tokens)) as line:
+        return predict_split(system, weights, data, tokens, line)
 
 
 def _target(folder: RunFolder, out: str | Path | None) -> RunFolder:

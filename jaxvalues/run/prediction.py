@@ -34,12 +34,16 @@ def never() -> bool:
 
 
 class Predicted(NamedTuple):
-    """The arguments of a split and their logits [n, C]; of a language model also the record of `run.record`."""
+    """The arguments of a split and their logits [n, C]; of a language model also the record of `run.record`.
+
+    `missing` [n, C] says where the model of an endpoint gave no answer; None for what is computed here.
+    """
 
     split: Split
     logits: np.ndarray
     record: dict[str, Any] | None = None
     generated: list[dict[str, Any]] | None = None  # texts that a language model generated, see `run.generated`
+    missing: np.ndarray | None = None
 
 
 def encode(system: System, split: Split, run_console: RunConsole) -> Tokens:

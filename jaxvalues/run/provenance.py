@@ -23,12 +23,15 @@ from jaxvalues.data.held_out import HELD_OUT
 from jaxvalues.data.tokenizer_files import tokenizer_hash
 from jaxvalues.errors import ConfigError, cut, name_list
 from jaxvalues.models.checkpoints.weights import weight_files
+from jaxvalues.templates.synonyms import synonyms_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from jaxvalues.data.batches import Tokens
     from jaxvalues.data.held_out import Parts
+    from jaxvalues.formulations import AnyTemplate
+    from jaxvalues.formulations.examples import Examples
     from jaxvalues.run.base import Base
 
 PACKAGES = ("jaxvalues", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "tokenizers", "numpy")
@@ -36,6 +39,18 @@ PACKAGES = ("jaxvalues", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "
 TEMPLATE, SYNONYMS, EXAMPLES = "template.txt", "synonyms.tsv", "examples.json"
 """In a run folder: the text of its template, descriptions included; the words that open answers are searched for; the
 arguments that prompts show as examples."""
+
+
+def kept_texts(
+    template: AnyTemplate, synonyms: Mapping[str, Sequence[str]] | None, examples: Examples | None
+) -> dict[str, str]:
+    """What a run folder keeps of the texts that the run reads, {file name: content}."""
+    texts = {TEMPLATE: template.text}
+    if synonyms is not None:
+        texts[SYNONYMS] = synonyms_text(synonyms)
+    if examples is not None:
+        texts[EXAMPLES] = examples.text
+    return texts
 
 
 EARLIER_CUT = (

@@ -14,7 +14,7 @@ from jaxvalues.training.processes import from_main
 def resolve(config: Config) -> Config:
     """The config with every such default written out; a run keeps it wherever it is resumed."""
     dtype = config.model.dtype
-    if dtype == "auto":
+    if dtype == "auto" and config.model.endpoint is None:  # nothing is computed here
         dtype = from_main("the dtype of the computation", lambda: _dtype_of_run(config) or resolve_dtype("auto"))
     return config.explicit().model_copy(update={"model": config.model.model_copy(update={"dtype": dtype})})
 

@@ -15,7 +15,8 @@ from jaxvalues.config import LEARNING_RATES, Config, runs_of
 from jaxvalues.data.held_out import Parts
 from jaxvalues.run.estimate import activation_bytes, epoch_size, kept_bytes, measured_rate, step_rows, work
 from jaxvalues.run.network import Network, count
-from jaxvalues.run.outline import outline
+from jaxvalues.run.outline import outline, parts_here
+from jaxvalues.run.remote_plan import remote_rows
 from jaxvalues.training.sharding import abstract_mesh
 
 Row = tuple[str, str]
@@ -28,18 +29,19 @@ def show(config: Config, console: Console, full: bool = False) -> None:
     """
     runs = runs_of(config)
     rate_is_default, one = config.optimizer.learning_rate is None, runs[0].explicit()
-    network, parts, texts = outline(one)
+    if one.model.endpoint is not None:
+        rows = remote_rows(one, parts_here(one))
+    else:
+        network, parts, texts = outline(one)
+        takes = _takes(one, network, step_rows(one, network, texts))
+        rows = [*_what(one, network, rate_is_default), *_on_what(one, parts), *takes]
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
     if len(runs) > 1:
         table.add_row("runs", f"{len(runs)}, and their combination; the first is {one.folder.name}:")
-    for row in (
-        *_what(one, network, rate_is_default),
-        *_on_what(one, parts),
-        *_takes(one, network, step_rows(one, network, texts)),
-    ):
+    for row in rows:
         table.add_row(*row)
     console.print(table, highlight=False, markup=False, emoji=False)
     console.print()

@@ -22,9 +22,8 @@ from jaxvalues.generation import LanguageModel, greedy
 from jaxvalues.models import Outputs
 from jaxvalues.run.base import Base, fit_to_tokenizer
 from jaxvalues.run.network import SOFT, build_network
-from jaxvalues.run.provenance import EXAMPLES, SYNONYMS, TEMPLATE
+from jaxvalues.run.provenance import kept_texts
 from jaxvalues.run.shortlist import Shortlist
-from jaxvalues.templates.synonyms import synonyms_text
 from jaxvalues.training.compilation import Compiled, Executables, Programs
 from jaxvalues.training.optimizer import AdamW
 from jaxvalues.training.sharding import check_batch_size, gather_weights, replicated, tree_shardings
@@ -100,12 +99,7 @@ class System:
     @property
     def texts(self) -> dict[str, str]:
         """What a run folder keeps of the texts that the run reads, {file name: content}."""
-        texts = {TEMPLATE: self.template.text}
-        if self.config.formulation.kind in ("open_answer", "chain_of_thought"):
-            texts[SYNONYMS] = synonyms_text(self.formulation.synonyms)
-        if self.examples is not None:
-            texts[EXAMPLES] = self.examples.text
-        return texts
+        return kept_texts(self.template, getattr(self.formulation, "synonyms", None), self.examples)
 
     def _steps(self, announce: Callable[[Compiled], None]) -> dict[str, Any]:
         """The steps of this config, each compiled when it first meets a batch shape, and what makes initial values."""

@@ -28,6 +28,7 @@ from jaxvalues.run.outcome import finish, held_out_metrics
 from jaxvalues.run.prediction import encode, likelihood_logits, predict_split, with_features
 from jaxvalues.run.process import start_process
 from jaxvalues.run.provenance import describe_environment, input_facts
+from jaxvalues.run.remote import ask
 from jaxvalues.run.resolve import resolve
 from jaxvalues.run.state import initial_state, initial_weights, restart, training_stages
 from jaxvalues.run.system import Weights, build_system
@@ -62,6 +63,8 @@ def train(
         raise ConfigError("the config asks for several runs, and this trains one: `jaxvalues.train` takes both")
     run_console = run_console or start_process(config, console)
     config = resolve(config)
+    if config.model.endpoint is not None:
+        return ask(config, run_console)
 
     # What goes in: arguments, weights, tokenizer.
     parts = load_parts(config.data)

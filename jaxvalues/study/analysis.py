@@ -12,6 +12,7 @@ import numpy as np
 from jaxvalues.data.held_out import Parts, load_parts
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import UserError, counted, name_list
+from jaxvalues.evaluation.coverage import note
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.statistics.bootstrap import resample, two_level_interval
@@ -306,6 +307,10 @@ def _notes(plan: Plan, systems: Mapping[str, SystemResult]) -> list[str]:
     for system in systems.values():
         if still := [", ".join(in_words(run.repeated)) for run in system.runs if run.step == 0]:
             notes.append(f"{system.name}: with {name_list(still)} no step was better than the untrained start.")
+        for run in system.runs:
+            if said := note({"held-out": run.held_out, **run.scores}):
+                where = ", ".join(in_words(run.repeated))
+                notes.append(f"{system.name}, {where}: {said} Intervals and tests take them at their category's mean.")
         for key in system.edges:
             notes.append(
                 f"{system.name}: the best {key}, {system.chosen[key]}, lies on the edge of its range; a wider range "

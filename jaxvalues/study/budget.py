@@ -29,7 +29,9 @@ class Size(NamedTuple):
 
 
 def size_of(config: Config) -> Size:
-    """The size of a system; heads count as trained."""
+    """The size of a system; heads count as trained. The model of an endpoint trains nothing; its size is not known."""
+    if config.model.endpoint is not None:
+        return Size(0, 0, 0.0)
     described = outline(config)
     frozen, trainable = described.network.abstract_parts()
     epoch = _epoch_flops(config, described)
@@ -110,7 +112,7 @@ def _count_or_none(trained: Callable[[int], int], size: int) -> int | None:
 
 def _fit_epochs(plan: Plan, name: str, budget: float, say: Callable[[str], None]) -> Plan:
     config = plan.first(name)
-    one = _epoch_flops(config, outline(config))
+    one = 0.0 if config.model.endpoint is not None else _epoch_flops(config, outline(config))
     if one is None:
         raise ConfigError("budget.training_flops needs the data here: `jaxvalues data CONFIG` fetches them")
     if one == 0:

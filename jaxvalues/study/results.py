@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxvalues.data.arguments import Split
+from jaxvalues.evaluation.coverage import mark
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.run.embeddings import Embedded
 from jaxvalues.statistics.interval import Interval
@@ -90,6 +91,10 @@ class SystemResult:
     """The same of the mean category F1."""
     variance: Mapping[str, VarianceSplit]
     """{reported split: where its variance comes from}, for systems with every combination of the repeated keys."""
+
+    def mark(self, split: str) -> str:
+        """What stands behind its figures on a split: a mark where a run has answers missing, else nothing."""
+        return mark(*(run.scores[split] for run in self.runs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +202,7 @@ def _system_json(system: SystemResult) -> dict[str, Any]:
                 "folder": str(run.folder),
                 "official_f1": {split: scores.official_f1 for split, scores in run.scores.items()},
                 "held_out_official_f1": run.held_out.official_f1,
+                "coverage": {split: scores.coverage for split, scores in run.scores.items()},
                 "seconds": run.seconds,
                 "peak_bytes": run.peak_bytes,
             }

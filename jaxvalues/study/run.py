@@ -15,6 +15,7 @@ from rich.console import Console
 
 from jaxvalues.config.writing import write_whole, writing
 from jaxvalues.errors import UserError, first_line
+from jaxvalues.evaluation.coverage import mark
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.process import start_process
@@ -224,7 +225,7 @@ class _Runner:
     def _say_scores(self, label: str, folder: Path, seconds: float | None) -> None:
         run = RunFolder(folder)
         found = {"held-out": run.held_out_scores(), **run.scores()}
-        figures = ", ".join(f"{split} {each.headline['official_f1']:.3f}" for split, each in found.items())
+        figures = ", ".join(f"{split} {each.official_f1:.3f}{mark(each)}" for split, each in found.items())
         self.say(f"{label}: official F1 {figures}" + ("" if seconds is None else f"; {duration(seconds)}"))
 
     def _progress(self) -> str:

@@ -74,7 +74,7 @@ def print_results(results: StudyResults, console: Console) -> None:
     table = _table("system", (*(f"{split}\n{results.figure_name}" for split in splits), "parameters", "runs"))
     for name, system in results.systems.items():
         intervals = results.intervals(system)
-        cells = [_interval(intervals[split]) if split in intervals else "" for split in splits]
+        cells = [_interval(intervals[split]) + system.mark(split) if split in intervals else "" for split in splits]
         table.add_row(name, *cells, f"{system.trained_parameters:,}", str(len(system.runs)))
     console.print(table)
     for one in results.contrasts:

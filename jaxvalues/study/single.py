@@ -9,6 +9,7 @@ from jaxvalues.data.held_out import load_parts
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.ensemble.columns import leaves
 from jaxvalues.errors import UserError, counted
+from jaxvalues.evaluation.coverage import note
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.network import build_network, count
 from jaxvalues.study.reading import interval_of, read_run, truths_of
@@ -30,7 +31,8 @@ def results_of_folder(path: Path, data_dir: str | Path | None = None) -> StudyRe
     if not task.has_categories:
         raise UserError(f"{path} has data.task {task.name}, but reports are about the 20 value categories")
     truths = truths_of(load_parts(config.data).reported)
-    parts = [build_network(run.config(), run.hf_config()).abstract_parts() for run in runs]
+    networks = [run for run in runs if run.config().model.endpoint is None]
+    parts = [build_network(run.config(), run.hf_config()).abstract_parts() for run in networks]
     name = path.resolve().name
     result = read_run(path, {"seed": config.seed}, truths)
     what = "ensemble" if folder.is_ensemble else "run"
@@ -58,7 +60,8 @@ def results_of_folder(path: Path, data_dir: str | Path | None = None) -> StudyRe
         },
         variance={},
     )
-    note = f"An ensemble of {counted(len(runs), 'run')}." if folder.is_ensemble else "One run."
+    kind = f"An ensemble of {counted(len(runs), 'run')}." if folder.is_ensemble else "One run."
+    incomplete = note({"held-out": result.held_out, **result.scores})
     return StudyResults(
         study=study,
         digest=config.fingerprint(),
@@ -67,6 +70,9 @@ def results_of_folder(path: Path, data_dir: str | Path | None = None) -> StudyRe
         systems={name: system},
         contrasts=(),
         missing=() if truths else ("No reported split has labels here, so nothing is scored.",),
-        notes=(f"{note} Intervals are over conclusions: they say nothing about other seeds.",),
+        notes=(
+            f"{kind} Intervals are over conclusions: they say nothing about other seeds.",
+            *filter(None, (incomplete,)),
+        ),
         environment=folder.environment(),
     )

@@ -35,6 +35,14 @@ THINKING = (
 _NOW = re.compile(r"strftime_now\(\s*(?:\"([^\"]*)\"|'([^']*)')\s*\)")
 
 
+def conversation(question: str, turns: Sequence[tuple[str, str]] = (), system: str | None = None) -> list[Message]:
+    """The messages of a question behind earlier turns, each what was asked and what was answered."""
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    for asked, answered in turns:
+        messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    return [*messages, {"role": "user", "content": question}]
+
+
 def has_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a tokenizer has a chat template, as those of instruction-tuned models do."""
     return bool(tokenizer.chat_template)

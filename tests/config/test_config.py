@@ -19,6 +19,8 @@ from jaxvalues.data.tokenizers import train_tokenizer
 from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import load_texts, training_texts
+from jaxvalues.remote.formulations import make_remote
+from jaxvalues.remote.probe import Found
 from jaxvalues.run.base import fit_to_tokenizer
 from jaxvalues.run.state import training_stages
 from jaxvalues.run.system import System
@@ -29,6 +31,7 @@ FILES = sorted(file for file in CONFIGS.rglob("*.yaml") if file.parent.name != "
 TRACED_FIRST = [
     *CONFIGS.glob("quickstart*.yaml"),
     *(CONFIGS / name for name in ("minilm.yaml", "roberta-base.yaml", "deberta-v3-base.yaml")),
+    *(CONFIGS / name for name in ("llm/remote.yaml", "paper/chatgpt-cot.yaml")),
     *(CONFIGS / "bench" / name for name in ("gpt2-branches.yaml", "t5-base-prompt.yaml")),
 ]
 
@@ -75,7 +78,19 @@ def test_every_config_file_traces_at_full_size(file: Path) -> None:
     """One training step and one evaluation of every member, with abstract arrays: all fits, nothing is computed."""
     runs = runs_of(read(file, "model.scan=true"))  # which traces one layer instead of 24
     for config in {run.name: run for run in runs}.values():
-        trace(config)
+        if config.model.endpoint is None:
+            trace(config)
+        else:
+            ask(config)
+
+
+def ask(config: Config) -> None:
+    """All that an endpoint is asked first about two arguments can be written."""
+    form, parts = config.explicit(), tiny.split()
+    asking = make_remote(form, load_texts(form.formulation), Found(), None)
+    requests = next(asking.rounds(parts.arguments[:2]))
+    assert len(requests) == (2 if form.formulation.generates else 40)
+    assert {request.payload["model"] for request in requests} == {config.model.id}
 
 
 def trace(config: Config) -> None:

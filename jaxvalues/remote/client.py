@@ -1,0 +1,153 @@
+"""One request to an endpoint, by the `openai` client, and what its failure means.
+
+The client's own retries are off: `jaxvalues.remote.session` has the only loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any
+
+from jaxvalues.errors import UserError, cut, one_sentence
+from jaxvalues.remote.messages import Malformed, parse_body
+
+KEY = "OPENAI_API_KEY"
+"""The environment variable with the key of the endpoint."""
+_AGAIN = (408, 409, 425, 429)
+"""Statuses below 500 after which the same request may be answered."""
+
+
+def api_key() -> str | None:
+    """The key of the endpoint; None without one, as servers of one's own ask for none."""
+    return os.environ.get(KEY, "").strip() or None
+
+
+@dataclass
+class Failed(Exception):
+    """An attempt that brought no answer."""
+
+    kind: str
+    """In a word or two, for counts: "429", "timeout", "malformed"."""
+    said: str
+    """What happened, for a message."""
+    retry: bool = True
+    """Whether another attempt may bring one."""
+    throttled: bool = False
+    """Whether the endpoint asks for fewer requests."""
+    after: float | None = None
+    """Seconds that the endpoint asks to wait."""
+
+
+def check_installed() -> Any:
+    """The package `openai`. Raises UserError where it is not installed."""
+    try:
+        import openai
+    except ImportError:
+        raise UserError(
+            "model.endpoint needs the package openai, which is not installed: pip install 'jaxvalues[remote]'"
+        ) from None
+    return openai
+
+
+class Client:
+    """A connection to an endpoint, an asynchronous context manager. Raises UserError without the package `openai`."""
+
+    def __init__(self, endpoint: str, timeout: float) -> None:
+        openai = check_installed()
+        self.endpoint, self.timeout, self._openai = endpoint, timeout, openai
+        self._secret = api_key()
+        self._client = openai.AsyncOpenAI(
+            api_key=self._secret or "none", base_url=endpoint, max_retries=0, timeout=timeout
+        )
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._client.close()
+
+    async def send(self, payload: Mapping[str, Any]) -> Any:
+        """The response to one request, as parsed JSON.
+
+        Raises Failed for an attempt without one, UserError where no other request can do better: a wrong key, a model
+        that is not there, an account without money.
+        """
+        openai = self._openai
+        try:
+            async with asyncio.timeout(self.timeout):  # the client's own begins anew with every piece of a response
+                raw = await self._client.chat.completions.with_raw_response.create(**payload)
+                body = raw.http_response.text
+            return parse_body(body)
+        except Malformed as error:
+            raise Failed("malformed", f"the response is {error}") from None
+        except (TimeoutError, openai.APITimeoutError):
+            raise Failed("timeout", f"no answer within {self.timeout:g} s") from None
+        except openai.APIStatusError as error:
+            raise self._status(error, str(payload["model"])) from None
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            raise Failed("connection", f"no connection ({cut(str(cause) or type(cause).__name__, 80)})") from None
+        except openai.OpenAIError as error:
+            raise Failed("malformed", self._clean(str(error))) from None
+
+    def _status(self, error: Any, model: str) -> Exception:
+        """What a status means that is not OK."""
+        status, said = error.status_code, self._clean(_message(error))
+        has_no_money = status == 429 and "insufficient_quota" in f"{error.code} {error.type}"
+        fatal = {  # what the endpoint says is not repeated where it could hold a part of the key
+            401: f"{self.endpoint} refuses the key in the environment variable {KEY} (401)",
+            402: f"{self.endpoint} wants to be paid first (402): {said}",
+            403: f"{self.endpoint} refuses the request (403): {said}",
+            404: f"{self.endpoint} has no chat completions of a model {model} (404): {said}",
+        }
+        if status == 401 and self._secret is None:
+            return UserError(f"{self.endpoint} asks for a key (401): set the environment variable {KEY}")
+        if has_no_money or status in fatal:
+            return UserError(fatal.get(status, f"the account at {self.endpoint} has no money left (429)"))
+        retry = status >= 500 or status in _AGAIN
+        after = _retry_after(error.response) if retry else None
+        return Failed(str(status), f"status {status}: {said}", retry, throttled=status == 429, after=after)
+
+    def _clean(self, text: str) -> str:
+        """A short text of the endpoint on one line, without the key."""
+        if self._secret:
+            text = text.replace(self._secret, "***")
+        return one_sentence(text, 120)
+
+
+def _message(error: Any) -> str:
+    """What a response of an error says."""
+    body = error.body if isinstance(error.body, Mapping) else {}
+    inner = body.get("error") if isinstance(body.get("error"), Mapping) else body
+    said = inner.get("message") or body.get("detail") or body.get("error")
+    return str(said or error.response.text or "no reason given")
+
+
+def _retry_after(response: Any) -> float | None:
+    """The seconds that a response asks to wait; None where it does not say."""
+    headers = response.headers
+    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    said = headers.get("retry-after")
+    if said is None or (seconds := _number(said)) is not None:
+        return None if said is None else seconds
+    try:
+        until = parsedate_to_datetime(said)
+    except ValueError:
+        return None
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if 0 <= value < float("inf") else None

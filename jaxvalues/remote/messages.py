@@ -1,0 +1,114 @@
+"""Requests to an endpoint, and what is read from its responses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+ABSENT = -9999.0
+"""What OpenAI returns for the log-probability of a token that is not among those it looks at."""
+
+
+class Malformed(Exception):
+    """A response that is none of the format; the message says in a few words why."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: all that is sent, and the number of the sample where the same is asked several times."""
+
+    endpoint: str
+    payload: Mapping[str, Any]
+    """The body of the request: model, messages and every parameter."""
+    sample: int = 0
+
+    @cached_property
+    def key(self) -> str:
+        """The name of the request: a hash of the canonical JSON of everything sent. 64 hexadecimal digits."""
+        return request_key(self.endpoint, self.payload, self.sample)
+
+    @property
+    def most_tokens(self) -> int:
+        """The longest answer in tokens."""
+        return self.payload.get("max_tokens") or self.payload["max_completion_tokens"]
+
+    @property
+    def characters(self) -> int:
+        """The length of its messages in characters."""
+        return sum(len(message["content"]) for message in self.payload["messages"])
+
+
+def request_key(endpoint: str, payload: Mapping[str, Any], sample: int) -> str:
+    """See `Request.key`."""
+    sent = {"endpoint": endpoint, "request": payload, "sample": sample}
+    text = json.dumps(sent, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a response says."""
+
+    text: str
+    finish_reason: str
+    """`stop`, `length` (cut off at the longest length), `content_filter`, or another word of the endpoint."""
+    first: Mapping[str, float] | None
+    """{token: log-probability} of the first token that is not blank, as far as they are returned; None without any."""
+    echo: str | None
+    """The name of the model that answered, as it calls itself."""
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
+Result = Answer | str
+"""An answer, or in a word why there is none."""
+
+
+def read_answer(response: Any) -> Answer:
+    """What a response (JSON, parsed) says. Raises Malformed for what is not a chat completion."""
+    try:
+        choice = response["choices"][0]
+        content = choice["message"].get("content")
+        reason = choice.get("finish_reason")
+        log_probs = (choice.get("logprobs") or {}).get("content") or []
+        first = _first(log_probs)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        raise Malformed("no chat completion") from None
+    if not isinstance(content, str | None) or not isinstance(reason, str | None):
+        raise Malformed("no chat completion")
+    usage = response.get("usage")
+    tokens = [_count(usage, key) for key in ("prompt_tokens", "completion_tokens")]
+    echo = response.get("model")
+    return Answer(content or "", reason or "none given", first, echo if isinstance(echo, str) else None, *tokens)
+
+
+def parse_body(body: str) -> Any:
+    """The JSON of a response. Raises Malformed, also for one that is cut off."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise Malformed("no JSON" if body.strip() else "an empty response") from None
+
+
+def _first(positions: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    """{token: log-probability} at the first position whose token is not blank."""
+    for position in positions:
+        if not position["token"].strip():
+            continue
+        found = {position["token"]: float(position["logprob"])}
+        for one in position.get("top_logprobs") or ():
+            found[one["token"]] = float(one["logprob"])
+        if any(math.isnan(value) or value > 1e-3 for value in found.values()):
+            raise ValueError
+        return {token: value for token, value in found.items() if value > ABSENT} or None
+    return None
+
+
+def _count(usage: Any, key: str) -> int | None:
+    value = usage.get(key) if isinstance(usage, Mapping) else None
+    return value if isinstance(value, int) and value >= 0 else None

@@ -1,0 +1,163 @@
+"""Asking an endpoint many requests: what the store has is not asked again, and what is answered is stored at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from jaxvalues.config import ModelConfig
+from jaxvalues.errors import UserError
+from jaxvalues.remote.budget import Budget
+from jaxvalues.remote.client import Client
+from jaxvalues.remote.messages import Request, Result
+from jaxvalues.remote.pace import Gate, Pace
+from jaxvalues.remote.probe import Found, check_answer, is_alive, probe
+from jaxvalues.remote.sender import Sender, Stopped, Unanswered
+from jaxvalues.remote.store import AnswerStore
+
+MOST_FAILED = 20
+"""Requests without an answer after which nothing more is asked, where none was answered at all."""
+
+T = TypeVar("T")
+Progress = Callable[[int, str], None]
+"""Gets the number of requests that have ended just now, and what to say besides."""
+Watch = Callable[[int], AbstractContextManager[Progress]]
+"""Watches a number of requests being asked."""
+
+
+@contextmanager
+def _unwatched(total: int) -> Iterator[Progress]:
+    yield lambda ended, said: None
+
+
+def find_out(config: ModelConfig, budget: Budget) -> Found:
+    """What the endpoint of a config can do. Raises UserError as `probe`."""
+
+    async def ask(sender: Sender) -> Found:
+        return await probe(sender, config.id)
+
+    return _run(config, Gate(Pace(1)), budget, ask)
+
+
+class Session:
+    """Asks requests of one run. Called with some, it returns their answers; in a word why, for those without one.
+
+    Where nothing can be answered any more, it raises UserError, which says why; what was answered is stored.
+    """
+
+    def __init__(
+        self, config: ModelConfig, store: AnswerStore, found: Found, budget: Budget, watch: Watch = _unwatched
+    ) -> None:
+        self.config, self.store, self.found, self.budget, self.watch = config, store, found, budget, watch
+        self._failures: dict[str, str] = {}
+        self.sent = Counter[str]()
+        """How many requests of this session were `answered` and `unanswered`, and how many attempts were `retried`."""
+        self._counted: set[str] = set()
+        self._pace = Pace(config.remote.concurrency)
+
+    def __call__(self, requests: Sequence[Request]) -> list[Result]:
+        """The answers to requests, in their order."""
+        answers = self.store.contents.answers
+        todo = list({one.key: one for one in requests if one.key not in answers}.values())
+        self._count_stored(requests)
+        if todo:
+            with self.watch(len(todo)) as progress:
+                asking = _Asking(self, todo, progress)
+                _run(self.config, asking.gate, self.budget, asking.run)
+            if asking.ended is not None:
+                have = sum(one.key in answers for one in requests)
+                raise type(asking.ended)(
+                    f"{asking.ended}; {have:,} of {len(requests):,} answers are kept in {self.store.path}, and the "
+                    "same command asks only the rest"
+                )
+        return [
+            answers[one.key].answer if one.key in answers else self._failures.get(one.key, "unanswered")
+            for one in requests
+        ]
+
+    def _count_stored(self, requests: Sequence[Request]) -> None:
+        """Count what was sent for these requests before, once."""
+        for one in requests:
+            if one.key not in self._counted:
+                self._counted.add(one.key)
+                have = self.store.contents
+                self.budget.already(one, have.failed.get(one.key, 0), have.answers.get(one.key))
+
+
+class _Asking:
+    """Workers that ask the same list of requests until it is empty or something makes it useless to go on."""
+
+    def __init__(self, session: Session, todo: Sequence[Request], progress: Progress) -> None:
+        self.session, self.gate = session, Gate(session._pace)
+        self.ended: UserError | None = None
+        self._progress = progress
+        self._requests: Iterator[Request] = iter(todo)
+        self._workers = min(len(todo), session.config.remote.concurrency)
+        self._answered_at, self._failed = float("-inf"), 0
+
+    async def run(self, sender: Sender) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._workers):
+                group.create_task(self._work(sender))
+
+    async def _work(self, sender: Sender) -> None:
+        for request in self._requests:
+            if self.gate.closed:
+                return
+            await self._ask(sender, request)
+
+    async def _ask(self, sender: Sender, request: Request) -> None:
+        """Ask one request; what is under way elsewhere is still stored where this one ends everything."""
+        session, begun = self.session, time.monotonic()
+        try:
+            reply = await sender.send(request, partial(check_answer, session.found, request))
+            session.store.add_answer(request, reply.response, attempts=reply.attempts, latency=reply.latency)
+        except Unanswered as error:
+            await self._unanswered(sender, request, error, begun)
+        except Stopped as stopped:
+            if stopped.attempts:
+                session.store.add_failure(request, "stopped", stopped.attempts)
+            if stopped.error is not None:
+                self._end(stopped.error)
+            return
+        except UserError as error:  # the store cannot be written
+            self._end(error)
+            return
+        else:
+            session.sent["answered"] += 1
+            self._answered_at = time.monotonic()
+        session.sent["retried"] = sender.retries
+        self._progress(1, f"{self.gate.active} at once")
+
+    async def _unanswered(self, sender: Sender, request: Request, error: Unanswered, begun: float) -> None:
+        """Note a request without an answer; end all where no other request can have one."""
+        session, failed = self.session, error.failed
+        session._failures[request.key] = failed.kind
+        session.store.add_failure(request, failed.said, error.attempts)
+        session.sent["unanswered"] += 1
+        self._failed += 1
+        never = self._answered_at == float("-inf")
+        in_vain = failed.retry and self._answered_at < begun and not self.gate.closed
+        if in_vain and not await is_alive(sender, session.config.id, session.found):
+            self._end(UserError(f"{session.config.endpoint} no longer answers: {failed.said}"))
+        elif never and self._failed >= MOST_FAILED:
+            self._end(UserError(f"{session.config.endpoint} answers none of {self._failed} questions: {failed.said}"))
+
+    def _end(self, error: UserError) -> None:
+        self.ended = self.ended or error
+        self.gate.close()
+
+
+def _run(config: ModelConfig, gate: Gate, budget: Budget, work: Callable[[Sender], Coroutine[Any, Any, T]]) -> T:
+    """Run asynchronous work with a sender to the endpoint of a config."""
+
+    async def connected() -> T:
+        async with Client(config.endpoint, config.remote.timeout) as client:
+            return await work(Sender(client, gate, budget, config.remote.attempts))
+
+    return asyncio.run(connected())

@@ -1,0 +1,132 @@
+"""Batch files: what they hold, and results that make requests needless."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from remote_runs import QUESTIONS, config_file, run
+from runs import command
+from stand_in import FINE, MODEL, Behaviour, StandIn, completion
+
+from jaxvalues.remote import batches
+from jaxvalues.remote.messages import Request
+from jaxvalues.remote.store import read_store
+
+TOTAL = sum(QUESTIONS.values())
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with StandIn() as one:
+        yield one
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for file in sorted(folder.iterdir()) for line in file.read_text().splitlines()]
+
+
+def result_of(line: dict[str, Any], how: Behaviour = FINE, status: int = 200) -> str:
+    """What a batch service returns for one line."""
+    response = {"status_code": status, "request_id": "r", "body": completion(line["body"], how)}
+    return json.dumps({"id": "b", "custom_id": line["custom_id"], "response": response, "error": None})
+
+
+def test_results_make_requests_needless(server: StandIn, tmp_path: Path) -> None:
+    file, folder = config_file(tmp_path, server.url), tmp_path / "batches"
+    code, out, err = command("batch", "write", file, folder)
+    assert (code, err) == (0, "")
+    assert server.total == 1  # which finds out what the endpoint can do
+    lines = lines_of(folder)
+    assert len(lines) == TOTAL
+    assert f"remote-01.jsonl: {TOTAL} requests" in out
+    for line in lines:
+        assert line.keys() == {"custom_id", "method", "url", "body"}
+        assert (line["method"], line["url"], line["body"]["model"]) == ("POST", "/v1/chat/completions", MODEL)
+        assert line["custom_id"] == Request(server.url, line["body"]).key
+    assert len({line["custom_id"] for line in lines}) == TOTAL
+
+    # Results come in any order, some are errors, some of another run, some lines are damaged.
+    results, errors = tmp_path / "results.jsonl", tmp_path / "errors.jsonl"
+    fine = [result_of(line) for line in reversed(lines[4:])]
+    foreign = result_of({**lines[0], "custom_id": "0" * 64})
+    results.write_text("\n".join([*fine, foreign, '{"custom_id": "', ""]))
+    faults = [
+        json.dumps({"custom_id": lines[0]["custom_id"], "response": None, "error": {"code": "batch_expired"}}),
+        result_of(lines[1], status=500),
+        result_of(lines[2], Behaviour(echo="other")),
+        result_of(lines[3], Behaviour(logprobs=False)),
+    ]
+    errors.write_text("\n".join(faults))
+    code, out, err = command("batch", "read", file, results, errors)
+    assert (code, err) == (0, "")
+    assert f"{TOTAL - 4} answers are added to {tmp_path / 'run/answers.jsonl'}" in out
+    assert "1 results are not of this run" in out
+    assert "5 results are no answers" in out
+    code, out, _ = command("batch", "read", file, results)
+    assert code == 0
+    assert f"0 answers are added to {tmp_path / 'run/answers.jsonl'}; {TOTAL - 4} were there already" in out
+
+    code, out, _ = command("batch", "write", file, tmp_path / "rest")
+    assert [line["custom_id"] for line in lines_of(tmp_path / "rest")] == [line["custom_id"] for line in lines[:4]]
+    server.counts.clear()
+    code, _, err = command("train", file)
+    assert (code, err) == (0, "")
+    assert server.total == 4
+    direct, _ = run(tmp_path, server.url, output=str(tmp_path / "direct"))
+    assert json.loads((tmp_path / "run/scores.json").read_text())["splits"]["test"] == direct.to_json()
+    code, out, _ = command("batch", "write", file, tmp_path / "none")
+    assert f"all {TOTAL} requests have an answer" in out
+    assert not (tmp_path / "none").exists()
+
+
+def test_samples_have_keys_of_their_own(server: StandIn, tmp_path: Path) -> None:
+    votes = {"remote": {"scoring": "votes", "samples": 3}, "answers": str(tmp_path / "shared.jsonl")}
+    command("batch", "write", config_file(tmp_path, server.url, model=votes), tmp_path / "batches")
+    lines = lines_of(tmp_path / "batches")
+    assert len({line["custom_id"] for line in lines}) == len(lines) == 3 * TOTAL
+    results = tmp_path / "results.jsonl"
+    results.write_text("\n".join(map(result_of, lines)))
+    assert command("batch", "read", config_file(tmp_path, server.url, model=votes), results)[0] == 0
+    assert len(read_store(tmp_path / "shared.jsonl").answers) == 3 * TOTAL
+
+
+def test_files_are_cut_at_the_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [Request("u", {"model": "m", "messages": [{"role": "user", "content": f"{i:03}"}]}) for i in range(25)]
+    assert batches.MOST_REQUESTS == 50_000
+    monkeypatch.setattr(batches, "MOST_REQUESTS", 10)
+    assert [len(lines) for lines in batches.batch_lines(asked)] == [10, 10, 5]
+    size = len(json.dumps(next(batches.batch_lines(asked[:1]))[0])) + 1
+    monkeypatch.setattr(batches, "MOST_BYTES", 4 * size)
+    assert [len(lines) for lines in batches.batch_lines(asked)] == [4] * 6 + [1]
+
+
+def test_bad_usage(server: StandIn, tmp_path: Path) -> None:
+    file = config_file(tmp_path, server.url)
+    results = tmp_path / "results.jsonl"
+    results.write_text('{"custom_id": "x"}\n')
+    quickstart = Path(__file__).parents[2] / "configs/quickstart.yaml"
+    for words, code, sentence in (
+        (["read", file, results], 1, "`jaxvalues batch write` comes first"),
+        (["write", file, tmp_path / "batches"], 0, ""),
+        (["read", file, results], 1, "answers a request of this config and its endpoint"),
+        (["read", file, tmp_path / "none.jsonl"], 1, "none.jsonl: cannot be read (No such file or directory)"),
+        (["read", file, "seed=1"], 2, "give at least one file of results"),
+        (["write", quickstart, tmp_path / "batches"], 2, "set model.endpoint=URL"),
+        (["write", file, tmp_path / "batches", "ensemble={seeds: [0, 1]}"], 2, "batch files are of one run"),
+    ):
+        ended, _, err = command("batch", *words)
+        assert ended == code, err
+        assert sentence in err
+
+
+@pytest.mark.parametrize("name", ["write", "read"])
+def test_help_has_an_example(name: str) -> None:
+    code, out, _ = command("batch", name, "--help")
+    assert code == 0
+    assert f"Example: jaxvalues batch {name}" in out
