@@ -59,7 +59,7 @@ class ModelConfig(Section):
     JAXVALUES_CPU_DTYPE says. A run keeps what was decided at its start."""
     scan: bool | Literal["auto"] = "auto"
     """Run the layers in one scan (compiles faster) or unrolled (faster steps on CPU). `auto`: scan on accelerators,
-    unrolled on CPU."""
+    unrolled on CPU. Over a mesh with `fsdp` layers are always scanned, so that one at a time gathers its weights."""
     remat: bool = False
     """Recompute activations of layers in the backward pass, which saves memory."""
     dropout: float | None = Field(None, ge=0, lt=1)
@@ -136,7 +136,8 @@ class MeshConfig(Section):
     data: int = -1
     """Data parallelism: each device holds all weights and a part of the batch."""
     fsdp: int = 1
-    """Fully sharded data parallelism: each device holds a part of the weights and a part of the batch."""
+    """Fully sharded data parallelism: each device holds a part of the weights and a part of the batch. The weights of
+    one layer at a time are gathered to compute with them, and again in the backward pass."""
     tensor: int = 1
     """Tensor parallelism: each device computes a part of every layer."""
 

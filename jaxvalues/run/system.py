@@ -64,7 +64,8 @@ class System:
         self.template = load_texts(config.formulation, TASKS[config.data.task])
         form, model_type = config.formulation, hf_config["model_type"]
         self.formulation = make_formulation(form, tokenizer, self.template, config.data.max_length, model_type)
-        self.network = build_network(config, hf_config, SafeTokenizer(tokenizer).ids)
+        encode, gathers = SafeTokenizer(tokenizer).ids, mesh.shape["fsdp"] > 1
+        self.network = build_network(config, hf_config, encode, gathers=gathers)
         self.segments = self.network.segments
         self.optimizer = AdamW(config.optimizer, self.network.num_layers)
 
