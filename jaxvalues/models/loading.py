@@ -86,6 +86,7 @@ def build_model(
     dtype: str = "float32",
     scan: bool | str = "auto",
     boundary: int = 0,
+    top_alone: bool = False,
     stop_gradient_below: int = 0,
     dropout_below: bool = True,
     remat: bool = False,
@@ -96,14 +97,15 @@ def build_model(
 
     `dtype` of the computation ("float32" or "bfloat16"; parameters are float32). `scan` stacks the layers and scans
     over them, "auto" on accelerators only: on CPU it saves seconds of compilation and costs 15 % of every step.
-    `boundary` cuts the stack below that layer, so that what trains can be chosen by path. `stop_gradient_below`,
+    `boundary` cuts the stack below that layer, so that what trains can be chosen by path. `top_alone` cuts it below the
+    highest layer, of which few positions are computed: no copy of the others is made then. `stop_gradient_below`,
     `dropout_below` and `remat` are the module's. The dropouts replace the config's.
     """
     architecture = architecture_of(config)
     network = architecture.config.from_hf(config).with_dropout(hidden_dropout, attention_dropout)
     return architecture.module(
         network,
-        segments_for(network.num_layers, is_scanned(scan), boundary),
+        segments_for(network.num_layers, is_scanned(scan), boundary, top_alone),
         dtype=compute_dtype(dtype),
         stop_gradient_below=stop_gradient_below,
         dropout_below=dropout_below,

@@ -61,18 +61,19 @@ class T5Attention(nn.Module):
         q · (h W) is (W q) · h, and a weighted sum of h W is the sum of h, times W. So the queries of all heads attend
         to `hidden` itself. This takes T · N · S · D multiplications instead of S · D · N · H, fewer while T < H.
         """
-        key, value = (self._by_head(dense.merged_kernel()) for dense in (self.key, self.value))
         query = self._heads(self.query(x))
         rows, tokens, heads, _ = query.shape
         query = query.transpose(2, 0, 1, 3).reshape(heads, rows * tokens, -1)
-        query = matmul(query, key).astype(self.dtype).reshape(heads, rows, tokens, -1).transpose(1, 2, 0, 3)
+        query = self.key.with_merged_kernel(lambda kernel, q: matmul(q, self._by_head(kernel)), query)
+        query = query.astype(self.dtype).reshape(heads, rows, tokens, -1).transpose(1, 2, 0, 3)
         shared = hidden[:, :, None]  # one "head" for the queries of all
         out = attention(
             query.reshape(rows, -1, 1, self.width), shared, shared,
             mask=mask, scale=1.0, dropout_rate=self.dropout_rate, dropout_rng=rng,
         ).reshape(query.shape)  # fmt: skip
         out = out.transpose(2, 0, 1, 3).reshape(heads, rows * tokens, -1)
-        out = matmul(out, value.swapaxes(1, 2)).astype(self.dtype).reshape(heads, rows, tokens, -1)
+        out = self.value.with_merged_kernel(lambda kernel, o: matmul(o, self._by_head(kernel).swapaxes(1, 2)), out)
+        out = out.astype(self.dtype).reshape(heads, rows, tokens, -1)
         return self.output(out.transpose(1, 2, 0, 3).reshape(rows, tokens, -1))
 
     def _by_head(self, kernel: jax.Array) -> jax.Array:

@@ -224,9 +224,10 @@ class T5Stack(nn.Module):
             leaves = self.layers[segment_key((first, last))]
             if first == last:
                 leaves = jax.tree.map(lambda x: x[None], leaves)
-            return jax.vmap(
-                lambda leaves, prefix: layer.apply({"params": leaves}, hidden, prefix, method="cross_memory")
-            )(leaves, cross_prefix[first : last + 1])
+            return lax.map(
+                lambda each: layer.apply({"params": each[0]}, hidden, each[1], method="cross_memory"),
+                (leaves, cross_prefix[first : last + 1]),
+            )
 
         cross = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(of_segment(*each) for each in self.segments))
         return T5Cache(
