@@ -11,7 +11,15 @@ from jaxvalues.data.arguments import Split
 from jaxvalues.data.tokenizers import check_known, load_tokenizer, pad_id, train_tokenizer, vocabulary_size
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import AnyTemplate, training_texts
-from jaxvalues.models import check_config, checkpoint_config, content_hash, fetch, fetch_tokenizer, hub_commit
+from jaxvalues.models import (
+    check_config,
+    checkpoint_config,
+    content_hash,
+    fetch,
+    fetch_tokenizer,
+    hub_commit,
+    tokenizer_folder,
+)
 from jaxvalues.training.processes import from_main
 
 if TYPE_CHECKING:
@@ -62,7 +70,10 @@ def find_tokenizer(config: Config, base: Base, train: Split | None, template: An
     if model.train_tokenizer is not None:
         texts = training_texts(config.formulation, template, train.arguments)
         return train_tokenizer(texts, model.train_tokenizer.vocab_size, config.data.max_length)
-    source = base.folder if model.tokenizer is None else fetch_tokenizer(model.tokenizer, model.tokenizer_revision)
+    if model.tokenizer is None:
+        source = tokenizer_folder(base.folder)
+    else:
+        source = fetch_tokenizer(model.tokenizer, model.tokenizer_revision)
     tokenizer = load_tokenizer(source)
     if train is not None:
         some = train.arguments[:CHECKED]
