@@ -11,7 +11,15 @@ from jaxvalues.data.arguments import Split
 from jaxvalues.data.tokenizers import check_known, load_tokenizer, pad_id, train_tokenizer, vocabulary_size
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import AnyTemplate, training_texts
-from jaxvalues.models import check_config, checkpoint_config, content_hash, fetch, fetch_tokenizer, hub_commit
+from jaxvalues.models import (
+    check_config,
+    checkpoint_config,
+    content_hash,
+    fetch,
+    fetch_tokenizer,
+    hub_commit,
+    tokenizer_folder,
+)
 from jaxvalues.training.processes import from_main
 
 if TYPE_CHECKING:
@@ -75,7 +83,7 @@ def own_tokenizer(model: ModelConfig, folder: Path | None) -> PreTrainedTokenize
     Raises UserError for one that cannot be loaded.
     """
     named, revision = model.tokenizer, model.tokenizer_revision
-    return load_tokenizer(folder if named is None else fetch_tokenizer(named, revision))
+    return load_tokenizer(tokenizer_folder(folder) if named is None else fetch_tokenizer(named, revision))
 
 
 def fit_to_tokenizer(hf_config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, is_random: bool) -> dict[str, Any]:

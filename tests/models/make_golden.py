@@ -7,6 +7,7 @@ from pathlib import Path
 import bert_reference
 import deberta_reference
 import gpt2_reference
+import llama_reference
 import mpnet_reference
 import numpy as np
 import t5_reference
@@ -24,6 +25,11 @@ def main() -> None:
     results = gpt2_reference.torch_results(gpt2_reference.CONFIG, gpt2_reference.tensors(), gpt2_reference.batch())
     grads = {f"grad:{key}": grad.ravel()[::STRIDE] for key, grad in results.pop("grads").items()}
     np.savez_compressed(GOLDEN / "gpt2.npz", **results, **grads)
+    for name in llama_reference.STORED:
+        config = llama_reference.CONFIGS[name]
+        results = llama_reference.torch_results(config, llama_reference.tensors(config), llama_reference.batch())
+        grads = {f"grad:{key}": grad.ravel()[::STRIDE] for key, grad in results.pop("grads").items()}
+        np.savez_compressed(GOLDEN / f"{name}.npz", **results, **grads)
     logits = {}
     for name, config in deberta_reference.MASKED_LM.items():
         inputs = deberta_reference.batch(config)
