@@ -55,8 +55,8 @@ class ExamplesConfig(Section):
     choose: Literal["seed", "balanced", "nearest"] = "balanced"
     """`seed`: drawn at random. `balanced`: as `seed`, with as many answers Yes as No. `nearest`: those whose words
     resemble the argument's most (cosine of TF-IDF), the nearest last; Yes and No in turn."""
-    seed: int = Field(0, ge=0, lt=2**32)
-    """Seed of the examples, their order and the categories that they ask about."""
+    seed: int | None = Field(None, ge=0, lt=2**32)
+    """Seed of the examples, their order and the categories that they ask about. null: the `seed` of the run."""
 
 
 class ShortlistConfig(Section):

@@ -39,15 +39,17 @@ class Examples:
 
     config: ExamplesConfig
     pool: Split
+    seed: int
 
     @classmethod
-    def make(cls, config: ExamplesConfig, training: Split) -> Examples:
-        """Draws from training arguments. Raises ConfigError for fewer conclusions than examples.
+    def make(cls, config: ExamplesConfig, training: Split, seed: int = 0) -> Examples:
+        """Draws from training arguments; `seed` is that of the run. Raises ConfigError for too few conclusions.
 
         For `seed` and `balanced`, one argument more than there are examples is enough: at most one of them shares the
         conclusion of an argument in question.
         """
-        order = np.random.default_rng(config.seed).permutation(len(training))
+        seed = seed if config.seed is None else config.seed
+        order = np.random.default_rng(seed).permutation(len(training))
         if config.choose != "nearest":
             conclusions: set[str] = set()
             order = [i for i in order if _is_new(training.arguments[i], conclusions)][: config.count + 1]
@@ -58,7 +60,7 @@ class Examples:
                 f"formulation.examples.count is {config.count}, but the training arguments have only "
                 f"{counted(distinct, 'conclusion')}, expected at least one more than examples"
             )
-        return cls(config, pool)
+        return cls(config, pool, seed)
 
     def of(self, arguments: Sequence[Argument]) -> list[list[Shown]]:
         """The examples of each argument, in the order in which they are shown."""
@@ -76,12 +78,13 @@ class Examples:
         return json.dumps(rows, ensure_ascii=False)
 
     @classmethod
-    def read(cls, config: ExamplesConfig, text: str) -> Examples:
-        """The examples of a run, from `text`. Raises UserError for what no run wrote."""
+    def read(cls, config: ExamplesConfig, text: str, seed: int = 0) -> Examples:
+        """The examples of a run with this `seed`, from `text`. Raises UserError for what no run wrote."""
         try:
             rows = json.loads(text)
             arguments = tuple(Argument(*fields) for *fields, _ in rows)
-            return cls(config, Split("examples", arguments, np.array([labels for *_, labels in rows], np.int8)))
+            pool = Split("examples", arguments, np.array([labels for *_, labels in rows], np.int8))
+            return cls(config, pool, seed if config.seed is None else config.seed)
         except (ValueError, TypeError) as error:
             raise UserError(f"the examples of the run cannot be read ({error}), expected those that it wrote") from None
 
@@ -101,10 +104,10 @@ class Examples:
     def _example(self, index: int, place: int) -> Shown:
         """The example made of an argument of the pool. Unless `seed` draws it, every other answer is Yes."""
         labels = self.pool.labels[index]
-        random = np.random.default_rng((self.config.seed, index))
+        random = np.random.default_rng((self.seed, index))
         candidates = np.arange(len(labels))
         if self.config.choose != "seed":
-            wanted = np.flatnonzero(labels == (place + self.config.seed) % 2)
+            wanted = np.flatnonzero(labels == (place + self.seed) % 2)
             candidates = wanted if len(wanted) else candidates
         return Shown(self.pool.arguments[index], int(random.choice(candidates)), labels)
 

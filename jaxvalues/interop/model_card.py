@@ -107,9 +107,10 @@ def adapter_card(folder: Path) -> str:
         use = usage("usage_answer.md", load=load, note=note, answer_logits=_ANSWER_LOGITS[auto])
     else:
         how = "the likelihood of the synonyms" if kind == "open_answer" else "words of several tokens, or calibrated"
-        note += (
-            f"\n\nThis run scores answers by {how}, which takes more code: use `jaxvalues predict` for probabilities."
-        )
+        how = f"scores answers by {how}"
+        if ours["config"]["formulation"].get("chat"):
+            how = "asks its questions in a chat"
+        note += f"\n\nThis run {how}, which takes more code: use `jaxvalues predict` for probabilities."
         use = f"```python\n{load}\n```\n\n{note.strip()}"
     return _card(
         folder,

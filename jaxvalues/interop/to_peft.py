@@ -20,6 +20,7 @@ from jaxvalues.config import Config
 from jaxvalues.config.writing import write_json
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.formulations import CAUSAL, SEQ2SEQ
+from jaxvalues.formulations.prompt_rows import PromptRows
 from jaxvalues.formulations.question_rows import QuestionRows
 from jaxvalues.interop.atomic_folder import atomic_folder, check_new_folder
 from jaxvalues.interop.exportable import check_peft
@@ -160,6 +161,8 @@ def _questions(config: Config, system: System) -> dict[str, Any]:
     if system.hf_config["model_type"] in SEQ2SEQ:
         content["decoder_start_token_id"] = system.network.module.config.decoder_start_token_id
     if config.formulation.kind == "open_answer" or config.formulation.verbalizer.calibrate:
+        return content
+    if isinstance(system.formulation.question_rows, PromptRows):  # the card's code writes no chats and no BOS
         return content
     verbalizer = system.formulation.verbalizer
     if verbalizer.tokens == 1:

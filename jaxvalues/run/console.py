@@ -70,6 +70,9 @@ class RunConsole:
             f"{count(trainable):,} parameters train, {count(frozen):,} are frozen; computed in {dtype}; mesh "
             + " × ".join(f"{axis} {size}" for axis, size in system.mesh.shape.items())
         )
+        if not count(trainable):
+            self.print(f"nothing trains; {len(parts.held_out)} held-out arguments decide where Yes begins")
+            return
         contrastive, epochs = system.config.loss.contrastive, _epochs(system.config.training.epochs)
         if contrastive is not None and contrastive.use == "pretraining":
             epochs = f"{_epochs(contrastive.epochs)} of contrastive pretraining, then {epochs},"

@@ -191,10 +191,11 @@ class RunFolder:
 
     def examples(self) -> Examples | None:
         """The examples that prompts of the run show; None: no examples."""
-        config = self.config().formulation.examples
-        if config is None:
+        config = self.config()
+        shown = config.formulation.examples
+        if shown is None:
             return None
-        return Examples.read(config, read_file(self.path / EXAMPLES).decode("utf-8", "replace"))
+        return Examples.read(shown, read_file(self.path / EXAMPLES).decode("utf-8", "replace"), config.seed)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self.path / "tokenizer")

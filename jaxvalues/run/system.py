@@ -203,7 +203,7 @@ def build_system(
     `training` are the arguments from which examples are drawn, where prompts show some.
     """
     shown = config.formulation.examples
-    examples = None if shown is None or training is None else Examples.make(shown, training)
+    examples = None if shown is None or training is None else Examples.make(shown, training, config.seed)
     hf_config = fit_to_tokenizer(base.hf_config, tokenizer, base.is_random)
     system = System(
         config,

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tiny
 import yaml
+from chat_templates import SMOLLM2, chat_tokenizer
 
-from jaxvalues.config import LEARNING_RATES, Config, json_schema, load_config, parse_config, runs_of
+from jaxvalues.config import GENERATED, LEARNING_RATES, Config, json_schema, load_config, parse_config, runs_of
 from jaxvalues.data.batches import PlannedBatch, collate, model_inputs
 from jaxvalues.data.task import TASKS
 from jaxvalues.data.tokenizers import train_tokenizer
@@ -48,6 +49,7 @@ DEBERTA_V3 = {
     "norm_rel_ebd": "layer_norm", "pos_att_type": "p2c|c2p",
 }  # fmt: skip
 GPT2 = {"model_type": "gpt2", "vocab_size": 50257, "n_positions": 1024}
+LLAMA = {"model_type": "llama", "max_position_embeddings": 4096, "tie_word_embeddings": True}
 T5 = {"model_type": "t5", "vocab_size": 32128, "d_kv": 64, "decoder_start_token_id": 0, "pad_token_id": 0}
 BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
@@ -60,6 +62,60 @@ HUB = {
     "microsoft/deberta-v3-base": {**DEBERTA_V3, **BASE},
     "openai-community/gpt2-medium": {**GPT2, "n_embd": 1024, "n_layer": 24, "n_head": 16},
     "openai-community/gpt2-large": {**GPT2, "n_embd": 1280, "n_layer": 36, "n_head": 20},
+    "HuggingFaceTB/SmolLM2-135M-Instruct": {
+        **LLAMA,
+        "hidden_size": 576,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "intermediate_size": 1536,
+        "vocab_size": 49152,
+    },
+    "Qwen/Qwen3-0.6B": {
+        **LLAMA,
+        "model_type": "qwen3",
+        "hidden_size": 1024,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "intermediate_size": 3072,
+        "vocab_size": 151936,
+    },
+    "meta-llama/Llama-3.2-1B-Instruct": {
+        **LLAMA,
+        "hidden_size": 2048,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "intermediate_size": 8192,
+        "vocab_size": 128256,
+    },
+    "google/gemma-3-1b-it": {
+        **LLAMA,
+        "model_type": "gemma3_text",
+        "hidden_size": 1152,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "intermediate_size": 6912,
+        "vocab_size": 262144,
+        "sliding_window": 512,
+        "sliding_window_pattern": 6,
+        "query_pre_attn_scalar": 256,
+    },
+    "meta-llama/Llama-2-7b-chat-hf": {
+        **LLAMA,
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "intermediate_size": 11008,
+        "vocab_size": 32000,
+        "tie_word_embeddings": False,
+    },
     "google-t5/t5-base": {**T5, "d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
     "google-t5/t5-large": {**T5, "d_model": 1024, "d_ff": 4096, "num_layers": 24, "num_heads": 16},
 }
@@ -95,7 +151,10 @@ def ask(config: Config) -> None:
 
 def trace(config: Config) -> None:
     """Every shape of a run fits."""
-    tokenizer, words = tiny.tokenizer(), config.model.train_tokenizer
+    tokenizer, words, form = tiny.tokenizer(), config.model.train_tokenizer, config.formulation
+    if form.chat:
+        texts = training_texts(form, load_texts(form), tiny.split().arguments)
+        tokenizer = chat_tokenizer(SMOLLM2, tuple(texts))
     if words is not None:
         texts = training_texts(config.formulation, load_texts(config.formulation), tiny.split().arguments)
         tokenizer = train_tokenizer(texts, words.vocab_size, config.data.max_length)
@@ -104,6 +163,9 @@ def trace(config: Config) -> None:
     system = System(config, hf_config, tokenizer, tiny.one_device())
 
     split = TASKS[config.data.task].relabel(tiny.split())
+    if form.kind in GENERATED:
+        trace_generated(system)
+        return
     tokens = system.formulation.encode(split.arguments[:2], split.labels[:2])
     batches = TrainingBatches.for_config(config, tokens, system.pad_id)
     column = np.zeros(2, int) if batches.by_question else None
@@ -121,6 +183,18 @@ def trace(config: Config) -> None:
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     assert metrics["loss"].shape == ()
     assert (logits.shape, logits.dtype) == (predicted["labels"].shape, jnp.float32)
+
+
+def trace_generated(system: System) -> None:
+    """The prompts of generated texts fit; of a chain of thought, the second turns are scored."""
+    config, arguments = system.config, tiny.split().arguments[:2]
+    assert max(map(len, system.formulation.encode(arguments).ids)) <= config.data.max_length
+    if config.formulation.kind == "chain_of_thought":
+        tokens = system.formulation.second_turns(arguments, ["It is about care.", ""])
+        batch = collate(tokens, PlannedBatch(config.data.max_length, np.arange(2)), 2, system.pad_id)
+        inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), model_inputs(batch))
+        frozen, trainable = system.network.abstract_parts()
+        assert jax.eval_shape(system.score_step.jitted, trainable, frozen, inputs).shape == (2, 20, 2)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
