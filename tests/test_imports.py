@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__",),
 )
-ARCHITECTURES = ("bert", "deberta", "gpt2", "t5")
+ARCHITECTURES = ("bert", "deberta", "gpt2", "mpnet", "t5")
 
 
 def module_name(path: Path) -> str:

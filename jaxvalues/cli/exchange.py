@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from jaxvalues.cli.app import ConfigFile, Overrides, Run, app, console, place
+from jaxvalues.errors import ConfigError
 from jaxvalues.run.options import Format, path_option
 
 
-@app.command(short_help="Write a finished run for transformers or PEFT.")
+@app.command(short_help="Write a finished run for transformers or PEFT, or as a detector.")
 def export(
     run: Run,
     target: Annotated[Path, typer.Argument(metavar="DIR", parser=path_option, help="Folder to write, new or empty.")],
@@ -23,8 +25,15 @@ def export(
     *,
     to: Annotated[
         Format,
-        typer.Option(help="hf: a classifier as a whole, for transformers; peft: what trained, as an adapter for PEFT."),
+        typer.Option(
+            help="hf: a classifier as a whole, for transformers; peft: what trained, as an adapter for PEFT; detector: "
+            "what trained, for `jaxvalues predict`."
+        ),
     ],
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="HUB_NAME", help="Of a detector: its network's name on the hub, if the run had a folder."),
+    ] = None,
 ) -> None:
     """Write a finished run for other libraries: network, tokenizer, thresholds, and a card that shows how to use them.
 
@@ -32,12 +41,18 @@ def export(
     Example: jaxvalues export runs/minilm-seed0 --to hf minilm-values
              jaxvalues export runs/t5-base-bca-seed0 --to peft t5-base-bca-prompt
     """
+    if base is not None and to != Format.detector:
+        raise ConfigError("--base belongs to --to detector")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed on a device
     match to:
         case Format.hf:
             from jaxvalues.interop.to_hf import export_hf as export_run
         case Format.peft:
             from jaxvalues.interop.to_peft import export_peft as export_run
+        case Format.detector:
+            from jaxvalues.interop.to_detector import export_detector
+
+            export_run = partial(export_detector, base=base)
 
     export_run(run, target, overrides=tuple(overrides or ()), console=console())
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jaxvalues.cli.app import ConfigFile, Overrides, Run, app, console, place
+from jaxvalues.cli.app import ConfigFile, Overrides, app, console, place
 from jaxvalues.errors import ConfigError
 from jaxvalues.run.options import Table, path_option
+from jaxvalues.run.shipped import shipped_detector
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,13 +106,18 @@ def _say_how_to_export(config: Config, screen: Console) -> None:
         screen.print(f"Export: {command}", highlight=False, soft_wrap=True)
 
 
-@app.command(short_help="Predict a split, or arguments of your own, with a finished run.")
+@app.command(short_help="Predict a split, or arguments of your own, with a finished run or a detector.")
 def predict(
-    run: Run,
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Folder of a finished run, or of a detector.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Where it runs, e.g. data.dir=FOLDER mesh.fsdp=2.")
     ] = None,
     *,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="In the place of RUN: a detector that comes with jaxvalues.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="A split of the run's data, e.g. test.")] = None,
     input: Annotated[
         Path | None, place(metavar="FILE", help="Your own arguments: CSV or TSV with a column Premise.")
@@ -120,14 +126,26 @@ def predict(
         Table,
         typer.Option(help="Of --input: a row per argument, a row per argument and value, or JSON. Your columns stay."),
     ] = Table.wide,
-    out: Annotated[Path | None, place(metavar="DIR", help="Where to write (default: RUN).")] = None,
+    out: Annotated[
+        Path | None, place(metavar="DIR", help="Where to write (default: RUN; NAME-predictions for a detector).")
+    ] = None,
 ) -> None:
-    """Predict a split, or a file of your own arguments, with a finished run; scores it if there are labels.
+    """Predict a split, or a file of your own arguments, with a finished run or a detector; scores it if there are
+    labels.
+
+    A detector needs its base network: from the Hugging Face hub, or from a folder of it, model.path=FOLDER.
 
     \b
     Example: jaxvalues predict runs/minilm-seed0 --split test
              jaxvalues predict runs/minilm-seed0 --input my-arguments.csv --out found
     """
+    words = [*([] if run is None else [run]), *(overrides or ())]
+    if model is not None:
+        run = shipped_detector(model)
+    elif not words or ("=" in words[0] and not Path(words[0]).exists()):
+        raise ConfigError("give RUN, the folder of a finished run, or --model NAME")
+    else:
+        run = path_option(words.pop(0))
     file = None
     if input is not None and split is None:
         from jaxvalues.data.user_file import read_user_file
@@ -135,5 +153,5 @@ def predict(
         file = read_user_file(input)  # before JAX is imported: what is wrong with it shows at once
     from jaxvalues.run.predict import predict as run_predict
 
-    where = {"out": out, "overrides": tuple(overrides or ()), "console": console()}
+    where = {"out": out, "overrides": tuple(words), "console": console()}
     run_predict(run, split=split, file=file or input, format=format.value, **where)

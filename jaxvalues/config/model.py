@@ -38,7 +38,7 @@ class ModelConfig(Section):
     JAXVALUES_CPU_DTYPE says. A run keeps what was decided at its start."""
     scan: bool | Literal["auto"] = "auto"
     """Run the layers in one scan (compiles faster) or unrolled (faster steps on CPU). `auto`: scan on accelerators,
-    unrolled on CPU."""
+    unrolled on CPU. Over a mesh with `fsdp` layers are always scanned, so that one at a time gathers its weights."""
     remat: bool = False
     """Recompute activations of layers in the backward pass, which saves memory."""
     dropout: float | None = Field(None, ge=0, lt=1)

@@ -99,7 +99,8 @@ class MeshConfig(Section):
     data: int = -1
     """Data parallelism: each device holds all weights and a part of the batch."""
     fsdp: int = 1
-    """Fully sharded data parallelism: each device holds a part of the weights and a part of the batch."""
+    """Fully sharded data parallelism: each device holds a part of the weights and a part of the batch. The weights of
+    one layer at a time are gathered to compute with them, and again in the backward pass."""
     tensor: int = 1
     """Tensor parallelism: each device computes a part of every layer."""
 

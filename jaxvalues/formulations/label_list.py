@@ -30,7 +30,7 @@ NOTHING = ("none", "none of them", "none of these", "none of the above")
 """Items that say that no category applies."""
 UNPARSED = {"no": -1.0, "undecided": 0.0}
 """The logits of `formulation.generation.unparsed`."""
-_ITEMS = re.compile(r"[,;\n•]|(?:^|\s)[*-]\s|(?:^|\s)\d+[.)]\s")
+_ITEMS = re.compile(r"[,;\n•]|(?<!\S)[*-]\s|(?<!\S)\d+[.)]\s")
 
 Status = Literal["answered", "unparsed", "truncated", "empty"]
 """`answered`: it names a category, or none by a word of NOTHING. Of the others, `truncated` ended at the limit."""

@@ -160,14 +160,12 @@ def _add(state: State, logits: jax.Array, rules: Rules) -> State:
 
 def _read_causal(module: nn.Module, bound: Bound, batch: dict[str, jax.Array], slots: int) -> tuple[jax.Array, Cache]:
     """The logits [B, V] of the first new token, and a cache of the rows with free slots."""
-    ids, mask = batch["input_ids"], batch["attention_mask"]
-    sizes = [
-        0 if bound.prefix is None else bound.prefix.shape[2],
-        0 if bound.prompt is None else bound.prompt.shape[-2],
-    ]
-    cache = empty_cache(module.encoder, len(ids), sum(sizes) + ids.shape[1] + slots, prefix=bound.prefix)
-    positions = last_token(mask)[:, None]
-    logits, cache = _apply(module, bound, "extend")(ids, mask, cache, prompt=bound.prompt, positions=positions)
+    ids, mask, prompt = batch["input_ids"], batch["attention_mask"], bound.prompt
+    prefix = 0 if bound.prefix is None else bound.prefix.shape[2]
+    before = prefix + (0 if prompt is None else prompt.shape[-2])
+    cache = empty_cache(module.encoder, len(ids), before + ids.shape[1] + slots, prefix=bound.prefix)
+    options = {"prompt": prompt, "positions": last_token(mask)[:, None], "filled": prefix}
+    logits, cache = _apply(module, bound, "extend")(ids, mask, cache, **options)
     return logits[:, 0], cache
 
 

@@ -158,7 +158,7 @@ class LanguageModel:
             raise UserError(f"join is {short(join)}, expected together or tokens")
         each = answers_of_each(answers, len(_checked_list(prompts)))
         scored = [self._scored(i, *pair, join) for i, pair in enumerate(zip(prompts, each, strict=True))]
-        scores = np.zeros((len(scored), len(each[0]) if each else 0), np.float32)
+        scores = np.zeros((len(scored), len(each[0] if each else answers)), np.float32)
         for one in plan(scored, self.batch_size, self._vocabulary, self._pad):
             found = np.asarray(self._score(self.bound, self._aligned(one.rows, one.shape), (one.ids, one.mask)))
             for row, prompt, first in zip(found[:, 0], one.prompts, one.first, strict=False):

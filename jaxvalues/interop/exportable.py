@@ -71,3 +71,16 @@ def check_peft(config: Config, hf_config: dict[str, Any]) -> None:
                 f"classifiers read the last of {num_layers} layers, and an adapter cannot drop layers: use --to hf if "
                 "tuning.method trained weights"
             )
+
+
+def check_detector(config: Config) -> None:
+    """Raise ConfigError if predictions of this config need more than a network that others have and what trained."""
+    check_task(TASKS[config.data.task], "detector")
+    if config.model.config is not None:
+        raise ConfigError("model.config: this network had random weights, so nobody else has what a detector is for")
+    if config.formulation.examples is not None:
+        raise ConfigError(
+            "formulation.examples shows training arguments in every prompt, and a detector holds no text of the data"
+        )
+    if config.formulation.shortlist is not None:
+        raise ConfigError("formulation.shortlist needs the predictions of another run, which a detector does not hold")

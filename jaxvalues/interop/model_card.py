@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import yaml
@@ -26,6 +26,12 @@ _HEAD_BELOW_TANH = """\
   replace the head: no learning rate suits this one."""
 
 
+_ATTRIBUTION = """\
+Its authors are Mirzakhmedova et al. (below); it is
+published at <https://doi.org/10.5281/zenodo.6814563>, its licence at <https://creativecommons.org/licenses/by-sa/4.0/>.
+No text of it is in this folder."""
+_FEW_NUMBERS = """\
+- Only few numbers were trained. What the base network does not know of arguments and values is not known here."""
 _LOAD_NETWORK = """\
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -116,6 +122,21 @@ def adapter_card(folder: Path) -> str:
     )
 
 
+def detector_card(folder: Path, ours: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    """The card of a detector, from its scores.json, its inference settings and the content of its detector.json."""
+    base, method, trained = about["base"], ours["config"]["tuning"]["method"], about["trained"]
+    return _card(
+        folder,
+        ours,
+        metadata={"library_name": "jaxvalues"},
+        base=base,
+        what=f"A detector ({method}, {trained:,} trained numbers)",
+        usage=_text("usage_detector.md", name=ours["config"]["name"], base=base, tensors=about["tensors"]),
+        head=_FEW_NUMBERS,
+        intervals=about["intervals"],
+    )
+
+
 def _card(
     folder: Path,
     ours: Mapping[str, Any],
@@ -125,8 +146,10 @@ def _card(
     what: str,
     usage: str,
     head: str,
+    intervals: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
-    """The model card with the parts that all cards share. `usage` is the Markdown of its section on use."""
+    """The model card with the parts that all cards share. `usage` is the Markdown of its section on use; `intervals`
+    are those of the official F1, {split: {"interval": [low, high], "conclusions": number}}."""
     config, results = ours["config"], _read(folder / "scores.json")
     model, is_sample = config["model"], config["data"]["source"] == "sample"
     splits = {name: Scores.from_json(entry) for name, entry in results["splits"].items()}
@@ -147,7 +170,7 @@ def _card(
         usage=usage.strip(),
         version=ours["version"],
         origin=_RANDOM if model["config"] else base or "a pretrained model",
-        scores=_summary(splits),
+        scores=_summary(splits, intervals),
         decision=ours["decision"],
         categories=_categories(splits, ours["threshold_probabilities"]),
         data="the small sample that comes with jaxvalues" if is_sample else "Touché23-ValueEval",
@@ -156,6 +179,7 @@ def _card(
         config=_yaml(config),
         dtype=model["dtype"],
         head=head,
+        attribution="" if is_sample else _ATTRIBUTION,
         data_licence="of that sample is Apache-2.0" if is_sample else "of the data is CC BY-SA 4.0",
     )
 
@@ -190,10 +214,17 @@ def _held_out(data: Mapping[str, Any]) -> str:
     return f"a share of {data['held_out']:g} of that split, held out by {data['held_out_by']}"
 
 
-def _summary(splits: Mapping[str, Scores]) -> str:
+def _summary(splits: Mapping[str, Scores], intervals: Mapping[str, Any]) -> str:
     header = ("split", "official F1", "macro-precision", "macro-recall", "mean category F1")
     figures = ((s.official_f1, s.macro_precision, s.macro_recall, s.mean_category_f1) for s in splits.values())
-    return _table(header, [(name, *map(_figure, row)) for name, row in zip(splits, figures, strict=True)])
+    rows = [(name, *map(_figure, row)) for name, row in zip(splits, figures, strict=True)]
+    if not intervals:
+        return _table(header, rows)
+    spans = {name: "{:.3f} to {:.3f}".format(*one["interval"]) for name, one in intervals.items()}
+    rows = [(name, f1, spans.get(name, "–"), *rest) for name, f1, *rest in rows]
+    sizes = ", ".join(f"{one['conclusions']} of {name}" for name, one in intervals.items())
+    note = f"Intervals of the official F1 resample conclusions ({sizes}). Thresholds were chosen on what is held out."
+    return _table((*header[:2], "95 % interval", *header[2:]), rows) + f"\n\n{note}"
 
 
 def _categories(splits: Mapping[str, Scores], thresholds: Sequence[float]) -> str:

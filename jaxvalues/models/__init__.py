@@ -26,6 +26,7 @@ from jaxvalues.models.loading import (
     load_model,
     read_config,
     save_model,
+    tokenizer_folder,
 )
 from jaxvalues.models.t5.checkpoint import build_t5, check_config, checkpoint_config, init_t5, load_t5, save_t5
 from jaxvalues.models.t5.model import T5, Prefix, Prompt
@@ -77,5 +78,6 @@ __all__ = [
     "save_model",
     "save_t5",
     "segments_for",
+    "tokenizer_folder",
     "ungroup",
 ]

@@ -22,6 +22,9 @@ from jaxvalues.models.llama import checkpoint as llama
 from jaxvalues.models.llama.config import LlamaConfig
 from jaxvalues.models.llama.decoder import Llama
 from jaxvalues.models.model_types import GEMMA, LLAMA
+from jaxvalues.models.mpnet import checkpoint as mpnet
+from jaxvalues.models.mpnet.config import MPNetConfig
+from jaxvalues.models.mpnet.encoder import MPNetEncoder
 
 
 class Architecture(NamedTuple):
@@ -37,6 +40,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "bert": BERT,
     "roberta": BERT,
     "xlm-roberta": BERT,
+    "mpnet": Architecture(MPNetConfig, MPNetEncoder, mpnet.TABLE),
     "deberta": Architecture(DebertaConfig, DebertaEncoder, deberta.TABLE_V1),
     "deberta-v2": Architecture(DebertaConfig, DebertaEncoder, deberta.TABLE_V2),
     "gpt2": Architecture(GPT2Config, GPT2, gpt2.TABLE),

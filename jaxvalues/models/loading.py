@@ -17,7 +17,8 @@ from jaxvalues.config.reading import read_json, user_path
 from jaxvalues.errors import UserError
 from jaxvalues.models.architectures import ARCHITECTURES, architecture_of
 from jaxvalues.models.checkpoints.conversion import Place, Table, to_params, to_tensors
-from jaxvalues.models.checkpoints.weights import LazyTensor, open_tensors, save_tensors
+from jaxvalues.models.checkpoints.gguf import is_gguf, read_gguf_config
+from jaxvalues.models.checkpoints.weights import open_tensors, save_tensors
 from jaxvalues.models.layers.layout import segments_for
 
 _TOKENIZER = ["config.json", "*.txt", "*.model", "tokenizer*.json"]
@@ -29,7 +30,7 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 def load_model(
     path_or_name: str | Path, *, revision: str | None = None, place: Place | None = None, **options: Any
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A pretrained encoder: `(module, params)` from a local folder or a name on the Hugging Face hub.
+    """A pretrained encoder: `(module, params)` from a local folder, a GGUF file or a name on the Hugging Face hub.
 
     `options` are those of `build_model`. `place(path, array)` puts each leaf on its devices (default: the default
     device). Raises `UserError` for a folder or name that cannot be read and for weights that do not fit the config.
@@ -43,7 +44,7 @@ def load_model(
 
 def load_checkpoint(
     path_or_name: str | Path,
-    make: Callable[[dict[str, Any], Mapping[str, LazyTensor]], tuple[nn.Module, Table]],
+    make: Callable[[dict[str, Any], Mapping[str, Any]], tuple[nn.Module, Table]],
     revision: str | None = None,
     place: Place | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
@@ -86,6 +87,7 @@ def build_model(
     dtype: str = "float32",
     scan: bool | str = "auto",
     boundary: int = 0,
+    top_alone: bool = False,
     stop_gradient_below: int = 0,
     dropout_below: bool = True,
     remat: bool = False,
@@ -96,14 +98,15 @@ def build_model(
 
     `dtype` of the computation ("float32" or "bfloat16"; parameters are float32). `scan` stacks the layers and scans
     over them, "auto" on accelerators only: on CPU it saves seconds of compilation and costs 15 % of every step.
-    `boundary` cuts the stack below that layer, so that what trains can be chosen by path. `stop_gradient_below`,
+    `boundary` cuts the stack below that layer, so that what trains can be chosen by path. `top_alone` cuts it below the
+    highest layer, of which few positions are computed: no copy of the others is made then. `stop_gradient_below`,
     `dropout_below` and `remat` are the module's. The dropouts replace the config's.
     """
     architecture = architecture_of(config)
     network = architecture.config.from_hf(config).with_dropout(hidden_dropout, attention_dropout)
     return architecture.module(
         network,
-        segments_for(network.num_layers, is_scanned(scan), boundary),
+        segments_for(network.num_layers, is_scanned(scan), boundary, top_alone),
         dtype=compute_dtype(dtype),
         stop_gradient_below=stop_gradient_below,
         dropout_below=dropout_below,
@@ -135,7 +138,10 @@ def save_checkpoint(folder: str | Path, config: Mapping[str, Any], tensors: Mapp
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """The contents of a checkpoint folder's config.json, unchanged (transformers would change some)."""
+    """The contents of a checkpoint folder's config.json, unchanged (transformers would change some); or what a GGUF
+    file says, in the same words."""
+    if is_gguf(folder):
+        return read_gguf_config(Path(folder))
     path = Path(folder) / "config.json"
     if not path.exists() and not path.is_symlink():
         raise UserError(f"{folder} holds no config.json, expected a Hugging Face checkpoint folder")
@@ -143,7 +149,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def fetch(path_or_name: str | Path, revision: str | None = None) -> Path:
-    """The local folder of a checkpoint: the folder given, or the cache to which a hub name is downloaded.
+    """The local folder of a checkpoint: the folder or GGUF file given, or the cache to which a hub name is downloaded.
 
     Only the config, safetensors and tokenizer files are downloaded.
     """
@@ -160,13 +166,18 @@ def fetch_tokenizer(path_or_name: str | Path, revision: str | None = None) -> Pa
     return _fetch(path_or_name, revision, _TOKENIZER)
 
 
+def tokenizer_folder(checkpoint: Path) -> Path:
+    """Where the tokenizer of a checkpoint lies: in its folder, or beside its GGUF file."""
+    return checkpoint.parent if is_gguf(checkpoint) else checkpoint
+
+
 def _fetch(path_or_name: str | Path, revision: str | None, files: list[str]) -> Path:
     folder = user_path(path_or_name)
-    if folder.is_dir():
+    if folder.is_dir() or (is_gguf(folder) and folder.is_file()):
         return folder
     name = str(path_or_name)
     if folder.exists():
-        raise UserError(f"{name} is a file, expected a checkpoint folder or a name on the Hugging Face hub")
+        raise UserError(f"{name} is a file, expected a checkpoint folder, a GGUF file or a name on the hub")
     if not _HUB_NAME.fullmatch(name):
         raise UserError(f"the checkpoint folder {name} does not exist")
 

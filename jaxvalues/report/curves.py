@@ -66,7 +66,7 @@ def spread(results: StudyResults, split: str) -> Picture | None:
     found: dict[tuple[str, str], list[float]] = {}
     for label, one in results.systems.items():
         for run in one.runs:
-            (value,) = in_words({key: run.repeated[key]})
+            (value,) = in_words({key: run.repeated[key]}) if key in run.repeated else ("all combined",)
             found.setdefault((label, value), []).append(results.figure_of(run, split))
     if not found:
         return None

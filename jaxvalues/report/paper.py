@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,10 @@ _CONFIGS = {
 }
 
 
+_PROMPTING = ("none", "prompt", "p_tuning", "prefix")
+"""Tuning methods that change what a frozen network reads, and nothing in it."""
+
+
 def paper_row(study: Study, system: str) -> str | None:
     """The row of the study that a system is; None for a system of its own. Its config file in configs/paper says so."""
     changes = study.scientific.systems.get(system, {})
@@ -76,10 +81,7 @@ def three_questions(results: StudyResults) -> list[tuple[str, str]]:
     return [
         (first, said or unknown),
         ("Do pre-trained language models know human values?", _known(results)),
-        (
-            "Do aligned large language models know them better?",
-            "Not decided by these data: no large language model was run.",
-        ),
+        ("Do aligned large language models know them better?", _aligned(results)),
     ]
 
 
@@ -88,17 +90,42 @@ def _kind(results: StudyResults, system: str) -> str | None:
     runs = results.systems[system].runs
     if not runs:
         return None
+    return "prompted" if config_of(runs[0].folder).tuning.method in _PROMPTING else "fine-tuned"
+
+
+def _is_aligned(results: StudyResults, system: str) -> bool:
+    """Whether a system is a language model that follows instructions, and nothing of it trains."""
+    runs = results.systems[system].runs
+    if not runs:
+        return False
     config = config_of(runs[0].folder)
-    asks = config.formulation.asks_questions or config.tuning.method in ("prompt", "p_tuning", "prefix")
-    return "prompted" if asks and config.tuning.method != "full" else "fine-tuned"
+    return config.tuning.method == "none" and (config.formulation.chat or config.model.endpoint is not None)
 
 
-def _known(results: StudyResults) -> str:
-    """How the best system compares with naming every category for every argument."""
+def _aligned(results: StudyResults) -> str:
+    """What contrasts with aligned language models say, or how the best of them compares with naming everything."""
+    aligned = {name for name in results.systems if _is_aligned(results, name)}
+    if not aligned:
+        return "Not decided by these data: no aligned language model was run."
+    compared = [one for one in results.contrasts if (one.a in aligned) != (one.b in aligned)]
+    said = " ".join(f"On {one.split}: {verdict(one)}" for one in compared)
+    return said or (
+        "Not decided by these data: no contrast of this study compares an aligned language model with another system. "
+        f"{_known(results, aligned)}"
+    )
+
+
+def _known(results: StudyResults, names: Collection[str] | None = None) -> str:
+    """How the best system, or the best of these, compares with naming every category for every argument."""
+    one_of = "best system" if names is None else "best of them"
     sentences = []
     for split, data in results.splits.items():
         best = max(
-            (system for system in results.systems.values() if split in system.intervals),
+            (
+                system
+                for name, system in results.systems.items()
+                if split in system.intervals and (names is None or name in names)
+            ),
             key=lambda system: system.intervals[split].estimate,
             default=None,
         )
@@ -107,7 +134,7 @@ def _known(results: StudyResults) -> str:
         baseline, found = all_ones(data.labels), best.intervals[split]
         place = "above" if found.low > baseline else "not clearly above"
         sentences.append(
-            f"On {split} the best system, {best.name}, has an official F1 of {figure(found.estimate)} "
+            f"On {split} the {one_of}, {best.name}, has an official F1 of {figure(found.estimate)} "
             f"({figure(found.low)} to {figure(found.high)}), {place} the {figure(baseline)} of naming every category "
             "every time."
         )

@@ -70,20 +70,32 @@ def best_group(results: StudyResults, split: str) -> frozenset[str]:
 
     The p are adjusted over these comparisons (Holm). Systems with one run are told from none.
     """
-    scored = {name: _by_repeat(results, system, split) for name, system in results.systems.items() if system.runs}
-    if not scored:
+    means = {
+        name: fmean(results.figure_of(run, split) for run in system.runs)
+        for name, system in results.systems.items()
+        if system.runs
+    }
+    if not means:
         return frozenset()
-    best = max(scored, key=lambda name: fmean(scored[name].values()))
-    others, tests = [name for name in scored if name != best], []
+    best = max(means, key=lambda name: means[name])
+    others, tests = [name for name in means if name != best], []
     for name in others:
-        shared = [words for words in scored[best] if words in scored[name]]
-        pairs = [[scored[one][words] for words in shared] for one in (best, name)]
+        systems = results.systems[best], results.systems[name]
+        keys = [key for key in systems[0].runs[0].repeated if key in systems[1].runs[0].repeated]
+        a, b = (_by_repeat(results, one, split, keys) for one in systems)
+        shared = [words for words in a if words in b]
+        pairs = [[one[words] for words in shared] for one in (a, b)]
         tests.append(paired_t(*pairs).p if len(shared) > 1 else 1.0)
     return frozenset({best, *(name for name, p in zip(others, holm(tests), strict=True) if p >= 0.05)})
 
 
-def _by_repeat(results: StudyResults, system: SystemResult, split: str) -> dict[str, float]:
-    return {", ".join(in_words(run.repeated)): results.figure_of(run, split) for run in system.runs}
+def _by_repeat(results: StudyResults, system: SystemResult, split: str, keys: Sequence[str]) -> dict[str, float]:
+    """{values of repeated `keys` in words: the mean figure of the runs that have them}."""
+    found: dict[str, list[float]] = {}
+    for run in system.runs:
+        words = ", ".join(in_words({key: run.repeated[key] for key in keys}))
+        found.setdefault(words, []).append(results.figure_of(run, split))
+    return {words: fmean(figures) for words, figures in found.items()}
 
 
 def contrast_table(results: StudyResults) -> Table:
@@ -151,12 +163,12 @@ def variance_table(results: StudyResults, split: str) -> Table | None:
     systems = {name: system.variance[split] for name, system in results.systems.items() if split in system.variance}
     if not systems:
         return None
-    factors = list(next(iter(systems.values())).components)
+    factors = list(max((found.components for found in systems.values()), key=len))  # one that combines has fewer
     rows = []
     for name, found in systems.items():
         variances = dict(found.components)
         variances["conclusion"] /= found.levels["conclusion"]  # of the whole split, not of one conclusion
-        cells = [figure(variances[key] ** 0.5) for key in factors]
+        cells = [figure(variances[key] ** 0.5) if key in variances else "" for key in factors]
         rows.append((name, *cells))
     return Table(
         f"variance-{split}",

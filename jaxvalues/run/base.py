@@ -11,7 +11,15 @@ from jaxvalues.data.arguments import Split
 from jaxvalues.data.tokenizers import check_known, load_tokenizer, pad_id, train_tokenizer, vocabulary_size
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import AnyTemplate, training_texts
-from jaxvalues.models import check_config, checkpoint_config, content_hash, fetch, fetch_tokenizer, hub_commit
+from jaxvalues.models import (
+    check_config,
+    checkpoint_config,
+    content_hash,
+    fetch,
+    fetch_tokenizer,
+    hub_commit,
+    tokenizer_folder,
+)
 from jaxvalues.training.processes import from_main
 
 if TYPE_CHECKING:
@@ -65,12 +73,20 @@ def find_tokenizer(config: Config, base: Base, train: Split | None, template: An
     if model.train_tokenizer is not None:
         texts = training_texts(config.formulation, template, train.arguments)
         return train_tokenizer(texts, model.train_tokenizer.vocab_size, config.data.max_length)
-    source = base.folder if model.tokenizer is None else fetch_tokenizer(model.tokenizer, model.tokenizer_revision)
-    tokenizer = load_tokenizer(source)
+    tokenizer = own_tokenizer(model, base.folder)
     if train is not None:
-        some = train.arguments[:CHECKED]
-        check_known(tokenizer, (text for one in some for text in (one.conclusion, one.premise)), str(source))
+        some, source = train.arguments[:CHECKED], model.tokenizer or str(base.folder)
+        check_known(tokenizer, (text for one in some for text in (one.conclusion, one.premise)), source)
     return tokenizer
+
+
+def own_tokenizer(model: ModelConfig, folder: Path | None) -> PreTrainedTokenizerBase:
+    """The tokenizer that `model.tokenizer` names, or else that of the checkpoint `folder`.
+
+    Raises UserError for one that cannot be loaded.
+    """
+    named, revision = model.tokenizer, model.tokenizer_revision
+    return load_tokenizer(tokenizer_folder(folder) if named is None else fetch_tokenizer(named, revision))
 
 
 def fit_to_tokenizer(hf_config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, is_random: bool) -> dict[str, Any]:

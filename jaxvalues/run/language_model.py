@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,16 @@ from jaxvalues.errors import UserError, short
 from jaxvalues.formulations import SEQ2SEQ
 from jaxvalues.generation import LanguageModel
 from jaxvalues.generation.stopping import end_tokens
-from jaxvalues.models import check_config, checkpoint_config, fetch, fetch_tokenizer, load_causal_lm, load_t5
+from jaxvalues.models import (
+    check_config,
+    checkpoint_config,
+    fetch,
+    fetch_tokenizer,
+    load_causal_lm,
+    load_t5,
+    tokenizer_folder,
+)
+from jaxvalues.models.checkpoints.gguf import is_gguf
 from jaxvalues.run.base import fit_to_tokenizer
 from jaxvalues.run.held import frozen_dtype
 from jaxvalues.run.probe import DTYPES
@@ -34,7 +44,8 @@ def load_language_model(
     max_length: int | None = None,
     scan: bool | str = "auto",
 ) -> LanguageModel:
-    """A pretrained generative model of a local folder or a name on the Hugging Face hub, with `generate` and `score`.
+    """A pretrained generative model with `generate` and `score`, from a local folder, a GGUF file or a name on the
+    Hugging Face hub.
 
     `dtype` of the computation is "float32", "bfloat16" or "auto": bfloat16 on accelerators, and on CPU what is faster
     there (`run.probe`). Matrices are rounded to it when they are read. `revision` is a branch, tag or commit of the
@@ -49,7 +60,7 @@ def load_language_model(
     folder = fetch(path_or_id, revision)
     config = checkpoint_config(folder)
     check_config(config, str(folder))
-    source = folder if tokenizer is None else fetch_tokenizer(tokenizer)
+    source = tokenizer_folder(folder) if tokenizer is None else fetch_tokenizer(tokenizer)
     known = load_tokenizer(source)
     fit_to_tokenizer(config, known, is_random=False)
     resolved = resolve_dtype(dtype)
@@ -59,11 +70,13 @@ def load_language_model(
 
     load = load_t5 if config["model_type"] in SEQ2SEQ else load_causal_lm
     module, params = load(folder, dtype=resolved, scan=scan, place=place)
-    ends = end_tokens(_configs(folder), known.eos_token_id, config["vocab_size"])
+    ends = end_tokens(_configs(folder, config), known.eos_token_id, config["vocab_size"])
     return LanguageModel(module, Bound(params), known, tuple(ends), batch_size, max_length)
 
 
-def _configs(folder: Path) -> list[tuple[str, dict]]:
-    """The files that may say which tokens end a sequence, in the order in which transformers asks them."""
+def _configs(folder: Path, config: dict[str, Any]) -> list[tuple[str, dict]]:
+    """What may say which tokens end a sequence, by its file, in the order in which transformers asks."""
+    if is_gguf(folder):
+        return [(folder.name, config)]
     paths = [folder / name for name in (GENERATION_CONFIG, "config.json")]
     return [(path.name, read_json(path, "the settings of generation")) for path in paths if path.exists()]

@@ -19,7 +19,8 @@ from jaxvalues.errors import UserError, short
 MANIFEST = "manifest.json"
 _TABLES = ("predictions-*.tsv", "probabilities-*.tsv", "logits-*.tsv")
 _NEEDED = ("config.yaml", "environment.json", "ensemble.json", "thresholds.json", "template.txt", "synonyms.tsv")
-_NEEDED += ("examples.json", "model/*", "tokenizer/*", "checkpoints/chosen.json", *_TABLES)
+_NEEDED += ("examples.json", "detector.json", "adapter.safetensors", "model/*", "tokenizer/*")
+_NEEDED += ("checkpoints/chosen.json", *_TABLES)
 
 
 def write_manifest(folder: Path, last: Mapping[str, str]) -> None:

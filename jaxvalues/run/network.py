@@ -85,23 +85,29 @@ class Network(NamedTuple):
 
 
 def build_network(
-    config: Config, hf_config: dict[str, Any], encode: Callable[[str], list[int]] = lambda _: [0]
+    config: Config,
+    hf_config: dict[str, Any],
+    encode: Callable[[str], list[int]] = lambda _: [0],
+    *,
+    gathers: bool = False,
 ) -> Network:
     """The network of a config for a checkpoint's `hf_config`.
 
-    `encode` returns the token ids of a text, from which a prompt may start. Raises ConfigError for settings that do not
-    fit the network.
+    `encode` returns the token ids of a text, from which a prompt may start. If each layer `gathers` its weights, layers
+    are scanned whatever the config says: XLA would gather the weights of all unrolled layers at once. Raises
+    ConfigError for settings that do not fit the network.
     """
     model_type = hf_config.get("model_type")
     check_kind(config.formulation.kind, model_type)
     options = {
         "dtype": resolve_dtype(config.model.dtype),
-        "scan": config.model.scan,
+        "scan": gathers or config.model.scan,
         "remat": config.model.remat,
     }
     if model_type in SEQ2SEQ:
         return _seq2seq(config, hf_config, {**options, "dropout": config.model.dropout}, encode)
     options |= {"hidden_dropout": config.model.dropout, "attention_dropout": config.model.dropout}
+    options |= {"top_alone": gathers}
     c = build_model(hf_config, **options).config
     width = getattr(c, "word_size", c.hidden_size)
     heads = c.num_attention_heads

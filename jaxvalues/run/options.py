@@ -13,6 +13,7 @@ class Format(StrEnum):
 
     hf = "hf"
     peft = "peft"
+    detector = "detector"
 
 
 class Table(StrEnum):

@@ -1,4 +1,4 @@
-"""Predictions of a finished run: of a split, or of a user's own arguments."""
+"""Predictions of a finished run, or of a detector: of a split, or of a user's own arguments."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from jaxvalues.evaluation.measures import TaskScores
 from jaxvalues.evaluation.report_table import render_scores
 from jaxvalues.run.base import Base, find_base
 from jaxvalues.run.console import RunConsole
+from jaxvalues.run.detector import Detector, is_detector
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.outcome import apply_decision
 from jaxvalues.run.prediction import Predicted, encode, predict_split
@@ -46,11 +47,13 @@ def predict(
     overrides: tuple[str, ...] = (),
     console: Console | None = None,
 ) -> TaskScores | None:
-    """Predict a split, or a user's file of arguments, with everything reloaded from a finished run's folder.
+    """Predict a split, or a user's file of arguments, with everything reloaded from the folder of a finished run or
+    of a detector (`jaxvalues.run.detector`).
 
     Writes predictions-<name>.tsv (official run format), probabilities-<name>.tsv and logits-<name>.tsv to `out`, which
-    is the run folder by default. Of a user's file (`jaxvalues.data.user_file`), what was found is printed and written
-    besides, with all columns of the file, in `format`: one of `jaxvalues.evaluation.found.FORMATS`.
+    is the run folder by default, and NAME-predictions here for a detector. Of a user's file
+    (`jaxvalues.data.user_file`), what was found is printed and written besides, with all columns of the file, in
+    `format`: one of `jaxvalues.evaluation.found.FORMATS`.
     Returns the scores if the labels are known. `overrides` change where things run (`mesh.…`, `data.dir=…`), not what:
     any other key is a ConfigError.
     """
@@ -64,7 +67,9 @@ def predict(
         )
     if out is not None:
         check_no_url("--out", out)
-    folder, config = reopen(run, overrides)
+    folder, config = _open(run, overrides)
+    if out is None and isinstance(folder, Detector):
+        out = f"{folder.path.name}-predictions"
     check_writable(folder.path if out is None else out, "the folder of the predictions")
     if file is None:
         check_split("--split", split)
@@ -134,9 +139,19 @@ def reopen(run: str | Path, overrides: tuple[str, ...]) -> tuple[RunFolder, Conf
     """A finished run's folder, and its config with `overrides` that change where things run.
 
     A run of several processes is read by one, unless an override says otherwise. Raises ConfigError for those that
-    change what was trained.
+    change what was trained, and UserError for a detector, which is no whole run.
     """
+    folder, config = _open(run, overrides)
+    if isinstance(folder, Detector):
+        raise UserError(f"{folder.path} holds a detector, which can only predict, expected a finished run")
+    return folder, config
+
+
+def _open(run: str | Path, overrides: tuple[str, ...]) -> tuple[RunFolder, Config]:
+    """`reopen`, also of a detector."""
     folder = RunFolder.finished(run)
+    if is_detector(run):
+        folder = Detector(folder.path, folder.task)
     config = folder.config(("runtime.distributed=false", *overrides))
     changed = differences(folder.config(), config).keys() - {"training.eval_batch_size"}
     if changed:
@@ -150,6 +165,8 @@ def restore(folder: RunFolder, config: Config, mesh: Mesh, programs: Programs | 
     Several that are given the same `programs` share compiled steps. Raises UserError if model.path holds other weights
     now than those the run started from.
     """
+    if isinstance(folder, Detector):
+        return folder.restore(config, mesh, programs)
     system = System(
         folder.with_texts(config),
         folder.hf_config(),

@@ -8,6 +8,7 @@ from jaxvalues.errors import counted
 _NAMES = {
     "bert": "BERT",
     "roberta": "RoBERTa",
+    "mpnet": "MPNet",
     "deberta": "DeBERTa",
     "deberta-v2": "DeBERTa",
     "t5": "T5",

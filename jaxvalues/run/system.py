@@ -76,7 +76,8 @@ class System:
         )
         self.examples = examples
         self.shortlist = None if form.shortlist is None else Shortlist.read(form.shortlist)
-        self.network = build_network(config, hf_config, SafeTokenizer(tokenizer).ids)
+        encode, gathers = SafeTokenizer(tokenizer).ids, mesh.shape["fsdp"] > 1
+        self.network = build_network(config, hf_config, encode, gathers=gathers)
         self.segments = self.network.segments
         self.language_model: LanguageModel | None = None
         self.optimizer = AdamW(config.optimizer, self.network.num_layers)

@@ -29,7 +29,7 @@ from jaxvalues.statistics.tests import (
 from jaxvalues.statistics.variance import minimum_detectable_difference, split_counts
 from jaxvalues.study.budget import Size
 from jaxvalues.study.choice import choose, edges, extended, finished_trials
-from jaxvalues.study.combined import PlannedCombination, combined_runs
+from jaxvalues.study.combined import PlannedCombination, combined_runs, in_a_sentence
 from jaxvalues.study.combining import result_folder
 from jaxvalues.study.measured import read_measured
 from jaxvalues.study.plan import Plan, in_words
@@ -298,7 +298,7 @@ def _missing_members(plan: Plan, name: str) -> list[str]:
 
 
 def _notes(plan: Plan, systems: Mapping[str, SystemResult]) -> list[str]:
-    study, notes = plan.study, []
+    study, notes = plan.study, [in_a_sentence(plan, name) for name in plan.study.scientific.combined]
     if plan.held_out is not None:
         notes.append(
             f"A replication: steps and thresholds were chosen on {plan.held_out}, which is reported too, so its "

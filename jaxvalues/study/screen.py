@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from statistics import fmean
 
@@ -51,7 +52,7 @@ def print_plan(plan: Plan, sizes: Mapping[str, Size], console: Console) -> None:
             f"{sizes[name].trained:,}",
             "not known" if flops is None else f"{flops:.2g}",
             str(program),
-            _time(plan, how.of, wanted * runs_worth(how, member_count(plan, name))),
+            _time(plan, how.of, _more_runs(plan, name)),
         )
     console.print(table)
     for name in plan.study.scientific.combined:
@@ -134,6 +135,13 @@ def _other_members(plan: Plan, name: str) -> int:
     values = plan.first_values(of)
     own = {one.config.folder for one in plan.runs(of, values)}
     return len({each.config.folder for one in combined_runs(plan, name, values) for each in one.members} - own)
+
+
+def _more_runs(plan: Plan, name: str) -> float:
+    """What a combined system computes besides the runs of the system that it combines, in runs of that."""
+    how, runs = plan.study.scientific.combined[name], math.prod(map(len, plan.repeated(name).values()))
+    halving = how.combine == "halving"
+    return runs * runs_worth(how, member_count(plan, name)) if halving else _other_members(plan, name)
 
 
 def _is_finished(one: PlannedRun) -> bool:

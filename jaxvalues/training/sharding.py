@@ -2,8 +2,8 @@
 
 Rows of a batch are split over data × fsdp. The table names the dimension of a weight that `tensor` splits, as in
 Megatron: columns of the first matrix of a block, rows of the second. `fsdp` then splits the largest remaining dimension
-that it divides. `fsdp` splits what is stored between steps, weights and moments; a step gathers the weights to compute
-with them (`gather_weights`). A network whose gathered weights do not fit on a device needs `tensor`.
+that it divides. `fsdp` splits what is stored between steps, weights and moments. A step gathers the weights of one
+layer at a time to compute with them, and again in the backward pass (`gather_weights`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import lax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxvalues.config import MeshConfig
 from jaxvalues.data.batches import Batch
 from jaxvalues.errors import ConfigError
+from jaxvalues.models.layers.sharded import Placement, ShardedWeight, gathered
 
 AXES = ("data", "fsdp", "tensor")
 ROWS = ("data", "fsdp")  # the axes that split the rows of a batch
@@ -34,6 +34,9 @@ TENSOR_RULES: tuple[tuple[str, int], ...] = (
     (r"/mlp/down/kernel$", -2),
     (r"/(embeddings/word|head)/embedding$", -2),
 )
+
+_GATHERED_IN_LAYERS = re.compile(r"(^|/)layers/.*/(kernel|low_rank/[ab])$")
+"""The matrices of dense layers, which are only multiplied with (`models.layers.dense`)."""
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
@@ -115,21 +118,23 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def gather_weights(params: Any, mesh: Mesh) -> Any:
-    """The parameters gathered over `fsdp`, to compute with; their gradients are split again. Call it inside jit.
-
-    This is ZeRO stage 3 (Rajbhandari et al., 2020). Without the constraint XLA moves whatever is smaller: with few
-    tokens, it gathers and sums activations instead.
+    """The parameters to compute with: those in layers are gathered over `fsdp` layer by layer, where they are used (see
+    `models.layers.sharded`), all others at once. Gradients are split again. Call it inside jit.
     """
     if mesh.shape["fsdp"] == 1:
         return params
 
-    def gather(kept: NamedSharding, weight: jax.Array) -> jax.Array:
-        used = NamedSharding(mesh, PartitionSpec(*(None if axis == "fsdp" else axis for axis in kept.spec)))
-        whole = jax.custom_vjp(lambda x: lax.with_sharding_constraint(x, used))
-        whole.defvjp(lambda x: (whole(x), None), lambda _, grad: (lax.with_sharding_constraint(grad, kept),))
-        return whole(weight)
+    def prepare(path: Any, kept: NamedSharding, weight: jax.Array) -> Any:
+        if "fsdp" not in kept.spec:
+            return weight
+        in_layers = _GATHERED_IN_LAYERS.search(jax.tree_util.keystr(path, simple=True, separator="/"))
+        spec = kept.spec[-2:] if in_layers else kept.spec  # one layer of a stack is taken before it is gathered
+        used = (None if axis == "fsdp" else axis for axis in spec)
+        placement = Placement(NamedSharding(mesh, PartitionSpec(*spec)), NamedSharding(mesh, PartitionSpec(*used)))
+        sharded = ShardedWeight(weight, placement)
+        return sharded if in_layers else gathered(sharded)
 
-    return jax.tree.map(gather, tree_shardings(params, mesh), params)
+    return jax.tree_util.tree_map_with_path(prepare, tree_shardings(params, mesh), params)
 
 
 def place_on(mesh: Mesh) -> Callable[[str, np.ndarray], jax.Array]:

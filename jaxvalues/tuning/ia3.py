@@ -14,8 +14,8 @@ from jaxvalues.models.model_types import GEMMA, LLAMA, QWEN
 from jaxvalues.tuning.method import AdditiveMethod, Bound, Params
 from jaxvalues.tuning.targets import BERT_LIKE, default_targets, target_layers
 
-# PEFT's defaults (TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING). PEFT has none for xlm-roberta, which takes those
-# of roberta. PEFT's "output.dense" matches both the attention's `output` and the feed-forward's `down`.
+# PEFT's defaults (TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING). PEFT has none for xlm-roberta and mpnet, which
+# take those of roberta. PEFT's "output.dense" matches both the attention's `output` and the feed-forward's `down`.
 DEFAULTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((*BERT_LIKE, "deberta-v2"), ("key", "value", "output", "down")),
     "deberta": ("in_proj", "output", "down"),

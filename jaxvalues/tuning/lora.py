@@ -16,7 +16,8 @@ from jaxvalues.tuning.method import AdditiveMethod, Bound, Params
 from jaxvalues.tuning.networks import uniform_fan_in
 from jaxvalues.tuning.targets import BERT_LIKE, default_targets, is_stacked, target_layers
 
-# PEFT's defaults (TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING). T5's are in all its attention blocks.
+# PEFT's defaults (TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING). PEFT has none for mpnet,
+# which takes those of roberta. T5's are in all its attention blocks.
 DEFAULTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((*BERT_LIKE, "deberta-v2", "t5"), ("query", "value")),
     "deberta": ("in_proj",),

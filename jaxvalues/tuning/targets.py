@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 from jaxvalues.errors import ConfigError
 from jaxvalues.models.layers.layout import layer_range
 
-BERT_LIKE = ("bert", "roberta", "xlm-roberta")
+BERT_LIKE = ("bert", "roberta", "xlm-roberta", "mpnet")
 
 
 def default_targets(model_type: str, defaults: Mapping[str, tuple[str, ...]], method: str) -> tuple[str, ...]:

@@ -320,6 +320,15 @@ def test_the_fingerprint_follows_what_decides_the_numbers() -> None:
     assert len({tiny.config(change).fingerprint() for change in other} | {config.fingerprint()}) == 1 + len(other)
 
 
+def test_a_seed_of_new_weights_is_known_to_what_it_decides_and_to_that_alone() -> None:
+    plain = tiny.config()
+    other = plain.model_copy(update={"init_seed": 5})
+    assert "init_seed" not in plain.decisive()  # folders of runs from before this key are found again
+    assert other.fingerprint() != plain.fingerprint()
+    assert other.program() == plain.program()  # its number is no part of a compiled step
+    assert (plain.start_seed, other.start_seed, other.seed) == (0, 5, 0)
+
+
 def test_placeholders_of_the_run_folder_are_filled_in() -> None:
     tree = {"model": {"path": "x"}, "output": "out/{name}/{seed}", "name": "a", "seed": 3}
     assert parse_config(tree).folder == Path("out/a/3")

@@ -132,3 +132,16 @@ def test_any_of_several_things_has_a_finite_logit_with_a_finite_gradient(p: list
 def test_whatever_begins_with_another_is_left_out() -> None:
     assert drop_extensions([[1, 2], [3], [1], [1, 2, 4], [3, 1], [2, 1], [3]]) == [[3], [1], [2, 1]]
     assert drop_extensions([[1], [1]]) == [[1]]
+
+
+def test_in_a_chat_other_spellings_count_where_they_are_single_tokens() -> None:
+    from chat_templates import chat_tokenizer
+
+    tokenize = SafeTokenizer(chat_tokenizer(None, ("Yes yes No no", "\nYes\nNo\nyes") * 9))
+    plain = Verbalizer.make(VerbalizerConfig(), tokenize, prefixes=True)
+    chat = Verbalizer.make(VerbalizerConfig(), tokenize, prefixes=True, in_chat=True)
+    assert (len(plain.ids), chat.tokens) == (2, 1)
+    said = {is_yes: sorted(map(tokenize.inner.decode, chat.ids[chat.is_yes == is_yes])) for is_yes in (True, False)}
+    assert said == {True: [" Yes", " yes", "Yes", "yes"], False: [" No", " no", "No", "no"]}
+    asked = Verbalizer.make(VerbalizerConfig(variants=False), tokenize, prefixes=True, in_chat=True)
+    assert asked.ids.tolist() == plain.ids.tolist()

@@ -38,6 +38,7 @@ LEFTOVERS = {
 NETWORKS: dict[str, dict[str, Any]] = {
     "bert": {**SIZES, "model_type": "bert", **LEFTOVERS},
     "roberta": {**SIZES, "num_hidden_layers": 3},
+    "mpnet": {**SIZES, "model_type": "mpnet"},
     "deberta": {**SIZES, **RELATIVE, "model_type": "deberta", "pos_att_type": "c2p|p2c"},
     "deberta-v2": {
         **SIZES, **RELATIVE,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from jaxvalues.config import Config, parse_config
-from jaxvalues.interop.exportable import export_command, exportable
+from jaxvalues.errors import ConfigError
+from jaxvalues.interop.exportable import check_detector, export_command, exportable
 
 ROBERTA = {"model_type": "roberta", "vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 2}
 ROBERTA |= {"num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 300}
@@ -48,3 +49,22 @@ def test_formats(case: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(one.to_yaml())
     command = f"jaxvalues export {tmp_path} {tmp_path}-{formats[0]} --to {formats[0]}" if formats else None
     assert export_command(tmp_path) == command
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({}, None),
+        ({"data": {"task": "stance"}}, "data.task is stance"),
+        ({"model": {"config": GPT2, "train_tokenizer": {}}}, "model.config: this network had random weights"),
+        ({"formulation": {"kind": "answer", "examples": {}}}, "formulation.examples shows training arguments"),
+        ({"formulation": {"kind": "answer", "shortlist": {"run": "x"}}}, "formulation.shortlist needs the predictions"),
+    ],
+)
+def test_what_a_detector_can_be_of(sections: dict[str, Any], message: str | None) -> None:
+    one = parse_config({"model": {"path": "gpt2"}, **sections})
+    if message is None:
+        check_detector(one)
+        return
+    with pytest.raises(ConfigError, match=message):
+        check_detector(one)

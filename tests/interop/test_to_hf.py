@@ -34,11 +34,11 @@ SECOND_OF_THREE = {"formulation": {"heads": "multiple", "pooling": {"over": "cls
 
 
 @pytest.mark.slow
-@pytest.mark.main_cases("roberta-*", "deberta-v2-*")
+@pytest.mark.main_cases("roberta-*", "deberta-v2-*", "mpnet-*")
 @pytest.mark.usefixtures("quick_compiles")
 @pytest.mark.parametrize(
     ("network", "change"),
-    [("bert", {}), ("roberta", SECOND_OF_THREE), ("deberta", MULTIPLE), ("deberta-v2", {})],
+    [("bert", {}), ("roberta", SECOND_OF_THREE), ("deberta", MULTIPLE), ("deberta-v2", {}), ("mpnet", MULTIPLE)],
 )
 def test_torch_gives_the_same_logits(network: str, change: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("torch")

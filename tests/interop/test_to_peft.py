@@ -50,6 +50,7 @@ METHODS: dict[str, dict[str, Any]] = {
 CASES = [(network, method, "answer") for network in ("gpt2", "t5") for method in METHODS]
 CASES += [("roberta", "lora", "masked_choice"), ("roberta", "ia3", "masked_choice")]
 CASES += [("roberta", "lora", "classify"), ("bert", "lora", "classify"), ("deberta-v2", "ia3", "classify")]
+CASES += [("mpnet", "ia3", "classify")]
 
 
 def question_config(network: str, method: str, kind: str = "answer", **tuning: Any) -> Config:

@@ -113,6 +113,7 @@ MASKED_LM = {
     "deberta": {**CONFIGS["deberta"], "legacy": False},
     "deberta-v3": {**CONFIGS["deberta-v3"], "legacy": True},
     "deberta-v3-new": {**CONFIGS["deberta-v3"], "legacy": False},
+    "mpnet": {**BERTS["roberta"], "model_type": "mpnet"},
     "deberta-v2-separate": CONFIGS["deberta-v2-separate"],  # word vectors narrower than the network
 }
 
@@ -139,6 +140,6 @@ def masked_lm_logits(config: dict[str, Any], weights: dict[str, np.ndarray], inp
     model.tie_weights()
     model.double()
     with torch.no_grad():
-        names = ("input_ids", "attention_mask", "token_type_ids")
+        names = ("input_ids", "attention_mask", *(["token_type_ids"] if config["model_type"] != "mpnet" else []))
         logits = model(**{name: torch.tensor(inputs[name]).long() for name in names}).logits
     return logits.float().numpy(), model

@@ -49,6 +49,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "rope_scaling": {"rope_type": "linear", "factor": 4.0},
     },
 }  # fmt: skip
+STORED = ("llama", "gemma3")  # torch's numbers are in golden/
 batch = gpt2_batch  # of the same sizes
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import bert_reference
 import deberta_reference
 import gpt2_reference
+import llama_reference
+import mpnet_reference
 import numpy as np
 import t5_reference
 
@@ -15,7 +17,7 @@ STRIDE = 5  # every fifth entry of each gradient is kept: prime to the widths, s
 
 
 def main() -> None:
-    for reference in (bert_reference, deberta_reference, t5_reference):
+    for reference in (bert_reference, deberta_reference, mpnet_reference, t5_reference):
         for name, config in reference.CONFIGS.items():
             results = reference.torch_results(config, reference.tensors(config), reference.batch(config))
             grads = {f"grad:{key}": grad.ravel()[::STRIDE] for key, grad in results.pop("grads").items()}
@@ -23,6 +25,11 @@ def main() -> None:
     results = gpt2_reference.torch_results(gpt2_reference.CONFIG, gpt2_reference.tensors(), gpt2_reference.batch())
     grads = {f"grad:{key}": grad.ravel()[::STRIDE] for key, grad in results.pop("grads").items()}
     np.savez_compressed(GOLDEN / "gpt2.npz", **results, **grads)
+    for name in llama_reference.STORED:
+        config = llama_reference.CONFIGS[name]
+        results = llama_reference.torch_results(config, llama_reference.tensors(config), llama_reference.batch())
+        grads = {f"grad:{key}": grad.ravel()[::STRIDE] for key, grad in results.pop("grads").items()}
+        np.savez_compressed(GOLDEN / f"{name}.npz", **results, **grads)
     logits = {}
     for name, config in deberta_reference.MASKED_LM.items():
         inputs = deberta_reference.batch(config)

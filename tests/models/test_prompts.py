@@ -1,5 +1,4 @@
-"""What stands before the tokens of BERT, RoBERTa and DeBERTa: prompts in the place of words, prefixes of keys and
-values.
+"""What stands before the tokens of encoders: prompts in the place of words, prefixes of keys and values.
 
 Against torch live, and against the tokens and keys that they stand for.
 """
@@ -17,7 +16,10 @@ import pytest
 from bert_reference import CONFIGS as BERTS
 from bert_reference import assert_close, torch_model
 from deberta_reference import CONFIGS as DEBERTAS
-from deberta_reference import V1, V3, batch, tensors, torch_config
+from deberta_reference import V1, V3, tensors, torch_config
+from mpnet_reference import CONFIGS as MPNETS
+from mpnet_reference import MPNET
+from mpnet_reference import batch as typeless_batch
 
 from jaxvalues.errors import UserError
 from jaxvalues.models import Classifier, abstract_model, build_masked_lm, build_model, init_model
@@ -25,10 +27,15 @@ from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import to_params
 from jaxvalues.models.heads.masked_lm import MaskedLMHead
 
-CONFIGS = {**BERTS, **DEBERTAS}
-KINDS = ("bert", "roberta", "deberta", "deberta-v2-xlarge", "deberta-v2-separate")
+CONFIGS = {**BERTS, **DEBERTAS, **MPNETS}
+KINDS = ("bert", "roberta", "deberta", "deberta-v2-xlarge", "deberta-v2-separate", "mpnet")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 FRONT = np.array([9, 23, 9])  # P = 3 words
+
+
+def batch(config: dict) -> dict:
+    """Padded ids, masks and token types, and a direction, for a network with or without token types."""
+    return typeless_batch({"type_vocab_size": 1, **config})
 
 
 def width(config: dict) -> int:
@@ -65,13 +72,14 @@ def torch_network(kind: str):
         return torch_model(config, tensors(config)).double()
     import torch
 
-    network = transformers.AutoModel.from_config(torch_config(config)).eval()
+    pooler = {"add_pooling_layer": False} if kind == "mpnet" else {}
+    network = transformers.AutoModel.from_config(torch_config(config), **pooler).eval()
     network.load_state_dict({name: torch.tensor(array) for name, array in tensors(config).items()}, strict=True)
     return network.double()
 
 
 @pytest.mark.slow
-@pytest.mark.main_cases("roberta-options3", "deberta-options4", "deberta-v2-xlarge-options7")
+@pytest.mark.main_cases("roberta-options3", "deberta-options4", "mpnet-options11", "deberta-v2-xlarge-options7")
 @pytest.mark.parametrize(
     ("kind", "options"), itertools.product(KINDS, ({"scan": False}, {"scan": True, "remat": True}))
 )
@@ -160,14 +168,14 @@ def test_nothing_before_the_tokens_is_nothing(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.main_cases("config1-key")
-@pytest.mark.parametrize(("config", "project"), [(V1, "in_proj"), (V3, "key")])
-def test_debertas_prefix_is_known_by_its_content_alone(config, project):
+@pytest.mark.main_cases("config1-key", "config2-key")
+@pytest.mark.parametrize(("config", "project"), [(V1, "in_proj"), (V3, "key"), (MPNET, "key")])
+def test_a_prefix_beside_distances_is_known_by_its_content_alone(config, project):
     """Where distances say nothing, a prompt of one layer is a prefix of its keys and values; order never counts."""
     module, params = init_model({**config, "num_hidden_layers": 1, "initializer_range": 0.2}, 1, scan=False)
     inputs = batch(config)
-    relative = params["embeddings"]["relative"]["embedding"]
-    params["embeddings"]["relative"]["embedding"] = jnp.zeros_like(relative)
+    tables = {key: params["embeddings"][key] for key in ("relative", "position") if key in params["embeddings"]}
+    params["embeddings"] |= jax.tree.map(jnp.zeros_like, tables)
     vectors = params["embeddings"]["word"]["embedding"][FRONT]
     (x,) = module.apply({"params": params}, FRONT[None], np.ones((1, 3)), layers=(0,))
     attention = params["layers"]["0"]["attention"]
@@ -178,17 +186,23 @@ def test_debertas_prefix_is_known_by_its_content_alone(config, project):
     prefix = np.stack([key, value])[None]
     assert_close(run(module, params, inputs, prefix=prefix)[0], run(module, params, inputs, prompt=vectors)[0])
 
-    params["embeddings"]["relative"]["embedding"] = relative
+    params["embeddings"] |= tables
     (there,) = run(module, params, inputs, prefix=prefix)
     assert_close(run(module, params, inputs, prefix=prefix[:, :, ::-1])[0], there, 1e-6)
     assert np.abs(there - run(module, params, inputs, prompt=vectors)[0]).max() > 0.01
 
 
 @pytest.mark.slow
-@pytest.mark.main_cases("roberta-*", "deberta-v2-xlarge-False-*")
+@pytest.mark.main_cases("roberta-*", "deberta-v2-xlarge-False-*", "mpnet-*")
 @pytest.mark.parametrize(
     ("kind", "scan", "top"),
-    [("roberta", True, 2), ("deberta", False, 2), ("deberta-v2-xlarge", True, 2), ("deberta-v2-xlarge", False, 1)],
+    [
+        ("roberta", True, 2),
+        ("deberta", False, 2),
+        ("deberta-v2-xlarge", True, 2),
+        ("deberta-v2-xlarge", False, 1),
+        ("mpnet", True, 2),
+    ],
 )
 def test_the_first_token_alone_is_the_same_and_behind_the_prompt(kind, scan, top):
     module, params, inputs, _ = case(kind, scan=scan)
@@ -231,8 +245,8 @@ def test_gradients_reach_prompt_and_prefix_and_stop_below(kind):
         assert_close(stopped[2], full[2])
 
 
-@pytest.mark.main_cases("deberta-v2-xlarge")
-@pytest.mark.parametrize("kind", ["bert", "deberta-v2-xlarge"])
+@pytest.mark.main_cases("deberta-v2-xlarge", "mpnet")
+@pytest.mark.parametrize("kind", ["bert", "deberta-v2-xlarge", "mpnet"])
 def test_stored_features_know_the_prefix_that_they_were_made_with(kind):
     module, params, inputs, real = case(kind, scan=False, stop_gradient_below=1)
     given = extra(CONFIGS[kind])["prefix"]
@@ -284,7 +298,7 @@ def test_classifiers_and_masked_language_models_hand_them_on(kind):
     assert_close(logits, expected)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "deberta-short-span", "deberta-v3"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "deberta-short-span", "deberta-v3", "mpnet"])
 def test_what_does_not_fit_is_said(kind):
     config = CONFIGS[kind]
     module, params = abstract_model(config)
@@ -296,7 +310,7 @@ def test_what_does_not_fit_is_said(kind):
 
     prefix = np.zeros((2, 2, 3, 4, 16))
     if limit < 100:
-        takes = 0 if kind == "deberta" else 3  # places that a prefix takes
+        takes = 0 if kind in ("deberta", "mpnet") else 3  # places that a prefix takes
         assert traced(limit - 2 - takes, prompt=np.zeros((2, 64)), prefix=prefix).shape == (2, limit - 2 - takes, 64)
         message = (
             f"{limit - 1 - takes} tokens after a prompt of 2 and a prefix of {takes}, but this {kind} model reads "

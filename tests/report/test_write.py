@@ -17,7 +17,8 @@ from xml.etree import ElementTree
 import pytest
 from studies import planned, pretend
 
-from jaxvalues.report import write_report
+from jaxvalues.config import Config
+from jaxvalues.report import paper, write_report
 from jaxvalues.report.browser import browse
 from jaxvalues.report.curves import few_shot, spread
 from jaxvalues.report.figures import learning_curves, pictures, time_frontier
@@ -27,6 +28,7 @@ from jaxvalues.report.tables import best_group, main_table
 from jaxvalues.study.analysis import analyse
 from jaxvalues.study.budget import Size
 from jaxvalues.study.compare import results_of
+from jaxvalues.study.reading import config_of
 from jaxvalues.study.results import StudyResults
 from jaxvalues.study.schema import Scientific, Study
 from jaxvalues.study.screen import figure, verdict
@@ -249,7 +251,20 @@ def test_three_questions_have_an_answer_each(found: StudyResults) -> None:
     first, second, third = (answer for _, answer in three_questions(found))
     assert "no contrast of this study compares a fine-tuned with a prompted system" in first
     assert re.search(r"the best system, (strong|same), has an official F1 of \.\d+ .* above the \.2", second)
-    assert third.startswith("Not decided by these data")
+    assert third == "Not decided by these data: no aligned language model was run."
+
+
+def test_an_aligned_language_model_answers_the_third_question(
+    found: StudyResults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weak, asks = found.systems["weak"].runs[0].folder.parent, {"kind": "answer", "chat": True}
+    chat = Config.model_validate({"formulation": asks, "tuning": {"method": "none"}, "model": {"path": "some/model"}})
+    monkeypatch.setattr(paper, "config_of", lambda run: chat if run.parent == weak else config_of(run))
+    third = three_questions(found)[2][1]
+    assert "On test: strong is better than weak by" in third
+    assert "same" not in third
+    alone = three_questions(replace(found, contrasts=()))[2][1]
+    assert re.search(r"no contrast .* the best of them, weak, has an official F1 of \.\d+", alone)
 
 
 def test_tables_in_other_formats() -> None:

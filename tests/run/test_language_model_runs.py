@@ -10,15 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import tiny
 from chat_templates import SMOLLM2, chat_tokenizer
 from rich.console import Console
 
-from jaxvalues.config import Config, parse_config
+from jaxvalues.config import Config, FormulationConfig, parse_config
 from jaxvalues.data.held_out import load_parts
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.decision import EXCLUDED
 from jaxvalues.evaluation.predictions import read_logits
+from jaxvalues.formulations import load_texts, training_texts
 from jaxvalues.run import train as run_module
 from jaxvalues.run.predict import predict
 
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 800, "tie_word_embeddings": True,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 300, "tie_word_embeddings": True,
     "initializer_range": 0.2,
 }  # fmt: skip
 KINDS: dict[str, dict[str, Any]] = {
@@ -46,13 +48,13 @@ class Lab(NamedTuple):
         return parse_config({
             "output": str(self.folder / name),
             "data": {
-                "source": "sample", "max_length": 700, "buckets": [700], "fraction": 0.1, "report": ["validation"],
+                "source": "sample", "max_length": 288, "buckets": [288], "fraction": 0.1, "report": ["validation"],
                 "held_out": "test", "full_held_out": True,
             },
             "model": {"config": LLAMA, "tokenizer": str(self.folder / "tokenizer"), "scan": False, "dtype": "float32"},
             "formulation": {"chat": True, **KINDS[kind], **formulation},
             "tuning": {"method": "none"},
-            "training": {"eval_batch_size": 32},
+            "training": {"eval_batch_size": 8},
             "logging": {"tensorboard": False},
             "runtime": {"compilation_cache": os.environ["JAX_COMPILATION_CACHE_DIR"]},
         })  # fmt: skip
@@ -70,11 +72,11 @@ class Lab(NamedTuple):
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory, module_patch: pytest.MonkeyPatch) -> Lab:
     folder = tmp_path_factory.mktemp("prompted")
-    chat_tokenizer(SMOLLM2).save_pretrained(folder / "tokenizer")
+    tokenizer().save_pretrained(folder / "tokenizer")
 
-    def few(config: Any) -> Any:  # of every split, a dozen arguments
+    def few(config: Any) -> Any:  # of every split, eight arguments
         parts = load_parts(config)
-        held_out, reported = (one.subset(range(12)) for one in (parts.held_out, *parts.reported))
+        held_out, reported = (one.subset(range(8)) for one in (parts.held_out, *parts.reported))
         return parts._replace(held_out=held_out, reported=(reported,))
 
     module_patch.setattr(run_module, "load_parts", few)
@@ -85,6 +87,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory, module_patch: pytest.MonkeyPat
 def module_patch() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         yield patch
+
+
+def tokenizer() -> Any:
+    """A chat tokenizer that splits the sample and its questions into few tokens."""
+    form = FormulationConfig(kind="chain_of_thought")
+    return chat_tokenizer(SMOLLM2, tuple(training_texts(form, load_texts(form), tiny.split().arguments)))
 
 
 def record(folder: Path, split: str = "validation") -> dict[str, Any]:
@@ -101,8 +109,7 @@ def test_what_was_asked_is_kept(lab: Lab) -> None:
     assert prompt["text"].startswith("<|im_start|>system\nYou are a helpful assistant<|im_end|>\n")
     assert prompt["text"].endswith("<|im_start|>assistant\n")
     assert prompt["text"].count("Given the premise") == 2  # an example, and the argument
-    tokenizer = chat_tokenizer(SMOLLM2)
-    ids = tokenizer(prompt["text"], add_special_tokens=False)["input_ids"]
+    ids = tokenizer()(prompt["text"], add_special_tokens=False)["input_ids"]
     assert (prompt["tokens"], prompt["bos"]) == (len(ids), 0)
     assert (prompt["first_ids"], prompt["last_ids"]) == (ids[:16], ids[-16:])
     assert {(word["answer"], word["text"].strip().lower()) for word in one["answer_words"]} == {
@@ -125,7 +132,7 @@ def test_decisions_stand_side_by_side(lab: Lab) -> None:
 def test_lists_are_parsed_counted_and_voted(lab: Lab) -> None:
     folder, _ = lab.run("label_list")
     one = record(folder)
-    assert sum(one["answers"].values()) == sum(one["finish_reasons"].values()) == 24
+    assert sum(one["answers"].values()) == sum(one["finish_reasons"].values()) == 16
     kept = texts(folder)
     assert [(text["argument"], text["sample"]) for text in kept[:3]] == [
         (kept[0]["argument"], 0), (kept[0]["argument"], 1), (kept[2]["argument"], 0),
@@ -138,7 +145,7 @@ def test_lists_are_parsed_counted_and_voted(lab: Lab) -> None:
 def test_a_chain_is_generated_once_and_scored_for_each_category(lab: Lab) -> None:
     folder, _ = lab.run("chain_of_thought")
     one, kept = record(folder), texts(folder)
-    assert len(kept) == 12
+    assert len(kept) == 8
     assert one["answers"]["unparsed"] == 0
     second, first = one["second_turn"]["first_prompt"]["text"], one["first_prompt"]["text"]
     assert second.startswith(first)
@@ -147,18 +154,19 @@ def test_a_chain_is_generated_once_and_scored_for_each_category(lab: Lab) -> Non
     assert second.endswith("Answer Yes or No.<|im_end|>\n<|im_start|>assistant\n")
     assert 0 < one["answer_mass"]["mean"] < 1
     logits = read_logits(folder / "logits-validation.tsv").values
-    assert len(np.unique(logits)) > 200
+    assert len(np.unique(logits)) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.main_cases("chain_of_thought")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_finished_run_predicts_the_same_again(kind: str, lab: Lab, tmp_path: Path) -> None:
     folder, _ = lab.run(kind)
     predict(folder, split="validation", out=tmp_path)
     again, before = (read_logits(one / "logits-validation.tsv") for one in (tmp_path, folder))
-    assert again.ids[:12] == before.ids
+    assert again.ids[:8] == before.ids
     if kind != "label_list":  # a draw depends on the argument's place among those that are shuffled together
-        np.testing.assert_allclose(again.values[:12], before.values, atol=1e-5)
+        np.testing.assert_allclose(again.values[:8], before.values, atol=1e-5)
 
 
 def test_a_shortlist_leaves_the_decision_to_the_model(lab: Lab) -> None:

@@ -28,13 +28,25 @@ def per_layer(mesh: dict[str, int]) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_fsdp_splits_what_is_kept_between_steps() -> None:
+def test_fsdp_gathers_one_layer_at_a_time() -> None:
     """Weights of one layer: 64 × 8192 × 2 and four of 64 × 64; with both moments three times that."""
     layer = 4 * (2 * 64 * 8192 + 4 * 64 * 64)
     whole, split = per_layer({"data": 8}), per_layer({"data": 1, "fsdp": 8})
     assert whole["arguments"] == pytest.approx(3 * layer, rel=0.05)
     assert split["arguments"] == pytest.approx(3 * layer / 8, rel=0.25)
-    assert min(whole["temporaries"], split["temporaries"]) > layer  # gradients
+    assert whole["temporaries"] > layer  # gradients
+    assert split["temporaries"] < 0.5 * layer  # gradients / 8 and activations; a gathered layer would add `layer`
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", [False, True])
+def test_the_weights_of_all_layers_are_never_whole_at_once(remat: bool) -> None:
+    """12 layers of 3.1 MB: those of one layer, their gradient, and what is split over 8 devices."""
+    sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 12}
+    model = {**wide(1).model.model_dump(), "config": {**tiny.ROBERTA, **sizes}, "remat": remat}
+    mesh = {"data": 1, "fsdp": 8}
+    memory = step_memory(wide(1, model=model, mesh=mesh, training={"batch_size": 8}))
+    assert memory["temporaries"] < 0.5 * 4 * 12 * (4 * 256 * 256 + 2 * 256 * 1024)
 
 
 def test_what_is_frozen_has_no_moments() -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jaxvalues.evaluation.official import score
-from jaxvalues.statistics.counts import Counts, count
+from jaxvalues.statistics.counts import Counts, MeanCounts, count
 from jaxvalues.statistics.f1 import FIGURES, figure_of, gradient_of, macro_scores
+from jaxvalues.statistics.variance import mean_variance
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.random((200, 20)) < np.linspace(0.02, 0.4, 20)
@@ -96,6 +97,22 @@ def test_the_order_of_arguments_and_leading_axes_do_not_matter() -> None:
     weights = RNG.multinomial(30, np.full(30, 1 / 30), 4)
     np.testing.assert_allclose(folded.replicates(weights)[:, 1], COUNTS.replicates(weights)[:, ::-1])
     np.testing.assert_allclose(folded[0].influence(), COUNTS.influence())
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_means_over_runs_are_means_of_figures_of_replicates_and_of_slopes(figure: str) -> None:
+    decisions = RNG.random((3, 2, 200, 20)) < np.where(TRUTH, 0.6, 0.15)
+    every = count(TRUTH, decisions, GROUP)
+    means = MeanCounts(every.hits, every.predicted, every.true, every.sizes)
+    weights = RNG.multinomial(30, np.full(30, 1 / 30), 5).astype(float)
+    assert (means.axes, means.groups) == ((3,), 30)
+    np.testing.assert_allclose(means.figure(figure), every.figure(figure).mean(axis=1))
+    np.testing.assert_allclose(means.replicates(weights, figure), every.replicates(weights, figure).mean(axis=2))
+    np.testing.assert_allclose(means.leave_one_out(figure), every.leave_one_out(figure).mean(axis=1))
+    np.testing.assert_allclose(means.influence(figure), every.influence(figure).mean(axis=1))
+    same = Counts(*(np.repeat(part[:, None], 2, axis=1) for part in (COUNTS.hits, COUNTS.predicted)), COUNTS.true)
+    twice = MeanCounts(same.hits, same.predicted, COUNTS.true, COUNTS.sizes)
+    assert mean_variance(twice, COUNTS[::-1], figure) == mean_variance(COUNTS, COUNTS[::-1], figure)
 
 
 def test_wrong_shapes_are_refused() -> None:

@@ -18,6 +18,7 @@ from jaxvalues.data.loading import load_split
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.combine import mean
 from jaxvalues.evaluation.predictions import read_logits
+from jaxvalues.report.tables import best_group, variance_table
 from jaxvalues.statistics.counts import count
 from jaxvalues.statistics.tests import paired_t
 from jaxvalues.study import run as study_run
@@ -276,3 +277,8 @@ def test_a_system_over_a_repeated_key_is_compared_with_the_mean_of_its_members(t
     assert mean_less_weak.t == paired_t(ours, weak)
     assert mean_less_weak.interval.low < mean_less_weak.difference < mean_less_weak.interval.high
     assert len(both.differences) == 6
+    assert best_group(found, "test") == {"strong", "same"}  # by the mean of what they share
+    rows = {name: cells for name, *cells in variance_table(found, "test").rows}
+    assert "" not in rows["weak"]
+    assert [bool(cell) for cell in rows["mean"]] == [True, False, True, True]
+    assert found.notes[0].startswith("mean: the mean probability of 2 runs of weak with other values of formulation.")

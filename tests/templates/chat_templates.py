@@ -40,17 +40,20 @@ _SPECIAL += ["<start_of_turn>", "<end_of_turn>"]
 
 
 @functools.cache
-def _trained() -> Any:
+def _trained(texts: tuple[str, ...]) -> Any:
     words = "Is it based on the human value Yes No user assistant system model Given premise and conclusion."
-    return train_tokenizer([words] * 4, 600, 512)
+    return train_tokenizer([*[words] * 4, *texts], 2000, 512)
 
 
-def chat_tokenizer(template: str | None) -> Any:
-    """A small tokenizer with a chat template. Unlike GPT-2's, it adds BOS and EOS to plain texts by itself."""
+def chat_tokenizer(template: str | None, texts: tuple[str, ...] = ()) -> Any:
+    """A small tokenizer with a chat template. Unlike GPT-2's, it adds BOS and EOS to plain texts by itself.
+
+    It is trained on a few words and `texts`.
+    """
     from tokenizers import Tokenizer, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    backend = Tokenizer.from_str(_trained().backend_tokenizer.to_str())
+    backend = Tokenizer.from_str(_trained(texts).backend_tokenizer.to_str())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
     tokenizer.add_special_tokens({"additional_special_tokens": _SPECIAL})

@@ -6,7 +6,7 @@ import pytest
 from chat_templates import DROPS_SYSTEM, GEMMA, LLAMA3, QWEN3, SMOLLM2, STYLES, THINKER, chat_tokenizer
 
 from jaxvalues.errors import UserError
-from jaxvalues.templates.chat import answer_of, chat_ids, chat_text, count_bos, leading_ids, text_ids
+from jaxvalues.templates.chat import answer_of, chat_ids, chat_text, count_bos, leading_ids, text_ids, turn_ends
 
 ASK = [{"role": "user", "content": "Is it good?"}]
 BRIEFED = [{"role": "system", "content": "Answer Yes or No."}, *ASK]
@@ -99,3 +99,12 @@ def test_what_is_wrong_is_one_sentence(template: str | None, messages: list, pro
     with pytest.raises(UserError, match=problem) as error:
         chat_text(chat_tokenizer(template), messages)
     assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("style", "end"), [("llama3", "<|eot_id|>"), ("gemma", "<end_of_turn>"), ("qwen3", "<|im_end|>")]
+)
+def test_a_turn_ends_as_the_template_writes_it(style: str, end: str) -> None:
+    tokenizer = chat_tokenizer(STYLES[style])
+    assert turn_ends(tokenizer) == (tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(end))
+    assert turn_ends(chat_tokenizer(None)) == (tokenizer.eos_token_id,)

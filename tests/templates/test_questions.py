@@ -109,7 +109,7 @@ def test_without_any_descriptions_names_fill_the_slot() -> None:
 
 def test_every_template_that_comes_with_jaxvalues_is_of_one_kind() -> None:
     files = (resources.files("jaxvalues.templates") / "texts").iterdir()
-    names = (*template.BUILT_IN, *questions.BUILT_IN, *questions.BUILT_IN_STANCE)
+    names = (*template.BUILT_IN, *questions.BUILT_IN, *questions.BUILT_IN_STANCE, "label_list", "chain_of_thought")
     assert sorted(file.name for file in files) == sorted(f"{name}.txt" for name in names)
 
 

@@ -22,7 +22,7 @@ from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.errors import UserError
 from jaxvalues.training import loop as loop_module
 from jaxvalues.training.checkpoints import Checkpoints
-from jaxvalues.training.loop import Loop, LoopState, Series, Stage, Stopped
+from jaxvalues.training.loop import Loop, LoopState, Paused, Series, Stage, Stopped
 from jaxvalues.training.preemption import StopRequest
 from jaxvalues.training.sharding import make_mesh
 from jaxvalues.training.step import TrainState
@@ -82,6 +82,8 @@ class Rig:
         norms: dict[int, float] | None = None,
         held_out_losses: dict[int, float] | None = None,
         during: Callable[[int, StopRequest], bool] = lambda step, stop: False,
+        *,
+        pause_at: int | None = None,
     ) -> LoopState:
         """`scores` are held-out F1 by step; `during` looks on at evaluations and says whether they are cut short."""
 
@@ -101,6 +103,7 @@ class Rig:
         loop = Loop(
             config=self.config, batches=self.batches, stages=self.stages(self.step), restart=self.restart,
             evaluate=evaluate, series=series, segments=(), writer=self.notes, console=self.screen,
+            pause_at=pause_at,
         )  # fmt: skip
         try:
             return loop.run(state, {}, memory, self.mesh)
@@ -200,6 +203,20 @@ def test_a_stopped_run_goes_on_and_remembers_the_best(at: int, tmp_path: Path, m
     assert rig.step.done == list(range(at + 1, 9))
     assert sorted(set(rig.notes.steps("held_out"))) == [0, 2, 4, 6, 8]
     assert rig.saved("chosen") == (2, 2.0)
+
+
+def test_a_run_pauses_after_an_evaluation_and_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, evaluate_every=2, checkpoint_every=100)
+    scores = {2: 0.3, 4: 0.9, 8: 0.7}
+    for _ in range(2):  # once it is there, it stays there
+        with pytest.raises(Paused, match="paused at step 4 of 8, state saved"):
+            rig.go(scores, pause_at=3)
+        assert rig.saved("resume") == (4, 4.0)
+        assert rig.saved("chosen") == (4, 4.0)
+    assert rig.step.done == []
+    assert rig.go(scores, pause_at=8).best_step == 4
+    assert rig.step.done == [5, 6, 7, 8]
+    assert rig.notes.steps("held_out") == [0, 2, 4, 6, 8]
 
 
 def test_an_evaluation_cut_short_comes_again(tmp_path: Path) -> None:

@@ -8,16 +8,19 @@ import jax
 import numpy as np
 import pytest
 from test_peft_format import ALPHA, MATRICES, RANK, P, bases, effective, inputs, random_tree  # noqa: F401  (a fixture)
+from tuned import PEFT_TARGETS
 
 from jaxvalues.models import Classifier, build_model, head_from_modules
 from jaxvalues.tuning.peft_folder import CONFIG
 from jaxvalues.tuning.peft_format import from_peft
 
-CLASSIFIERS = [(kind, method) for kind, method in MATRICES if kind != "t5"] + [("gpt2", "prompt"), ("gpt2", "prefix")]
+CAUSAL = ("gpt2", "llama", "gemma3_text")
+CLASSIFIERS = [(kind, method) for kind, method in MATRICES if kind != "t5"]
+CLASSIFIERS += [("gpt2", "prompt"), ("gpt2", "prefix"), ("llama", "prefix")]
 
 
 @pytest.mark.slow
-@pytest.mark.main_cases("roberta-lora", "deberta-v2-ia3", "gpt2-prompt")
+@pytest.mark.main_cases("roberta-lora", "deberta-v2-ia3", "gpt2-prompt", "llama-lora", "llama-prefix")
 @pytest.mark.parametrize(("kind", "method"), CLASSIFIERS)
 def test_classifiers_that_peft_made_are_read(bases, tmp_path, kind, method):  # noqa: F811
     """PEFT lists `classifier` and `score` as modules to save, and saves those that the network has."""
@@ -28,9 +31,10 @@ def test_classifiers_that_peft_made_are_read(bases, tmp_path, kind, method):  # 
     base = bases(kind)
     torch.manual_seed(0)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(base.folder, num_labels=20)
+    targets = PEFT_TARGETS.get(method, {}) if kind == "mpnet" else {}
     config = {
-        "lora": lambda: peft.LoraConfig(task_type="SEQ_CLS", r=RANK, lora_alpha=ALPHA),
-        "ia3": lambda: peft.IA3Config(task_type="SEQ_CLS"),
+        "lora": lambda: peft.LoraConfig(task_type="SEQ_CLS", r=RANK, lora_alpha=ALPHA, **targets),
+        "ia3": lambda: peft.IA3Config(task_type="SEQ_CLS", **targets),
         "prompt": lambda: peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=P),
         "prefix": lambda: peft.PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=P),
     }[method]()
@@ -46,8 +50,9 @@ def test_classifiers_that_peft_made_are_read(bases, tmp_path, kind, method):  # 
     for name, tensor in adapter.modules.items():
         (same,) = [leaf for key, leaf in trained.items() if key.replace(".modules_to_save.default", "").endswith(name)]
         np.testing.assert_array_equal(tensor, same)
-    heads = {"gpt2": {"score.weight"}, "roberta": {"classifier.dense.weight", "classifier.dense.bias"}}
-    assert adapter.modules.keys() >= heads.get(kind, {"classifier.weight", "classifier.bias"})
+    heads = {key: {"classifier.dense.weight", "classifier.dense.bias"} for key in ("roberta", "mpnet")}
+    head = {"score.weight"} if kind in CAUSAL else heads.get(kind, {"classifier.weight", "classifier.bias"})
+    assert adapter.modules.keys() >= head
     if (kind, method) in MATRICES:  # the encoder with the adapter in it
         given = {name: torch.tensor(x).long() for name, x in inputs(kind).items()}
         with torch.no_grad():
@@ -56,10 +61,10 @@ def test_classifiers_that_peft_made_are_read(bases, tmp_path, kind, method):  # 
         (ours,) = module.apply({"params": effective(base, adapter.trainable)["encoder"]}, *inputs(kind).values())
         real = inputs(kind)["attention_mask"].astype(bool)
         np.testing.assert_allclose(ours[real], theirs[real], atol=1e-4 * np.abs(theirs[real]).max(), rtol=0)
-    if kind == "gpt2":
+    if kind in CAUSAL:
         classifier = Classifier(build_model(base.target.hf_config), 20, pooling="last")
-        head = head_from_modules("gpt2", classifier, adapter.modules)
+        head = head_from_modules(kind, classifier, adapter.modules)
         np.testing.assert_array_equal(head["kernel"], adapter.modules["score.weight"].T)
         assert not head["bias"].any()
-        assert head_from_modules("gpt2", classifier.clone(num_labels=3), adapter.modules) is None
-        assert head_from_modules("gpt2", classifier.clone(pooling="mean"), adapter.modules) is None
+        assert head_from_modules(kind, classifier.clone(num_labels=3), adapter.modules) is None
+        assert head_from_modules(kind, classifier.clone(pooling="mean"), adapter.modules) is None

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
+from tuned import PEFT_TARGETS
 
 from jaxvalues.config import TuningConfig
 from jaxvalues.errors import ConfigError, UserError
@@ -40,23 +41,29 @@ DEBERTA = {**ENCODER, "relative_attention": True, "position_biased_input": False
 HF_CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2": {"vocab_size": 70, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 40}
     | {"bos_token_id": None, "eos_token_id": None},
+    "llama": {**ENCODER, "num_key_value_heads": 2},
+    "gemma3_text": {**ENCODER, "num_key_value_heads": 2, "head_dim": 24, "sliding_window": 64}
+    | {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None},
     "t5": {"vocab_size": 70, "d_model": 64, "d_ff": 96, "num_layers": 2, "num_heads": 4, "d_kv": 24}
     | {"num_decoder_layers": 3, "feed_forward_proj": "gated-gelu"},  # four heads are wider than the network
     "bert": {**ENCODER, "type_vocab_size": 2, "pad_token_id": 0},
     "roberta": {**ENCODER, "type_vocab_size": 1, "pad_token_id": 1},
+    "mpnet": {**ENCODER, "pad_token_id": 1},
     "deberta": {**DEBERTA, "pos_att_type": ["c2p", "p2c"], "legacy": True},
     "deberta-v2": {**DEBERTA, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8, "share_att_key": True}
     | {"norm_rel_ebd": "layer_norm", "legacy": True},
 }
-KINDS = {"gpt2": "CAUSAL_LM", "t5": "SEQ_2_SEQ_LM"}
+KINDS = {**dict.fromkeys(("gpt2", "llama", "gemma3_text"), "CAUSAL_LM"), "t5": "SEQ_2_SEQ_LM"}
 # PEFT's targets, in our names.
 LORA = {kind: {"query", "value"} for kind in HF_CONFIGS} | {"gpt2": {"qkv"}, "deberta": {"in_proj"}}
 IA3 = {kind: {"key", "value", "output", "down"} for kind in HF_CONFIGS} | {
     "gpt2": {"qkv", "down"},
     "t5": {"key", "value", "down"},
+    "llama": {"key", "value", "down"},
+    "gemma3_text": {"query", "value", "down"},
     "deberta": {"in_proj", "output", "down"},
 }
-VECTORS = [(kind, method) for kind in ("gpt2", "t5") for method in ("prompt", "p_tuning", "prefix")]
+VECTORS = [(kind, method) for kind in KINDS for method in ("prompt", "p_tuning", "prefix")]
 MATRICES = [(kind, method) for kind in HF_CONFIGS for method in ("lora", "ia3")]
 P, RANK, ALPHA = 3, 4, 6.0
 LENGTHS = (13, 9, 4, 1, 13)  # real tokens in each row of T = 13, on the left: there PEFT counts positions as we do
@@ -91,9 +98,8 @@ def bases(tmp_path_factory):
     @functools.cache
     def make(kind: str) -> Base:
         hf_config, folder = {**HF_CONFIGS[kind], "model_type": kind}, tmp_path_factory.mktemp(kind)
-        init, save = {"gpt2": (init_causal_lm, save_causal_lm), "t5": (init_t5, save_t5)}.get(
-            kind, (init_masked_lm, save_masked_lm)
-        )
+        makers = {"CAUSAL_LM": (init_causal_lm, save_causal_lm), "SEQ_2_SEQ_LM": (init_t5, save_t5)}
+        init, save = makers.get(KINDS.get(kind), (init_masked_lm, save_masked_lm))
         module, params = init(hf_config, 0, scan=False)
         random = np.random.RandomState(0)
         params = jax.tree.map(lambda x: x + 0.1 * random.standard_normal(x.shape).astype(np.float32), params)
@@ -131,7 +137,8 @@ def random_tree(base: Base, method: str) -> dict[str, Any]:
     if method in ("prompt", "p_tuning"):
         return {"prompt": {"encoder": draw(P, 64)}}
     if method == "prefix":
-        return {"prefix": {"decoder": draw(3, 2, P, 4, 24)} if kind == "t5" else {"encoder": draw(2, 2, P, 4, 16)}}
+        heads = {"llama": (2, 16), "gemma3_text": (2, 24)}.get(kind, (4, 16))
+        return {"prefix": {"decoder": draw(3, 2, P, 4, 24)} if kind == "t5" else {"encoder": draw(2, 2, P, *heads)}}
     tree = {}
     for path, kernel in flatten_dict(base.params, sep="/").items():
         *layer, name, leaf = path.split("/")
@@ -192,7 +199,9 @@ def assert_equal(ours: Any, theirs: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.main_cases("gpt2-prompt", "gpt2-lora", "t5-prefix", "t5-ia3", "roberta-ia3", "deberta-v2-lora")
+@pytest.mark.main_cases(
+    "gpt2-prompt", "gpt2-lora", "t5-prefix", "t5-ia3", "roberta-ia3", "deberta-v2-lora", "llama-lora", "gemma3*-p*"
+)
 @pytest.mark.parametrize(("kind", "method"), VECTORS + MATRICES)
 def test_peft_reads_what_we_write(bases, tmp_path, kind, method):
     import peft
@@ -215,7 +224,15 @@ def test_peft_reads_what_we_write(bases, tmp_path, kind, method):
 
 
 @pytest.mark.slow
-@pytest.mark.main_cases("gpt2-prefix-*", "t5-p_tuning-*", "t5-lora-*", "deberta-ia3-*", "t5-prompt-change20")
+@pytest.mark.main_cases(
+    "gpt2-prefix-*",
+    "t5-p_tuning-*",
+    "t5-lora-*",
+    "deberta-ia3-*",
+    "t5-prompt-change22",
+    "llama-prefix-*",
+    "gemma3*-ia3-*",
+)
 @pytest.mark.parametrize(
     ("kind", "method", "change"),
     [(kind, method, {}) for kind, method in VECTORS + MATRICES]
@@ -238,6 +255,7 @@ def test_we_read_what_peft_writes(bases, tmp_path, kind, method, change):
         "lora": (peft.LoraConfig, {"r": RANK, "lora_alpha": ALPHA}),
         "ia3": (peft.IA3Config, {}),
     }[method]
+    options |= PEFT_TARGETS.get(method, {}) if kind == "mpnet" else {}
     torch.manual_seed(0)
     model = peft.get_peft_model(torch_base(base), make(task_type=base.target.task_type, **options, **change))
     for name, parameter in model.named_parameters():

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from tuned import CONFIGS, KEY, KINDS, D, H, L, N, build, method, moved
+from tuned import CONFIGS, KEY, KINDS, PEFT_TARGETS, D, H, L, N, build, method, moved
 
 from jaxvalues.models.checkpoints.conversion import to_params
 from jaxvalues.tuning.method import merge_all
@@ -112,6 +112,7 @@ def adapted(kind: str, name: str) -> tuple[Any, Any, set[str], dict]:
     frozen, trainable = tuning.init(KEY, params)
     trainable = moved(trainable)
     turned = {"fan_in_fan_out": kind == "gpt2"}  # its dense layers hold their matrices the other way round
+    turned |= PEFT_TARGETS[name] if kind == "mpnet" else {}
     config = peft.LoraConfig(r=3, lora_alpha=7, **turned) if name == "lora" else peft.IA3Config(**turned)
     model = peft.get_peft_model(base, config).eval()
     flat, given = flatten_dict(trainable[name], sep="/"), set()
@@ -132,7 +133,7 @@ def adapted(kind: str, name: str) -> tuple[Any, Any, set[str], dict]:
     return system, model, {f"{path}/kernel" for path in paths}, tuning.bind(frozen, trainable).params
 
 
-@pytest.mark.main_cases("deberta-lora", "gpt2-ia3", "t5-lora", "llama-ia3")
+@pytest.mark.main_cases("deberta-lora", "gpt2-ia3", "mpnet-*", "t5-lora", "llama-ia3")
 @pytest.mark.parametrize("name", ["lora", "ia3"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_adapted_weights_are_what_peft_merges(kind: str, name: str) -> None:

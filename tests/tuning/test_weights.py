@@ -86,7 +86,8 @@ def test_a_head_that_a_checkpoint_holds_is_above_the_layers() -> None:
 MASKED_HEAD = D * D + D + 2 * D + V  # dense, norm and bias; the output matrix is the word embeddings
 FINAL_NORM = 2 * D
 ABOVE = {
-    "roberta": MASKED_HEAD, "deberta": MASKED_HEAD, "deberta-v2": MASKED_HEAD, "gpt2": FINAL_NORM,
+    "roberta": MASKED_HEAD, "deberta": MASKED_HEAD, "deberta-v2": MASKED_HEAD, "mpnet": MASKED_HEAD,
+    "gpt2": FINAL_NORM,
     "llama": D + V * D,  # a norm without bias, and an output matrix of its own
 }  # fmt: skip
 

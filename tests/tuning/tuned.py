@@ -38,6 +38,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "position_buckets": 8, "share_att_key": True, "norm_rel_ebd": "layer_norm", "conv_kernel_size": 3,
         "conv_act": "gelu",
     },
+    "mpnet": {**SIZES, "model_type": "mpnet", "pad_token_id": 1},
     "gpt2": {"model_type": "gpt2", "vocab_size": V, "n_embd": D, "n_inner": F, "n_layer": L, "n_head": N,
              "n_positions": 40},
     "llama": {**SIZES, "model_type": "llama", "num_key_value_heads": K},
@@ -45,6 +46,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
            "num_layers": L, "num_decoder_layers": 3},
 }  # fmt: skip
 KINDS = sorted(CONFIGS)
+# PEFT has no default targets for MPNet; these are RoBERTa's, by MPNet's names.
+PEFT_TARGETS = {
+    "lora": {"target_modules": ["q", "v"]},
+    "ia3": {"target_modules": ["k", "v", "o", "output.dense"], "feedforward_modules": ["o", "output.dense"]},
+}
 NEW = {
     "head": {"kernel": np.ones((D, C), np.float32), "bias": np.zeros(C, np.float32)},
     "projection": {"out": {"kernel": np.ones((D, 8), np.float32), "bias": np.zeros(8, np.float32)}},
@@ -65,10 +71,9 @@ class System(NamedTuple):
 
 @functools.cache
 def build(kind: str, scan: bool = False, num_layers: int = L, boundary: int = 0) -> System:
-    """Build a tiny network: RoBERTa and DeBERTa with a new head and a projection, GPT-2, Llama and T5 as language
-    models.
+    """Build a tiny network: encoders with a new head and a projection, GPT-2, Llama and T5 as language models.
 
-    Weights are the same scanned and unrolled. `num_layers` and `boundary` are for RoBERTa and DeBERTa."""
+    Weights are the same scanned and unrolled. `num_layers` and `boundary` are for encoders."""
     config, options = CONFIGS[kind], {"scan": scan}
     stack, new, words = {"encoder": Stack(L, N, H)}, frozenset(), "encoder/embeddings/word/embedding"
     if kind == "t5":

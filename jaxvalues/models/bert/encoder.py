@@ -1,10 +1,6 @@
 """BERT (Devlin et al., 2019) and RoBERTa (Liu et al., 2019) encoders.
 
-The two differ only in how positions are counted. Parameters, for layer i in segment form (`models.layers.layout`):
-
-    embeddings/{word,position,token_type}/embedding, embeddings/norm/{scale,bias}
-    layers/{i}/attention/{query,key,value,output}/{kernel,bias}, layers/{i}/attention_norm/{scale,bias}
-    layers/{i}/mlp/{up,down}/{kernel,bias}, layers/{i}/mlp_norm/{scale,bias}
+The two differ only in how positions are counted. Parameters are those of `models.layers.post_norm`.
 """
 
 from __future__ import annotations
@@ -12,136 +8,20 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from flax import linen as nn
 
-from jaxvalues.models.bert.config import BertConfig
-from jaxvalues.models.layers.attention import attention, preceded_by
-from jaxvalues.models.layers.dense import normal_dense
-from jaxvalues.models.layers.embedding import Embedding, after_prompt, normal_with_zero_row
 from jaxvalues.models.layers.encoder import Encoder
-from jaxvalues.models.layers.masks import pad_left, select_positions
-from jaxvalues.models.layers.mlp import MLP
-from jaxvalues.models.layers.norm import LayerNorm
-from jaxvalues.models.layers.ops import dropout
+from jaxvalues.models.layers.post_norm import PostNormLayer, WordEmbeddings
 from jaxvalues.models.layers.transformer import Inputs, PerLayer
-
-
-class BertEmbeddings(nn.Module):
-    """Word, position and token-type embeddings, summed and normalised: ids [B, T] to [B, P + T, D].
-
-    A `prompt` [P, D] or [B, P, D] stands before the words and has token type 0. The first `past` positions are left
-    free, for a prefix. Raises `UserError` for an input longer than there are positions.
-    """
-
-    config: BertConfig
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self,
-        input_ids: jax.Array,
-        token_type_ids: jax.Array | None = None,
-        rng: jax.Array | None = None,
-        prompt: jax.Array | None = None,
-        past: int = 0,
-    ) -> jax.Array:
-        c = self.config
-        rows, tokens = input_ids.shape
-        size = c.prompt_length(prompt, rows)
-        c.check_length(tokens, size, past)
-        word = self._table("word", c.vocab_size, zero_row=c.pad_token_id)
-        position = self._table("position", c.max_position_embeddings, zero_row=c.pad_token_id if c.is_roberta else None)
-        token_type = self._table("token_type", c.type_vocab_size)
-
-        # An id outside the vocabulary gives NaN rather than some other word's vector.
-        x = after_prompt(prompt, word.take(input_ids, axis=0, mode="fill"))
-        types = None if token_type_ids is None else pad_left(token_type_ids, size, 0)
-        x += token_type[0] if types is None else token_type.take(types, axis=0, mode="fill")
-        if c.is_roberta:  # real tokens count from pad_token_id + 1, padding stays at pad_token_id
-            real = pad_left(input_ids != c.pad_token_id, size, True).astype(jnp.int32)
-            x += position.take(c.pad_token_id + (past + jnp.cumsum(real, axis=1)) * real, axis=0)
-        else:
-            x += position[past : past + size + tokens]
-        x = LayerNorm(c.layer_norm_eps, dtype=self.dtype, name="norm")(x)
-        return dropout(x, c.hidden_dropout_prob, rng)
-
-    def _table(self, name: str, rows: int, zero_row: int | None = None) -> jax.Array:
-        init = normal_with_zero_row(self.config.initializer_range, zero_row)
-        return Embedding((rows, self.config.hidden_size), init, name=name)()
-
-
-class BertAttention(nn.Module):
-    """Multi-head attention with its four projections, from x [B, Q, D] to `states` [B, T, D] and a prefix: [B, Q, D].
-
-    `mask`, `rng` and `prefix` are those of `BertLayer`.
-    """
-
-    config: BertConfig
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        states: jax.Array,
-        mask: jax.Array | None = None,
-        rng: jax.Array | None = None,
-        prefix: jax.Array | None = None,
-    ) -> jax.Array:
-        c = self.config
-        query, key, value = (
-            normal_dense(c, c.hidden_size, self.dtype, name)(source).reshape(
-                *source.shape[:2], c.num_attention_heads, c.head_size
-            )
-            for name, source in (("query", x), ("key", states), ("value", states))
-        )
-        key, value = preceded_by(prefix)((key, value))
-        out = attention(
-            query, key, value, mask=mask, dropout_rate=c.attention_probs_dropout_prob, dropout_rng=rng
-        )  # [B, Q, N, H]
-        return normal_dense(c, c.hidden_size, self.dtype, "output")(out.reshape(x.shape))
-
-
-class BertLayer(nn.Module):
-    """One post-norm transformer layer: x [B, T, D] to the same.
-
-    `mask` broadcasts to [B, 1, T, S + T] and is True where a query may attend to a key; `prefix` [2, S, N, H] are keys
-    and values before those of x. With a `position` only the output there is computed, [B, 1, D], from all of x.
-    """
-
-    config: BertConfig
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        mask: jax.Array | None = None,
-        rng: jax.Array | None = None,
-        prefix: jax.Array | None = None,
-        position: int | None = None,
-    ) -> jax.Array:
-        c = self.config
-        rngs = (None,) * 3 if rng is None else jax.random.split(rng, 3)
-        states, x = x, select_positions(x, position)
-        a = BertAttention(c, self.dtype, name="attention")(x, states, mask, rngs[0], prefix)
-        x = self._norm("attention_norm")(x + dropout(a, c.hidden_dropout_prob, rngs[1]))
-        m = MLP(c, self.dtype, name="mlp")(x)
-        return self._norm("mlp_norm")(x + dropout(m, c.hidden_dropout_prob, rngs[2]))
-
-    def _norm(self, name: str) -> LayerNorm:
-        return LayerNorm(self.config.layer_norm_eps, dtype=self.dtype, name=name)
 
 
 class BertEncoder(Encoder):
     """A BERT or RoBERTa encoder; call and fields are those of `Encoder`."""
 
-    def make_embeddings(self) -> BertEmbeddings:
-        return BertEmbeddings(self.config, self.dtype)
+    def make_embeddings(self) -> WordEmbeddings:
+        return WordEmbeddings(self.config, self.dtype)
 
-    def make_layer(self) -> BertLayer:
-        return BertLayer(self.config, self.dtype, parent=None)
+    def make_layer(self) -> PostNormLayer:
+        return PostNormLayer(self.config, self.dtype, parent=None)
 
     def embed(self, inputs: Inputs, rng: jax.Array | None) -> tuple[jax.Array, None]:
         if inputs.hidden is not None:

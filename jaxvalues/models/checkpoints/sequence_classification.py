@@ -4,10 +4,10 @@ Transformers has a dense layer and an activation between the first token's hidde
 `Classifier` has not. They are written so that they change nothing:
 
 - DeBERTa's config names the activation. With "linear" and the identity as dense layer, x stays x.
-- BERT's and RoBERTa's is tanh. The dense layer is written as ε·I and the classifier as W / ε. ε is a power of two, so
-  neither rounds, and so small that y = ε·x lies within ±2⁻¹² for every input: x leaves a layer norm with scale γ and
-  bias β, hence |x_d| ≤ |γ_d|·√D + |β_d|. There tanh(y) = y·(1 − y²/3 + …) differs from y by less than |y|·2⁻²⁵, half
-  the distance to the next float32: rounded, it *is* y, in bfloat16 too. (float16 is coarse near 0.)
+- BERT's, RoBERTa's and MPNet's is tanh. The dense layer is written as ε·I and the classifier as W / ε. ε is a power of
+  two, so neither rounds, and so small that y = ε·x lies within ±2⁻¹² for every input: x leaves a layer norm with scale
+  γ and bias β, hence |x_d| ≤ |γ_d|·√D + |β_d|. There tanh(y) = y·(1 − y²/3 + …) differs from y by less than |y|·2⁻²⁵,
+  half the distance to the next float32: rounded, it *is* y, in bfloat16 too. (float16 is coarse near 0.)
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ NAMINGS: dict[str, Naming] = {
     "bert": _BERT,
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA._replace(architecture="XLMRobertaForSequenceClassification"),
+    "mpnet": Naming("MPNetForSequenceClassification", "mpnet.", "classifier.dense", "classifier.out_proj", True),
     "deberta": _DEBERTA,
     "deberta-v2": _DEBERTA._replace(architecture="DebertaV2ForSequenceClassification"),
 }
@@ -170,7 +171,8 @@ def head_settings(model_type: str, module: Classifier) -> dict[str, Any]:
     """The config's keys of the head. They give it our dropout: once, on the input of the classifier.
 
     RoBERTa drops before the dense layer and after it; two independent masks that keep √(1 − rate) each are one that
-    keeps 1 − rate. (With multiple heads each category had a mask of its own, which transformers has not.)
+    keeps 1 − rate. MPNet's head has no rate of its own: it drops twice at that of its layers. (With multiple heads
+    each category had a mask of its own, which transformers has not.)
     """
     rate = module.dropout_rate
     match model_type:
@@ -178,6 +180,8 @@ def head_settings(model_type: str, module: Classifier) -> dict[str, Any]:
             return {"classifier_dropout": rate}
         case "roberta" | "xlm-roberta":
             return {"classifier_dropout": 1 - math.sqrt(1 - rate)}
+        case "mpnet":
+            return {}
         case _:
             size = module.encoder.config.hidden_size
             plain = {"pooler_hidden_act": "linear", "pooler_hidden_size": size, "pooler_dropout": 0.0}

@@ -1,4 +1,4 @@
-"""Weights in safetensors, one file or shards with an index: read lazily, written, and hashed."""
+"""Weights in safetensors, one file or shards with an index, or in a GGUF file: read lazily, written, and hashed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from jaxvalues.config.reading import entry, read_json, text_problem
 from jaxvalues.errors import UserError, name_list, short
+from jaxvalues.models.checkpoints.gguf import GGUFTensor, is_gguf, open_gguf
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -39,10 +40,12 @@ class LazyTensor:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that hold a model's weights, in the order of their names.
+    """The safetensors files that hold a model's weights, in the order of their names; or the one GGUF file.
 
     Raises `UserError` where there are none, or where a shard that the index names is missing.
     """
+    if is_gguf(folder):
+        return [folder]
     if os.path.lexists(folder / INDEX):
         weight_map = _read_index(folder / INDEX)
         files = [folder / name for name in sorted(set(weight_map.values()))]
@@ -63,18 +66,24 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
-def open_tensors(folder: Path) -> dict[str, LazyTensor]:
-    """Every tensor of a folder's weights files by name, not yet read; 16-bit files too."""
+def open_tensors(folder: Path) -> Mapping[str, LazyTensor | GGUFTensor]:
+    """Every tensor of a folder's weights files, or of a GGUF file, by name, not yet read; 16-bit files too."""
+    if is_gguf(folder):
+        return open_gguf(folder)
     tensors: dict[str, LazyTensor] = {}
     for path in weight_files(folder):
-        try:
-            file = safe_open(path, framework="numpy")
-        except (SafetensorError, OSError, ValueError) as error:
-            raise UserError(f"{path} is not a whole safetensors file ({short(str(error), 80)})") from error
-        for name in file.keys():  # noqa: SIM118  (not a dict)
-            part = file.get_slice(name)
-            tensors[name] = LazyTensor(file, name, tuple(part.get_shape()), part.get_dtype())
+        tensors |= open_tensor_file(path)
     return tensors
+
+
+def open_tensor_file(path: Path) -> dict[str, LazyTensor]:
+    """Every tensor of one safetensors file by name, not yet read. Raises UserError for a file that is not whole."""
+    try:
+        file = safe_open(path, framework="numpy")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is not a whole safetensors file ({short(str(error), 80)})") from error
+    parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    return {name: LazyTensor(file, name, tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
 
 
 def save_tensors(folder: Path, tensors: Mapping[str, np.ndarray], *, max_shard_bytes: int = 5_000_000_000) -> None:
@@ -109,7 +118,7 @@ def save_safetensors(tensors: Mapping[str, np.ndarray], path: Path) -> None:
 
 
 def content_hash(path: str | Path) -> str:
-    """The sha256 (64 hex digits) of a folder's weights, the same wherever the folder is.
+    """The sha256 (64 hex digits) of a folder's weights or of a GGUF file, the same wherever the folder is.
 
     Raises `UserError` for files that are not whole: their headers are read first, in no time.
     """

@@ -83,10 +83,17 @@ class CausalLM(nn.Module):
         prompt: jax.Array | None = None,
         positions: jax.Array | None = None,
         words: jax.Array | None = None,
+        filled: int | None = None,
     ) -> tuple[jax.Array, Cache]:
         """Logits as above, of tokens that follow those of a `cache`, and the cache with them in it (see `Decoder`)."""
         hidden, cache = self.encoder.extend(
-            input_ids, attention_mask, cache, position_ids=position_ids, prompt=prompt, positions=positions
+            input_ids,
+            attention_mask,
+            cache,
+            position_ids=position_ids,
+            prompt=prompt,
+            positions=positions,
+            filled=filled,
         )
         return self._logits(hidden, words), cache
 

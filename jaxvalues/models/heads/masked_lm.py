@@ -1,4 +1,4 @@
-"""Masked language models: BERT, RoBERTa and DeBERTa v1, v2 and v3 with a head that predicts the word at a position.
+"""Masked language models: BERT, RoBERTa, MPNet and DeBERTa with a head that predicts the word at a position.
 
 All heads are dense, activation, norm, and a product with the word embeddings; only the names of tensors differ.
 """
@@ -32,6 +32,7 @@ _PREFIXES = {
     "bert": "bert.",
     "roberta": "roberta.",
     "xlm-roberta": "roberta.",
+    "mpnet": "mpnet.",
     "deberta": "deberta.",
     "deberta-v2": "deberta.",
 }
@@ -86,8 +87,8 @@ class MaskedLMHead(nn.Module):
         c = self.config
         init = nn.initializers.normal(c.initializer_range)
         x = Dense(embeddings.shape[1], dtype=self.dtype, kernel_init=init, name="dense")(hidden)
-        # RoBERTa's head has gelu whatever its config says.
-        x = activation("gelu" if c.model_type in ROBERTA else c.hidden_act)(x)
+        # RoBERTa's and MPNet's heads have gelu whatever their configs say.
+        x = activation("gelu" if c.model_type in (*ROBERTA, "mpnet") else c.hidden_act)(x)
         x = LayerNorm(c.layer_norm_eps, dtype=self.dtype, name="norm")(x)
         bias = self.param("bias", nn.initializers.zeros, (len(embeddings),))
         return word_logits(x, embeddings, words, bias)
@@ -168,7 +169,7 @@ def _namings(config: Mapping[str, Any]) -> tuple[Rules, ...]:
     match config["model_type"]:
         case "bert":
             return (_BERT_HEAD,)
-        case "roberta" | "xlm-roberta":
+        case "roberta" | "xlm-roberta" | "mpnet":
             return (_ROBERTA_HEAD,)
         case _:
             return (_BERT_HEAD, _DEBERTA_HEAD) if config.get("legacy", True) else (_DEBERTA_HEAD, _BERT_HEAD)

@@ -116,6 +116,7 @@ class Decoder(Transformer):
         position_ids: jax.Array | None = None,
         prompt: jax.Array | None = None,
         positions: jax.Array | None = None,
+        filled: int | None = None,
     ) -> tuple[jax.Array, Cache]:
         """The last hidden state of tokens that follow those in a `cache`, and the cache with these tokens in it.
 
@@ -123,8 +124,10 @@ class Decoder(Transformer):
         cache (`layers.cache`), with its `prompt`; each later one is given the next tokens [B, T], padded or not
         (`attention_mask` [B, T]). `position_ids` default to the count of real tokens from the cache's first on. For a
         window, tokens in the cache stand where that count puts them. Tokens for which the cache has no slots give NaN.
+
+        `filled` is the number of slots that hold something, if that is known: the others are then not read.
         """
-        past, size = cache.real, self.config.prompt_length(prompt, len(input_ids))
+        past, size = cache.real[:, :filled], self.config.prompt_length(prompt, len(input_ids))
         position_ids = absolute_positions(attention_mask, position_ids, size, past)
         inputs = Inputs(
             input_ids,
@@ -143,7 +146,7 @@ class Decoder(Transformer):
         # The cache goes through the layers with the hidden state, and each writes its own part in place.
         def apply(params: Any, state: Any, i: Any, positions: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
             x, kv = state
-            earlier = lax.dynamic_index_in_dim(kv, i, keepdims=False)
+            earlier = lax.dynamic_index_in_dim(kv, i, keepdims=False)[:, :, :filled]
             x, new = self.layer_and_cache(params, x, inputs, PerLayer(None, earlier, i), positions)
             return x, lax.dynamic_update_slice(kv, new[None], (i, 0, 0, cache.length, 0, 0))
 
@@ -157,8 +160,8 @@ class Decoder(Transformer):
             apply_top=None if positions is None else partial(apply, positions=positions),
         )
         x = self.finish(x if positions is not None else x[:, size:])
-        fits = cache.length + real.shape[1] <= past.shape[1]
-        real = lax.dynamic_update_slice(past, real, (0, cache.length))
+        fits = cache.length + real.shape[1] <= cache.real.shape[1]
+        real = lax.dynamic_update_slice(cache.real, real, (0, cache.length))
         return jnp.where(fits, x, jnp.nan), Cache(kv, real, cache.length + size + input_ids.shape[1])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from flax import linen as nn
 
 from jaxvalues.models.layers.config import TransformerConfig
 from jaxvalues.models.layers.products import times_matrix
+from jaxvalues.models.layers.sharded import with_gathered
 
 BESIDE = frozenset({"low_rank", "input_scale", "output_scale"})
 """The keys of what may act beside a kernel."""
@@ -20,7 +22,7 @@ class Dense(nn.Module):
 
     Beside the kernel there may be, in the parameters alone: `input_scale` [D] and `output_scale` [F], which multiply
     input and output, and a branch of low rank, `low_rank/a` [D, R] and `low_rank/b` [R, F], whose product with x is
-    added. No matrix of the size of the kernel is made for them; `merged_kernel` is the one that does the same.
+    added. No matrix of the size of the kernel is made for them; `with_merged_kernel` makes the one that does the same.
 
     Sums are float32 whatever `dtype` is (see `layers.products`). Parameters and initial values are those of flax's
     module of this name.
@@ -46,10 +48,15 @@ class Dense(nn.Module):
             y *= scale
         return y.astype(self.dtype)
 
-    def merged_kernel(self) -> jax.Array:
-        """The kernel [D, F] in `dtype` with what acts beside it, but for scales of a bias."""
+    def with_merged_kernel(self, function: Callable[..., jax.Array], *args: jax.Array) -> jax.Array:
+        """`function(kernel, *args)` of the kernel [D, F] in `dtype` with what acts beside it, but for scales of a
+        bias."""
+
+        def merged(params: Any, *args: jax.Array) -> jax.Array:
+            return function(merge_beside(params)["kernel"].astype(self.dtype), *args)
+
         params = self.variables["params"]
-        return merge_beside({key: params[key] for key in params if key != "bias"})["kernel"].astype(self.dtype)
+        return with_gathered(merged, {key: params[key] for key in params if key != "bias"}, *args)
 
     def _beside(self, name: str) -> Any:
         return self.get_variable("params", name) if self.has_variable("params", name) else None

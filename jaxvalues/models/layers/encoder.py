@@ -1,4 +1,4 @@
-"""The call of an encoder, in which every token attends to every real token: BERT, RoBERTa and DeBERTa."""
+"""The call of an encoder, in which every token attends to every real token: BERT, RoBERTa, MPNet and DeBERTa."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Encoder(Transformer):
         `prompt` [P, E] or [B, P, E] are vectors before all tokens, in the place of word vectors and with token type 0,
         like Hugging Face's `inputs_embeds`. `prefix` [L, 2, P, N, H] are keys and values before those of each layer,
         like its `past_key_values` (P-tuning v2; Liu et al., 2022). Every token attends to both. They take the first
-        positions, the prefix before the prompt; RoBERTa's padding takes none. (DeBERTa's prefix has no position: see
-        `DebertaEncoder`.) Hidden states are the tokens' alone.
+        positions, the prefix before the prompt; RoBERTa's and MPNet's padding takes none. (The prefix of networks with
+        relative positions has none: see `DebertaEncoder` and `MPNetEncoder`.) Hidden states are the tokens' alone.
 
         Raises `UserError` for an input longer than the network reads, prompt and prefix included; for a prompt or a
         prefix of another shape; and for a prompt where nothing below the layers is differentiated.

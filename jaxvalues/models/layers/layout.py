@@ -31,13 +31,16 @@ LAYERS = "layers"
 _KEY = re.compile(r"(\d+)(?:-(\d+))?")
 
 
-def segments_for(num_layers: int, scan: bool, boundary: int = 0) -> Segments:
-    """The segments of a network of `num_layers` layers; a scanned one is cut below layer `boundary` (0: not cut)."""
+def segments_for(num_layers: int, scan: bool, boundary: int = 0, top_alone: bool = False) -> Segments:
+    """The segments of a network of `num_layers` layers; a scanned one is cut below layer `boundary` (0: not cut).
+
+    With `top_alone` the highest layer of a scanned network is a segment of its own.
+    """
     if not 0 <= boundary <= num_layers:
         raise UserError(f"the lowest trainable layer is {boundary}, but must lie between 0 and {num_layers}")
     if not scan:
         return tuple((i, i) for i in range(num_layers))
-    cuts = sorted({0, boundary, num_layers})
+    cuts = sorted({0, boundary, num_layers - top_alone, num_layers})
     return tuple((first, end - 1) for first, end in itertools.pairwise(cuts))
 
 

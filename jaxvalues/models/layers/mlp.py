@@ -1,4 +1,4 @@
-"""The feed-forward block of BERT and DeBERTa."""
+"""The feed-forward block of BERT, MPNet and DeBERTa."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxvalues.models.layers.ops import activation
 
 
 class MLP(nn.Module):
-    """The feed-forward block of BERT and DeBERTa: [B, T, D] to [B, T, F] to [B, T, D]."""
+    """The feed-forward block of BERT, MPNet and DeBERTa: [B, T, D] to [B, T, F] to [B, T, D]."""
 
     config: TransformerConfig
     dtype: jnp.dtype = jnp.float32

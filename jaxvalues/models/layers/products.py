@@ -13,15 +13,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxvalues.models.layers.sharded import Placement, ShardedWeight, gather
+
 Contracted = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def times_matrix(x: jax.Array, matrix: jax.Array, *, over: int = 0) -> jax.Array:
+def times_matrix(x: jax.Array, matrix: jax.Array | ShardedWeight, *, over: int = 0) -> jax.Array:
     """All vectors of x [..., D] times a `matrix` [D, F], or [F, D] if the product is `over` axis 1: [..., F].
 
     The matrix may be float32 while x is bfloat16: it is then rounded to multiply, its gradient is float32 and never
-    rounded, and the result is float32.
+    rounded, and the result is float32. A sharded matrix is gathered to multiply, once forward and once backward.
     """
+    if isinstance(matrix, ShardedWeight):
+        return _sharded_times_matrix(x, matrix.array, over, matrix.placement)
     if x.dtype == jnp.bfloat16:
         return _mixed_times_matrix(x, matrix, over)
     # All vectors as rows of one matrix: for a product over [B, T, D] XLA on CPU writes a transposed copy of the
@@ -54,13 +58,46 @@ def _mixed_times_matrix_backward(
 ) -> tuple[jax.Array, jax.Array]:
     x, matrix = kept
     of_x = _mixed(grad, matrix, ((grad.ndim - 1,), (1 - over,)))
+    return of_x.astype(x.dtype), _mixed_gradient(x, grad, over).astype(matrix.dtype)
+
+
+def _mixed_gradient(x: jax.Array, grad: jax.Array, over: int) -> jax.Array:
+    """The gradient of a matrix, float32."""
     # Over two axes [B, T], never over flattened rows: for those XLA on CPU converts to float32 first.
     rows = tuple(range(x.ndim - 1))
     sides = (grad, x) if over else (x, grad)
-    return of_x.astype(x.dtype), _mixed(*sides, (rows, rows)).astype(matrix.dtype)
+    return _mixed(*sides, (rows, rows))
 
 
 _mixed_times_matrix.defvjp(_mixed_times_matrix_forward, _mixed_times_matrix_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _sharded_times_matrix(x: jax.Array, matrix: jax.Array, over: int, placement: Placement) -> jax.Array:
+    """The product with a matrix in shards, which alone are kept for the backward pass if that gathers `again`."""
+    return times_matrix(x, gather(matrix.astype(x.dtype), placement), over=over)
+
+
+def _sharded_times_matrix_forward(
+    x: jax.Array, matrix: jax.Array, over: int, placement: Placement
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array | None]]:
+    whole = gather(matrix.astype(x.dtype), placement)
+    return times_matrix(x, whole, over=over), (x, matrix, None if placement.again else whole)
+
+
+def _sharded_times_matrix_backward(
+    over: int, placement: Placement, kept: tuple[jax.Array, jax.Array, jax.Array | None], grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, matrix, whole = kept
+    whole = gather(matrix.astype(x.dtype), placement) if whole is None else whole
+    _, pull = jax.vjp(partial(times_matrix, over=over), x, whole)
+    of_x, of_matrix = pull(grad)
+    if x.dtype == jnp.bfloat16:  # that of the float32 matrix must not be rounded
+        of_matrix = _mixed_gradient(x, grad, over)
+    return of_x, lax.with_sharding_constraint(of_matrix, placement.kept).astype(matrix.dtype)
+
+
+_sharded_times_matrix.defvjp(_sharded_times_matrix_forward, _sharded_times_matrix_backward)
 
 
 @jax.custom_vjp

@@ -12,6 +12,7 @@ from jax import lax
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.layers.layout import Segments, segment_key
+from jaxvalues.models.layers.sharded import gathered_once
 
 
 def init_layers(rng: jax.Array, layer: nn.Module, segments: Segments, *example: Any) -> dict[str, Any]:
@@ -84,7 +85,10 @@ def run_layers(
     if min(wanted) < start:
         raise UserError(f"hidden state {min(wanted)} is wanted, but the layers start from hidden state {start}")
     if remat:
-        apply, apply_top = jax.checkpoint(apply), apply_top and jax.checkpoint(apply_top)
+        apply, apply_top = (
+            jax.checkpoint(_gathering_once(apply)),
+            apply_top and jax.checkpoint(_gathering_once(apply_top)),
+        )
     if stop_gradient_below > 0:
         hidden = lax.stop_gradient(hidden)
     states, top = {start: hidden}, max(wanted)
@@ -108,9 +112,13 @@ def run_layers(
         if first + scanned < end:
             one = leaves if first == last else _take(leaves, scanned)
             layer = apply_top if apply_top and end == top else apply
-            hidden = layer(one, hidden, _take(extra, end - 1))
+            hidden = _gathering_once(layer)(one, hidden, _take(extra, end - 1))
         states[end] = hidden
     return tuple(states[k] for k in wanted)
+
+
+def _gathering_once(apply: Callable) -> Callable:
+    return lambda params, hidden, extra: apply(gathered_once(params), hidden, extra)
 
 
 def _scan(apply: Callable, hidden: Any, xs: Any, keep: bool) -> tuple[Any, Any]:

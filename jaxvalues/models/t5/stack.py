@@ -13,18 +13,14 @@ from jax import lax
 from jaxvalues.errors import UserError
 from jaxvalues.models.layers.attention import Extend, KeysValues, preceded_by
 from jaxvalues.models.layers.dense import Dense
+from jaxvalues.models.layers.distance_bias import distance_bias, distance_buckets
 from jaxvalues.models.layers.embedding import Embedding
 from jaxvalues.models.layers.layout import Segments, segment_key
 from jaxvalues.models.layers.masks import pad_left
 from jaxvalues.models.layers.norm import RMSNorm
 from jaxvalues.models.layers.ops import activation, dropout
 from jaxvalues.models.layers.stack import layer_keys, layers_of, run_layers
-from jaxvalues.models.t5.attention import (
-    T5Attention,
-    distance_bias,
-    distance_buckets,
-    write_to,
-)
+from jaxvalues.models.t5.attention import T5Attention, write_to
 from jaxvalues.models.t5.config import T5Config
 
 
@@ -228,9 +224,10 @@ class T5Stack(nn.Module):
             leaves = self.layers[segment_key((first, last))]
             if first == last:
                 leaves = jax.tree.map(lambda x: x[None], leaves)
-            return jax.vmap(
-                lambda leaves, prefix: layer.apply({"params": leaves}, hidden, prefix, method="cross_memory")
-            )(leaves, cross_prefix[first : last + 1])
+            return lax.map(
+                lambda each: layer.apply({"params": each[0]}, hidden, each[1], method="cross_memory"),
+                (leaves, cross_prefix[first : last + 1]),
+            )
 
         cross = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(of_segment(*each) for each in self.segments))
         return T5Cache(

@@ -1,4 +1,4 @@
-"""Masked-LM heads of BERT, RoBERTa and DeBERTa against torch: logits, from stored numbers and through files."""
+"""Masked-LM heads of BERT, RoBERTa, MPNet and DeBERTa against torch: logits, from stored numbers and through files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def logits(module, params, inputs: dict, **more) -> np.ndarray:
     return jax.jit(lambda p: module.apply({"params": p}, *(inputs[name] for name in INPUTS), **more))(params)
 
 
-@pytest.mark.main_cases("roberta", "deberta-v3-new")
+@pytest.mark.main_cases("roberta", "mpnet", "deberta-v3-new")
 @pytest.mark.parametrize("kind", sorted(CASES))
 def test_stored_torch_numbers(kind):
     config, inputs = CASES[kind], batch(CASES[kind])
@@ -40,7 +40,7 @@ def test_stored_torch_numbers(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.main_cases("bert", "deberta-v3-new")
+@pytest.mark.main_cases("bert", "mpnet", "deberta-v3-new")
 @pytest.mark.parametrize("kind", sorted(CASES))
 def test_files_of_transformers_and_ours_are_the_same(kind, tmp_path):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")

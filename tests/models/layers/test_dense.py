@@ -54,5 +54,5 @@ def test_what_acts_beside_the_kernel_is_what_is_merged_into_it(use_bias, dtype):
         ones = jnp.ones_like(ours[0])
         if dtype == "float32":
             chex.assert_trees_all_close(ours[1](ones), theirs[1](ones), rtol=1e-5, atol=1e-4)
-    kernel = layer.apply({"params": params | beside}, method="merged_kernel")
+    kernel = layer.apply({"params": params | beside}, lambda kernel: kernel, method="with_merged_kernel")
     chex.assert_trees_all_close(kernel, merge_beside(params | beside)["kernel"].astype(dtype), rtol=1e-2)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from bert_reference import assert_close
-from llama_reference import CONFIGS, batch, model, tensors, torch_results
+from llama_reference import CONFIGS, STORED, batch, model, tensors, torch_model, torch_results
+from make_golden import GOLDEN, STRIDE
 
+from jaxvalues.errors import UserError
+from jaxvalues.models import group, load_causal_lm, load_model, save_causal_lm, ungroup
 from jaxvalues.models.checkpoints.conversion import to_tensors
 from jaxvalues.models.heads.causal_lm import causal_lm_table
 
@@ -42,6 +47,18 @@ def compare(ours: dict, theirs: dict) -> None:
         assert_close(ours["grads"][name], grad, floor=3e-7 * largest, name=name)
 
 
+@pytest.mark.main_cases("llama-False", "gemma3-True")
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("kind", STORED)
+def test_stored_torch_numbers(kind, scan):
+    with np.load(GOLDEN / f"{kind}.npz") as stored:
+        theirs = {name: stored[name] for name in ("hidden", "logits")}
+        theirs["grads"] = {name.removeprefix("grad:"): stored[name] for name in stored.files if ":" in name}
+    ours = results(CONFIGS[kind], INPUTS, scan=scan)
+    ours["grads"] = {name: grad.ravel()[::STRIDE] for name, grad in ours["grads"].items()}
+    compare(ours, theirs)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -49,3 +66,41 @@ def test_live_torch(kind, scan):
     pytest.importorskip("torch")
     config = CONFIGS[kind]
     compare(results(config, INPUTS, scan=scan), torch_results(config, tensors(config), INPUTS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma3"])  # an output matrix of its own; biases; norms plus one
+def test_files_of_transformers_and_ours_are_the_same(kind, tmp_path):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    config = CONFIGS[kind]
+    theirs = torch_model(config, tensors(config))
+    theirs.save_pretrained(tmp_path / "theirs")
+    module, params = load_causal_lm(tmp_path / "theirs", scan=True)
+    jax.tree.map(np.testing.assert_array_equal, ungroup(params), model(config)[1])
+    assert module.encoder.config == model(config)[0].encoder.config  # of the config.json that transformers writes
+
+    save_causal_lm(tmp_path / "ours", {**config, "marker": 1}, params)
+    again, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(report.values())
+    for name, parameter in theirs.named_parameters():
+        assert torch.equal(again.get_parameter(name), parameter), name
+    _, same = load_causal_lm(tmp_path / "ours", scan=True)
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+    encoder, inside = load_model(tmp_path / "ours", scan=True)
+    jax.tree.map(np.testing.assert_array_equal, inside, group(model(config)[1]["encoder"], encoder.segments))
+
+
+def test_an_output_matrix_must_be_there_unless_it_is_the_word_vectors(tmp_path):
+    config = CONFIGS["qwen2"]
+    save_causal_lm(tmp_path, config, model(config)[1])
+    with pytest.raises(UserError, match=r"tensors missing: lm_head.weight$"):
+        load_causal_lm(_with_config(tmp_path, config | {"tie_word_embeddings": False}))
+    _, params = load_causal_lm(_with_config(tmp_path, config), scan=False)
+    jax.tree.map(np.testing.assert_array_equal, params, model(config)[1])
+    with pytest.raises(UserError, match=r"tensors not expected: .*q_proj.bias"):  # a Mistral has no biases
+        load_causal_lm(_with_config(tmp_path, config | {"model_type": "mistral"}))
+
+
+def _with_config(folder, config):
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder

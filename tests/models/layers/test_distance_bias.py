@@ -1,4 +1,4 @@
-"""T5's distances: their buckets as in transformers, and their bias looked up once per distance."""
+"""Distances of tokens: their buckets as in transformers, and their bias looked up once per distance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvalues.models.t5.attention import distance_bias, distance_buckets
+from jaxvalues.models.layers.distance_bias import distance_bias, distance_buckets
 
 
 @pytest.mark.parametrize(("buckets", "reach"), [(32, 128), (10, 12), (4, 3), (33, 100), (64, 256), (7, 30)])
@@ -22,6 +22,15 @@ def test_buckets_are_those_of_transformers(buckets, reach, bidirectional):
     theirs = T5Attention._relative_position_bucket(distance, bidirectional, buckets, reach).numpy()
     ours = distance_buckets(buckets, reach, bidirectional)[np.clip(distance, -reach, reach) + reach]
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_buckets_are_those_of_mpnet():
+    torch = pytest.importorskip("torch")
+    from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
+
+    distance = torch.arange(-600, 601)
+    theirs = MPNetEncoder.relative_position_bucket(distance, num_buckets=32).numpy()
+    np.testing.assert_array_equal(distance_buckets(32, 128, True)[np.clip(distance, -128, 128) + 128], theirs)
 
 
 @pytest.mark.parametrize(("tokens", "keys", "start"), [(5, 5, 0), (1, 9, 4), (3, 30, 20)])
