@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from jaxvalues.config.section import Section
+
+_OWN = {"model", "messages", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "temperature", "top_p"}
+_OWN |= {"seed", "stream", "n"}
+"""Parameters of requests that jaxvalues sets."""
 
 
 class RemoteConfig(Section):
@@ -25,6 +30,9 @@ class RemoteConfig(Section):
     """votes: sampling temperature. Log-probabilities are always those at temperature 1."""
     max_tokens: int | None = Field(None, ge=1)
     """Longest answer in tokens. null: 1 for `logprobs`, 16 for `votes`."""
+    parameters: dict[str, Any] = {}  # noqa: RUF012  (pydantic copies it)
+    """Further parameters of every request, as the endpoint knows them, such as {chat_template_kwargs: {enable_thinking:
+    false}}, with which vLLM lets a thinking model answer at once. They are no place for keys."""
     concurrency: int = Field(32, ge=1)
     """Most requests at once. It starts at 4, grows while answers come, and is cut by a fifth where the endpoint answers
     429 (too many requests)."""
@@ -42,6 +50,12 @@ class RemoteConfig(Section):
 
     @model_validator(mode="after")
     def _keys_belong_together(self) -> RemoteConfig:
+        if taken := _OWN & self.parameters.keys():
+            raise ValueError(f"`parameters` cannot set {min(taken)}, which follows from other keys")
+        try:
+            json.dumps(self.parameters, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError("`parameters` must hold texts, numbers, lists and mappings alone") from None
         if (self.input_price is None) != (self.output_price is None):
             raise ValueError("give both `input_price` and `output_price`, or neither")
         if self.scoring == "logprobs" and (self.samples, self.temperature) != (5, 1.0):

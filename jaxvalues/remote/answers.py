@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -47,30 +48,21 @@ class Asker:
 
     def text_requests(self, messages: Sequence[Message]) -> Iterator[Request]:
         """The requests for texts, as `formulation.generation` says: one for each sample."""
-        model, form = self.config.model, self.config.formulation
+        form = self.config.formulation
         for i in range(form.generation.samples):
             sample = self._sample(i) if form.generation.temperature else 0
-            payload = self.found.payload(
-                model.id,
-                messages,
-                form.longest_answer,
-                temperature=form.generation.temperature,
-                top_p=form.generation.top_p,
-                seed=sample % 2**31,
-            )
-            yield Request(model.endpoint, payload, sample)
+            options = {"temperature": form.generation.temperature, "top_p": form.generation.top_p}
+            yield self._request(messages, form.longest_answer, sample, **options, seed=sample % 2**31)
 
     def requests(self, messages: Sequence[Message]) -> Iterator[Request]:
         """The requests of one question: one with log-probabilities, or one for each vote."""
-        model = self.config.model
-        remote = model.remote
+        remote = self.config.model.remote
         if remote.scoring == "logprobs":  # at temperature 1: some servers rescale them, others do not
-            yield Request(model.endpoint, self.found.payload(model.id, messages, remote.answer_tokens, logprobs=True))
+            yield self._request(messages, remote.answer_tokens, logprobs=True)
             return
         for sample in map(self._sample, range(remote.samples)):
             options = {"temperature": remote.temperature, "seed": sample % 2**31}
-            payload = self.found.payload(model.id, messages, remote.answer_tokens, **options)
-            yield Request(model.endpoint, payload, sample)
+            yield self._request(messages, remote.answer_tokens, sample, **options)
 
     def logit(self, results: Sequence[Result], words: Words, tally: Tally) -> float:
         """The logit of one question; nan where it is missing."""
@@ -108,6 +100,11 @@ class Asker:
         """The number of requests of one question."""
         remote = self.config.model.remote
         return remote.samples if remote.scoring == "votes" else 1
+
+    def _request(self, messages: Sequence[Message], tokens: int, sample: int = 0, **options: Any) -> Request:
+        model = self.config.model
+        payload = self.found.payload(model.id, messages, tokens, **options) | model.remote.parameters
+        return Request(model.endpoint, payload, sample)
 
     def _sample(self, number: int) -> int:
         """The number of a sample, another one for each seed of a run."""

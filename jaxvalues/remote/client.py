@@ -81,9 +81,12 @@ class Client:
         openai = self._openai
         try:
             async with asyncio.timeout(self.timeout):  # the client's own begins anew with every piece of a response
-                raw = await self._client.chat.completions.with_raw_response.create(**payload)
-                body = raw.http_response.text
-            return parse_body(body)
+                rest = {name: value for name, value in payload.items() if name not in ("model", "messages")}
+                raw = await self._client.chat.completions.with_raw_response.create(
+                    model=payload["model"], messages=payload["messages"], extra_body=rest
+                )
+                text = raw.http_response.text
+            return parse_body(text)
         except Malformed as error:
             raise Failed("malformed", f"the response is {error}") from None
         except (TimeoutError, openai.APITimeoutError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from jaxvalues.errors import UserError, cut
@@ -85,15 +86,15 @@ _WEAKER = {
 }
 
 
-async def probe(sender: Sender, model: str) -> Found:
-    """Find out what the endpoint of a sender can do with a model.
+async def probe(sender: Sender, model: str, parameters: Mapping[str, Any]) -> Found:
+    """Find out what the endpoint of a sender can do with a model, with further `parameters` of every request.
 
     Raises UserError for an endpoint that does not answer, or answers as another model.
     """
     found: Found | None = Found()
     endpoint, refused = sender.client.endpoint, ""
     while found is not None:
-        request = Request(endpoint, found.payload(model, _QUESTION, 16, logprobs=True, seed=0))
+        request = Request(endpoint, found.payload(model, _QUESTION, 16, logprobs=True, seed=0) | dict(parameters))
         try:
             reply = await sender.send(request, lambda answer: None)
         except Unanswered as error:
@@ -110,11 +111,13 @@ async def probe(sender: Sender, model: str) -> Found:
     raise UserError(f"{endpoint} refuses even the plainest request: {refused}")
 
 
-async def is_alive(sender: Sender, model: str, found: Found) -> bool:
-    """Whether the endpoint answers the question of the probe, asked once."""
+async def is_alive(sender: Sender, model: str, parameters: Mapping[str, Any], found: Found) -> bool:
+    """Whether the endpoint answers the question of the probe as it did, asked once."""
     once = Sender(sender.client, sender.gate, sender.budget, 1)
+    payload = found.payload(model, _QUESTION, 16, logprobs=True, seed=0) | dict(parameters)
+    request = Request(sender.client.endpoint, payload)
     try:
-        await once.send(Request(sender.client.endpoint, found.payload(model, _QUESTION, 16)), lambda answer: None)
+        await once.send(request, partial(check_answer, found, request))
     except (Unanswered, Stopped):
         return False
     return True

@@ -47,7 +47,6 @@ class Sender:
 
     def __init__(self, client: Client, gate: Gate, budget: Budget, attempts: int) -> None:
         self.client, self.gate, self.budget, self.attempts = client, gate, budget, attempts
-        self.retries = 0
         self._random = random.Random()  # two processes that are refused at once must not come back at once
 
     async def send(self, request: Request, check: Check) -> Reply:
@@ -77,7 +76,6 @@ class Sender:
                 raise Stopped(attempt - isinstance(error, UsedUp), error) from None
             finally:
                 self.gate.leave()
-            self.retries += 1
             await self.gate.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -39,7 +40,7 @@ def find_out(config: ModelConfig, budget: Budget) -> Found:
     """What the endpoint of a config can do. Raises UserError as `probe`."""
 
     async def ask(sender: Sender) -> Found:
-        return await probe(sender, config.id)
+        return await probe(sender, config.id, config.remote.parameters)
 
     return _run(config, Gate(Pace(1)), budget, ask)
 
@@ -130,8 +131,8 @@ class _Asking:
             return
         else:
             session.sent["answered"] += 1
+            session.sent["retried"] += reply.attempts - 1
             self._answered_at = time.monotonic()
-        session.sent["retried"] = sender.retries
         self._progress(1, f"{self.gate.active} at once")
 
     async def _unanswered(self, sender: Sender, request: Request, error: Unanswered, begun: float) -> None:
@@ -140,11 +141,13 @@ class _Asking:
         session._failures[request.key] = failed.kind
         session.store.add_failure(request, failed.said, error.attempts)
         session.sent["unanswered"] += 1
+        session.sent["retried"] += error.attempts - 1
         self._failed += 1
         never = self._answered_at == float("-inf")
         in_vain = failed.retry and self._answered_at < begun and not self.gate.closed
-        if in_vain and not await is_alive(sender, session.config.id, session.found):
-            self._end(UserError(f"{session.config.endpoint} no longer answers: {failed.said}"))
+        model = session.config
+        if in_vain and not await is_alive(sender, model.id, model.remote.parameters, session.found):
+            self._end(UserError(f"{model.endpoint} no longer answers: {failed.said}"))
         elif never and self._failed >= MOST_FAILED:
             self._end(UserError(f"{session.config.endpoint} answers none of {self._failed} questions: {failed.said}"))
 
@@ -160,4 +163,9 @@ def _run(config: ModelConfig, gate: Gate, budget: Budget, work: Callable[[Sender
         async with Client(config.endpoint, config.remote.timeout) as client:
             return await work(Sender(client, gate, budget, config.remote.attempts))
 
-    return asyncio.run(connected())
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(connected())
+    with ThreadPoolExecutor(1) as thread:  # in a notebook, a loop is running in this one
+        return thread.submit(asyncio.run, connected()).result()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+NO_NETWORK = "model.endpoint names a model that is served elsewhere, and this needs a network here: set model.path"
 CHECKED = 200
 """The number of arguments on which a loaded tokenizer is checked."""
 
@@ -49,6 +50,8 @@ def find_base(config: ModelConfig, seed: int) -> Base:
 
     Raises UserError when it cannot be had, and for a config.json that no network here can follow.
     """
+    if config.endpoint is not None:
+        raise ConfigError(NO_NETWORK)
     if config.config is not None:
         check_config(config.config, "model.config")
         return Base(dict(config.config), None, f"random weights, seed {seed}")

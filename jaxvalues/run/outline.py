@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 from jaxvalues.config import Config
 from jaxvalues.data.held_out import Parts, load_parts
 from jaxvalues.data.task import TASKS
+from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import AnyTemplate, load_texts
 from jaxvalues.models import checkpoint_config, fetch_config, hub_name
-from jaxvalues.run.base import Base, find_tokenizer, fit_to_tokenizer
+from jaxvalues.run.base import NO_NETWORK, Base, find_tokenizer, fit_to_tokenizer
 from jaxvalues.run.network import Network, build_network
 
 
@@ -23,6 +24,8 @@ class Outline(NamedTuple):
 
 def outline(config: Config) -> Outline:
     """The outline of a run. Reads no weights and downloads no data; of a checkpoint on the hub it reads config.json."""
+    if config.model.endpoint is not None:
+        raise ConfigError(NO_NETWORK)
     texts, parts = load_texts(config.formulation, TASKS[config.data.task]), parts_here(config)
     return Outline(build_network(config, _hf_config(config, parts, texts)), parts, texts)
 

@@ -192,6 +192,16 @@ def test_how_far_a_store_has_come() -> None:
     assert (len(found.stored), found.missing, found.is_last) == (63, [], True)
 
 
+def test_further_parameters_are_part_of_every_request() -> None:
+    asking = made(config("chain_of_thought", {"parameters": {"reasoning_effort": "low"}}))
+    rounds = asking.rounds(ARGUMENTS[:1])
+    (first,) = next(rounds)
+    (second, *_) = rounds.send([say(first, "Fun")])
+    assert first.payload["reasoning_effort"] == second.payload["reasoning_effort"] == "low"
+    plain = next(made(config("chain_of_thought")).rounds(ARGUMENTS[:1]))
+    assert plain[0].key != first.key
+
+
 def test_without_arguments_nothing_is_asked() -> None:
     nobody: tuple[Argument, ...] = ()
     for kind in ("answer", "label_list", "chain_of_thought"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import socket
 import threading
 import time
@@ -75,12 +77,11 @@ def test_it_starts_low_and_stays_below_the_limit(server: StandIn, tmp_path: Path
 
     def behave(number: int, body: dict[str, Any]) -> Behaviour:
         at_once.append(server.at_once)
-        return Behaviour(seconds=0.05)
+        return Behaviour(seconds=0.2)
 
     server.behave = behave
-    ask(server, tmp_path, 60, {"concurrency": 9})
-    assert max(at_once[:4]) <= pace.START
-    assert server.most_at_once == 9
+    ask(server, tmp_path, 50, {"concurrency": 9})
+    assert max(at_once[:4]) <= pace.START < server.most_at_once <= 9
 
 
 def test_a_429_is_repeated_when_the_endpoint_says_and_slows_down(server: StandIn, tmp_path: Path) -> None:
@@ -264,6 +265,29 @@ def test_a_few_bad_questions_at_the_end_are_no_outage(server: StandIn, tmp_path:
     assert results[3] == "500"
     results, _ = ask(server, tmp_path, 4, {"attempts": 2})  # nothing but the bad one is asked
     assert results[3] == "500"
+
+
+def test_another_model_from_some_time_on_ends_it(server: StandIn, tmp_path: Path) -> None:
+    server.behave = lambda number, body: FINE if server.total <= 30 else Behaviour(echo=f"{MODEL}-2027-01-01")
+    with pytest.raises(UserError, match=f"no longer answers: {MODEL}-2027-01-01 answered in the place of {MODEL};"):
+        ask(server, tmp_path, 200, {"attempts": 2, "concurrency": 4})
+    assert len(read_store(tmp_path / "answers.jsonl").answers) == 30
+    assert server.total < 100
+
+
+def test_in_a_notebook_whose_loop_is_running(server: StandIn, tmp_path: Path) -> None:
+    async def cell() -> list[Any]:
+        return ask(server, tmp_path, 3)[0]
+
+    assert all(isinstance(one, Answer) for one in asyncio.run(cell()))
+
+
+def test_further_parameters_are_sent(server: StandIn) -> None:
+    extra = {"chat_template_kwargs": {"enable_thinking": False}, "stop": ["."]}
+    settings = config(server.url, {"parameters": extra}).model
+    find_out(settings, Budget(settings))
+    ((body, _),) = server.counts.items()
+    assert extra.items() <= json.loads(body).items()
 
 
 def test_a_model_that_refuses_every_question(server: StandIn, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from jaxvalues.evaluation.predictions import read_logits, read_predictions
 from jaxvalues.remote import pace
 from jaxvalues.remote.store import read_store
 from jaxvalues.run.predict import predict
+from jaxvalues.run.step_memory import step_memory
 from jaxvalues.run.train import train
 from jaxvalues.templates.questions import load_question_template
 
@@ -388,6 +389,8 @@ def test_without_the_package_it_says_what_to_install(
         ("model.max_cost=3", "`max_cost` needs remote.input_price"),
         ("model.remote.input_price=3", "give both `input_price` and `output_price`"),
         ("model.remote.samples=3", "`samples` and `temperature` belong to scoring: votes"),
+        ("model.remote.parameters={seed: 3}", "`parameters` cannot set seed"),
+        ("formulation={chat: true, stem: So, kind: answer}", "formulation.stem begins the model's answer"),
         ("model.endpoint=null", "`id` belongs to `endpoint`"),
         ("runtime.distributed=true", "one process asks model.endpoint"),
     ],
@@ -398,6 +401,11 @@ def test_bad_configs(tmp_path: Path, change: str, sentence: str) -> None:
     assert sentence in err
     assert err.count("\n") == 1
     assert len(err) < 320
+
+
+def test_what_needs_a_network_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.endpoint names a model that is served elsewhere, and this needs"):
+        step_memory(config(tmp_path, "http://localhost:1/v1"))
 
 
 def test_another_model_in_the_same_folder(server: StandIn, tmp_path: Path) -> None:
