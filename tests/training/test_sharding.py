@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import chex
 import numpy as np
@@ -39,6 +40,7 @@ DEBERTA = {
     "pos_att_type": "c2p|p2c",
     "position_biased_input": False,
 }
+MPNET = {**tiny.ROBERTA, "model_type": "mpnet", "num_hidden_layers": 1}
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +72,13 @@ def exchanged_activations(system: System) -> list[str]:
 
 
 @pytest.mark.exhaustive
-def test_deberta_is_the_same_on_a_mesh(quick_compiles: None) -> None:
+@pytest.mark.parametrize("network", [DEBERTA, MPNET], ids=["deberta", "mpnet"])
+def test_networks_with_distances_are_the_same_on_a_mesh(network: dict[str, Any], quick_compiles: None) -> None:
     run = tiny.Run(tiny.config(LAYER))
     batch = next(run.batches.starting_at(0))
     norms = []
     for mesh in (None, make_mesh(MESHES["data 2, fsdp 2, tensor 2"])):
-        system = tiny.system(tiny.config({"model": {"config": DEBERTA}}), mesh)
+        system = tiny.system(tiny.config({"model": {"config": network}}), mesh)
         frozen, trainable = initial_weights(system, Base({}, None, "random"), 0)
         placed = place_batch(batch, system.mesh)
         state, metrics = system.train_step(
@@ -85,7 +88,7 @@ def test_deberta_is_the_same_on_a_mesh(quick_compiles: None) -> None:
     np.testing.assert_allclose(*norms, rtol=1e-5)
     assert exchanged_activations(system) == []
     attention = state.trainable["encoder"]["layers"]["0"]["attention"]
-    for name in ("in_proj", "relative_query", "relative_key"):
+    for name in attention.keys() - {"output"} - ({"query", "key", "value"} if network is DEBERTA else set()):
         assert attention[name]["kernel"].sharding.spec == P("fsdp", "tensor"), name
 
 
