@@ -46,7 +46,7 @@ CONFIGS = {
         **GEMMA, "model_type": "gemma3_text", "attn_logit_softcapping": None, "final_logit_softcapping": None,
         "rope_theta": 1e4, "rope_local_base_freq": 1e4,
     },
-    "gpt2": {**gpt2_reference.CONFIG, "layer_norm_epsilon": EPSILON},
+    "gpt2": {**gpt2_reference.CONFIG, "layer_norm_epsilon": EPSILON, "n_positions": 1024},  # transformers' default
 }  # fmt: skip
 _NUMBERS = {
     "context_length": ("max_position_embeddings", "n_positions"),
@@ -63,7 +63,7 @@ _NUMBERS = {
 def weights(config: dict) -> dict[str, np.ndarray]:
     """Random weights of a language model under Hugging Face's names."""
     if config["model_type"] == "gpt2":
-        return {f"transformer.{name}": array for name, array in gpt2_reference.tensors().items()}
+        return {f"transformer.{name}": array for name, array in gpt2_reference.tensors(config).items()}
     return llama_reference.tensors(config)
 
 
@@ -87,6 +87,7 @@ def write(path: Path, config: dict, tensors: dict[str, np.ndarray], quantised: s
             writer.add_float32(f"{architecture}.{key}", value)
     for key, value in more.get("texts", {}).items():
         writer.add_string(f"{architecture}.{key}", value)
+    writer.add_token_list([f"word {i}" for i in range(config["vocab_size"])])
     writer.add_uint32("tokenizer.ggml.eos_token_id", 7)
     (number,) = [key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture]
     names = gguf.get_tensor_name_map(number, 2)
