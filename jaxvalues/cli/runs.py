@@ -53,18 +53,22 @@ def show(
     overrides: Overrides = None,
     *,
     full: Annotated[bool, typer.Option("--full", help="The whole config besides, with every default.")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the training step and ask the compiler for its memory (minutes).")
+    ] = False,
 ) -> None:
-    """Print what a config trains, on what, and estimates of work, memory and steps; reads no weights, compiles nothing.
+    """Print what a config trains, on what, and estimates of work, memory and steps; reads no weights.
 
     \b
     Example: jaxvalues show configs/paper/roberta-large-multi-head.yaml model.path=roberta-large
+             jaxvalues show configs/bench/t5-11b-prompt.yaml --compile
     """
     from jaxvalues.config import load_config
 
     loaded = load_config(config, overrides or ())
     from jaxvalues.run.show import show as run_show
 
-    run_show(loaded, console(), full)
+    run_show(loaded, console(), full, compiled)
 
 
 @app.command(short_help="Train, from config to scores; resumes what was stopped.")

@@ -1,4 +1,4 @@
-"""`jaxvalues show`: what a config means before anything runs. Reads no weights, compiles nothing."""
+"""`jaxvalues show`: what a config means before anything runs. Reads no weights, and compiles only when asked to."""
 
 from __future__ import annotations
 
@@ -13,23 +13,28 @@ from rich.table import Table
 
 from jaxvalues.config import LEARNING_RATES, Config, runs_of
 from jaxvalues.data.held_out import Parts
+from jaxvalues.errors import ConfigError
 from jaxvalues.run.estimate import activation_bytes, epoch_size, kept_bytes, measured_rate, step_rows, work
 from jaxvalues.run.network import Network, count
 from jaxvalues.run.outline import outline, parts_here
 from jaxvalues.run.remote_plan import remote_rows
+from jaxvalues.run.step_memory import simulate_devices, step_memory
 from jaxvalues.training.sharding import abstract_mesh
 
 Row = tuple[str, str]
 
 
-def show(config: Config, console: Console, full: bool = False) -> None:
+def show(config: Config, console: Console, full: bool = False, compiled: bool = False) -> None:
     """Print what a config trains, on what, and estimates of work, memory and steps; with `full` the whole config.
 
-    Of several runs the first is described. Data are read where they are, and not downloaded.
+    With `compiled` the training step is compiled for the mesh, and the compiler says what memory it needs. Of several runs the first is described. Data are read where they are, and not downloaded.
     """
     runs = runs_of(config)
+    simulated = compiled and simulate_devices(runs[0])
     rate_is_default, one = config.optimizer.learning_rate is None, runs[0].explicit()
     if one.model.endpoint is not None:
+        if compiled:
+            raise ConfigError("model.endpoint: no training step is compiled for an endpoint, so leave out --compile")
         rows = remote_rows(one, parts_here(one))
     else:
         network, parts, texts = outline(one)
@@ -43,6 +48,8 @@ def show(config: Config, console: Console, full: bool = False) -> None:
         table.add_row("runs", f"{len(runs)}, and their combination; the first is {one.folder.name}:")
     for row in rows:
         table.add_row(*row)
+    if compiled:
+        table.add_row("", _compiled(one, simulated))
     console.print(table, highlight=False, markup=False, emoji=False)
     console.print()
     if full:
@@ -105,6 +112,13 @@ def _takes(config: Config, network: Network, rows: int) -> Iterator[Row]:
     kept, activations = kept_bytes(network, mesh), activation_bytes(network, config, rows) / devices
     yield "memory", f"{kept / 2**20:,.0f} MiB of weights, gradients and Adam's moments on {said}"
     yield "", f"{activations / 2**20:,.0f} MiB there of activations of one micro-batch at the longest length (rough)"
+
+
+def _compiled(config: Config, simulated: bool) -> str:
+    """What the compiled training step takes."""
+    memory = {name: f"{size / 2**20:,.0f} MiB" for name, size in step_memory(config).items()}
+    where = f"compiled for {'simulated devices on the CPU' if simulated else 'the devices here'}"
+    return f"{memory['arguments']} of arguments and {memory['temporaries']} of temporaries there, {where}"
 
 
 def _named(tree: Any) -> str:

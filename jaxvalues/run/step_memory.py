@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.extend.backend import clear_backends
 from jax.sharding import Mesh
 from rich.console import Console
 
@@ -22,16 +24,16 @@ from jaxvalues.run.outline import outline
 from jaxvalues.run.resolve import resolve
 from jaxvalues.run.state import training_stages
 from jaxvalues.run.system import build_system
-from jaxvalues.training.sharding import make_mesh, place_batch, tree_shardings
+from jaxvalues.training.sharding import abstract_mesh, make_mesh, place_batch, tree_shardings
 
 
 def step_memory(config: str | Path | Config, overrides: Sequence[str] = ()) -> dict[str, int]:
     """Bytes on each device of the compiled training step, at the longest length that the data have.
 
     `arguments` are weights, moments and the batch; `temporaries` is what the step needs besides, gradients included.
-    `config` is a path or a Config, `overrides` a list of "key=value". Devices must be there, as many as the mesh has;
-    weights are neither read nor made. Of several runs the first is meant. Raises ConfigError where nothing trains, and
-    for what a run would refuse.
+    `config` is a path or a Config, `overrides` a list of "key=value". Devices must be there, as many as the mesh has
+    (`simulate_devices`); weights are neither read nor made. Of several runs the first is meant. Raises ConfigError
+    where nothing trains, and for what a run would refuse.
     """
     if isinstance(config, Config):
         tree = config.model_dump(mode="json")
@@ -60,6 +62,18 @@ def step_memory(config: str | Path | Config, overrides: Sequence[str] = ()) -> d
     compiled = system.train_step.jitted.lower(state, frozen, placed, stage.hyper).compile()
     analysis = compiled.memory_analysis()
     return {"arguments": analysis.argument_size_in_bytes, "temporaries": analysis.temp_size_in_bytes}
+
+
+def simulate_devices(config: Config) -> bool:
+    """Where the mesh of a config has more devices than there are here: as many simulated ones on the CPU, for what only
+    compiles. Arrays made before are lost. Returns whether it did."""
+    devices = math.prod(abstract_mesh(config.mesh).shape.values())
+    if devices <= jax.device_count():
+        return False
+    clear_backends()
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", devices)
+    return True
 
 
 def _placed(tree: Any, mesh: Mesh) -> Any:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,21 @@ def test_show_knows_the_memory_of_devices_that_are_not_here() -> None:
     whole, part = (int(found[1].replace(",", "")) for found in bytes_of)
     assert whole == pytest.approx(124_070_420 * 16 / 2**20, abs=1)
     assert whole / 8 < part < 1.02 * whole / 8
+
+
+@pytest.mark.slow
+def test_show_compiles_for_devices_that_are_not_here(tmp_path: Path) -> None:
+    """In a process of its own: the devices are simulated anew."""
+    (tmp_path / "small.yaml").write_text(SMALL)
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    arguments = ["show", tmp_path / "small.yaml", "mesh.data=1", "mesh.fsdp=4", "--compile"]
+    command = [sys.executable, "-m", "jaxvalues", *map(str, arguments)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = " ".join(done.stdout.split())
+    assert "on each of 4 devices" in said
+    found = re.search(r"([\d,]+) MiB of arguments and ([\d,]+) MiB of temporaries there, compiled for simulated", said)
+    assert all(int(size.replace(",", "")) > 0 for size in found.groups())
 
 
 def test_show_reads_no_weights_and_needs_no_data(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import tiny
+from runs import ROOT
 
 from jaxvalues import step_memory
 from jaxvalues.config import Config
@@ -47,6 +48,13 @@ def test_the_weights_of_all_layers_are_never_whole_at_once(remat: bool) -> None:
     mesh = {"data": 1, "fsdp": 8}
     memory = step_memory(wide(1, model=model, mesh=mesh, training={"batch_size": 8}))
     assert memory["temporaries"] < 0.5 * 4 * 12 * (4 * 256 * 256 + 2 * 256 * 1024)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("method", ["prompt", "lora"])
+def test_t5_11b_fits_eight_devices_of_16_gb(method: str) -> None:
+    memory = step_memory(ROOT / "configs/bench/t5-11b-prompt.yaml", [f"tuning.method={method}", "model.remat=true"])
+    assert sum(memory.values()) < 0.7 * 16e9  # the rest is for the runtime
 
 
 def test_what_is_frozen_has_no_moments() -> None:
