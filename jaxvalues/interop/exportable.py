@@ -76,6 +76,8 @@ def check_peft(config: Config, hf_config: dict[str, Any]) -> None:
 def check_detector(config: Config) -> None:
     """Raise ConfigError if predictions of this config need more than a network that others have and what trained."""
     check_task(TASKS[config.data.task], "detector")
+    if config.tuning.method == "none" and not config.formulation.verbalizer.soft:
+        raise ConfigError("tuning.method is none: nothing trained, and a detector is what trained")
     if config.model.config is not None:
         raise ConfigError("model.config: this network had random weights, so nobody else has what a detector is for")
     if config.formulation.examples is not None:
