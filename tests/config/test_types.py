@@ -33,6 +33,7 @@ NUMBERS = sorted(key for key, kind in KEYS.items() if {int, float} & {kind, *get
 LISTS = sorted(key for key, kind in KEYS.items() if "tuple[" in str(kind))
 TEXTS = sorted(key for key, kind in KEYS.items() if key not in LISTS and {str, Text} & {kind, *get_args(kind)})
 TEXTS.remove("data.held_out")  # a fraction, or the name of a split
+TEXTS.remove("model.remote.parameters")  # a mapping
 SWITCHES = sorted(key for key, kind in KEYS.items() if bool in (kind, *get_args(kind)))
 
 
