@@ -27,7 +27,8 @@ Row = tuple[str, str]
 def show(config: Config, console: Console, full: bool = False, compiled: bool = False) -> None:
     """Print what a config trains, on what, and estimates of work, memory and steps; with `full` the whole config.
 
-    With `compiled` the training step is compiled for the mesh, and the compiler says what memory it needs. Of several runs the first is described. Data are read where they are, and not downloaded.
+    With `compiled` the training step is compiled for the mesh, and the compiler says what memory it needs. Of several
+    runs the first is described. Data are read where they are, and not downloaded.
     """
     runs = runs_of(config)
     simulated = compiled and simulate_devices(runs[0])
