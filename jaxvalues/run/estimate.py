@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 import jax
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from jaxvalues.config import GENERATED, Config
 from jaxvalues.data.held_out import Parts
@@ -61,8 +61,8 @@ def kept_bytes(network: Network, mesh: AbstractMesh | Mesh) -> int:
         total = 0
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            split = math.prod(mesh.shape[axis] for axis in partition(name, leaf.shape, mesh) if axis is not None)
-            total += leaf.size // split * bytes_of(name)
+            part = NamedSharding(mesh, partition(name, leaf.shape, mesh)).shard_shape(leaf.shape)
+            total += math.prod(part) * bytes_of(name)
         return total
 
     return on_each(trainable, lambda _: 16) + on_each(frozen, lambda name: frozen_dtype(name, network.dtype).itemsize)

@@ -25,14 +25,16 @@ from jaxvalues.models.layers.sharded import Placement, ShardedWeight, gathered
 AXES = ("data", "fsdp", "tensor")
 ROWS = ("data", "fsdp")  # the axes that split the rows of a batch
 
-# (path pattern, dimension that `tensor` splits, counted from the end). The first match decides; without one, none.
-TENSOR_RULES: tuple[tuple[str, int], ...] = (
-    (r"/(cross_)?attention/(query|key|value|relative_query|relative_key)/(kernel|bias)$", -1),
-    (r"/attention/in_proj/kernel$", -1),  # DeBERTa v1: query, key and value of a head are adjacent columns
-    (r"/mlp/(gate|up)/(kernel|bias)$", -1),
-    (r"/(cross_)?attention/output/kernel$", -2),
-    (r"/mlp/down/kernel$", -2),
-    (r"/(embeddings/word|head)/embedding$", -2),
+# (path pattern, dimensions that `tensor` may split, counted from the end: the first that it divides). The first match
+# decides; without one, none.
+TENSOR_RULES: tuple[tuple[str, tuple[int, ...]], ...] = (
+    (r"/(cross_)?attention/(query|key|value|relative_query|relative_key)/(kernel|bias)$", (-1,)),
+    (r"/attention/in_proj/kernel$", (-1,)),  # DeBERTa v1: query, key and value of a head are adjacent columns
+    (r"/attention/qkv/(kernel|bias)$", (-1,)),  # GPT-2: all queries, all keys, all values, as in its files
+    (r"/mlp/(gate|up)/(kernel|bias)$", (-1,)),
+    (r"/(cross_)?attention/output/kernel$", (-2,)),
+    (r"/mlp/down/kernel$", (-2,)),
+    (r"/(embeddings/word|head)/embedding$", (-2, -1)),  # words, or else, of a vocabulary that it does not divide, width
 )
 
 _GATHERED_IN_LAYERS = re.compile(r"(^|/)layers/.*/(kernel|low_rank/[ab])$")
@@ -91,16 +93,20 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def partition(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """The partition of the parameter at `path`, of this shape."""
-    axes: list[str | None] = [None] * len(shape)
+    axes: list[str | tuple[str, ...] | None] = [None] * len(shape)
     stacked = re.search(r"layers/\d+-\d+/", path) is not None
-    split = next((dim for pattern, dim in TENSOR_RULES if re.search(pattern, "/" + path)), None)
-    if split is not None and shape[split] % mesh.shape["tensor"] == 0 and mesh.shape["tensor"] > 1:
+    tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
+    dims = next((dims for pattern, dims in TENSOR_RULES if re.search(pattern, "/" + path)), ())
+    split = next((len(shape) + dim for dim in dims if shape[dim] % tensor == 0), None) if tensor > 1 else None
+    if split is not None:
         axes[split] = "tensor"
-    if mesh.shape["fsdp"] > 1 and len(shape) - stacked > 1:  # splitting a bias saves nothing and costs a gather
+    if fsdp > 1 and len(shape) - stacked > 1:  # splitting a bias saves nothing and costs a gather
         # The layer axis of a stack stays whole: scan takes one layer at a time.
-        free = [d for d in range(stacked, len(shape)) if axes[d] is None and shape[d] % mesh.shape["fsdp"] == 0]
+        free = [d for d in range(stacked, len(shape)) if d != split and shape[d] % fsdp == 0]
         if free:
             axes[max(free, key=lambda d: shape[d])] = "fsdp"
+        elif split is not None and shape[split] % (tensor * fsdp) == 0:
+            axes[split] = ("tensor", "fsdp")
     return PartitionSpec(*axes)
 
 
@@ -125,11 +131,11 @@ def gather_weights(params: Any, mesh: Mesh) -> Any:
         return params
 
     def prepare(path: Any, kept: NamedSharding, weight: jax.Array) -> Any:
-        if "fsdp" not in kept.spec:
+        if all(axis not in ("fsdp", ("tensor", "fsdp")) for axis in kept.spec):
             return weight
         in_layers = _GATHERED_IN_LAYERS.search(jax.tree_util.keystr(path, simple=True, separator="/"))
         spec = kept.spec[-2:] if in_layers else kept.spec  # one layer of a stack is taken before it is gathered
-        used = (None if axis == "fsdp" else axis for axis in spec)
+        used = ({"fsdp": None, ("tensor", "fsdp"): "tensor"}.get(axis, axis) for axis in spec)
         placement = Placement(NamedSharding(mesh, PartitionSpec(*spec)), NamedSharding(mesh, PartitionSpec(*used)))
         sharded = ShardedWeight(weight, placement)
         return sharded if in_layers else gathered(sharded)

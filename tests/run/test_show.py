@@ -78,6 +78,7 @@ def test_show_compiles_for_devices_that_are_not_here(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SMALL)
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     arguments = ["show", tmp_path / "small.yaml", "mesh.data=1", "mesh.fsdp=4", "--compile"]
+    arguments.append("model.config.intermediate_size=8192")
     command = [sys.executable, "-m", "jaxvalues", *map(str, arguments)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,7 +1,8 @@
-"""Every network on a mesh that splits its weights: the loss and the gradients of one device."""
+"""Every network on meshes that split its weights: the loss and the gradients of one device."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import chex
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from jax.sharding import PartitionSpec as P
 
 from jaxvalues.config import Config, MeshConfig
 from jaxvalues.models.layers.layout import group, ungroup
@@ -49,18 +51,37 @@ class Start(tiny.Run):
         self.state = initial_state(self.system, trainable)
 
 
-def first_step(config: Config, mesh: Any = None) -> tuple[float, Any]:
-    """The loss, and the gradients of each layer: a tenth of them are the first moments after one step."""
+def first_step(config: Config, mesh: Any = None) -> tuple[Start, float, Any]:
+    """The run, its loss, and the gradients of each layer: a tenth of them are the first moments after one step."""
     run = Start(config, mesh)
     metrics = run.step(next(run.batches.starting_at(0)))
-    return metrics["loss"], ungroup(jax.device_get(run.state.optimizer.mu))
+    return run, metrics["loss"], ungroup(jax.device_get(run.state.optimizer.mu))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_loss_and_gradients_are_those_of_one_device(name: str) -> None:
-    loss, grads = first_step(CASES[name])
-    split_loss, split_grads = first_step(CASES[name], make_mesh(MESH))
+    check(CASES[name], MESH)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_tensor_splits_heads_and_any_vocabulary_of_gpt2(method: str) -> None:
+    """An odd number of words: the width of their vectors is split instead."""
+    odd = {"model": {"config": {**tiny.GPT2, "vocab_size": 2001}, "dropout": 0.0}, "tuning": {"method": method}}
+    run = check(tiny.question_config("answer", "gpt2", odd), MeshConfig(data=2, fsdp=2, tensor=2))
+    words = run.frozen if method == "lora" else run.state.trainable
+    assert words["encoder"]["embeddings"]["word"]["embedding"].sharding.spec == P(None, ("tensor", "fsdp"))
+    (compiled,) = run.system.train_step.compiled.values()
+    scores = re.findall(r"f32\[4,(\d+),80,80\]", compiled.run.as_text())  # of 4 rows of 80 tokens on a device
+    assert set(scores) == {"2"}  # of 4 heads
+
+
+def check(config: Config, mesh: MeshConfig) -> Start:
+    """Compare one step on one device with one on a mesh. Returns the latter's run."""
+    _, loss, grads = first_step(config)
+    run, split_loss, split_grads = first_step(config, make_mesh(mesh))
     np.testing.assert_allclose(split_loss, loss, rtol=1e-5)
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads))
     chex.assert_trees_all_close(split_grads, grads, rtol=1e-5, atol=1e-5 * largest)
+    return run

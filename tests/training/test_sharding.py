@@ -120,7 +120,14 @@ def test_weights_are_born_sharded_with_the_numbers_of_one_device() -> None:
         ("encoder/layers/0-3/mlp/up/bias", (4, 128), P(None, "tensor")),
         ("optimizer/mu/encoder/layers/3/mlp/down/kernel", (128, 64), P("tensor", "fsdp")),
         ("encoder/embeddings/word/embedding", (600, 64), P("tensor", "fsdp")),
-        ("encoder/embeddings/word/embedding", (601, 64), P(None, "fsdp")),  # what does not divide stays whole
+        (
+            "encoder/embeddings/word/embedding",
+            (601, 64),
+            P(None, ("tensor", "fsdp")),
+        ),  # words do not divide, their width does
+        ("encoder/embeddings/word/embedding", (601, 63), P(None, None)),  # what does not divide stays whole
+        ("encoder/layers/3/attention/qkv/kernel", (64, 192), P("fsdp", "tensor")),
+        ("encoder/layers/0-3/attention/qkv/bias", (4, 192), P(None, "tensor")),
         ("encoder/embeddings/position/embedding", (67, 63), P(None, None)),
         ("decoder/layers/3/cross_attention/key/kernel", (64, 64), P("fsdp", "tensor")),
         ("decoder/layers/0-3/cross_attention/output/kernel", (4, 64, 64), P(None, "tensor", "fsdp")),

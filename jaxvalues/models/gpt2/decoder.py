@@ -7,7 +7,8 @@ Parameters, for layer i in segment form (`models.layers.layout`):
     layers/{i}/mlp_norm/{scale,bias}, layers/{i}/mlp/{up,down}/{kernel,bias}
     norm/{scale,bias}
 
-`qkv` is one matrix [D, 3D], as in the files, so that an adapter of `c_attn` means the same here and there.
+`qkv` is one matrix [D, 3D], as in the files, so that an adapter of `c_attn` means the same here and there. The axis
+`tensor` splits its columns as they lie; its output is then gathered, and heads are split from there on.
 """
 
 from __future__ import annotations
