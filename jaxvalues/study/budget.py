@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 from jaxvalues.config import Config
@@ -32,6 +33,7 @@ def size_of(config: Config) -> Size:
     """The size of a system; heads count as trained. The model of an endpoint trains nothing; its size is not known."""
     if config.model.endpoint is not None:
         return Size(0, 0, 0.0)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"scan": True})})  # one layer is traced
     described = outline(config)
     frozen, trainable = described.network.abstract_parts()
     epoch = _epoch_flops(config, described)
@@ -83,10 +85,12 @@ def _fit_parameters(plan: Plan, name: str, budget: int, say: Callable[[str], Non
         return plan
     most = outline(config).network.num_layers if key == "tuning.layers" else _LARGEST
 
+    @cache
     def trained(size: int) -> int:
         return size_of(nested_changes(config, {key: size})).trained
 
-    low, high = 1, most  # the number grows with the size: the last size that is not above the budget
+    # The number grows with the size, mostly evenly: the last size that is not above the budget.
+    low, high = _between(trained, budget, most)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if _fits(trained, middle, budget) else (low, middle - 1)
@@ -94,6 +98,18 @@ def _fit_parameters(plan: Plan, name: str, budget: int, say: Callable[[str], Non
     size = min(near, key=lambda one: abs(trained(one) - budget))
     say(f"{name}: {key} {size} trains {trained(size):,} parameters, {_share(trained(size), budget)}")
     return plan.resized(name, {key: size})
+
+
+def _between(trained: Callable[[int], int], budget: int, most: int) -> tuple[int, int]:
+    """Sizes from the lowest to the highest that may be the last one within the budget, near together if all goes
+    evenly."""
+    one, two = (_count_or_none(trained, size) for size in (1, 2))
+    if one is None or two is None or two <= one:
+        return 1, most
+    guess = max(1, min(most, 1 + (budget - one) // (two - one)))
+    low = guess if _fits(trained, guess, budget) else 1
+    high = guess if guess == most or not _fits(trained, guess + 1, budget) else most
+    return low, max(low, high)
 
 
 def _fits(trained: Callable[[int], int], size: int, budget: int) -> bool:
