@@ -38,6 +38,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "reparameterization_size": _VECTORS,
     "rank": ("lora",),
     "alpha": ("lora",),
+    "lora_dropout": ("lora",),
     "targets": ("lora", "ia3"),
 }
 """The methods that each key belongs to; the others belong to all."""
@@ -89,6 +90,8 @@ class TuningConfig(Section):
     """lora: rank of each change."""
     alpha: float = Field(16.0, gt=0)
     """lora: each change is scaled by alpha / rank."""
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """lora: dropout of what enters each change, in training alone."""
     targets: tuple[Text, ...] | None = Field(None, min_length=1)
     """lora, ia3: names of the dense layers to change, such as [query, value]. null: PEFT's defaults for the
     architecture."""

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_IN_METHOD = 2**32 - 1  # folded into the key of dropout in the network for that in what a method adds
+
+
 class Weights(NamedTuple):
     """The parameters of a system: those that stay as they are, and those that train."""
 
@@ -152,6 +155,8 @@ class System:
 
     def _apply(self, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None) -> Outputs:
         """Logits [B, C] and embedding of a batch; dropout where a key is given."""
+        if key is not None:
+            bound = self.network.tuning.with_dropout(bound, jax.random.fold_in(key, _IN_METHOD))
         bound = bound._replace(params=gather_weights(bound.params, self.mesh))
         return self.formulation.forward(self.network.module, bound, batch, key)
 

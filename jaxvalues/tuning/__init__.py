@@ -49,7 +49,7 @@ _METHODS: dict[str, Callable[[TuningConfig, Target], Tuning]] = {
     "prompt": _prompt,
     "p_tuning": _p_tuning,
     "prefix": _prefix,
-    "lora": lambda config, target: LoRA(target, config.rank, config.alpha, config.targets),
+    "lora": lambda config, target: LoRA(target, config.rank, config.alpha, config.targets, config.lora_dropout),
     "ia3": lambda config, target: IA3(target, config.targets),
     "none": lambda config, target: NoTuning(target),
 }

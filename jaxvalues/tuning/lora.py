@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxvalues.models.layers.dense import BranchDropout
 from jaxvalues.models.layers.layout import layer_range
 from jaxvalues.models.model_types import LLAMA
 from jaxvalues.tuning.method import AdditiveMethod, Bound, Params
@@ -36,22 +38,22 @@ class LoRA(AdditiveMethod):
 
     While training, x a b is computed beside x W, in the dense layer: no matrix of the size of W is made, but for keys
     and values of T5's cross-attention where one query attends (`attend_to_states`). `merge` makes all, for an export.
+    Entries of x are then dropped at the rate `dropout` before a, for each dense layer anew (PEFT's lora_dropout).
     """
 
     key: ClassVar[str] = "lora"
     rank: int
     alpha: float
     targets: tuple[str, ...] | None = None
+    dropout: float = 0.0
 
     def init_added(self, rng: jax.Array, params: Params) -> Params:
         names = self.targets or default_targets(self.target.model_type, DEFAULTS, "lora")
         kernels = target_layers(params, names)
-        places = {path: re.sub(r"(^|/)layers/[^/]+/", r"\1layers/", path) for path in kernels}
-        index = {place: i for i, place in enumerate(sorted(set(places.values())))}
-        added = {}
+        keys, added = _keys(rng, kernels), {}
         for path, kernel in kernels.items():
             *stack, fan_in, fan_out = kernel.shape
-            added[f"{path}/a"] = self._draw(jax.random.fold_in(rng, index[places[path]]), path, fan_in)
+            added[f"{path}/a"] = self._draw(keys[path], fan_in)
             added[f"{path}/b"] = jnp.zeros((*stack, self.rank, fan_out))
         return unflatten_dict(added, sep="/")
 
@@ -62,14 +64,32 @@ class LoRA(AdditiveMethod):
             flat[f"{path}/low_rank/{side}"] = matrix * (self.alpha / self.rank) if side == "b" else matrix
         return Bound(unflatten_dict(flat, sep="/"))
 
-    def _draw(self, rng: jax.Array, path: str, fan_in: int) -> jax.Array:
+    def with_dropout(self, bound: Bound, key: jax.Array) -> Bound:
+        if self.dropout == 0.0:
+            return bound
+        flat, end = flatten_dict(bound.params, sep="/"), "/low_rank/a"
+        for path, one in _keys(key, [name.removesuffix(end) for name in flat if name.endswith(end)]).items():
+            flat[f"{path}/low_rank/dropout"] = BranchDropout(one, self.dropout)
+        return bound._replace(params=unflatten_dict(flat, sep="/"))
+
+    def _draw(self, keys: jax.Array, fan_in: int) -> jax.Array:
         """The initial a of one layer, or of all layers of a stacked segment."""
 
         def draw(key: jax.Array) -> jax.Array:
             return uniform_fan_in(key, (fan_in, self.rank), fan_in)
 
-        layers = layer_range(path)
-        if layers is None:
-            return draw(rng)
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, jnp.arange(layers[0], layers[1] + 1))
-        return jax.vmap(draw)(keys) if is_stacked(path) else draw(keys[0])
+        return jax.vmap(draw)(keys) if keys.ndim else draw(keys)
+
+
+def _keys(rng: jax.Array, paths: Iterable[str]) -> dict[str, jax.Array]:
+    """{path of a dense layer: its key, or [n] in a segment of n stacked layers}, however the layers are grouped."""
+    places = {path: re.sub(r"(^|/)layers/[^/]+/", r"\1layers/", path) for path in paths}
+    index = {place: i for i, place in enumerate(sorted(set(places.values())))}
+    found = {}
+    for path, place in places.items():
+        key, layers = jax.random.fold_in(rng, index[place]), layer_range(path)
+        if layers is not None:
+            keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(layers[0], layers[1] + 1))
+            key = keys if is_stacked(path) else keys[0]
+        found[path] = key
+    return found

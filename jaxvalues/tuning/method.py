@@ -90,6 +90,10 @@ class Tuning(Protocol):
         """The arguments of the network, from both trees."""
         ...
 
+    def with_dropout(self, bound: Bound, key: jax.Array) -> Bound:
+        """The arguments for training, with dropout in what the method adds; most methods have none."""
+        return bound
+
     def merge(self, frozen: Params, trainable: Params) -> Params:
         """The parameters of a plain network that computes the same, but for a prompt and a prefix. For an export."""
         return merge_all(self.bind(frozen, trainable).params)

@@ -219,6 +219,7 @@ def _write_lora(config: TuningConfig, target: PeftTarget, tree: Params) -> tuple
     settings = {
         "r": config.rank,
         "lora_alpha": config.alpha,
+        "lora_dropout": config.lora_dropout,
         "target_modules": [names[path] for path in leaves],
         "fan_in_fan_out": target.model_type == "gpt2",  # GPT-2's matrices are [in, out] in transformers too
     }

@@ -24,7 +24,7 @@ DEBERTA = {**tiny.DEBERTA_V2, "num_hidden_layers": 3}
 ROBERTA = {**tiny.ROBERTA, "num_hidden_layers": 3}
 LAST = {"method": "last_layers", "layers": 2}
 REMAT = {"model": {"remat": True}}
-LORA = {"tuning": {"method": "lora", "rank": 4}}
+LORA = {"tuning": {"method": "lora", "rank": 4, "lora_dropout": 0.1}}
 QUESTIONS = {"training": {"batch_size": 16, "questions_per_step": 16}, "data": {"negatives": 1}}
 CASES: dict[str, Config] = {
     "roberta": tiny.config({"model": {"config": ROBERTA}}, tiny.NO_DROPOUT),

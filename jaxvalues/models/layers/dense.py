@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvalues.models.layers.config import TransformerConfig
+from jaxvalues.models.layers.ops import dropout
 from jaxvalues.models.layers.products import times_matrix
 from jaxvalues.models.layers.sharded import with_gathered
 
@@ -17,12 +19,22 @@ BESIDE = frozenset({"low_rank", "input_scale", "output_scale"})
 """The keys of what may act beside a kernel."""
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class BranchDropout:
+    """Dropout of what enters a branch of low rank: a key, or one for each layer of a stack, and the rate."""
+
+    key: jax.Array
+    rate: float = field(metadata={"static": True})
+
+
 class Dense(nn.Module):
     """x [..., D] times a `kernel` [D, F], plus a `bias` [F]: [..., F] in `dtype`.
 
     Beside the kernel there may be, in the parameters alone: `input_scale` [D] and `output_scale` [F], which multiply
     input and output, and a branch of low rank, `low_rank/a` [D, R] and `low_rank/b` [R, F], whose product with x is
-    added. No matrix of the size of the kernel is made for them; `with_merged_kernel` makes the one that does the same.
+    added; `low_rank/dropout` drops entries of its input. No matrix of the size of the kernel is made for them;
+    `with_merged_kernel` makes the one that does the same.
 
     Sums are float32 whatever `dtype` is (see `layers.products`). Parameters and initial values are those of flax's
     module of this name.
@@ -42,11 +54,17 @@ class Dense(nn.Module):
             x = (x * scale).astype(self.dtype)
         y = times_matrix(x, kernel)
         if (branch := self._beside("low_rank")) is not None:
-            y += times_matrix(times_matrix(x, branch["a"]).astype(self.dtype), branch["b"])
+            drop = branch.get("dropout")
+            read = x if drop is None else dropout(x, drop.rate, drop.key)
+            y += times_matrix(times_matrix(read, branch["a"]).astype(self.dtype), branch["b"])
         y = y if bias is None else y + bias
         if (scale := self._beside("output_scale")) is not None:
             y *= scale
         return y.astype(self.dtype)
+
+    def drops(self) -> bool:
+        """Whether there is dropout in the branch, so that no kernel does the same."""
+        return "dropout" in (self._beside("low_rank") or {})
 
     def with_merged_kernel(self, function: Callable[..., jax.Array], *args: jax.Array) -> jax.Array:
         """`function(kernel, *args)` of the kernel [D, F] in `dtype` with what acts beside it, but for scales of a

@@ -53,6 +53,10 @@ class T5Attention(nn.Module):
         )
         return self.output(out.reshape(*x.shape[:2], -1))
 
+    def drops(self) -> bool:
+        """Whether there is dropout beside the projections of keys and values."""
+        return self.key.drops() or self.value.drops()
+
     def attend_to_states(
         self, x: jax.Array, hidden: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None
     ) -> jax.Array:

@@ -112,8 +112,9 @@ class T5Layer(nn.Module):
         rng: jax.Array | None,
     ) -> jax.Array:
         if not isinstance(cross, tuple):
-            # One query is cheaper without keys and values, but a prefix needs them.
-            if y.shape[1] == 1 and prefix is None and not self.is_initializing():
+            # One query is cheaper without keys and values, but a prefix needs them, and dropout in their projections.
+            merges = prefix is None and not self.is_initializing() and not self.cross_attention.drops()
+            if y.shape[1] == 1 and merges:
                 return self.cross_attention.attend_to_states(y, cross, mask, rng)
             cross = self.cross_memory(cross, prefix)
         return self.cross_attention(y, cross, mask, None, rng)
