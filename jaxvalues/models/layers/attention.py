@@ -60,7 +60,7 @@ def attention(
 def _grouped_matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     """a [B, N, T, X] times b [B, K, X, S], each head of which serves N / K heads of a: [B, N, T, S] float32."""
     batch, heads, rows, width = a.shape
-    product = matmul(a.reshape(batch, b.shape[1], -1, width), b)
+    product = matmul(a.reshape(batch, b.shape[1], heads // b.shape[1] * rows, width), b)
     return product.reshape(batch, heads, rows, b.shape[-1])
 
 

@@ -109,7 +109,7 @@ class LlamaAttention(nn.Module):
             dropout_rate=c.attention_probs_dropout_prob,
             dropout_rng=rng,
         )
-        flat = out.reshape(*out.shape[:2], -1)
+        flat = out.reshape(*out.shape[:2], c.num_attention_heads * c.head_dim)
         return normal_dense(c, c.hidden_size, self.dtype, "output", use_bias=c.output_bias)(flat), new
 
     def _heads(self, x: jax.Array, heads: int, name: str) -> jax.Array:
