@@ -54,6 +54,8 @@ _CONFIGS = {
     "gpt2-medium-oa": "GPT2-medium OA",
     "gpt2-large-bca": "GPT2-large BCA",
     "gpt2-large-oa": "GPT2-large OA",
+    "llama2-7b-chat-cot": "Llama-7B, CoT",
+    "chatgpt-cot": "ChatGPT, CoT",
 }
 
 

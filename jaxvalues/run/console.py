@@ -24,6 +24,7 @@ from jaxvalues.run.base import Base
 from jaxvalues.run.network import count
 from jaxvalues.run.summary import summary
 from jaxvalues.run.system import System, Weights
+from jaxvalues.templates.chat import has_chat_template
 from jaxvalues.training.compilation import Compiled
 
 
@@ -70,6 +71,9 @@ class RunConsole:
             f"{count(trainable):,} parameters train, {count(frozen):,} are frozen; computed in {dtype}; mesh "
             + " × ".join(f"{axis} {size}" for axis, size in system.mesh.shape.items())
         )
+        form = system.config.formulation
+        if form.asks_questions and not form.chat and has_chat_template(system.tokenizer):
+            self.print("the tokenizer has a chat template, which is not used: formulation.chat=true uses it")
         if not count(trainable):
             self.print(f"nothing trains; {len(parts.held_out)} held-out arguments decide where Yes begins")
             return

@@ -23,7 +23,8 @@ def test_calibration_cures_the_bias_of_each_category() -> None:
     f1 = {name: score(truth, one(logits)).official_f1 for name, one in side_by_side(truth, logits).items()}
     assert list(f1) == ["raw", "batch-calibrated", "tuned", "batch-calibrated and tuned"]
     assert f1["raw"] < 0.05
-    assert f1["tuned"] < f1["batch-calibrated"] < f1["batch-calibrated and tuned"]
+    assert f1["raw"] + 0.3 < f1["batch-calibrated"] < f1["batch-calibrated and tuned"]
+    assert f1["tuned"] < f1["batch-calibrated and tuned"]
 
 
 def test_calibrated_thresholds_are_those_of_logits_without_their_means() -> None:
