@@ -42,7 +42,7 @@ class JaxvaluesContender:
             module = self.system.network.module
             module = module.clone(encoder=module.encoder.clone(form="gather"))
             self.system.network = self.system.network._replace(module=module)
-        weights = initial_weights(self.system, find_base(config.model, config.seed), config.seed)
+        weights = initial_weights(self.system, find_base(config.model, config.seed), config.seed, held=True)
         weights = (hold_frozen if self.work == "train" else hold_all)(self.system, weights)
         self.frozen, self.trainable = weights
         del weights

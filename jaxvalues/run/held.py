@@ -7,11 +7,15 @@ updates would be lost otherwise. What is frozen can be rounded when it is read, 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
 
+from jaxvalues.run.network import Network
 from jaxvalues.run.system import System, Weights
 from jaxvalues.tuning import Params
 
@@ -25,6 +29,21 @@ def frozen_dtype(path: str, dtype: jnp.dtype) -> jnp.dtype:
     Norms, biases and small tables stay float32: they are added, in float32.
     """
     return dtype if _MATRICES.search(path) or _TABLES.search(path) else jnp.dtype(jnp.float32)
+
+
+def read_dtype(network: Network) -> Callable[[str], np.dtype]:
+    """The dtype in which each weight of a checkpoint is read for training: frozen matrices rounded at once.
+
+    Tables of words stay float32 until `hold_frozen`, since a prompt or a verbalizer may start from them.
+    """
+    frozen, _ = network.abstract_parts()
+    paths = set(flatten_dict(frozen, sep="/"))
+
+    def dtype_of(path: str) -> np.dtype:  # a checkpoint of an encoder alone has no "encoder/"
+        is_frozen = not paths.isdisjoint((path, f"encoder/{path}"))
+        return np.dtype(network.dtype if is_frozen and _MATRICES.search(path) else np.float32)
+
+    return dtype_of
 
 
 def hold_frozen(system: System, weights: Weights) -> Weights:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jaxvalues.run.base import Base
+from jaxvalues.run.held import read_dtype
 from jaxvalues.run.network import SOFT
 from jaxvalues.run.system import System, Weights
 from jaxvalues.training.compilation import Executables
@@ -20,17 +21,19 @@ from jaxvalues.tuning import Params
 INITIAL = 2**32 - 1  # folded into the seed for initial weights, as dropout folds in the number of the step
 
 
-def initial_weights(system: System, base: Base, seed: int) -> Weights:
+def initial_weights(system: System, base: Base, seed: int, *, held: bool = False) -> Weights:
     """The weights before training, each made or read right where it belongs on the mesh.
 
-    Heads, and everything else a checkpoint does not hold, are drawn from the seed.
+    Heads, and everything else a checkpoint does not hold, are drawn from the seed. With `held`, frozen matrices are
+    read in the dtype in which training holds them (`held.read_dtype`), so that their float32 form is never whole.
     """
     network = system.network
     rng, tuning_rng = jax.random.split(jax.random.fold_in(jax.random.key(seed), INITIAL))
     if base.is_random:
         params = system.init_all(rng)
     else:
-        params = {**network.read(base.folder, place_on(system.mesh)), **system.init_new(rng)}
+        place = place_on(system.mesh, read_dtype(network)) if held else place_on(system.mesh)
+        params = {**network.read(base.folder, place), **system.init_new(rng)}
     if SOFT in network.target.new_keys:
         words = network.output_words(params)
         params[SOFT] = {"embedding": system.start_verbalizer(words)}

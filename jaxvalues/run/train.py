@@ -97,7 +97,7 @@ def train(
         return scores
 
     # The weights, and what they make of the arguments once and for all.
-    weights = hold_frozen(system, warm_start.replace(initial_weights(system, base, config.start_seed)))
+    weights = hold_frozen(system, warm_start.replace(initial_weights(system, base, config.start_seed, held=True)))
     tokens, held_out_tokens = (
         with_features(system, weights, some, run_console.print) for some in (batches.tokens, held_out_tokens)
     )

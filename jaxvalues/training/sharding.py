@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -143,10 +144,18 @@ def gather_weights(params: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(prepare, tree_shardings(params, mesh), params)
 
 
-def place_on(mesh: Mesh) -> Callable[[str, np.ndarray], jax.Array]:
-    """A function (path, host array) -> device array that shards each weight over `mesh` as it is read."""
+@dataclass(frozen=True)
+class place_on:
+    """A function (path, host array) -> device array that shards each weight over `mesh` as it is read.
 
-    return lambda path, array: place(array, NamedSharding(mesh, partition(path, array.shape, mesh)))
+    `dtype_of(path)` is the dtype in which it is to be read (see `models.checkpoints.conversion.Place`).
+    """
+
+    mesh: Mesh
+    dtype_of: Callable[[str], np.dtype] = lambda _: np.dtype(np.float32)
+
+    def __call__(self, path: str, array: np.ndarray) -> jax.Array:
+        return place(array, NamedSharding(self.mesh, partition(path, array.shape, self.mesh)))
 
 
 def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 
 import chex
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -269,3 +271,36 @@ def test_a_truncated_file_is_said(tmp_path):
     (folder / "model.safetensors").write_bytes(whole[:-100])
     with pytest.raises(UserError, match="is not a whole safetensors file"):
         load_model(folder)
+
+
+def test_a_file_is_hashed_once_until_it_changes(tmp_path, monkeypatch):
+    """The runs of a study start from the same weights."""
+    read, digest = [], hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *args: read.append(args) or digest(*args))
+    write(tmp_path, weights := tensors(CONFIG))
+    first = content_hash(tmp_path)
+    assert content_hash(tmp_path) == first
+    assert len(read) == 1
+    write(tmp_path, {name: array + 1 for name, array in weights.items()})
+    assert content_hash(tmp_path) != first
+    assert len(read) == 2
+
+
+def test_a_place_may_ask_for_a_dtype():
+    """Stacked leaves are read layer by layer into an array of that dtype."""
+    weights, (_, abstract) = tensors(CONFIG), abstract_model(CONFIG, scan=True)
+
+    class Rounded:
+        def dtype_of(self, path):
+            return jnp.dtype(jnp.bfloat16 if path.endswith("kernel") else jnp.float32)
+
+        def __call__(self, path, array):
+            assert array.dtype == self.dtype_of(path)
+            return array
+
+    table = ARCHITECTURES["bert"].table
+    rounded, whole = (to_params(weights, table, abstract, place=place) for place in (Rounded(), lambda _, array: array))
+    expected = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf.astype(jnp.bfloat16) if path[-1].key == "kernel" else leaf, whole
+    )
+    equal(rounded, expected)

@@ -23,7 +23,9 @@ from jaxvalues.models.layers.layout import LAYERS, parse_key, ungroup
 FLOATS = ("F32", "F16", "BF16", "F64")
 """The types of safetensors that weights may have."""
 
-Place = Callable[[str, np.ndarray], jax.Array]  # (path, array) -> the array on its devices
+Place = Callable[[str, np.ndarray], jax.Array]
+"""(path, array) -> the array on its devices. A place with a `dtype_of(path)` gets its arrays in that dtype, others in
+float32."""
 
 
 def check_only(path: str, array: np.ndarray) -> jax.Array:
@@ -96,7 +98,8 @@ def to_params(
     """Read a checkpoint into a parameter tree with the shapes of `abstract_params`, however its layers are grouped.
 
     `tensors` maps names to arrays, or to anything with a `shape` that numpy can read (so they can be lazy: one leaf is
-    in memory at a time besides those already placed). Every leaf is float32. `place` puts a leaf on its devices
+    in memory at a time besides those already placed, and of a stacked leaf one layer besides). Every leaf is float32,
+    unless `place` says otherwise. `place` puts a leaf on its devices
     (default: the default device), so that sharded parameters are never whole on one device; with `check_only` nothing
     is read, and the tree is empty. Raises one `UserError` for all missing, unexpected and misshapen tensors, which
     names the likely cause; `source` names the checkpoint in it.
@@ -110,9 +113,16 @@ def to_params(
     if place is check_only:
         return {}
 
+    dtype_of = getattr(place, "dtype_of", lambda _: np.dtype(np.float32))
+
     def read(path: str) -> np.ndarray:
-        parts = [rule.read(np.asarray(tensors[names[name]], dtype=np.float32)) for name, rule in bound[path]]
-        return np.stack(parts) if _is_stacked(path) else parts[0]
+        parts = (rule.read(np.asarray(tensors[names[name]], dtype=np.float32)) for name, rule in bound[path])
+        if not _is_stacked(path):
+            return next(parts).astype(dtype_of(path), copy=False)
+        leaf = np.empty(leaves[path].shape, dtype_of(path))
+        for i, part in enumerate(parts):
+            leaf[i] = part
+        return leaf
 
     return unflatten_dict({path: place(path, read(path)) for path in leaves}, sep="/")
 

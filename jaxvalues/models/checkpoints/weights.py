@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -125,9 +126,17 @@ def content_hash(path: str | Path) -> str:
     digest = hashlib.sha256()
     open_tensors(Path(path))
     for file in weight_files(Path(path)):
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        known = file.resolve().stat()
+        digest.update(_file_hash(file.resolve(), known.st_size, known.st_mtime_ns, known.st_ino))
     return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=256)
+def _file_hash(file: Path, *_: int) -> bytes:
+    """The sha256 of a file, read once by the runs of a study; its size, time of change and inode say that it is the
+    same."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def _read_index(path: Path) -> dict[str, str]:
