@@ -65,6 +65,12 @@ def random_batch(batches: TrainingBatches, length: int, ids: range) -> Batch:
     } | questions
 
 
+def random_rows(rows: int, length: int, ids: range) -> Batch:
+    """Rows of random token `ids` without padding, as prompts to generate text from."""
+    tokens = np.random.default_rng(0).integers(ids.start, ids.stop, (rows, length), np.int32)
+    return {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
+
+
 def real_batch(batches: TrainingBatches, length: int) -> Batch:
     """The first batch that is padded to `length`. Raises UserError if there is none."""
     epoch = itertools.islice(batches.starting_at(0), batches.steps_per_epoch)

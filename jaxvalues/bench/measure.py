@@ -21,10 +21,25 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jaxvalues.bench.inputs import encode, planned_batches, positions, random_batch, real_batch, separate_questions
-from jaxvalues.bench.peers import PEERS, check_comparable, check_relative_attention, default_peers, missing_packages
-from jaxvalues.bench.report import describe_shape, render
-from jaxvalues.bench.task import APART, NOT_COMPILED, PEFT, PEFTS, Task
+from jaxvalues.bench.inputs import (
+    encode,
+    planned_batches,
+    positions,
+    random_batch,
+    random_rows,
+    real_batch,
+    separate_questions,
+)
+from jaxvalues.bench.peers import (
+    PEERS,
+    check_comparable,
+    check_generation,
+    check_relative_attention,
+    default_peers,
+    missing_packages,
+)
+from jaxvalues.bench.report import describe_shape, generation_rates, render
+from jaxvalues.bench.task import APART, GENERATION, NOT_COMPILED, PEFT, PEFTS, Task
 from jaxvalues.bench.worker import Worker
 from jaxvalues.config import Config, check_no_url
 from jaxvalues.config.writing import check_writable, write_json, writing
@@ -51,15 +66,25 @@ class Options:
     lengths: tuple[int, ...] = ()  # in tokens; empty: the buckets of the config
     repeats: int = 7  # samples per contender
     warmup: int = 1  # samples before these, discarded
+    new_tokens: int = 64  # that `generate` adds to each row
     real: bool = False  # use a batch of the training split instead of random tokens without padding
 
     def __post_init__(self) -> None:
-        for name, given, known in (("peer", self.peers, PEERS), ("work", self.work, WORK)):
+        for name, given, known in (("peer", self.peers, PEERS), ("work", self.work, (*WORK, *GENERATION))):
             for one in given:
                 if one not in known:
                     raise ConfigError(f"--{name} is `{one}`, expected one of {', '.join(known)}")
         if self.repeats < 1 or self.warmup < 0:
             raise ConfigError("--repeats must be at least 1 and --warmup at least 0")
+        if self.new_tokens < 2:
+            raise ConfigError(f"--new-tokens is {self.new_tokens}, expected at least 2: prefill makes the first")
+        if self.real and self.generates:
+            raise ConfigError("--real has rows of mixed lengths: text is generated after random tokens without padding")
+
+    @property
+    def generates(self) -> bool:
+        """Whether text is generated; that is measured apart from steps (see `check_generation`)."""
+        return any(one in GENERATION for one in self.work)
 
 
 def bench(config: Config, options: Options, console: Console, file: Path | None = None) -> dict[str, Any]:
@@ -72,16 +97,18 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
     if file is not None:
         check_no_url("--json", file)
         _check_file(file)
-    peers = tuple(peer for peer in options.peers or default_peers(config) if peer != "none")
+    peers = tuple(peer for peer in options.peers or default_peers(config, options.generates) if peer != "none")
     if not options.peers and (missing := missing_packages(peers)):
         console.print(
             f"Measuring jaxvalues alone: {peers[0]} needs {' and '.join(missing)} (pip install 'jaxvalues[parity]').",
             highlight=False, markup=False,
         )  # fmt: skip
         peers = ()
-    check_comparable(config, peers)
+    if not options.generates:
+        check_comparable(config, peers)
     with tempfile.TemporaryDirectory(prefix="jaxvalues-bench-") as folder:
         base = find_base(config.model, config.seed)
+        check_generation(config, base.hf_config["model_type"], options.work, peers)
         check_relative_attention(base.hf_config, peers)
         split = load_split(config.data.train, source=config.data.source, dir=config.data.dir)
         template = load_texts(config.formulation)
@@ -104,22 +131,28 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
             dtype="",
             words=formulation.constants,
         )
-        tokens, pad = encode(formulation, split, peers), pad_id(tokenizer)
+        tokens = None if options.generates else encode(formulation, split, peers)
+        pad = pad_id(tokenizer)
         ids = range(hf_config.get("pad_token_id", 0) + 1, hf_config["vocab_size"])
         before, cases = os.getloadavg(), []
         for length, work in itertools.product(options.lengths or config.lengths, options.work):
-            planned = planned_batches(tokens, config, work, pad)
-            batch = real_batch(planned, length) if options.real else random_batch(planned, length, ids)
+            asked = replace(task, work=work, new_tokens={"prefill": 1, "generate": options.new_tokens}.get(work, 0))
+            if work in GENERATION:
+                batch = random_rows(config.training.eval_batch_size, length, ids)
+            else:
+                planned = planned_batches(tokens, config, work, pad)
+                batch = real_batch(planned, length) if options.real else random_batch(planned, length, ids)
             batches = {
                 name: separate_questions(batch, pad) if name == APART else batch for name in ("jaxvalues", *peers)
             }
-            tasks = {name: (write(replace(task, work=work), name, one, folder),) for name, one in batches.items()}
+            tasks = {name: (write(asked, name, one, folder),) for name, one in batches.items()}
             if APART in peers:
                 tasks = {name: micro_batch_variants(one, MICRO_BATCHES[name]) for name, (one,) in tasks.items()}
             case = measure(tasks, options, Path(folder))
             for name, one in batches.items():
                 case[name]["positions"] = positions(one, config)
-            cases.append({"work": work, "shape": list(inputs_shape(batch)), "contenders": case})
+            shape = list(inputs_shape(batch))
+            cases.append({"work": work, "shape": shape, "new_tokens": asked.new_tokens, "contenders": case})
             console.print(f"{work}, {describe_shape(cases[-1]['shape'])} tokens: measured.", highlight=False)
     result = {
         "config": config.name,
@@ -134,6 +167,7 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
             "load_after": os.getloadavg(),
         },
         "cases": cases,
+        "generation": generation_rates(cases),
     }
     render(result, console)
     if file is not None:

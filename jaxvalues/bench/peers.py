@@ -6,24 +6,52 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-from jaxvalues.bench.task import APART, BF16, GATHER, PEFT, PEFTS
+from jaxvalues.bench.task import APART, BF16, GATHER, GENERATION, PEFT, PEFTS, TRANSFORMERS
 from jaxvalues.config import Config
 from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.formulations import CAUSAL, SEQ2SEQ
 
 TORCH = ("torch-eager", "torch-compile", "torch" + BF16)
-PEERS = (*TORCH, *PEFTS, APART, GATHER, "none")
+PEERS = (*TORCH, *PEFTS, TRANSFORMERS, APART, GATHER, "none")
 
 
-def default_peers(config: Config) -> tuple[str, ...]:
-    """The default peer of a formulation: torch for classifiers, PEFT for question formulations."""
+def default_peers(config: Config, generates: bool = False) -> tuple[str, ...]:
+    """The default peer of a formulation: torch for classifiers, PEFT for question formulations; to generate text,
+    transformers."""
+    if generates:
+        return (TRANSFORMERS,)
     return (PEFT,) if config.formulation.asks_questions else TORCH[:1]
 
 
 def missing_packages(peers: Sequence[str]) -> list[str]:
     """The packages that these peers need and that are not installed."""
-    outside = [peer for peer in peers if peer in (*TORCH, *PEFTS)]
+    outside = [peer for peer in peers if peer in (*TORCH, *PEFTS, TRANSFORMERS)]
     needed = ["torch"] * bool(outside) + ["peft"] * any(peer in PEFTS for peer in outside)
     return [package for package in needed if importlib.util.find_spec(package) is None]
+
+
+def check_generation(config: Config, model_type: str, work: Sequence[str], peers: Sequence[str]) -> None:
+    """Raise UserError if a peer that generates text is not installed, ConfigError if it does other `work`, or if the
+    model generates none. Work without GENERATION needs no such peer."""
+    generates = [one for one in work if one in GENERATION]
+    if generates and len(generates) < len(work):
+        raise ConfigError(f"--work {generates[0]} is measured by itself: generating text and steps have other peers")
+    if not generates:
+        if TRANSFORMERS in peers:
+            raise ConfigError(f"--peer {TRANSFORMERS} generates text: use --work {' or '.join(GENERATION)}")
+        return
+    if model_type not in CAUSAL + SEQ2SEQ:
+        raise ConfigError(f"--work {generates[0]} needs a generative model, and {model_type} is none")
+    if wrong := [peer for peer in peers if peer != TRANSFORMERS]:
+        raise ConfigError(f"--peer {wrong[0]} generates no text: use --peer {TRANSFORMERS} or none")
+    for package in missing_packages(peers):
+        raise UserError(
+            f"the peer needs {package}: pip install 'jaxvalues[parity]', or measure jaxvalues alone (--peer none)"
+        )
+    if peers and config.tuning.method not in ("none", "full"):
+        raise ConfigError(
+            f"tuning.method is {config.tuning.method}, but the peer has the checkpoint alone: use none, or --peer none"
+        )
 
 
 def check_comparable(config: Config, peers: Sequence[str]) -> None:

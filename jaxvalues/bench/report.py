@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jaxvalues.bench.task import APART
+from jaxvalues.bench.task import APART, GENERATION
 
 
 def render(result: dict[str, Any], console: Console) -> None:
@@ -40,6 +40,8 @@ def render(result: dict[str, Any], console: Console) -> None:
             console.print(_steady([case], console.width >= 80, labels=False), _starting([case], labels=False))
     if APART in contenders:
         console.print(_branches(result["cases"]))
+    if result["generation"]:
+        console.print(_generation(result["generation"]))
     if machine["load_before"][0] > 1:
         console.print(
             f"The machine was busy (load {machine['load_before'][0]:.1f} before the start): read ratios, not seconds.",
@@ -90,6 +92,43 @@ def saving(case: dict[str, Any]) -> dict[str, float]:
     ours, apart = case["contenders"]["jaxvalues"], case["contenders"][APART]
     times = {kind: apart["positions"][kind] / ours["positions"][kind] for kind in ("computed", "real")}
     return times | {"seconds": apart["median_s"] / ours["median_s"]}
+
+
+def generation_rates(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tokens per second of prefill and decoding, for every length and contender that did both kinds of work.
+
+    Prefill reads the prompts and chooses the first token of each; decoding is what generating the others takes more.
+    """
+    rates = []
+    of_work = {(case["work"], *case["shape"]): case for case in cases if case["work"] in GENERATION}
+    for (work, rows, length), case in of_work.items():
+        read = of_work.get(("prefill", rows, length))
+        if work != "generate" or read is None:
+            continue
+        for name, one in case["contenders"].items():
+            prefill = read["contenders"][name]["median_s"]
+            decoding, new = one["median_s"] - prefill, case["new_tokens"] - 1
+            rates.append(
+                {
+                    "shape": [rows, length],
+                    "new_tokens": case["new_tokens"],
+                    "contender": name,
+                    "prefill_tokens_per_s": rows * length / prefill,
+                    # noise may make the difference of two medians negative where few tokens are generated
+                    "decode_tokens_per_s": rows * new / decoding if decoding > 0 else None,
+                }
+            )
+    return rates
+
+
+def _generation(rates: Sequence[dict[str, Any]]) -> Table:
+    """One row per case and contender."""
+    table = _table("Tokens per second", "prefill", "decode")
+    for one in rates:
+        said = f"{describe_shape(one['shape'])}, {one['new_tokens']} new" if one["contender"] == "jaxvalues" else ""
+        numbers = (one["prefill_tokens_per_s"], one["decode_tokens_per_s"])
+        table.add_row(said, one["contender"], *("" if x is None else f"{x:,.0f}" for x in numbers))
+    return table
 
 
 def _branches(cases: Sequence[dict[str, Any]]) -> Table:

@@ -11,14 +11,17 @@ APART = "jaxvalues-apart"  # jaxvalues, with one question per row instead of bra
 PEFT = "peft"
 BF16 = "-bf16"  # ends the name of a peer that computes in bfloat16, whatever jaxvalues computes in
 PEFTS = (PEFT, PEFT + BF16)
-NOT_COMPILED = ("torch-eager", "torch" + BF16, *PEFTS)  # contenders whose first step compiles nothing
+TRANSFORMERS = "transformers"  # its `generate`
+GENERATION = ("prefill", "generate")
+"""The work of generating text: reading prompts and choosing one token; and generating several."""
+NOT_COMPILED = ("torch-eager", "torch" + BF16, *PEFTS, TRANSFORMERS)  # contenders whose first step compiles nothing
 
 
 @dataclass(frozen=True)
 class Task:
     """The work of a contender, as plain data that JSON can hold."""
 
-    work: str  # "train" or "inference"
+    work: str  # "train", "inference", or one of GENERATION
     config: dict[str, Any]
     hf_config: dict[str, Any]
     tokenizer: str  # folder
@@ -27,6 +30,7 @@ class Task:
     platform: str  # of the device: "cpu" or "gpu"; "" is the default of the library
     dtype: str  # of the computation
     words: tuple[int, ...] = ()  # token ids of No and Yes
+    new_tokens: int = 0  # that are generated after each row
 
 
 class Contender(Protocol):

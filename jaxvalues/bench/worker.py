@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import asdict, replace
 from typing import Any
 
-from jaxvalues.bench.task import APART, BF16, GATHER, PEFT, Contender, Task
+from jaxvalues.bench.task import APART, BF16, GATHER, GENERATION, PEFT, TRANSFORMERS, Contender, Task
 from jaxvalues.errors import UserError
 from jaxvalues.training.memory import reset_peak_memory
 
@@ -81,6 +81,14 @@ class Worker:
 
 def build(name: str, task: Task) -> Contender:
     """The contender `name`. Only its own library is imported."""
+    if task.work in GENERATION:
+        if name == TRANSFORMERS:
+            from jaxvalues.bench.transformers_contender import TransformersContender
+
+            return TransformersContender(task)
+        from jaxvalues.bench.generation_contender import GenerationContender
+
+        return GenerationContender(task)
     if name in ("jaxvalues", APART, GATHER):
         from jaxvalues.bench.jaxvalues_contender import JaxvaluesContender
 

@@ -84,15 +84,20 @@ def bench(
         list[str] | None,
         typer.Option(
             help="torch-eager (classify's default), torch-compile, torch-bf16, peft (the others' default), peft-bf16, "
-            "jaxvalues-apart (every question a row of its own), jaxvalues-gather (DeBERTa), none; repeatable."
+            "jaxvalues-apart (every question a row of its own), jaxvalues-gather (DeBERTa), transformers (generates "
+            "text), none; repeatable."
         ),
     ] = None,
-    work: Annotated[list[str] | None, typer.Option(help="train, inference (default: both); repeatable.")] = None,
+    work: Annotated[
+        list[str] | None,
+        typer.Option(help="train, inference (default: both), or prefill and generate (text); repeatable."),
+    ] = None,
     length: Annotated[
         list[int] | None, typer.Option(help="Tokens (default: the config's buckets); repeatable.")
     ] = None,
     repeats: Annotated[int, typer.Option(help="Samples of each contender; medians are over these.")] = 7,
     warmup: Annotated[int, typer.Option(help="Samples before those, thrown away.")] = 1,
+    new_tokens: Annotated[int, typer.Option(help="Tokens that generate adds to every prompt.")] = 64,
     real: Annotated[bool, typer.Option("--real", help="A batch of the training split, not random tokens.")] = False,
     json_file: Annotated[Path | None, place("--json", metavar="FILE", help="Write everything measured.")] = None,
 ) -> None:
@@ -113,6 +118,7 @@ def bench(
         lengths=tuple(length or ()),
         repeats=repeats,
         warmup=warmup,
+        new_tokens=new_tokens,
         real=real,
     )
     run_bench(loaded, options, console(), json_file)

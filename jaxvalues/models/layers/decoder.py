@@ -143,22 +143,27 @@ class Decoder(Transformer):
         real = jnp.concatenate([jnp.ones((len(past), size), bool), attention_mask != 0], axis=1)
         positions = None if positions is None else positions + size
 
-        # The cache goes through the layers with the hidden state, and each writes its own part in place.
-        def apply(params: Any, state: Any, i: Any, positions: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-            x, kv = state
-            earlier = lax.dynamic_index_in_dim(kv, i, keepdims=False)[:, :, :filled]
+        # The layers read the cache and write their new keys and values beside it. If each wrote its own part of it
+        # between two that read theirs, XLA would copy the whole cache for every layer.
+        def apply(
+            params: Any, state: Any, each: Any, positions: jax.Array | None = None
+        ) -> tuple[jax.Array, jax.Array]:
+            (x, added), (i, earlier) = state, each
             x, new = self.layer_and_cache(params, x, inputs, PerLayer(None, earlier, i), positions)
-            return x, lax.dynamic_update_slice(kv, new[None], (i, 0, 0, cache.length, 0, 0))
+            return x, lax.dynamic_update_slice(added, new[None].astype(added.dtype), (i, 0, 0, 0, 0, 0))
 
-        ((x, kv),) = run_layers(
+        layers, _, rows, _, *heads = cache.kv.shape
+        added = jnp.zeros((layers, 2, rows, real.shape[1], *heads), cache.kv.dtype)
+        ((x, added),) = run_layers(
             apply,
             self.layers,
-            (x, cache.kv),
-            np.arange(self.config.num_layers, dtype=np.int32),
+            (x, added),
+            (np.arange(layers, dtype=np.int32), cache.kv[:, :, :, :filled]),
             segments=self.segments,
-            wanted=(self.config.num_layers,),
+            wanted=(layers,),
             apply_top=None if positions is None else partial(apply, positions=positions),
         )
+        kv = lax.dynamic_update_slice(cache.kv, added, (0, 0, 0, cache.length, 0, 0))
         x = self.finish(x if positions is not None else x[:, size:])
         fits = cache.length + real.shape[1] <= cache.real.shape[1]
         real = lax.dynamic_update_slice(cache.real, real, (0, cache.length))

@@ -246,21 +246,27 @@ class T5Stack(nn.Module):
         mask, bias = self._mask_and_bias(known, tokens, cache.index)
         cross_mask, layer = cache.cross_real[:, None, None, :], self._layer
 
+        # The layers read the cache and write their new keys and values beside it, as in `layers.decoder`.
         def apply(leaves: Any, carry: tuple[jax.Array, KeysValues], extra: Any) -> tuple[jax.Array, KeysValues]:
-            (x, memory), (i, cross) = carry, extra
-            extend = write_to(jax.tree.map(lambda m: m[i], memory), cache.index)
+            (x, added), (i, memory, cross) = carry, extra
             x, seen = layer.apply(
-                {"params": leaves}, x, cross, mask=mask, bias=bias, cross_mask=cross_mask, extend=extend
-            )
-            return x, jax.tree.map(lambda m, new: m.at[i].set(new), memory, seen)
+                {"params": leaves}, x, cross,
+                mask=mask, bias=bias, cross_mask=cross_mask, extend=write_to(memory, cache.index),
+            )  # fmt: skip
+            new = (lax.dynamic_slice_in_dim(each, cache.index, tokens, 1) for each in seen)
+            return x, tuple(each.at[i].set(one) for each, one in zip(added, new, strict=True))
 
-        ((x, memory),) = run_layers(
+        added = tuple(jnp.zeros((*m.shape[:2], tokens, *m.shape[3:]), m.dtype) for m in cache.memory)
+        ((x, added),) = run_layers(
             apply,
             self.layers,
-            (x, cache.memory),
-            (np.arange(self._num_layers), cache.cross),
+            (x, added),
+            (np.arange(self._num_layers), cache.memory, cache.cross),
             segments=self.segments,
             wanted=(self._num_layers,),
+        )
+        memory = tuple(
+            lax.dynamic_update_slice_in_dim(m, new, cache.index, 2) for m, new in zip(cache.memory, added, strict=True)
         )
         # A full cache would be overwritten at its end: tokens that do not fit give NaN.
         x = jnp.where(cache.index + tokens <= places, self.norm(x), jnp.nan)
