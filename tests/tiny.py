@@ -48,11 +48,17 @@ DEBERTA_V2 = {
     "norm_rel_ebd": "layer_norm",
 }
 GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 160}
+GEMMA3 = {
+    "model_type": "gemma3_text", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 16,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 160, "sliding_window": 24,
+    "sliding_window_pattern": 2,
+}  # fmt: skip
 T5 = {"model_type": "t5", "d_model": 64, "d_ff": 128, "d_kv": 16, "num_layers": 2, "num_heads": 4}
 NETWORKS = {  # with enough positions for questions
     "roberta": {**ROBERTA, "max_position_embeddings": 162},
     "deberta-v2": {**DEBERTA_V2, "max_position_embeddings": 160},
     "gpt2": GPT2,
+    "gemma3": GEMMA3,
     "t5": T5,
 }
 SECTIONS: dict[str, dict[str, Any]] = {

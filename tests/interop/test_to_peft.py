@@ -37,7 +37,9 @@ T5 = {"model_type": "t5", "d_model": 64, "d_ff": 96, "d_kv": 24, "num_layers": 2
 T5 |= {"num_heads": 4, "feed_forward_proj": "gated-gelu"}
 ROBERTA = {"model_type": "roberta", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 ROBERTA |= {"intermediate_size": 96, "max_position_embeddings": 150, "type_vocab_size": 1, "initializer_range": 0.1}
-NETWORKS = {"gpt2": GPT2, "t5": T5, "roberta": ROBERTA}
+LLAMA = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+LLAMA |= {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.1}
+NETWORKS = {"gpt2": GPT2, "t5": T5, "roberta": ROBERTA, "llama": LLAMA}
 METHODS: dict[str, dict[str, Any]] = {
     "prompt": {"length": 4},
     "p_tuning": {"length": 4, "reparameterization": "lstm", "reparameterization_size": 32},
@@ -51,6 +53,7 @@ CASES = [(network, method, "answer") for network in ("gpt2", "t5") for method in
 CASES += [("roberta", "lora", "masked_choice"), ("roberta", "ia3", "masked_choice")]
 CASES += [("roberta", "lora", "classify"), ("bert", "lora", "classify"), ("deberta-v2", "ia3", "classify")]
 CASES += [("mpnet", "ia3", "classify")]
+CASES += [("llama", method, "answer") for method in ("prompt", "prefix", "lora")]
 
 
 def question_config(network: str, method: str, kind: str = "answer", **tuning: Any) -> Config:
@@ -86,7 +89,14 @@ def logit(p: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.main_cases("gpt2-prompt-answer", "t5-prefix-answer", "roberta-lora-masked_choice", "bert-lora-classify")
+@pytest.mark.main_cases(
+    "gpt2-prompt-answer",
+    "t5-prefix-answer",
+    "roberta-lora-masked_choice",
+    "bert-lora-classify",
+    "llama-lora-answer",
+    "llama-prefix-answer",
+)
 @pytest.mark.usefixtures("quick_compiles")
 @pytest.mark.parametrize(("network", "method", "kind"), CASES)
 def test_peft_gives_the_same_answers(

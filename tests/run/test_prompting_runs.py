@@ -45,6 +45,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "network": "gpt2", "kind": "classify", "formulation": {"template": "cls", "pooling": {"over": "last"}},
         "tuning": {"method": "lora", "rank": 2},
     },
+    "gemma3 answer norms": {"network": "gemma3", "kind": "answer", "tuning": {"method": "norms"}},
     "gpt2 answer none": {"network": "gpt2", "kind": "answer", "tuning": {"method": "none"}},
     "t5 open_answer none": {
         "network": "t5", "kind": "open_answer", "tuning": {"method": "none"},
@@ -104,7 +105,7 @@ def trained(lab: Lab) -> dict[str, tuple[Path, str]]:
     return Trained()
 
 
-@pytest.mark.main_cases("gpt2 answer prompt", "roberta masked_choice prefix")
+@pytest.mark.main_cases("gpt2 answer prompt", "roberta masked_choice prefix", "gemma3 answer norms")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_predicts_what_it_scored(kind: str, trained: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
     folder, printed = trained[kind]
