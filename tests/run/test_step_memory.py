@@ -40,6 +40,7 @@ def test_fsdp_gathers_one_layer_at_a_time() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.main_cases("False")
 @pytest.mark.parametrize("remat", [False, True])
 def test_the_weights_of_all_layers_are_never_whole_at_once(remat: bool) -> None:
     """12 layers of 3.1 MB: those of one layer, their gradient, and what is split over 8 devices."""

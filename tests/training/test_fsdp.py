@@ -59,12 +59,14 @@ def first_step(config: Config, mesh: Any = None) -> tuple[Start, float, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.main_cases("roberta, dropout, remat", "t5, remat, lora")
 @pytest.mark.parametrize("name", CASES)
 def test_loss_and_gradients_are_those_of_one_device(name: str) -> None:
     check(CASES[name], MESH)
 
 
 @pytest.mark.slow
+@pytest.mark.main_cases("full")
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_tensor_splits_heads_and_any_vocabulary_of_gpt2(method: str) -> None:
     """An odd number of words: the width of their vectors is split instead."""
