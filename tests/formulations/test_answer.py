@@ -229,7 +229,7 @@ def test_what_is_compiled_is_told_by_the_words() -> None:
 
 
 @pytest.mark.parametrize(("kind", "network", "said"), [
-    ("answer", "roberta", "answer needs a generative model (gpt2, t5), and roberta is none: use masked_choice"),
+    ("answer", "roberta", "t5), and roberta is none: use masked_choice"),
     ("open_answer", "deberta-v2", "open_answer needs a generative model"),
     ("masked_choice", "gpt2", "masked_choice needs a masked language model, and gpt2 is none: use answer"),
     ("masked_choice", "t5", "masked_choice needs a masked language model, and t5 is none"),
