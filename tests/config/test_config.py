@@ -202,7 +202,7 @@ def test_every_config_file_opens_with_its_own_command(file: Path) -> None:
     first = file.read_text(encoding="utf-8").splitlines()[0]
     _, program, command, named, *_ = first.split()
     assert (program, named) == ("jaxvalues", str(file.relative_to(CONFIGS.parent)))
-    assert command in ("train", "bench", "compare")
+    assert command in ("train", "bench", "compare", "show")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
