@@ -15,6 +15,8 @@ import numpy as np
 
 Batch = dict[str, np.ndarray]
 
+LENGTHS = 2  # follows (0, epoch) where the order of lengths is drawn; `training_batches` has a 1 there
+
 
 @dataclass(frozen=True)
 class QuestionIndex:
@@ -45,9 +47,9 @@ class QuestionIndex:
         return entries
 
     def to_arguments(self, logits: np.ndarray, num_arguments: int) -> np.ndarray:
-        """Logits of the rows [rows, K], placed by argument and category: [num_arguments, C]."""
-        by_argument = np.zeros((num_arguments, self.categories.max() + 1), logits.dtype)
-        by_argument[self.argument[:, None], self.categories] = logits
+        """Logits of the rows [..., rows, K], placed by argument and category: [..., num_arguments, C]."""
+        by_argument = np.zeros((*logits.shape[:-2], num_arguments, self.categories.max() + 1), logits.dtype)
+        by_argument[..., self.argument[:, None], self.categories] = logits
         return by_argument
 
 
@@ -75,7 +77,7 @@ class Tokens:
         return len(self) if self.questions is None else int(self.questions.argument.max(initial=-1)) + 1
 
     def to_arguments(self, logits: np.ndarray) -> np.ndarray:
-        """Converts logits of the rows [rows, C or K] to logits of the arguments [n, C]."""
+        """Converts logits of the rows [..., rows, C or K] to logits of the arguments [..., n, C]."""
         return logits if self.questions is None else self.questions.to_arguments(logits, self.num_arguments)
 
     @property
@@ -120,13 +122,19 @@ def epoch_plan(
 ) -> list[PlannedBatch]:
     """The batches of one training epoch: the rows are shuffled and bucketed, then the batches are shuffled.
 
-    With `longest`, one of `buckets`, the batch of the longest rows has that length, whichever rows are there.
+    The order of lengths is a function of the epoch alone, so that runs of several seeds meet the same shapes at the
+    same steps and can train together. With `longest`, one of `buckets`, the batch of the longest rows has that length,
+    whichever rows are there.
     """
     random = np.random.default_rng((seed, epoch))
     batches = plan_batches(random.permutation(len(lengths)), lengths, buckets, batch_size)
     if longest is not None and batches:
         batches[-1] = replace(batches[-1], length=longest)
-    return [batches[i] for i in random.permutation(len(batches))]
+    waiting: dict[int, list[PlannedBatch]] = {}
+    for i in random.permutation(len(batches)):
+        waiting.setdefault(batches[i].length, []).append(batches[i])
+    order = np.random.default_rng((0, epoch, LENGTHS)).permutation(len(batches))
+    return [waiting[batches[i].length].pop(0) for i in order]
 
 
 def evaluation_plan(lengths: np.ndarray, buckets: Sequence[int], batch_size: int) -> list[PlannedBatch]:
@@ -143,7 +151,7 @@ def inputs_shape(batch: Batch) -> tuple[int, ...]:
     """The shape that identifies a compiled step.
 
     It is [B, T], or [B, T, D] with features, followed by [K, S] of the questions and [K, A, R] of the answers that
-    branch from the rows, where there are any.
+    branch from the rows, where there are any. Batches of several runs have a leading axis [R].
     """
     shape = batch["hidden" if "hidden" in batch else "input_ids"].shape
     branches = (batch[name].shape[1:] for name in ("question_ids", "answer_ids") if name in batch)

@@ -138,6 +138,10 @@ class TrainingBatches:
         """The bucket lengths that occur, sorted. No epoch has others."""
         return list(self._lengths)
 
+    def planned_lengths(self) -> Iterator[int]:
+        """The length of every batch of the run, in order."""
+        return (planned.length for epoch in range(self.epochs) for planned in self._epoch(epoch))
+
     def starting_at(self, step: int) -> Iterator[Batch]:
         """The batches from number `step` on. A resumed run so gets the same batches as an uninterrupted one."""
         epoch, within = divmod(step, self.steps_per_epoch)

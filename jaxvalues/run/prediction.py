@@ -115,7 +115,10 @@ def scored_logits(
 def likelihood_logits(
     system: System, weights: Weights, tokens: Tokens, stop: Stop = never, line: ProgressLine | None = None
 ) -> np.ndarray | None:
-    """Logits [n, C] float32 of the arguments that `tokens` are about, in their order; None once `stop()` is true."""
+    """Logits [n, C] float32 of the arguments that `tokens` are about, in their order; None once `stop()` is true.
+
+    Those of several runs that train together are [R, n, C].
+    """
     logits = _row_logits(system, weights, tokens, stop=stop, line=line)
     if logits is None:
         return None
@@ -123,11 +126,11 @@ def likelihood_logits(
 
 
 def _content_free(system: System, weights: Weights) -> np.ndarray | float:
-    """The logits [C] of arguments that say nothing, which calibration subtracts; 0 without calibration."""
+    """The logits [..., 1, C] of arguments that say nothing, which calibration subtracts; 0 without calibration."""
     if not system.config.formulation.verbalizer.calibrate:
         return 0.0
     tokens = system.formulation.encode(CONTENT_FREE)
-    return tokens.to_arguments(_row_logits(system, weights, tokens)).mean(axis=0)
+    return tokens.to_arguments(_row_logits(system, weights, tokens)).mean(axis=-2, keepdims=True)
 
 
 def generated_logits(system: System, weights: Weights, tokens: Tokens, line: ProgressLine | None = None) -> np.ndarray:
@@ -176,15 +179,16 @@ def one_of_each_length(system: System, tokens: Tokens) -> list[Batch]:
 def _row_logits(
     system: System, weights: Weights, tokens: Tokens, *, stop: Stop = never, line: ProgressLine | None = None
 ) -> np.ndarray | None:
-    """Logits [rows, C or K] of every row of `tokens`; None once `stop()` is true."""
+    """Logits [..., rows, C or K] of every row of `tokens`; None once `stop()` is true."""
     tokens = with_features(system, weights, tokens)
     columns = (
         len(TASKS[system.config.data.task].labels) if tokens.questions is None else tokens.questions.categories.shape[1]
     )
-    logits = np.zeros((len(tokens), columns), np.float32)
+    members = () if system.members is None else (system.members.number,)
+    logits = np.zeros((*members, len(tokens), columns), np.float32)
     done = 0
     for planned, output in _outputs(system, system.eval_step, weights, tokens, stop=stop, line=line):
-        logits[planned.rows] = output[: len(planned.rows)]
+        logits[..., planned.rows, :] = output[..., : len(planned.rows), :]
         done += len(planned.rows)
     return logits if done == len(tokens) else None
 

@@ -21,19 +21,21 @@ from jaxvalues.tuning import Params
 INITIAL = 2**32 - 1  # folded into the seed for initial weights, as dropout folds in the number of the step
 
 
-def initial_weights(system: System, base: Base, seed: int, *, held: bool = False) -> Weights:
+def initial_weights(
+    system: System, base: Base, seed: int, *, held: bool = False, known: Params | None = None
+) -> Weights:
     """The weights before training, each made or read right where it belongs on the mesh.
 
     Heads, and everything else a checkpoint does not hold, are drawn from the seed. With `held`, frozen matrices are
     read in the dtype in which training holds them (`held.read_dtype`), so that their float32 form is never whole.
+    `known` is what the checkpoint holds (`read_weights`), where that has been read.
     """
     network = system.network
     rng, tuning_rng = jax.random.split(jax.random.fold_in(jax.random.key(seed), INITIAL))
     if base.is_random:
         params = system.init_all(rng)
     else:
-        place = place_on(system.mesh, read_dtype(network)) if held else place_on(system.mesh)
-        params = {**network.read(base.folder, place), **system.init_new(rng)}
+        params = {**(read_weights(system, base, held) if known is None else known), **system.init_new(rng)}
     if SOFT in network.target.new_keys:
         words = network.output_words(params)
         params[SOFT] = {"embedding": system.start_verbalizer(words)}
@@ -42,6 +44,12 @@ def initial_weights(system: System, base: Base, seed: int, *, held: bool = False
     jax.block_until_ready((frozen, trainable))
     release_freed_memory()
     return Weights(frozen, trainable)
+
+
+def read_weights(system: System, base: Base, held: bool = False) -> Params:
+    """The parameters that the checkpoint holds, on the mesh; with `held` as training holds them."""
+    place = place_on(system.mesh, read_dtype(system.network)) if held else place_on(system.mesh)
+    return system.network.read(base.folder, place)
 
 
 def initial_state(system: System, trainable: Params) -> TrainState:

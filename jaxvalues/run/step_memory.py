@@ -5,26 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax.extend.backend import clear_backends
-from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxvalues.config import Config, load_config, parse_config, runs_of
 from jaxvalues.config.trees import apply_override
 from jaxvalues.errors import ConfigError
-from jaxvalues.run.ahead import abstract
+from jaxvalues.run.ahead import abstract_batch, abstract_run
 from jaxvalues.run.base import find_base, find_tokenizer
 from jaxvalues.run.batches import training_batches
 from jaxvalues.run.console import RunConsole
-from jaxvalues.run.held import abstract_frozen
 from jaxvalues.run.outline import outline
 from jaxvalues.run.resolve import resolve
 from jaxvalues.run.state import training_stages
-from jaxvalues.run.system import build_system
-from jaxvalues.training.sharding import abstract_mesh, make_mesh, place_batch, tree_shardings
+from jaxvalues.run.system import Weights, build_system
+from jaxvalues.training.sharding import abstract_mesh, make_mesh
 
 
 def step_memory(config: str | Path | Config, overrides: Sequence[str] = ()) -> dict[str, int]:
@@ -51,14 +48,13 @@ def step_memory(config: str | Path | Config, overrides: Sequence[str] = ()) -> d
     base = find_base(config.model, config.seed)
     tokenizer = find_tokenizer(config, base, parts.full_training, texts)
     system = build_system(config, base, tokenizer, make_mesh(config.mesh), training=parts.training)
-    frozen, trainable = system.network.abstract_parts()
-    if not jax.tree.leaves(trainable):
+    if not jax.tree.leaves(system.network.abstract_parts()[1]):
         raise ConfigError(f"tuning.method {config.tuning.method} trains nothing, so there is no training step")
     batches = training_batches(system, parts.training, quiet)
     stage = training_stages(system, batches.steps_per_epoch, parts.training.labels)[-1]
     batch = max(batches.one_of_each_length(), key=lambda one: one["input_ids"].shape[1])
-    state, frozen = (_placed(tree, system.mesh) for tree in (system.abstract_state(), abstract_frozen(system, frozen)))
-    placed = abstract(place_batch(batch, system.mesh))
+    state, frozen = abstract_run(system)
+    placed = abstract_batch(system, Weights(frozen, state.trainable), batch)
     compiled = system.train_step.jitted.lower(state, frozen, placed, stage.hyper).compile()
     analysis = compiled.memory_analysis()
     return {"arguments": analysis.argument_size_in_bytes, "temporaries": analysis.temp_size_in_bytes}
@@ -74,12 +70,3 @@ def simulate_devices(config: Config) -> bool:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", devices)
     return True
-
-
-def _placed(tree: Any, mesh: Mesh) -> Any:
-    """Abstract arrays where a run would have them on the mesh."""
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        tree,
-        tree_shardings(tree, mesh),
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +29,13 @@ from jaxvalues.training.compilation import Compiled, Executables, Programs
 from jaxvalues.training.optimizer import AdamW
 from jaxvalues.training.sharding import check_batch_size, gather_weights, replicated, tree_shardings
 from jaxvalues.training.step import TrainState, make_embedding_step, make_eval_step, make_train_step
+from jaxvalues.training.together import (
+    Members,
+    abstract_together,
+    evaluate_together,
+    start_together,
+    step_together,
+)
 from jaxvalues.tuning import Bound, Params
 
 if TYPE_CHECKING:
@@ -52,8 +60,11 @@ class System:
     `language_model`, made when texts are first generated; `network`, without weights; `optimizer`; `train_step` and
     `eval_step`, and, None where the config has no use for them, `pretrain_step`, `feature_step`, `generate_step`,
     `score_step` and `embed_step`; `init_all`, `init_new`, `draw_added`, `start_verbalizer` and
-    `init_state`, which make initial values on the mesh.
+    `init_state`, which make initial values on the mesh; `members`, None but where several runs train together (see
+    `together`).
     """
+
+    members: Members | None = None
 
     def __init__(
         self,
@@ -85,8 +96,28 @@ class System:
         self.language_model: LanguageModel | None = None
         self.optimizer = AdamW(config.optimizer, self.network.num_layers)
 
-        key = (config.program(), json.dumps(hf_config, sort_keys=True), mesh, self.formulation.constants)
-        steps = (Programs() if programs is None else programs).get(key, lambda: self._steps(announce))
+        self.announce, self.programs = announce, Programs() if programs is None else programs
+        self.key = (config.program(), json.dumps(hf_config, sort_keys=True), mesh, self.formulation.constants)
+        self._take_steps()
+
+    def together(self, members: Members) -> System:
+        """This system for several runs at once, which differ in seed or traced numbers and share what is frozen.
+
+        Trainable parameters, moments, hyperparameters, metrics and logits get a leading axis [R].
+        """
+        other = copy.copy(self)
+        other.members = members
+        other._take_steps()
+        return other
+
+    def of_member(self, config: Config) -> System:
+        """This system for the config of one of several runs that train together."""
+        other = copy.copy(self)
+        other.config = config.explicit()
+        return other
+
+    def _take_steps(self) -> None:
+        steps = self.programs.get((*self.key, self.members), self._steps)
         self.train_step, self.eval_step = steps["train"], steps["evaluate"]
         self.pretrain_step, self.feature_step = steps.get("pretrain"), steps.get("features")
         self.generate_step, self.score_step = steps.get("generate"), steps.get("score")
@@ -98,28 +129,29 @@ class System:
         """Shapes of the training state."""
         trainable = self.network.abstract_parts()[1]
         moments = jax.eval_shape(self.optimizer.init, trainable)
-        return TrainState(jax.ShapeDtypeStruct((), jnp.int32), trainable, moments)
+        state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), trainable, moments)
+        return state if self.members is None else abstract_together(state, self.members)
 
     @property
     def texts(self) -> dict[str, str]:
         """What a run folder keeps of the texts that the run reads, {file name: content}."""
         return kept_texts(self.template, getattr(self.formulation, "synonyms", None), self.examples)
 
-    def _steps(self, announce: Callable[[Compiled], None]) -> dict[str, Any]:
+    def _steps(self) -> dict[str, Any]:
         """The steps of this config, each compiled when it first meets a batch shape, and what makes initial values."""
-        config, tuning, whole = self.config, self.network.tuning, replicated(self.mesh)
+        config, tuning, whole, members = self.config, self.network.tuning, replicated(self.mesh), self.members
         state = tree_shardings(self.abstract_state(), self.mesh)
 
         def train_step(stage: str) -> Any:
             step = make_train_step(
                 self._apply, tuning, config.loss, self.optimizer, accumulation=config.training.accumulation, stage=stage
             )
+            step = step if members is None else step_together(step, members)
             return jax.jit(step, donate_argnums=0, out_shardings=(state, whole))
 
-        jitted = {
-            "train": train_step("training"),
-            "evaluate": jax.jit(make_eval_step(self._apply, tuning), out_shardings=whole),
-        }
+        evaluate = make_eval_step(self._apply, tuning)
+        evaluate = evaluate if members is None else evaluate_together(evaluate)
+        jitted = {"train": train_step("training"), "evaluate": jax.jit(evaluate, out_shardings=whole)}
         if config.loss.contrastive is not None:
             jitted["embed"] = jax.jit(make_embedding_step(self._apply, tuning), out_shardings=whole)
         if config.loss.contrastive is not None and config.loss.contrastive.use == "pretraining":
@@ -130,7 +162,7 @@ class System:
             jitted["generate"] = jax.jit(self._generate, out_shardings=whole)
         if self._measures_mass:
             jitted["score"] = jax.jit(self._score, out_shardings=whole)
-        return {name: Executables(name, function, announce) for name, function in jitted.items()} | self._initial()
+        return {name: Executables(name, function, self.announce) for name, function in jitted.items()} | self._initial()
 
     def _initial(self) -> dict[str, Any]:
         """What makes all weights, those that no checkpoint holds, those that the tuning method adds, the vectors of a
@@ -145,6 +177,7 @@ class System:
         def start(trainable: Params) -> tuple[jax.Array, Any]:
             return jnp.zeros((), jnp.int32), self.optimizer.init(trainable)
 
+        start = start if self.members is None else start_together(start)
         return {
             "all": jax.jit(init, out_shardings=weights),
             "new": jax.jit(lambda key: {name: init(key)[name] for name in new}, out_shardings=new),

@@ -163,7 +163,13 @@ def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
+def batch_sharding(batch: Batch, mesh: Mesh) -> NamedSharding:
+    """Where the arrays of a batch are: each device has its rows. A leading axis [R], of several runs, stays whole."""
+    leading = batch["attention_mask"].ndim - 2
+    return NamedSharding(mesh, PartitionSpec(*[None] * leading, ROWS))
+
+
 def place_batch(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
     """The global batch, from the same host batch on every process. Each device receives only its rows."""
-    sharding = NamedSharding(mesh, PartitionSpec(ROWS))
+    sharding = batch_sharding(batch, mesh)
     return {name: place(array, sharding) for name, array in batch.items()}

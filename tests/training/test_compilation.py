@@ -29,9 +29,10 @@ from jaxvalues.run.state import restart, training_stages
 from jaxvalues.run.system import Weights
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.compilation import Executables, enable_cache
-from jaxvalues.training.loop import Loop, LoopState, Series
+from jaxvalues.training.loop import Loop
 from jaxvalues.training.metrics import NoMetrics
 from jaxvalues.training.optimizer import Hyperparameters, make_hyperparameters
+from jaxvalues.training.record import LoopState, Notes, Record, Series
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -79,21 +80,19 @@ def test_a_hundred_steps_with_evaluations_compile_each_function_once_a_shape(run
         return {"loss": 0.0, "official_f1": float(np.abs(logits).mean())}
 
     series = Series(Checkpoints(tmp_path / "resume"), Checkpoints(tmp_path / "chosen"))
+    notes = Notes(run.system.config, NoMetrics(), Console(quiet=True), LoopState())
     loop = Loop(
         config=run.system.config, batches=run.batches, restart=lambda state: restart(run.system, state),
-        evaluate=evaluate, series=series,
+        evaluate=evaluate, record=Record(notes, series, run.system.segments), console=Console(quiet=True),
         stages=training_stages(run.system, run.batches.steps_per_epoch, run.tokens.labels),
-        segments=run.system.segments, writer=NoMetrics(), console=Console(quiet=True),
     )  # fmt: skip
     assert loop.total >= 100
     with (
         counting() as compiled,
-        compiling_ahead(
-            run.system, run.state, run.frozen, stages=loop.stages, batches=run.batches, held_out=run.tokens
-        ),
+        compiling_ahead(run.system, loop.stages, run.batches, run.tokens),
     ):
         started = {step: set(step.started) for step in (run.system.train_step, run.system.eval_step)}
-        loop.run(run.state, run.frozen, LoopState(), run.system.mesh)
+        loop.run(run.state, run.frozen, run.system.mesh)
     series.resume.close()
     series.chosen.close()
     assert len(evaluated) >= 5

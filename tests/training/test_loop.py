@@ -22,15 +22,16 @@ from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.errors import UserError
 from jaxvalues.training import loop as loop_module
 from jaxvalues.training.checkpoints import Checkpoints
-from jaxvalues.training.loop import Loop, LoopState, Paused, Series, Stage, Stopped
+from jaxvalues.training.loop import Loop, Paused, Stage, Stopped
 from jaxvalues.training.preemption import StopRequest
+from jaxvalues.training.record import LoopState, Notes, Record, Series
 from jaxvalues.training.sharding import make_mesh
 from jaxvalues.training.step import TrainState
 
 EPOCH = 4  # steps
 
 
-class Notes:
+class Writer:
     """A metrics writer that remembers."""
 
     def __init__(self) -> None:
@@ -72,7 +73,7 @@ class Rig:
         self.folder, self.mesh = folder, make_mesh(self.config.mesh)
         rows = tuple(np.full(3, number, np.int32) for number in range(EPOCH * 8))
         self.batches = TrainingBatches(Tokens(rows, np.zeros((len(rows), 20), np.int8)), (8,), 8, 0, 0)
-        self.notes, self.pretraining, self.restarts = Notes(), False, []
+        self.notes, self.pretraining, self.restarts = Writer(), False, []
         self.screen = Console(file=io.StringIO(), width=300)
 
     def go(
@@ -102,11 +103,12 @@ class Rig:
         self.step = Step(losses or {}, norms or {})
         loop = Loop(
             config=self.config, batches=self.batches, stages=self.stages(self.step), restart=self.restart,
-            evaluate=evaluate, series=series, segments=(), writer=self.notes, console=self.screen,
-            pause_at=pause_at,
+            evaluate=evaluate, record=Record(Notes(self.config, self.notes, self.screen, memory), series, ()),
+            console=self.screen, pause_at=pause_at,
         )  # fmt: skip
         try:
-            return loop.run(state, {}, memory, self.mesh)
+            loop.run(state, {}, self.mesh)
+            return memory
         finally:
             series.resume.close()
             series.chosen.close()

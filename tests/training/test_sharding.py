@@ -153,10 +153,14 @@ def test_weights_and_rows_are_placed_shard_by_shard() -> None:
     placed = place_on(mesh)("encoder/layers/0/mlp/up/kernel", array)
     np.testing.assert_array_equal(placed, array)
     assert {shard.data.shape for shard in placed.addressable_shards} == {(32, 64)}
-    batch = place_batch({"input_ids": np.arange(16).reshape(8, 2), "weights": np.arange(8.0)}, mesh)
-    np.testing.assert_array_equal(batch["input_ids"], np.arange(16).reshape(8, 2))
+    ids = np.arange(16).reshape(8, 2)
+    batch = place_batch({"input_ids": ids, "attention_mask": ids, "weights": np.arange(8.0)}, mesh)
+    np.testing.assert_array_equal(batch["input_ids"], ids)
     assert {shard.data.shape for shard in batch["input_ids"].addressable_shards} == {(2, 2)}
     assert {shard.data.shape for shard in batch["weights"].addressable_shards} == {(2,)}
+    several = place_batch({"attention_mask": np.stack([ids] * 3), "weights": np.ones((3, 8))}, mesh)
+    assert {shard.data.shape for shard in several["attention_mask"].addressable_shards} == {(3, 2, 2)}
+    assert {shard.data.shape for shard in several["weights"].addressable_shards} == {(3, 2)}
 
 
 def test_the_free_axis_takes_what_is_left() -> None:
