@@ -148,6 +148,12 @@ class RuntimeConfig(Section):
     """distributed: seconds without a sign of life after which a process counts as dead, and the others end too."""
 
 
+TRACED_OPTIMIZER = ("learning_rate", "warmup", "layer_decay", "weight_decay", "clip_norm")
+TRACED_LOSS = ("label_smoothing", "gamma", "gamma_positive", "gamma_negative", "margin", "negative_scale", "beta")
+TRACED_LOSS += ("prior_shift",)
+"""The numbers that a compiled step takes as arguments."""
+
+
 class Config(Section):
     """A whole config file: one run, or an ensemble of runs."""
 
@@ -354,7 +360,7 @@ class Config(Section):
         tree["model"] = self.model.model_dump(
             exclude={"path", "revision", "tokenizer", "tokenizer_revision", "train_tokenizer"}
         )
-        for name in ("learning_rate", "warmup", "layer_decay", "weight_decay", "clip_norm"):
+        for name in TRACED_OPTIMIZER:
             del tree["optimizer"][name]
         for name in ("template", "descriptions", "chat", "system", "stem", "examples", "shortlist"):
             del tree["formulation"][name]

@@ -203,7 +203,11 @@ class RunFolder:
     @property
     def is_under_way(self) -> bool:
         """Whether the run is finished, or has a checkpoint to resume from."""
-        return self.is_finished or newest_step(self.path / "checkpoints/resume") is not None
+        return self.is_finished or self.newest_step() is not None
+
+    def newest_step(self) -> int | None:
+        """The step of the newest checkpoint to resume from; None if there is none."""
+        return newest_step(self.path / "checkpoints/resume")
 
     def resume(self, read_only: bool = False) -> Checkpoints:
         """The checkpoints to resume from."""

@@ -123,3 +123,11 @@ def held_out_metrics(
         "threshold": float(sigmoid(middle)),
         "threshold_logit": float(middle),
     }
+
+
+def scored_by(config: Config) -> str:
+    """How open answers are scored, in words that end a sentence; nothing for other formulations."""
+    form = config.formulation
+    if form.kind == "label_list":
+        return "; answers generated"
+    return f"; answers scored by {form.scoring}" if form.kind == "open_answer" else ""

@@ -13,12 +13,13 @@ from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.run.ahead import compiling_ahead
 from jaxvalues.run.console import RunConsole
+from jaxvalues.run.embeddings import keep_embeddings
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.held import hold_frozen
 from jaxvalues.run.inputs import prepare
 from jaxvalues.run.lock import locks_released
 from jaxvalues.run.network import count
-from jaxvalues.run.outcome import finish, held_out_metrics
+from jaxvalues.run.outcome import finish, held_out_metrics, scored_by
 from jaxvalues.run.prediction import encode, likelihood_logits, predict_split, with_features
 from jaxvalues.run.process import start_process
 from jaxvalues.run.remote import ask
@@ -134,11 +135,3 @@ def train(
     run_console.decisions(outcome.rows)
     run_console.scores(outcome.reported, base.is_random, folder.path)
     return outcome.scores
-
-
-def scored_by(config: Config) -> str:
-    """How open answers are scored, in words that end a sentence; nothing for other formulations."""
-    form = config.formulation
-    if form.kind == "label_list":
-        return "; answers generated"
-    return f"; answers scored by {form.scoring}" if form.kind == "open_answer" else ""

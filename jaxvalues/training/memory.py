@@ -64,6 +64,18 @@ def peak_process_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def available_bytes() -> int:
+    """Free memory in bytes: of the first accelerator, or of the machine where there is none (4 GiB if not known)."""
+    import jax
+
+    stats = jax.devices()[0].memory_stats()
+    if stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    info = Path("/proc/meminfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 4 * 2**30)
+
+
 def reset_peak_memory() -> None:
     """Restart `peak_process_bytes` at the current memory (Linux only), where a measurement begins."""
     release_freed_memory()
