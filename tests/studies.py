@@ -51,6 +51,7 @@ def write_study(folder: Path, **changes: Any) -> Path:
         "scientific": {"systems": SYSTEMS},
         "report": ["test"],
         "output": str(folder / "study"),
+        "together": False,
     }
     (folder / "study.yaml").write_text(yaml.safe_dump({**study, **changes}, sort_keys=False), encoding="utf-8")
     return folder / "study.yaml"

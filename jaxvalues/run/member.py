@@ -68,21 +68,15 @@ class Member:
             self.scores = self.folder.scores()
 
     def start(
-        self,
-        inputs: Inputs,
-        weights: Weights,
-        held_out: Tokens,
-        number: int,
-        closing: ExitStack,
-        resumed: int | None,
+        self, inputs: Inputs, weights: Weights, held_out: Tokens, closing: ExitStack, resumed: int | None
     ) -> None:
-        """Say what is trained, one of `number` runs, and open its metrics, which `closing` closes.
+        """Say what is trained, and open its metrics, which `closing` closes.
 
         `resumed` is the step where it goes on, None for a new run.
         """
         system = inputs.system.of_member(self.config)
         self.console.start(inputs.base, system, weights, inputs.batches, inputs.parts)
-        self.console.print(f"trained together with {number - 1} more, which share what is frozen")
+        self.console.print("trained together with others, which share what is frozen")
         writer = MetricsWriter(self.folder.path, self.config, resumed or 0)
         closing.callback(writer.close)
         chosen_by = measure_of(self.folder.task).selection_metric

@@ -110,13 +110,6 @@ class System:
         other._take_steps()
         return other
 
-    def alone(self) -> System:
-        """This system for one run."""
-        other = copy.copy(self)
-        other.members = None
-        other._take_steps()
-        return other
-
     def of_member(self, config: Config) -> System:
         """This system for the config of one of several runs that train together."""
         other = copy.copy(self)

@@ -33,7 +33,7 @@ from jaxvalues.run.member import Member
 from jaxvalues.run.network import count
 from jaxvalues.run.outcome import held_out_metrics
 from jaxvalues.run.outline import outline
-from jaxvalues.run.prediction import Predicted, encode, likelihood_logits, predict_logits, with_features
+from jaxvalues.run.prediction import Predicted, encode, likelihood_logits, with_features
 from jaxvalues.run.resolve import resolve
 from jaxvalues.run.state import initial_state, initial_weights, read_weights, restart, training_stages
 from jaxvalues.run.system import System, Weights
@@ -67,6 +67,8 @@ def together_key(config: Config) -> str | None:
     """
     mesh = config.mesh
     if config.tuning.method not in SMALL or mesh.fsdp != 1 or mesh.tensor != 1 or config.runtime.distributed:
+        return None
+    if config.formulation.generates or config.formulation.chat:
         return None
     tree = config.explicit().decisive()
     seeds = [config.start_seed] * (config.model.config is not None)  # of random weights that are frozen
@@ -132,7 +134,7 @@ def train_together(
         tokens, held_out = (with_features(system, one, some) for some in (inputs.batches.tokens, inputs.held_out))
         batches = batches_together([replace(inputs.batches, seed=run.config.seed, tokens=tokens) for run in runs])
         for run, own in zip(runs, trainables, strict=True):
-            run.alone(run.start, inputs, Weights(frozen, own), held_out, len(runs), closing, resumed)
+            run.alone(run.start, inputs, Weights(frozen, own), held_out, closing, resumed)
 
         # The state: fresh, or the newest checkpoints'.
         state = initial_state(several, _on_mesh(several, trainables))
@@ -201,10 +203,7 @@ def _predict(several: System, runs: Sequence[Member], frozen: Any, tokens: Token
     if known is None:
         return [np.zeros(0)] * len(runs)
     chosen = [known if run.best is None else run.best for run in runs]
-    if several.config.formulation.generates:
-        alone = several.alone()
-        return [predict_logits(alone, Weights(frozen, one), tokens) for one in chosen]
-    return predict_logits(several, Weights(frozen, _on_mesh(several, chosen)), tokens)
+    return likelihood_logits(several, Weights(frozen, _on_mesh(several, chosen)), tokens)
 
 
 class _Records:

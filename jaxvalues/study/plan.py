@@ -114,7 +114,7 @@ class Plan:
 
     def digest(self) -> str:
         """A short hash of the study and the settings of its systems, whatever decides its numbers."""
-        elsewhere = {"output", "base", "changes", "scientific", "keep_features"}
+        elsewhere = {"output", "base", "changes", "scientific", "keep_features", "together"}
         study = self.study.model_dump(mode="json", exclude=elsewhere)
         systems = {name: merge(one.tree, _NOWHERE) for name, one in self.systems.items()}
         systems |= {name: one.model_dump(mode="json") for name, one in self.study.scientific.combined.items()}

@@ -6,7 +6,8 @@ import gc
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,14 +17,17 @@ from rich.console import Console
 from jaxvalues.config.writing import write_whole, writing
 from jaxvalues.errors import UserError, first_line
 from jaxvalues.evaluation.coverage import mark
+from jaxvalues.evaluation.measures import TaskScores
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.process import start_process
+from jaxvalues.run.together import train_together
 from jaxvalues.run.train import train
 from jaxvalues.study.choice import choose, extended
 from jaxvalues.study.combined import PlannedCombination, combined_runs
 from jaxvalues.study.combining import Halving, combine_members, has_reached, result_folder
 from jaxvalues.study.files import save_study
+from jaxvalues.study.grouping import groups
 from jaxvalues.study.measured import Measured, read_measured, together, write_measured
 from jaxvalues.study.plan import FEATURES, Plan, PlannedRun
 from jaxvalues.training.compilation import Programs
@@ -102,6 +106,7 @@ class _Runner:
             study.folder.mkdir(parents=True, exist_ok=True)
         save_study(study)
         self.share, self.programs, self.console = share, Programs(), run_console
+        self.together = study.together
         repeats = sum(len(plan.runs(system, plan.first_values(system))) for system in plan.systems)
         self.total = repeats + sum(len(plan.trials(system)) for system in plan.systems)
         for name, how in study.scientific.combined.items():
@@ -118,12 +123,14 @@ class _Runner:
 
         Returns whether all in the share are finished.
         """
-        finished = True
+        finished, left = True, []
         for place, one in enumerate(planned, start=system * len(planned)):
             if RunFolder(one.config.folder).is_finished:
                 self.done.add(one.config.folder)
             elif self.share.has(place):
-                finished &= self._train(one)
+                left.append(one)
+        for group in groups(left, self.together):
+            finished &= self._train(group[0]) if len(group) == 1 else self._train_together(group)
         return finished
 
     def combine(self, planned: Sequence[PlannedCombination], system: int) -> bool:
@@ -201,21 +208,54 @@ class _Runner:
         self.seconds.append(seconds)
         self._say_scores(one.label, folder, seconds)
 
+    def _train_together(self, group: Sequence[PlannedRun]) -> bool:
+        """Train some at once, or one by one where that is not possible. Returns whether all of them finished."""
+        start, found = time.monotonic(), None
+        reset_peak_memory()
+        what = "trials" if group[0].is_trial else "runs"
+        self.say(f"{group[0].label} and {len(group) - 1} more {what}: begin together; {self._progress()}")
+        with ExitStack() as logs:
+            consoles = [RunConsole(logs.enter_context(_log(one.config.folder)), brief=True) for one in group]
+            try:
+                found = train_together([one.config for one in group], consoles, self.programs)
+            except Stopped:
+                raise
+            except Exception as error:  # such as too little memory
+                self.say(f"they go on one by one: {_sentence(error)}")
+        if found is None:
+            ends = [self._train(one) for one in group if not RunFolder(one.config.folder).is_finished]
+        else:
+            seconds = (time.monotonic() - start) / len(group)
+            ends = [
+                self._logged(one.label, one.config.folder, partial(self._end, one, own, seconds))
+                for one, own in zip(group, found, strict=True)
+            ]
+        gc.collect()  # frees the arrays of these runs before the next ones start
+        return all(ends)
+
+    def _end(self, one: PlannedRun, found: dict[str, TaskScores] | Exception, seconds: float, _: Console) -> None:
+        """Write and say what one of several runs found. Raises the exception by which it failed."""
+        if isinstance(found, Exception):
+            raise found
+        folder = one.config.folder
+        write_measured(folder, together([read_measured(folder), Measured(seconds, peak_bytes())]))
+        self.done.add(folder)
+        self.seconds.append(seconds)
+        self._say_scores(one.label, folder, seconds)
+
     def _logged(self, label: str, folder: Path, work: Callable[[Console], None]) -> bool:
         """Do what makes a folder, with a log beside it. Returns whether it was done.
 
         Where it fails, the reason is written beside the folder, and the study goes on.
         """
-        failed, log = failure_file(folder), folder.with_name(f"{folder.name}.log")
-        with writing(log):
-            log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", encoding="utf-8") as file:
+        failed = failure_file(folder)
+        with _log(folder) as console:
             try:
-                work(Console(file=file, width=120, markup=False, emoji=False))
+                work(console)
             except Stopped:
                 raise
             except Exception as error:  # the other runs go on, whatever it was
-                said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
+                said = _sentence(error)
                 write_whole(failed, f"{said}\n\n{traceback.format_exc()}")
                 self.say(f"{label}: FAILED: {said}; the study goes on (details in {failed})")
                 return False
@@ -239,6 +279,20 @@ class _Runner:
 
 def _drop(halving: Halving, step: int, _: Console) -> None:
     halving.drop(step)
+
+
+@contextmanager
+def _log(folder: Path) -> Iterator[Console]:
+    """The log beside a folder."""
+    log = folder.with_name(f"{folder.name}.log")
+    with writing(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        yield Console(file=file, width=120, markup=False, emoji=False)
+
+
+def _sentence(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
 
 
 def failure_file(folder: Path) -> Path:

@@ -175,6 +175,10 @@ class Study(Section):
     """Keep what the study computed once of frozen layers (its folder `features`) when it is finished."""
     replicate: bool = False
     """Allow what the study of 2024 did: to choose on a split that is reported. The report says so."""
+    together: Literal["auto", False] | Annotated[int, Field(strict=True, ge=1)] = "auto"
+    """How many trials or runs of a system train at once, where they differ in seed or traced numbers alone and what
+    trains is small: as many as memory allows (`auto`), at most so many, or one by one (false). The numbers are the
+    same."""
     output: Text = "studies/{name}"
     """Folder of the study; `{name}` is filled in."""
 

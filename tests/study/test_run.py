@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from studies import planned, pretend
 
 from jaxvalues.config import Config
 from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.study import grouping
 from jaxvalues.study import run as study_run
 from jaxvalues.study.choice import beyond, choose, edges, extended
 from jaxvalues.study.compare import parse_share
+from jaxvalues.study.grouping import groups
 from jaxvalues.study.measured import MEASURED
 from jaxvalues.study.plan import Plan
 from jaxvalues.study.run import Share, failure_file, run_study
@@ -34,7 +36,19 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(f"{config.folder.parent.name}/{config.folder.name.rpartition('_')[0]}")
         return pretend(config, held_out_noise=0.2 * abs(math.log10(config.optimizer.learning_rate) + 3))
 
+    def train_together(configs: Sequence[Config], consoles: Sequence[Any], programs: Any) -> list[Any]:
+        assert len(configs) == len(consoles) > 1
+        names.append(f"{len(configs)} together")
+        return [attempt(config) for config in configs]
+
+    def attempt(config: Config) -> Any:
+        try:
+            return study_run.train(config)
+        except UserError as error:
+            return error
+
     monkeypatch.setattr(study_run, "train", train)
+    monkeypatch.setattr(study_run, "train_together", train_together)
     return names
 
 
@@ -69,6 +83,53 @@ def test_trials_come_first_and_the_best_value_runs(trained: list[str], tmp_path:
     assert choose(plan.trials("weak")) == {"optimizer.learning_rate": 1e-3}
     chosen = plan.runs("weak", {"optimizer.learning_rate": 1e-3})[0]
     assert (chosen.config.folder / "scores.json").is_file()
+
+
+def test_what_differs_in_traced_numbers_alone_trains_together(
+    trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = [f"learning_rate-{rate}" for rate in ("0.0001", "0.001", "0.01")]
+    seeds = ["strong/seed-0", "strong/seed-1", "weak/seed-0", "weak/seed-1", "same/seed-0", "same/seed-1"]
+    plan = planned(tmp_path, "repeated.seed=[0,1]", "together=2", nuisance=RATES)
+    assert run(plan)[0]
+    alone = [f"strong/{rate}" for rate in rates]
+    pairs = [["2 together", *(f"{name}/{rate}" for rate in rates)] for name in ("weak", "same")]
+    assert trained == [*alone, *pairs[0], *pairs[1], *seeds]  # random weights are those of the seed
+    assert (plan.trials("weak")[0].config.folder / MEASURED).is_file()
+
+    def fails(configs: Sequence[Config], consoles: Sequence[Any], programs: Any) -> list[Any]:
+        raise RuntimeError("RESOURCE_EXHAUSTED")
+
+    good = study_run.train_together
+    for name in ("again", "third"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(study_run, "train_together", fails)
+    finished, said = run(planned(tmp_path / "again", "repeated.seed=[0]", "together=3", nuisance=RATES))
+    assert finished
+    assert "they go on one by one: RuntimeError: RESOURCE_EXHAUSTED" in said
+
+    def one_fails(*rest: Any) -> list[Any]:
+        return [UserError("the loss is nan"), *good(*rest)[1:]]
+
+    monkeypatch.setattr(study_run, "train_together", one_fails)
+    plan = planned(tmp_path / "third", "repeated.seed=[0]", "together=3", nuisance=RATES)
+    finished, said = run(plan)
+    assert not finished
+    assert said.count("FAILED: the loss is nan; the study goes on") == 2
+    assert failure_file(plan.trials("weak")[0].config.folder).read_text().startswith("the loss is nan")
+
+
+def test_groups_are_equally_large_and_of_runs_at_the_same_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = planned(tmp_path, nuisance={"keys": {"optimizer.learning_rate": [10.0**-n for n in range(10)]}}).trials(
+        "weak"
+    )
+    sizes = {most: [len(one) for one in groups(runs, most)] for most in (4, 5, 16, False)}
+    assert sizes == {4: [4, 3, 3], 5: [5, 5], 16: [10], False: [1] * 10}
+    monkeypatch.setattr(grouping, "most_together", lambda config: 7)
+    assert [len(one) for one in groups(runs, "auto")] == [5, 5]
+    steps = {run.config.folder: step for run, step in zip(runs, [None, 4] * 5, strict=True)}
+    monkeypatch.setattr(grouping.RunFolder, "newest_step", lambda self: steps[self.path])
+    assert groups(runs, 16) == [runs[::2], runs[1::2]]
 
 
 def test_a_run_that_fails_is_said_and_tried_again(
