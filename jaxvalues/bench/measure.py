@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -30,6 +29,7 @@ from jaxvalues.bench.inputs import (
     real_batch,
     separate_questions,
 )
+from jaxvalues.bench.machine import describe_machine
 from jaxvalues.bench.peers import (
     PEERS,
     check_comparable,
@@ -155,17 +155,11 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
             cases.append({"work": work, "shape": shape, "new_tokens": asked.new_tokens, "contenders": case})
             console.print(f"{work}, {describe_shape(cases[-1]['shape'])} tokens: measured.", highlight=False)
     result = {
+        "bench": "steps",
         "config": config.name,
         "model": {key: value for key, value in task.hf_config.items() if not isinstance(value, dict | list)},
         "tokens": "a batch of the training split" if options.real else "random, no padding",
-        "machine": {
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "platform": platform.platform(),
-            "python": platform.python_version(),
-            "load_before": before,
-            "load_after": os.getloadavg(),
-        },
+        "machine": describe_machine(before),
         "cases": cases,
         "generation": generation_rates(cases),
     }
@@ -257,10 +251,3 @@ def measure(choices: Mapping[str, Sequence[Task]], options: Options, folder: Pat
         one["times_as_fast_as_jaxvalues"] = ours["median_s"] / one["median_s"]
         one["times_the_memory_of_jaxvalues"] = one["peak_bytes"] / ours["peak_bytes"]
     return results
-
-
-def processor() -> str:
-    """The name of the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

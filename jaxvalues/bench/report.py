@@ -155,6 +155,11 @@ def describe_shape(shape: Sequence[int]) -> str:
 
 
 def _table(title: str, *numbers: str, case: bool = True, contender: bool = True) -> Table:
+    return make_table(title, (*["work, rows × tokens"] * case, *["contender"] * contender), numbers)
+
+
+def make_table(title: str, names: Sequence[str], numbers: Sequence[str] = ()) -> Table:
+    """A table with columns of names, and columns of numbers to their right."""
     table = Table(
         title=title,
         title_justify="left",
@@ -164,7 +169,7 @@ def _table(title: str, *numbers: str, case: bool = True, contender: bool = True)
         padding=(0, 2, 0, 0),
         pad_edge=False,
     )
-    for header in (*["work, rows × tokens"] * case, *["contender"] * contender):
+    for header in names:
         table.add_column(header)
     for header in numbers:
         table.add_column(header, justify="right")

@@ -61,7 +61,7 @@ class Lab(NamedTuple):
 def lab(tmp_path_factory: pytest.TempPathFactory, quick_compiles: None) -> Lab:
     folder = tmp_path_factory.mktemp("together")
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
-    config = {"model_type": "bert", "vocab_size": 500, "max_position_embeddings": 66, "type_vocab_size": 2, **sizes}
+    config = {"model_type": "bert", "vocab_size": 500, "max_position_embeddings": 96, "type_vocab_size": 2, **sizes}
     base = folder / "base"
     base.mkdir()
     texts = [argument.premise for argument in load_split("training", source="sample").arguments]
