@@ -43,7 +43,7 @@ from jaxvalues.bench.task import APART, GENERATION, NOT_COMPILED, PEFT, PEFTS, T
 from jaxvalues.bench.worker import Worker
 from jaxvalues.config import Config, check_no_url
 from jaxvalues.config.writing import check_writable, write_json, writing
-from jaxvalues.data.batches import Batch, inputs_shape
+from jaxvalues.data.batches import Batch, Tokens, inputs_shape
 from jaxvalues.data.loading import load_split
 from jaxvalues.data.tokenizers import pad_id
 from jaxvalues.errors import ConfigError
@@ -96,7 +96,7 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
     config = config.explicit()
     if file is not None:
         check_no_url("--json", file)
-        _check_file(file)
+        check_file(file)
     peers = tuple(peer for peer in options.peers or default_peers(config, options.generates) if peer != "none")
     if not options.peers and (missing := missing_packages(peers)):
         console.print(
@@ -107,32 +107,8 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
     if not options.generates:
         check_comparable(config, peers)
     with tempfile.TemporaryDirectory(prefix="jaxvalues-bench-") as folder:
-        base = find_base(config.model, config.seed)
-        check_generation(config, base.hf_config["model_type"], options.work, peers)
-        check_relative_attention(base.hf_config, peers)
-        split = load_split(config.data.train, source=config.data.source, dir=config.data.dir)
-        template = load_texts(config.formulation)
-        tokenizer = find_tokenizer(config, base, split, template)
-        tokenizer.save_pretrained(Path(folder) / "tokenizer")
-        hf_config = fit_to_tokenizer(base.hf_config, tokenizer, base.is_random)
-        formulation = make_formulation(
-            config.formulation, tokenizer, template, config.data.max_length, hf_config["model_type"]
-        )
-        if any(peer in PEFTS for peer in peers) and formulation.verbalizer.tokens > 1:
-            raise ConfigError(f"--peer {PEFT} needs answer words of one token, but the verbalizer has longer ones")
-        task = Task(
-            work="",
-            config=config.model_dump(mode="json"),
-            hf_config=hf_config,
-            tokenizer=str(Path(folder) / "tokenizer"),
-            batch="",
-            cache="",
-            platform="",
-            dtype="",
-            words=formulation.constants,
-        )
-        tokens = None if options.generates else encode(formulation, split, peers)
-        pad = pad_id(tokenizer)
+        task, tokens, pad = make_task(config, peers, folder, options)
+        hf_config = task.hf_config
         ids = range(hf_config.get("pad_token_id", 0) + 1, hf_config["vocab_size"])
         before, cases = os.getloadavg(), []
         for length, work in itertools.product(options.lengths or config.lengths, options.work):
@@ -170,7 +146,40 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
     return result
 
 
-def _check_file(file: Path) -> None:
+def make_task(config: Config, peers: Sequence[str], folder: str, options: Options) -> tuple[Task, Tokens | None, int]:
+    """The task of all contenders, without work and batch, the encoded training split, and the id of padding.
+
+    Nothing is encoded where texts are generated. The tokenizer is saved in `folder`.
+    """
+    base = find_base(config.model, config.seed)
+    check_generation(config, base.hf_config["model_type"], options.work, peers)
+    check_relative_attention(base.hf_config, peers)
+    split = load_split(config.data.train, source=config.data.source, dir=config.data.dir)
+    template = load_texts(config.formulation)
+    tokenizer = find_tokenizer(config, base, split, template)
+    tokenizer.save_pretrained(Path(folder) / "tokenizer")
+    hf_config = fit_to_tokenizer(base.hf_config, tokenizer, base.is_random)
+    formulation = make_formulation(
+        config.formulation, tokenizer, template, config.data.max_length, hf_config["model_type"]
+    )
+    if any(peer in PEFTS for peer in peers) and formulation.verbalizer.tokens > 1:
+        raise ConfigError(f"--peer {PEFT} needs answer words of one token, but the verbalizer has longer ones")
+    task = Task(
+        work="",
+        config=config.model_dump(mode="json"),
+        hf_config=hf_config,
+        tokenizer=str(Path(folder) / "tokenizer"),
+        batch="",
+        cache="",
+        platform="",
+        dtype="",
+        words=formulation.constants,
+    )
+    tokens = None if options.generates else encode(formulation, split, peers)
+    return task, tokens, pad_id(tokenizer)
+
+
+def check_file(file: Path) -> None:
     """Raise ConfigError unless `file` can be written: before minutes of measuring, not after."""
     with writing(f"--json {file}"), suppress(FileNotFoundError):
         os.stat(file)  # fails for a name that is too long and for a loop of links

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxvalues.data.arguments import STANCES, Argument, Split
@@ -19,6 +20,7 @@ from jaxvalues.run.held import hold_all
 from jaxvalues.run.record import prompt_record
 from jaxvalues.run.system import System, Weights
 from jaxvalues.training.compilation import Executables
+from jaxvalues.training.feed import made_ahead
 from jaxvalues.training.progress import ProgressLine
 from jaxvalues.training.sharding import place_batch
 
@@ -205,17 +207,22 @@ def _outputs(
     """What `step` returns for each batch of `tokens`, one batch behind the device; ends once `stop()` is true."""
     size, waiting = system.config.training.eval_batch_size, None
     weights = hold_all(system, weights)
-    for planned in evaluation_plan(tokens.lengths, system.config.lengths, size):
-        if stop():
-            return
+
+    def make(planned: PlannedBatch) -> tuple[PlannedBatch, tuple[int, ...], dict[str, jax.Array]]:
         inputs = model_inputs(collate(tokens, planned, size, system.pad_id))
-        if line is not None and not step.has(inputs_shape(inputs)):
-            line.say("compiling")
-        output = step(inputs_shape(inputs), weights.trainable, weights.frozen, place_batch(inputs, system.mesh))
-        if waiting is not None:
-            yield waiting[0], np.asarray(waiting[1])
-        if line is not None:
-            line.advance(len(planned.rows))
-        waiting = planned, output
+        return planned, inputs_shape(inputs), place_batch(inputs, system.mesh)
+
+    with made_ahead(evaluation_plan(tokens.lengths, system.config.lengths, size), make) as batches:
+        for planned, shape, inputs in batches:
+            if stop():
+                return
+            if line is not None and not step.has(shape):
+                line.say("compiling")
+            output = step(shape, weights.trainable, weights.frozen, inputs)
+            if waiting is not None:
+                yield waiting[0], np.asarray(waiting[1])
+            if line is not None:
+                line.advance(len(planned.rows))
+            waiting = planned, output
     if waiting is not None:
         yield waiting[0], np.asarray(waiting[1])

@@ -16,6 +16,7 @@ from jaxvalues.data.batches import inputs_shape
 from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.errors import UserError
 from jaxvalues.training.compilation import Executables
+from jaxvalues.training.feed import made_ahead
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
 from jaxvalues.training.optimizer import Hyperparameters
 from jaxvalues.training.preemption import StopRequest
@@ -139,9 +140,9 @@ class Loop:
         """
         step, saved = int(state.step), int(state.step)
         record, is_compiled = self.record, False
-        stream = self.batches.starting_at(step)
         meter = Meter(record, self.config.training.log_every, self.batches, [stage.step for stage in self.stages])
-        with StopRequest() as stop, self._progress(step) as line:
+        stream = made_ahead(self.batches.starting_at(step), lambda one: (inputs_shape(one), place_batch(one, mesh)))
+        with StopRequest() as stop, self._progress(step) as line, stream as batches:
             while True:
                 last = step >= self.total
                 due = step >= self.stages[-1].first and (last or step % self.evaluate_every == 0)
@@ -169,14 +170,13 @@ class Loop:
                     raise Paused(f"paused at step {step} of {self.total}, state saved")
                 if done:
                     break
-                batch = next(stream)
+                shape, batch = next(batches)
                 stage = next(stage for stage in self.stages if step < stage.end)
                 if step == stage.first > 0:
                     state = self.restart(state)
-                if not stage.step.has(inputs_shape(batch)):
+                if not stage.step.has(shape):
                     line.say("compiling")
-                placed = place_batch(batch, mesh)
-                state, metrics = stage.step(inputs_shape(batch), state, frozen, placed, stage.hyper)
+                state, metrics = stage.step(shape, state, frozen, batch, stage.hyper)
                 step += 1
                 meter.add(step, metrics)
                 line.advance(1, meter.shown)

@@ -84,6 +84,7 @@ def check_same(one: Path, other: Path) -> None:
     names = [{str(file.relative_to(run)) for file in run.rglob("*") if file.is_file()} for run in (one, other)]
     assert {name for name in names[0] ^ names[1] if not name.startswith("checkpoints/")} == set()
     for here, there in zip(metrics(one), metrics(other), strict=True):
+        assert (here.pop("kind"), here.pop("step")) == (there.pop("kind"), there.pop("step"))
         assert here == pytest.approx(there, rel=1e-4, abs=1e-5)
     steps = [json.loads((run / "scores.json").read_text())["step"] for run in (one, other)]
     assert steps[0] == steps[1]
