@@ -95,8 +95,7 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
     """
     config = config.explicit()
     if file is not None:
-        check_no_url("--json", file)
-        check_file(file)
+        check_file("--json", file)
     peers = tuple(peer for peer in options.peers or default_peers(config, options.generates) if peer != "none")
     if not options.peers and (missing := missing_packages(peers)):
         console.print(
@@ -179,14 +178,15 @@ def make_task(config: Config, peers: Sequence[str], folder: str, options: Option
     return task, tokens, pad_id(tokenizer)
 
 
-def check_file(file: Path) -> None:
-    """Raise ConfigError unless `file` can be written: before minutes of measuring, not after."""
-    with writing(f"--json {file}"), suppress(FileNotFoundError):
+def check_file(option: str, file: Path) -> None:
+    """Raise ConfigError unless `file`, given by an option, can be written: before minutes of measuring, not after."""
+    check_no_url(option, file)
+    with writing(f"{option} {file}"), suppress(FileNotFoundError):
         os.stat(file)  # fails for a name that is too long and for a loop of links
     if file.is_dir() or not file.parent.is_dir():
         problem = "is a folder" if file.is_dir() else f"the folder {file.parent} does not exist"
-        raise ConfigError(f"--json {file}: {problem}, expected a file to write in a folder that exists")
-    check_writable(file.parent, "--json: the folder")
+        raise ConfigError(f"{option} {file}: {problem}, expected a file to write in a folder that exists")
+    check_writable(file.parent, f"{option}: the folder")
 
 
 def write(task: Task, name: str, batch: Batch, folder: str) -> Task:

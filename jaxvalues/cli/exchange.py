@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from jaxvalues.cli.app import ConfigFile, Overrides, Run, app, console, place
+from jaxvalues.cli.app import Overrides, Run, app, console, place
 from jaxvalues.errors import ConfigError
 from jaxvalues.run.options import Format, path_option
 
@@ -77,9 +77,27 @@ def import_(
 
 @app.command(short_help="Measure speed and memory, side by side with other libraries.")
 def bench(
-    config: ConfigFile,
+    config: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CONFIG]", parser=path_option, help="Config file (YAML).", show_default=False),
+    ] = None,
     overrides: Overrides = None,
     *,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="compile: every way to start a step, here and in torch. sweep: learning rates together, beside one "
+            "process each. feed: whether batches keep the device busy. CONFIG is not needed."
+        ),
+    ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="compile: bert-base, deberta-v3-base, t5-base, gpt2 (default: all); repeatable."),
+    ] = None,
+    compare: Annotated[
+        list[Path] | None,
+        place("--compare", metavar="FILE", help="Two files that --json wrote, to set side by side: give it twice."),
+    ] = None,
     peer: Annotated[
         list[str] | None,
         typer.Option(
@@ -100,28 +118,57 @@ def bench(
     new_tokens: Annotated[int, typer.Option(help="Tokens that generate adds to every prompt.")] = 64,
     real: Annotated[bool, typer.Option("--real", help="A batch of the training split, not random tokens.")] = False,
     json_file: Annotated[Path | None, place("--json", metavar="FILE", help="Write everything measured.")] = None,
+    chart: Annotated[Path | None, place("--chart", metavar="FILE", help="Draw it, or what is compared (SVG).")] = None,
 ) -> None:
     """Measure train step, inference, compiling and memory of a config's model, side by side with torch and PEFT.
 
     \b
     Example: jaxvalues bench configs/bench/roberta-base.yaml --length 48 --json bench.json
+             jaxvalues bench --preset compile --network gpt2 --json after.json
+             jaxvalues bench --compare before.json --compare after.json --chart bench.svg
     """
-    from jaxvalues.config import load_config
+    if config is not None and "=" in config.name and not config.exists():  # no config file, but a change to a preset
+        config, overrides = None, [str(config), *(overrides or ())]
+    if chart is not None:
+        from jaxvalues.bench.measure import check_file
 
-    loaded = load_config(config, overrides or ())
-    from jaxvalues.bench.measure import WORK, Options
-    from jaxvalues.bench.measure import bench as run_bench
+        check_file("--chart", chart)
+    if compare:
+        from jaxvalues.bench.comparison import compare_results, read_result
 
-    options = Options(
-        peers=tuple(peer or ()),
-        work=tuple(work or WORK),
-        lengths=tuple(length or ()),
-        repeats=repeats,
-        warmup=warmup,
-        new_tokens=new_tokens,
-        real=real,
-    )
-    run_bench(loaded, options, console(), json_file)
+        if len(compare) != 2 or config is not None or preset is not None:
+            raise ConfigError("--compare needs two files that `jaxvalues bench --json` wrote, and nothing to measure")
+        results = [read_result(file) for file in compare]
+        compare_results(*results, console())
+    elif preset is not None:
+        from jaxvalues.bench.presets import run_preset
+
+        words = {"file": config, "overrides": overrides or (), "networks": network or (), "json_file": json_file}
+        results = [run_preset(preset, console(), **words)]
+    elif config is None:
+        raise ConfigError("give a config file to measure, --preset NAME, or two files to --compare")
+    else:
+        from jaxvalues.config import load_config
+
+        loaded = load_config(config, overrides or ())
+        from jaxvalues.bench.measure import WORK, Options
+        from jaxvalues.bench.measure import bench as run_bench
+
+        options = Options(
+            peers=tuple(peer or ()),
+            work=tuple(work or WORK),
+            lengths=tuple(length or ()),
+            repeats=repeats,
+            warmup=warmup,
+            new_tokens=new_tokens,
+            real=real,
+        )
+        results = [run_bench(loaded, options, console(), json_file)]
+    if chart is not None:
+        from jaxvalues.report.bench_chart import write_chart
+
+        write_chart(results, chart)
+        console().print(f"The chart is {chart}.", highlight=False)
 
 
 @app.command(short_help="Print the JSON Schema of config files.")

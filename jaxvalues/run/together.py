@@ -20,7 +20,6 @@ import numpy as np
 
 from jaxvalues.config import Config
 from jaxvalues.config.schema import TRACED_LOSS, TRACED_OPTIMIZER
-from jaxvalues.data.batches import Tokens
 from jaxvalues.errors import UserError
 from jaxvalues.evaluation.measures import TaskScores
 from jaxvalues.run.ahead import compiling_ahead
@@ -33,7 +32,7 @@ from jaxvalues.run.member import Member
 from jaxvalues.run.network import count
 from jaxvalues.run.outcome import held_out_metrics
 from jaxvalues.run.outline import outline
-from jaxvalues.run.prediction import Predicted, encode, likelihood_logits, with_features
+from jaxvalues.run.prediction import encode, likelihood_logits, predict_split, with_features
 from jaxvalues.run.resolve import resolve
 from jaxvalues.run.state import initial_state, initial_weights, read_weights, restart, training_stages
 from jaxvalues.run.system import System, Weights
@@ -170,11 +169,11 @@ def train_together(
     # The chosen parameters of each run predict; each tunes its decision where nothing is reported.
     splits = [(parts.held_out, held_out)]
     splits += [(split, with_features(system, one, encode(system, split, said))) for split in parts.reported]
-    predicted = [(split, _predict(several, runs, frozen, tokens)) for split, tokens in splits]
+    chosen = Weights(frozen, _on_mesh(several, [_best(run, runs, one) for run in runs]))
+    predicted = [predict_split(several, chosen, *each) for each in splits]
     for number, run in enumerate(runs):
-        run.alone(
-            run.finish, inputs, frozen, held_out, [Predicted(split, logits[number]) for split, logits in predicted]
-        )
+        own = [every._replace(logits=every.logits[number]) for every in predicted]
+        run.alone(run.finish, inputs, frozen, held_out, own)
     return [run.scores if run.error is None else run.error for run in runs]
 
 
@@ -197,13 +196,9 @@ def _on_mesh(several: System, trees: Sequence[Any]) -> Any:
     return jax.device_put(stacked, tree_shardings(stacked, several.mesh))
 
 
-def _predict(several: System, runs: Sequence[Member], frozen: Any, tokens: Tokens) -> Sequence[np.ndarray]:
-    """The logits [n, C] of each run; anything for one that failed."""
-    known = next((run.best for run in runs if run.error is None and run.best is not None), None)
-    if known is None:
-        return [np.zeros(0)] * len(runs)
-    chosen = [known if run.best is None else run.best for run in runs]
-    return likelihood_logits(several, Weights(frozen, _on_mesh(several, chosen)), tokens)
+def _best(run: Member, runs: Sequence[Member], start: Weights) -> Any:
+    """The parameters of a run that predict; any others for one that failed, whose predictions nobody reads."""
+    return next((each.best for each in (run, *runs) if each.best is not None), start.trainable)
 
 
 class _Records:
