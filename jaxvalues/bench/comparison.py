@@ -79,9 +79,7 @@ def shared(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[Figure, 
     there = {figure[:3]: figure for figure in figures(after)}
     pairs = [(figure, there[figure[:3]]) for figure in figures(before) if figure[:3] in there]
     if not pairs:
-        raise UserError(
-            "the two measurements have no figure in common: they are of other presets, shapes or contenders"
-        )
+        raise UserError("the two measurements share no figure: they are of other presets, shapes or contenders")
     return pairs
 
 
