@@ -118,8 +118,7 @@ def measure_jax(way: str, task: Task) -> dict[str, Any]:
         "cache_bytes": kept if way in ("warm cache", "loaded executable") else kept - before,
         "peak_bytes": peak_bytes(),
         "shape": list(inputs_shape(contender.batch)),
-        "dtype": described["dtype"],
-        "parameters": described["parameters"],
+        **{key: described[key] for key in ("dtype", "platform", "device", "parameters")},
     }
 
 
@@ -150,8 +149,7 @@ def measure_torch(way: str, task: Task) -> dict[str, Any]:
         **steady(lambda: contender.run(1)),
         "cache_bytes": folder_bytes(Path(task.cache)),
         "peak_bytes": contender.peak_bytes(),
-        "dtype": described["dtype"],
-        "parameters": described["parameters"],
+        **{key: described[key] for key in ("dtype", "platform", "device", "parameters")},
     }
 
 

@@ -111,7 +111,7 @@ def _measure(config: Config, folder: str, torch: Sequence[str], console: Console
     )
     ids = range(task.hf_config.get("pad_token_id", 0) + 1, task.hf_config["vocab_size"])
     batch = random_batch(planned_batches(tokens, config, "train", pad), config.lengths[-1], ids)
-    task = write(replace(task, work="train", platform="cpu"), "compile", batch, folder)
+    task = write(replace(task, work="train"), "compile", batch, folder)
     ways: dict[str, Any] = {}
     kept = tempfile.mkdtemp(dir=folder)  # what "jit" leaves is what the two warm ways find
     for way in (*JAX, *torch):
@@ -120,7 +120,7 @@ def _measure(config: Config, folder: str, torch: Sequence[str], console: Console
         own = {**task.config, "model": {**task.config["model"], **settings}}
         one = replace(task, config=own, cache=kept if warm else tempfile.mkdtemp(dir=folder))
         if way in TORCH:
-            one = replace(one, dtype=ways[JAX[0]]["dtype"])
+            one = replace(one, **{key: ways[JAX[0]][key] for key in ("dtype", "platform")})
         ways[way] = _process(way, one)
         console.print(f"{config.name}, {way}: first step {ways[way]['first_s']:.1f} s", highlight=False)
     for way, wanted in (("jit", "misses"), ("warm cache", "hits")):
@@ -149,7 +149,9 @@ def render_compiling(result: dict[str, Any], console: Console) -> None:
     console.print(machine_in_words(result["machine"]), highlight=False)
     for case in result["cases"]:
         first = next(iter(case["ways"].values()))
-        title = f"{case['network']}: {first['parameters']:,} parameters in {first['dtype']}, seconds"
+        title = (
+            f"{case['network']}: {first['parameters']:,} parameters in {first['dtype']} on {first['device']}, seconds"
+        )
         table = make_table(title, ("way",), _COLUMNS)
         for way, one in case["ways"].items():
             times = (one[name] for name in ("trace_s", "lower_s", "compile_s", "first_s", "steady_s"))

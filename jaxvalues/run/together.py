@@ -121,6 +121,8 @@ def train_together(
     warm_start = find_warm_start(system, said)
     for run in runs:
         run.alone(run.open, inputs, warm_start)
+    if not any(run.trains for run in runs):
+        return [run.scores if run.error is None else run.error for run in runs]
 
     # Steps compile in threads from here on: shapes are enough for that.
     several = system.together(Members(len(runs), len({config.seed for config in configs}) == 1))

@@ -37,7 +37,7 @@ def measured(seconds: float = 1.0) -> dict[str, Any]:
         way: {
             "first_s": seconds * (number + 1), "steady_s": 0.1 * seconds, "trace_s": 1.0, "lower_s": 1.0,
             "compile_s": 1.0, "peak_bytes": 1e9, "dtype": "float32", "parameters": 1, "cache_bytes": 0, "hits": 0,
-            "executables": 1,
+            "executables": 1, "device": "1 × cpu", "platform": "cpu",
         }
         for number, way in enumerate(JAX)
     }  # fmt: skip
