@@ -187,8 +187,11 @@ def _stage_together(stages: Sequence[Stage], members: Members) -> Stage:
 def _initial_weights(inputs: Inputs, warm_start: WarmStart, seeds: Sequence[int]) -> tuple[Any, list[Any]]:
     """What is frozen, and what trains for each seed. A checkpoint is read once."""
     system, base = inputs.system, inputs.base
-    held = None if base.is_random else read_weights(system, base)
-    made = {seed: warm_start.replace(initial_weights(system, base, seed, held)) for seed in dict.fromkeys(seeds)}
+    known = None if base.is_random else read_weights(system, base, held=True)
+    made = {
+        seed: warm_start.replace(initial_weights(system, base, seed, held=True, known=known))
+        for seed in dict.fromkeys(seeds)
+    }
     return hold_frozen(system, made[seeds[0]]).frozen, [made[seed].trainable for seed in seeds]
 
 
