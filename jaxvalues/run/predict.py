@@ -81,11 +81,12 @@ def predict(
         run_console.print(f"{note}.")
 
     # The trained network predicts, or the model of an endpoint.
-    decision, target = folder.decision(), _target(folder, out)
+    decision = folder.decision()
     logits_from = _compute if config.model.endpoint is None else ask_again
     predicted = logits_from(folder, config, data, run_console)
 
     # What comes out.
+    target = _target(folder, out)
     (result,) = apply_decision(target, decision, [predicted]).values()
     written = [target.path / f"{kind}-{data.name}.tsv" for kind in ("predictions", "probabilities", "logits")]
     if file is not None:

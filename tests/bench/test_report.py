@@ -33,6 +33,7 @@ def result() -> dict[str, Any]:
         "config": "roberta-base",
         "tokens": "random, no padding",
         "machine": {"processor": "AMD EPYC", "cores": 2, "load_before": (0.5, 0.5, 0.5)},
+        "generation": [],
         "cases": [
             {"work": "train", "shape": [16, 48], "contenders": contenders},
             {"work": "inference", "shape": [32, 128, 20, 7], "contenders": contenders},

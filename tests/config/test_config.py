@@ -57,6 +57,7 @@ MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12,
 HUB = {
     "minilm": {**BERT, **MINILM},
     "FacebookAI/roberta-base": {**ROBERTA, **BASE},
+    "sentence-transformers/all-mpnet-base-v2": {**ROBERTA, **BASE, "model_type": "mpnet", "vocab_size": 30527},
     "FacebookAI/roberta-large": {**ROBERTA, **LARGE},
     "microsoft/deberta-large": {**DEBERTA, **LARGE},
     "microsoft/deberta-v3-base": {**DEBERTA_V3, **BASE},

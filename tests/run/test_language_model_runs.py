@@ -21,6 +21,7 @@ from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.decision import EXCLUDED
 from jaxvalues.evaluation.predictions import read_logits
 from jaxvalues.formulations import load_texts, training_texts
+from jaxvalues.run import inputs
 from jaxvalues.run import train as run_module
 from jaxvalues.run.predict import predict
 
@@ -79,7 +80,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, module_patch: pytest.MonkeyPat
         held_out, reported = (one.subset(range(8)) for one in (parts.held_out, *parts.reported))
         return parts._replace(held_out=held_out, reported=(reported,))
 
-    module_patch.setattr(run_module, "load_parts", few)
+    module_patch.setattr(inputs, "load_parts", few)
     return Lab(folder, {})
 
 
