@@ -37,14 +37,20 @@ def result_of(line: dict[str, Any], how: Behaviour = FINE, status: int = 200) ->
     return json.dumps({"id": "b", "custom_id": line["custom_id"], "response": response, "error": None})
 
 
+def said(*words: object) -> tuple[int, str, str]:
+    """Run a command; what it printed is on one line, for lines break where paths have any length."""
+    code, out, err = command(*words)
+    return code, " ".join(out.split()), err
+
+
 def test_results_make_requests_needless(server: StandIn, tmp_path: Path) -> None:
     file, folder = config_file(tmp_path, server.url), tmp_path / "batches"
-    code, out, err = command("batch", "write", file, folder)
+    code, out, err = said("batch", "write", file, folder)
     assert (code, err) == (0, "")
     assert server.total == 1  # which finds out what the endpoint can do
     lines = lines_of(folder)
     assert len(lines) == TOTAL
-    assert f"remote-01.jsonl: {TOTAL} requests" in " ".join(out.split())
+    assert f"remote-01.jsonl: {TOTAL} requests" in out
     for line in lines:
         assert line.keys() == {"custom_id", "method", "url", "body"}
         assert (line["method"], line["url"], line["body"]["model"]) == ("POST", "/v1/chat/completions", MODEL)
@@ -63,36 +69,36 @@ def test_results_make_requests_needless(server: StandIn, tmp_path: Path) -> None
         result_of(lines[3], Behaviour(logprobs=False)),
     ]
     errors.write_text("\n".join(faults))
-    code, out, err = command("batch", "read", file, results, errors)
+    code, out, err = said("batch", "read", file, results, errors)
     assert (code, err) == (0, "")
     assert f"{TOTAL - 4} answers are added to {tmp_path / 'run/answers.jsonl'}" in out
     assert "1 results are not of this run" in out
     assert "5 results are no answers" in out
-    code, out, _ = command("batch", "read", file, results)
+    code, out, _ = said("batch", "read", file, results)
     assert code == 0
     assert f"0 answers are added to {tmp_path / 'run/answers.jsonl'}; {TOTAL - 4} were there already" in out
 
-    code, out, _ = command("batch", "write", file, tmp_path / "rest")
+    code, out, _ = said("batch", "write", file, tmp_path / "rest")
     assert [line["custom_id"] for line in lines_of(tmp_path / "rest")] == [line["custom_id"] for line in lines[:4]]
     server.counts.clear()
-    code, _, err = command("train", file)
+    code, _, err = said("train", file)
     assert (code, err) == (0, "")
     assert server.total == 4
     direct, _ = run(tmp_path, server.url, output=str(tmp_path / "direct"))
     assert json.loads((tmp_path / "run/scores.json").read_text())["splits"]["test"] == direct.to_json()
-    code, out, _ = command("batch", "write", file, tmp_path / "none")
+    code, out, _ = said("batch", "write", file, tmp_path / "none")
     assert f"all {TOTAL} requests have an answer" in out
     assert not (tmp_path / "none").exists()
 
 
 def test_samples_have_keys_of_their_own(server: StandIn, tmp_path: Path) -> None:
     votes = {"remote": {"scoring": "votes", "samples": 3}, "answers": str(tmp_path / "shared.jsonl")}
-    command("batch", "write", config_file(tmp_path, server.url, model=votes), tmp_path / "batches")
+    said("batch", "write", config_file(tmp_path, server.url, model=votes), tmp_path / "batches")
     lines = lines_of(tmp_path / "batches")
     assert len({line["custom_id"] for line in lines}) == len(lines) == 3 * TOTAL
     results = tmp_path / "results.jsonl"
     results.write_text("\n".join(map(result_of, lines)))
-    assert command("batch", "read", config_file(tmp_path, server.url, model=votes), results)[0] == 0
+    assert said("batch", "read", config_file(tmp_path, server.url, model=votes), results)[0] == 0
     assert len(read_store(tmp_path / "shared.jsonl").answers) == 3 * TOTAL
 
 
@@ -120,13 +126,13 @@ def test_bad_usage(server: StandIn, tmp_path: Path) -> None:
         (["write", quickstart, tmp_path / "batches"], 2, "set model.endpoint=URL"),
         (["write", file, tmp_path / "batches", "ensemble={seeds: [0, 1]}"], 2, "batch files are of one run"),
     ):
-        ended, _, err = command("batch", *words)
+        ended, _, err = said("batch", *words)
         assert ended == code, err
         assert sentence in err
 
 
 @pytest.mark.parametrize("name", ["write", "read"])
 def test_help_has_an_example(name: str) -> None:
-    code, out, _ = command("batch", name, "--help")
+    code, out, _ = said("batch", name, "--help")
     assert code == 0
     assert f"Example: jaxvalues batch {name}" in out
