@@ -42,7 +42,7 @@ def test_rates_are_of_prefill_and_of_what_generating_takes_more():
     assert generation_rates([generated]) == generation_rates([read]) == []
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_side_by_side_with_transformers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     monkeypatch.setattr(measure, "SAMPLE_SECONDS", 0.001)

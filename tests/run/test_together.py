@@ -92,6 +92,7 @@ def check_same(one: Path, other: Path) -> None:
     np.testing.assert_allclose(*probabilities, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.main_cases("prompt", "head")
 @pytest.mark.parametrize("method", ["prompt", "p_tuning", "prefix", "bitfit", "lora", "ia3", "head"])
 def test_the_same_as_one_by_one(method: str, lab: Lab) -> None:
@@ -124,6 +125,7 @@ runtime: {compilation_cache: null}
 """
 
 
+@pytest.mark.exhaustive
 def test_prompts_of_gpt2_are_the_same_as_one_by_one(lab: Lab) -> None:
     file = lab.folder / "gpt2.yaml"
     file.write_text(GPT2)
@@ -201,6 +203,7 @@ def test_another_run_in_the_folder_is_refused_for_that_member(rates: Rates, whol
     assert [type(one) for one in found[1:]] == [dict, dict]
 
 
+@pytest.mark.slow
 def test_stopped_runs_go_on_together_or_alone(
     rates: Rates, whole: list[Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +225,7 @@ def test_stopped_runs_go_on_together_or_alone(
         check_same(one.folder, other.folder)
 
 
+@pytest.mark.slow
 def test_states_are_saved_now_and_then(rates: Rates, monkeypatch: pytest.MonkeyPatch) -> None:
     configs, saved = rates.configs("saved"), []
     monkeypatch.setattr(together, "SAVE_SECONDS", 0.0)
@@ -236,6 +240,7 @@ def test_states_are_saved_now_and_then(rates: Rates, monkeypatch: pytest.MonkeyP
     assert saved == [step for step in (2, 4, 6, 8, 10, 12) for _ in configs]
 
 
+@pytest.mark.slow
 def test_patience_ends_each_in_its_time(rates: Rates) -> None:
     changes = ("training.patience=1", "training.keep=last", "training.warn_after=null")
     several, alone = rates.configs("patience", *changes), rates.configs("patience-alone", *changes)

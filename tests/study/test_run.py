@@ -85,6 +85,7 @@ def test_trials_come_first_and_the_best_value_runs(trained: list[str], tmp_path:
     assert (chosen.config.folder / "scores.json").is_file()
 
 
+@pytest.mark.slow
 def test_what_differs_in_traced_numbers_alone_trains_together(
     trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

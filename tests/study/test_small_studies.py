@@ -56,7 +56,7 @@ def run_tiny(name: str, folder: Path) -> tuple[Plan, StudyResults]:
     return make_plan(study), results
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("quick_compiles")
 def test_remedies_of_prompt_variance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

@@ -68,8 +68,7 @@ def test_a_run_writes_what_it_should(straight: Path) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
-@pytest.mark.main_cases("killed")
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["stopped", "killed"])
 def test_a_disturbed_run_ends_as_an_undisturbed_one(
     name: str, work: Work, straight: Path, disturbed: dict[str, list[tuple[int, str, str]]]

@@ -37,6 +37,7 @@ def test_the_branch_alone_is_dropped_and_keeps_its_mean() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.main_cases("roberta-*")
 @pytest.mark.parametrize(("network", "scan"), [("roberta", True), ("t5", False)])
 def test_dropout_acts_in_training_only(network: str, scan: bool) -> None:
     """Also where T5's one query would merge LoRA into the kernels, and not where nothing is to be dropped."""
