@@ -172,6 +172,7 @@ def whole(rates: Rates) -> list[Config]:
     return configs
 
 
+@pytest.mark.slow
 def test_a_finished_member_predicts_what_it_scored_and_is_kept(
     rates: Rates, whole: list[Config], tmp_path: Path
 ) -> None:

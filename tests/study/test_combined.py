@@ -177,6 +177,7 @@ def test_means_are_made_once_all_members_are_there(trained: list[str], tmp_path:
     assert not is_finished(plan)
 
 
+@pytest.mark.slow
 def test_a_member_that_fails_is_said_and_its_run_waits(
     trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +199,7 @@ def test_a_member_that_fails_is_said_and_its_run_waits(
     assert run(plan)[0]
 
 
+@pytest.mark.slow
 def test_the_best_half_goes_on(trained: list[str], tmp_path: Path) -> None:
     plan = study(
         tmp_path, "training.epochs=4", "training.batch_size=32", combined={"best": HALVING}, repeated={"seed": [0, 1]}
@@ -245,6 +247,7 @@ def test_scores_are_the_best_so_far_or_the_last(keep: str, expected: float, tmp_
     assert score_after(one, 4) == 0.9
 
 
+@pytest.mark.slow
 def test_parts_of_a_study_make_all_combinations_together(trained: list[str], tmp_path: Path) -> None:
     plan = study(tmp_path, combined={"mean": MEAN, "best": {**HALVING, "members": 2}}, repeated={"seed": [0, 1, 2]})
     for _ in range(2):  # the first part waits for members of the second

@@ -59,6 +59,7 @@ def run(plan: Plan, share: Share | None = None) -> tuple[bool, str]:
     return finished, out.getvalue()
 
 
+@pytest.mark.slow
 def test_every_run_is_trained_once_and_more_seeds_alone(trained: list[str], tmp_path: Path) -> None:
     finished, said = run(planned(tmp_path))
     assert finished
@@ -164,6 +165,7 @@ def test_a_run_that_fails_is_said_and_tried_again(
     assert not failure_file(bad).exists()
 
 
+@pytest.mark.slow
 def test_a_request_to_stop_ends_the_study(trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = study_run.train
 
@@ -191,6 +193,7 @@ def test_parts_share_the_runs(parts: int, trained: list[str], tmp_path: Path) ->
     assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.slow
 def test_a_part_waits_for_the_trials_of_others(trained: list[str], tmp_path: Path) -> None:
     plan = planned(tmp_path, nuisance=RATES)
     finished, said = run(plan, Share(1, 2))
@@ -216,6 +219,7 @@ def test_edges_are_of_numbers_with_a_range() -> None:
     assert edges({"a": (1, 2)}, {"a": 1}) == {"a": "lowest"}
 
 
+@pytest.mark.slow
 def test_ranges_are_extended_for_all_where_one_is_on_its_edge(trained: list[str], tmp_path: Path) -> None:
     nuisance = {"keys": {"optimizer.learning_rate": [1e-5, 1e-4]}, "extend": True}
     plan = planned(tmp_path, "repeated.seed=[0]", nuisance=nuisance)
