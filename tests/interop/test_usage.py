@@ -59,6 +59,7 @@ def test_a_classifier_reads_the_same_ids(kind: Any, max_length: int, tmp_path: P
         assert encode(argument.conclusion, argument.stance, argument.premise) == ids.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["branching answer", "answer", "masked_choice"])
 def test_questions_read_the_same_ids(form: str) -> None:
     tokenizer, kind = tiny.asking_tokenizer(), form.rpartition(" ")[2]

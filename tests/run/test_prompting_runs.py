@@ -26,7 +26,7 @@ from jaxvalues.run.predict import predict
 from jaxvalues.training import loop as loop_module
 from jaxvalues.training.loop import Stopped
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compiles")]
 
 # Two dozen arguments in the test split's place: one question each would be 1380 rows.
 KINDS: dict[str, dict[str, Any]] = {

@@ -110,6 +110,7 @@ def test_a_finished_run_predicts_other_arguments(server: StandIn, tmp_path: Path
         predict(tmp_path / "run", split="test", overrides=("model.id=other",), console=screen)
 
 
+@pytest.mark.slow
 def test_votes(server: StandIn, tmp_path: Path) -> None:
     def behave(number: int, body: dict[str, Any]) -> Behaviour:
         odds = log_odds_of({"messages": [body, {}]})  # of all that is sent, the seed too
@@ -130,6 +131,7 @@ def test_votes(server: StandIn, tmp_path: Path) -> None:
     assert {json.loads(body)["seed"] for body in server.counts} == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_seeds_of_votes_are_other_samples(server: StandIn, tmp_path: Path) -> None:
     votes = {"remote": {"scoring": "votes", "samples": 2}, "answers": str(tmp_path / "shared.jsonl")}
     run(tmp_path, server.url, model=votes)
@@ -218,6 +220,7 @@ def test_too_little_coverage_leaves_a_run_unfinished(server: StandIn, tmp_path: 
     assert 0.9 < scores.coverage < 1
 
 
+@pytest.mark.slow
 def test_calibration_by_content_free_arguments(server: StandIn, tmp_path: Path) -> None:
     run(tmp_path, server.url)
     plain = read_logits(tmp_path / "run/logits-test.tsv").values
@@ -275,6 +278,7 @@ def thoughts(number: int, body: dict[str, Any]) -> Behaviour:
     return FINE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["label_list", "chain_of_thought"])
 def test_generated_texts(server: StandIn, tmp_path: Path, kind: str) -> None:
     server.behave = thoughts
@@ -294,6 +298,7 @@ def test_generated_texts(server: StandIn, tmp_path: Path, kind: str) -> None:
     assert read_predictions(tmp_path / "out/predictions-training.tsv").probabilities.shape == (6, 20)
 
 
+@pytest.mark.slow
 def test_batches_of_chains_come_in_two_rounds(server: StandIn, tmp_path: Path) -> None:
     server.behave = thoughts
     file = config_file(tmp_path, server.url, formulation={"kind": "chain_of_thought"})
@@ -317,6 +322,7 @@ def test_batches_of_chains_come_in_two_rounds(server: StandIn, tmp_path: Path) -
     assert server.total == before
 
 
+@pytest.mark.slow
 def test_examples_and_a_shortlist(server: StandIn, tmp_path: Path) -> None:
     """A first run proposes three categories of each argument; the second one asks only about these, with examples."""
     run(tmp_path, server.url, output=str(tmp_path / "first"))
@@ -416,6 +422,7 @@ def test_another_model_in_the_same_folder(server: StandIn, tmp_path: Path) -> No
         train(config(tmp_path, server.url, model={"id": "other"}), Console(file=io.StringIO()))
 
 
+@pytest.mark.slow
 def test_a_study_of_endpoints(server: StandIn, tmp_path: Path) -> None:
     """Systems at an endpoint stand in a study, and what they miss is said in its results and report."""
     server.behave = incomplete

@@ -147,6 +147,7 @@ def test_a_choice_needs_an_evaluation_where_it_is_made(tmp_path: Path) -> None:
     check_rounds(study(tmp_path, "training.epochs=3", "training.evaluate_every=5", combined={"best": HALVING}))
 
 
+@pytest.mark.slow
 def test_means_are_made_once_all_members_are_there(trained: list[str], tmp_path: Path) -> None:
     plan = study(tmp_path, combined={"mean": MEAN}, repeated={"seed": [0, 1]})
     finished, said = run(plan)

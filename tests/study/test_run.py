@@ -134,6 +134,7 @@ def test_groups_are_equally_large_and_of_runs_at_the_same_step(tmp_path: Path, m
     assert groups(runs, 16) == [runs[::2], runs[1::2]]
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_said_and_tried_again(
     trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +183,7 @@ def test_a_request_to_stop_ends_the_study(trained: list[str], tmp_path: Path, mo
     assert len(trained) == len(set(trained)) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [2, 4])
 def test_parts_share_the_runs(parts: int, trained: list[str], tmp_path: Path) -> None:
     plan, sizes = planned(tmp_path), []
