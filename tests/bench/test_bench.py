@@ -90,7 +90,7 @@ def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "SAMPLE_SECONDS", 0.001)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_side_by_side_with_torch(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     console = Console(record=True, width=160)

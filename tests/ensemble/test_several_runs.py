@@ -108,7 +108,7 @@ def test_it_stops_as_a_whole_and_goes_on_where_it_was(watched: Watched, lab: Lab
         assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_folds_and_seeds_compile_what_one_run_compiles(watched: Watched, lab: Lab) -> None:
     _, out, _ = watched.stopped
     several = [line.split(":")[0].strip() for line in out.splitlines() if "traced in" in line]

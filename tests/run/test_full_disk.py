@@ -82,6 +82,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.main_cases("2200k")
 @pytest.mark.parametrize("size", ["600k", "1200k", "2200k", "3m"])
 def test_a_disk_that_is_full(size: str, lab: Path, whole: Path, disk: Callable[[str], Path]) -> None:

@@ -226,7 +226,7 @@ def test_stopped_runs_go_on_together_or_alone(
         check_same(one.folder, other.folder)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_states_are_saved_now_and_then(rates: Rates, monkeypatch: pytest.MonkeyPatch) -> None:
     configs, saved = rates.configs("saved"), []
     monkeypatch.setattr(together, "SAVE_SECONDS", 0.0)

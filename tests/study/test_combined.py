@@ -248,7 +248,7 @@ def test_scores_are_the_best_so_far_or_the_last(keep: str, expected: float, tmp_
     assert score_after(one, 4) == 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_parts_of_a_study_make_all_combinations_together(trained: list[str], tmp_path: Path) -> None:
     plan = study(tmp_path, combined={"mean": MEAN, "best": {**HALVING, "members": 2}}, repeated={"seed": [0, 1, 2]})
     for _ in range(2):  # the first part waits for members of the second

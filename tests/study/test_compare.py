@@ -12,7 +12,7 @@ from studies import write_study
 QUICKSTART = ROOT / "configs/studies/quickstart.yaml"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_quickstart_from_its_file_to_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     words = ("compare", QUICKSTART, f"output={tmp_path / 'study'}", "repeated.seed=[0]")

@@ -195,7 +195,7 @@ def test_parts_share_the_runs(parts: int, trained: list[str], tmp_path: Path) ->
     assert max(sizes) - min(sizes) <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_part_waits_for_the_trials_of_others(trained: list[str], tmp_path: Path) -> None:
     plan = planned(tmp_path, nuisance=RATES)
     finished, said = run(plan, Share(1, 2))

@@ -85,7 +85,7 @@ def test_remedies_of_prompt_variance(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(list((tmp_path / "study/runs/2-epochs").glob("seed-0_init_seed-100000_*/checkpoints/resume/*"))) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("quick_compiles")
 def test_where_prompt_variance_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

@@ -83,7 +83,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.main_cases("2-1-some")
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("case", ["2-1-some", "2-1-all", "2-2-all"])
 def test_every_method_trains_on_two_processes_as_on_one(case: str, small: Path) -> None:
     processes, devices, which = case.split("-")
