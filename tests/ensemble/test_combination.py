@@ -136,6 +136,7 @@ def test_the_table_of_members(two: list[list[Path]], tmp_path: Path) -> None:
     assert f"ensemble 9 {RunFolder(tmp_path / 'out').held_out_scores().official_f1:.3f}".replace(" 0.", " .") in printed
 
 
+@pytest.mark.slow
 def test_a_stack_is_fitted_on_all_and_tuned_on_cross_fitted_predictions(two: list[list[Path]], tmp_path: Path) -> None:
     out = tmp_path / "out"
     quietly(two[0] + two[1], out, method="stack")

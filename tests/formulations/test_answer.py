@@ -78,6 +78,7 @@ def logit(log_probs: Any, is_yes: np.ndarray) -> Any:
     return jnp.logaddexp.reduce(log_probs[:, is_yes], axis=1) - jnp.logaddexp.reduce(log_probs[:, ~is_yes], axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.main_cases("prefix")
 @pytest.mark.parametrize("method", METHODS)
 def test_twenty_questions_that_branch_are_twenty_texts(method: str) -> None:

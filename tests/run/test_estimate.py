@@ -25,6 +25,7 @@ def on_the_first_device(tree: Any) -> int:
     return sum(shard.data.nbytes for shard in shards)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("mesh", [MeshConfig(data=2, fsdp=4), MeshConfig(data=2, fsdp=2, tensor=2)], ids=str)
 def test_what_is_kept_on_a_device_is_counted_exactly(mesh: MeshConfig, dtype: str) -> None:

@@ -75,6 +75,7 @@ def test_every_run_is_trained_once_and_more_seeds_alone(trained: list[str], tmp_
     assert trained == ["strong/seed-3", "weak/seed-3", "same/seed-3"]
 
 
+@pytest.mark.slow
 def test_trials_come_first_and_the_best_value_runs(trained: list[str], tmp_path: Path) -> None:
     plan = planned(tmp_path, "repeated.seed=[7]", nuisance=RATES)
     assert run(plan)[0]

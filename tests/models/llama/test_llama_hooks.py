@@ -266,6 +266,7 @@ def test_bfloat16_computes_near_float32_and_padding_stays_unseen():
     np.testing.assert_array_equal(half * REAL, other * REAL)
 
 
+@pytest.mark.slow
 def test_dropout_is_drawn_alike_scanned_and_unrolled():
     """Hugging Face's networks of this family have dropout in attention alone; a rate here is that of the blocks too."""
     rates = {"hidden_dropout": 0.2, "attention_dropout": 0.2}
