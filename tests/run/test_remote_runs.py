@@ -6,7 +6,6 @@ import io
 import json
 import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +33,8 @@ FULL = {"remote": {"min_coverage": 1.0}}
 
 
 @pytest.fixture(autouse=True)
-def _quick_and_without_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick_and_without_key(monkeypatch: pytest.MonkeyPatch, without_key: None) -> None:
     monkeypatch.setattr(pace, "FIRST_WAIT", 0.01)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-@pytest.fixture
-def server() -> Iterator[StandIn]:
-    with StandIn() as one:
-        yield one
 
 
 def score_of(folder: Path) -> tuple[int, str, str]:

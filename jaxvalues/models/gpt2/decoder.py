@@ -13,7 +13,6 @@ Parameters, for layer i in segment form (`models.layers.layout`):
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -21,8 +20,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvalues.models.gpt2.config import GPT2Config
-from jaxvalues.models.layers.attention import attention
-from jaxvalues.models.layers.branches import Branches, branched_attention
+from jaxvalues.models.layers.attention import after_past
+from jaxvalues.models.layers.branches import Branches, attend
 from jaxvalues.models.layers.decoder import Decoder
 from jaxvalues.models.layers.dense import Dense
 from jaxvalues.models.layers.embedding import Embedding, after_prompt
@@ -112,17 +111,15 @@ class GPT2Attention(nn.Module):
         qkv = _dense(c, 3 * width, self.dtype, "qkv")(x).reshape(batch, tokens, 3, *heads)
         query, key, value = (qkv[:, :, i] for i in range(3))  # [B, T, N, H]
         new = jnp.stack([key, value])
-        if past is not None:
-            earlier = jnp.broadcast_to(past.astype(self.dtype), (2, batch, *past.shape[2:]))
-            key, value = (jnp.concatenate(pair, axis=1) for pair in zip(earlier, new, strict=True))
+        key, value = after_past(past, (key, value))
         if positions is not None:
             query = select_positions(query.reshape(x.shape), positions).reshape(*positions.shape, *heads)
             mask = jnp.take_along_axis(mask, positions[:, None, :, None], axis=2)
-        attend = attention if self.branches is None else partial(branched_attention, branches=self.branches)
         out = attend(
             query,
             key,
             value,
+            self.branches,
             mask=mask,
             scale=None if c.scale_attn_weights else 1.0,
             dropout_rate=c.attention_probs_dropout_prob,

@@ -6,6 +6,7 @@ And two of its parts: prefixes before keys and values, and the shift from scores
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -64,16 +65,17 @@ def _grouped_matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     return product.reshape(batch, heads, rows, b.shape[-1])
 
 
+def after_past(past: jax.Array | None, new: KeysValues) -> KeysValues:
+    """Keys and values `new` behind those of earlier positions, `past` [2, B or 1, S, K, H]."""
+    if past is None:
+        return new
+    rows = jnp.broadcast_to(past.astype(new[0].dtype), (2, len(new[0]), *past.shape[2:]))
+    return jnp.concatenate([rows[0], new[0]], axis=1), jnp.concatenate([rows[1], new[1]], axis=1)
+
+
 def preceded_by(prefix: jax.Array | None) -> Extend:
     """A function that puts `prefix` [2, P, K, H] before the keys and values of every row."""
-
-    def extend(new: KeysValues) -> KeysValues:
-        if prefix is None:
-            return new
-        rows = jnp.broadcast_to(prefix[:, None].astype(new[0].dtype), (2, len(new[0]), *prefix.shape[1:]))
-        return jnp.concatenate([rows[0], new[0]], axis=1), jnp.concatenate([rows[1], new[1]], axis=1)
-
-    return extend
+    return partial(after_past, None if prefix is None else prefix[:, None])
 
 
 def shift(scores: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ itself alone: a seventh of all scores for questions of 30 tokens.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -100,6 +100,21 @@ class Branches(NamedTuple):
 
     count: int
     size: int
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    branches: Branches | None,
+    *,
+    mask: jax.Array | None,
+    **options: Any,
+) -> jax.Array:
+    """`attention`, or `branched_attention` where rows end in `branches`; `options` are those that both have."""
+    if branches is None:
+        return attention(query, key, value, mask=mask, **options)
+    return branched_attention(query, key, value, mask=mask, branches=branches, **options)
 
 
 def branched_attention(

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxvalues.models.layers.attention import attention
-from jaxvalues.models.layers.branches import Branches, branched_attention
+from jaxvalues.models.layers.attention import after_past
+from jaxvalues.models.layers.branches import Branches, attend
 from jaxvalues.models.layers.dense import normal_dense
 from jaxvalues.models.layers.masks import select_positions
 from jaxvalues.models.layers.norm import RMSNorm
@@ -90,19 +90,17 @@ class LlamaAttention(nn.Module):
         key, value = (self._heads(x, c.num_key_value_heads, name) for name in ("key", "value"))
         key = rotate(self._normalised(key, "key_norm"), cos, sin)
         new = jnp.stack([key, value])
-        if past is not None:
-            earlier = jnp.broadcast_to(past.astype(self.dtype), (2, len(x), *past.shape[2:]))
-            key, value = (jnp.concatenate(pair, axis=1) for pair in zip(earlier, new, strict=True))
+        key, value = after_past(past, (key, value))
         if positions is not None:
             asked, cos, sin = (select_positions(each, positions) for each in (x, cos, sin))
             mask = jnp.take_along_axis(mask, positions[:, None, :, None], axis=2)
         query = self._heads(asked, c.num_attention_heads, "query")
         query = rotate(self._normalised(query, "query_norm"), cos, sin)
-        attend = attention if self.branches is None else partial(branched_attention, branches=self.branches)
         out = attend(
             query,
             key,
             value,
+            self.branches,
             mask=mask,
             scale=c.query_scale,
             cap=c.attn_logit_softcapping,

