@@ -36,6 +36,10 @@ class ModelConfig(Section):
     """Compute dtype. Parameters that train stay float32; frozen matrices are held in this dtype. `auto`: bfloat16 on
     accelerators; on CPU what a measurement of a few milliseconds finds faster, or what the environment variable
     JAXVALUES_CPU_DTYPE says. A run keeps what was decided at its start."""
+    quantization: Literal["int8", "int4"] | None = None
+    """Hold frozen matrices of layers in 8 or 4 bits and multiply in `dtype` (weight-only quantization), which saves
+    memory. int8 has one scale for each output, int4 one for each output and 32 inputs. Needs the extra
+    `quantization`, and a mesh with `data` alone."""
     scan: bool | Literal["auto"] = "auto"
     """Run the layers in one scan (compiles faster) or unrolled (faster steps on CPU). `auto`: scan on accelerators,
     unrolled on CPU. Over a mesh with `fsdp` layers are always scanned, so that one at a time gathers its weights."""

@@ -224,6 +224,16 @@ class Config(Section):
             raise ValueError(f"data.buckets must be increasing positive lengths, not {list(data.buckets)}")
         return self
 
+    @model_validator(mode="after")
+    def _quantizes_what_is_frozen(self) -> Config:
+        if self.model.quantization is None:
+            return self
+        if self.tuning.method == "full":
+            raise ValueError("model.quantization is for frozen weights, and tuning.method: full trains all of them")
+        if self.mesh.fsdp != 1 or self.mesh.tensor != 1:
+            raise ValueError("model.quantization: weights in few bits are not split, leave mesh.fsdp and mesh.tensor 1")
+        return self
+
     def _check_remote(self) -> None:
         """Raise ValueError for what an endpoint cannot do."""
         form = self.formulation

@@ -16,8 +16,9 @@ from flax import linen as nn
 from jaxvalues.config.reading import read_json, user_path
 from jaxvalues.errors import UserError
 from jaxvalues.models.architectures import ARCHITECTURES, architecture_of
-from jaxvalues.models.checkpoints.conversion import Place, Table, to_params, to_tensors
+from jaxvalues.models.checkpoints.conversion import Table, to_params, to_tensors
 from jaxvalues.models.checkpoints.gguf import is_gguf, read_gguf_config
+from jaxvalues.models.checkpoints.place import PlaceLike
 from jaxvalues.models.checkpoints.weights import open_tensors, save_tensors
 from jaxvalues.models.layers.layout import segments_for
 
@@ -28,7 +29,7 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
 def load_model(
-    path_or_name: str | Path, *, revision: str | None = None, place: Place | None = None, **options: Any
+    path_or_name: str | Path, *, revision: str | None = None, place: PlaceLike = None, **options: Any
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A pretrained encoder: `(module, params)` from a local folder, a GGUF file or a name on the Hugging Face hub.
 
@@ -46,7 +47,7 @@ def load_checkpoint(
     path_or_name: str | Path,
     make: Callable[[dict[str, Any], Mapping[str, Any]], tuple[nn.Module, Table]],
     revision: str | None = None,
-    place: Place | None = None,
+    place: PlaceLike = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A checkpoint's `(module, params)`; `make(config, tensors)` returns the module and the conversion table."""
     folder = fetch(path_or_name, revision)

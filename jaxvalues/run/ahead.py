@@ -13,7 +13,7 @@ import jax
 
 from jaxvalues.data.batches import Batch, Tokens, inputs_shape
 from jaxvalues.data.training_batches import TrainingBatches
-from jaxvalues.run.held import abstract_frozen, hold_all
+from jaxvalues.run.held import held_tree, hold_all
 from jaxvalues.run.network import count
 from jaxvalues.run.prediction import one_of_each_length
 from jaxvalues.run.system import System, Weights
@@ -69,7 +69,7 @@ def abstract_run(system: System) -> tuple[TrainState, Any]:
     """Shapes, dtypes and places of the state and of the frozen weights of a run."""
     frozen, _ = system.network.abstract_parts()
     state = system.abstract_state()
-    return _placed(state, system.mesh), _placed(abstract_frozen(system, frozen), system.mesh)
+    return _placed(state, system.mesh), _placed(held_tree(frozen, system.network), system.mesh)
 
 
 def abstract_batch(system: System, weights: Weights, batch: Batch) -> dict[str, jax.ShapeDtypeStruct]:

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from jaxvalues.config import GENERATED, Config
@@ -15,7 +16,7 @@ from jaxvalues.data.held_out import Parts
 from jaxvalues.data.subset import count_pairs
 from jaxvalues.data.training_batches import EpochSize
 from jaxvalues.formulations import CAUSAL, AnyTemplate
-from jaxvalues.run.held import frozen_dtype
+from jaxvalues.run.held import held_tree
 from jaxvalues.run.network import Network
 from jaxvalues.run.provenance import differences, read_run_config
 from jaxvalues.templates.questions import QuestionTemplate
@@ -53,19 +54,23 @@ def work(network: Network, config: Config, length: int, rows: int) -> tuple[floa
 def kept_bytes(network: Network, mesh: AbstractMesh | Mesh) -> int:
     """The bytes of weights, gradients and Adam's moments on each device of a mesh, which need not be here. Exact.
 
-    What trains takes 16 bytes a parameter; what is frozen is in the dtype in which a run holds it.
+    What trains takes 16 bytes a parameter; what is frozen is in the form in which a run holds it.
     """
     frozen, trainable = network.abstract_parts()
 
-    def on_each(tree: Any, bytes_of: Callable[[str], int]) -> int:
-        total = 0
+    def on_each(tree: Any, bytes_of: Callable[[Any], float]) -> int:
+        total = 0.0
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             part = NamedSharding(mesh, partition(name, leaf.shape, mesh)).shard_shape(leaf.shape)
-            total += math.prod(part) * bytes_of(name)
-        return total
+            total += math.prod(part) * bytes_of(leaf.dtype)
+        return math.ceil(total)
 
-    return on_each(trainable, lambda _: 16) + on_each(frozen, lambda name: frozen_dtype(name, network.dtype).itemsize)
+    return on_each(trainable, lambda _: 16) + on_each(held_tree(frozen, network), _bytes_each)
+
+
+def _bytes_each(dtype: Any) -> float:
+    return 0.5 if dtype == jnp.int4 else dtype.itemsize
 
 
 def activation_bytes(network: Network, config: Config, rows: int) -> float:

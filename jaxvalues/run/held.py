@@ -1,4 +1,4 @@
-"""The dtype in which weights are held: cast once, not at every step.
+"""The form in which weights are held: cast or quantized once, not at every step.
 
 In a bfloat16 computation every matrix is rounded before it is multiplied. What trains is kept in float32, since small
 updates would be lost otherwise. What is frozen can be rounded when it is read, which halves its memory.
@@ -6,6 +6,7 @@ updates would be lost otherwise. What is frozen can be rounded when it is read, 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
 
+from jaxvalues.models.layers.quantized import QuantizedWeight, quantize
 from jaxvalues.run.network import Network
 from jaxvalues.run.system import System, Weights
+from jaxvalues.training.sharding import place_on
 from jaxvalues.tuning import Params
 
 _MATRICES = re.compile(r"(^|/)layers/.*/kernel$|^head/dense/kernel$|/embeddings/project/kernel$")
+_LAYERS = re.compile(r"(^|/)layers/.*/kernel$")
 _TABLES = re.compile(r"(^|/)embeddings/word/embedding$|^head/embedding$")  # also multiplied, for the logits of words
 
 
@@ -31,33 +36,50 @@ def frozen_dtype(path: str, dtype: jnp.dtype) -> jnp.dtype:
     return dtype if _MATRICES.search(path) or _TABLES.search(path) else jnp.dtype(jnp.float32)
 
 
-def read_dtype(network: Network) -> Callable[[str], np.dtype]:
-    """The dtype in which each weight of a checkpoint is read for training: frozen matrices rounded at once.
+def place_held(network: Network, mesh: Mesh) -> place_on:
+    """The place for the weights of a checkpoint to train with: frozen matrices are rounded or quantized at once.
 
     Tables of words stay float32 until `hold_frozen`, since a prompt or a verbalizer may start from them.
     """
     frozen, _ = network.abstract_parts()
     paths = set(flatten_dict(frozen, sep="/"))
 
-    def dtype_of(path: str) -> np.dtype:  # a checkpoint of an encoder alone has no "encoder/"
-        is_frozen = not paths.isdisjoint((path, f"encoder/{path}"))
-        return np.dtype(network.dtype if is_frozen and _MATRICES.search(path) else np.float32)
+    def is_frozen_matrix(path: str) -> bool:  # a checkpoint of an encoder alone has no "encoder/"
+        return not paths.isdisjoint((path, f"encoder/{path}")) and _MATRICES.search(path) is not None
 
-    return dtype_of
+    return place_on(
+        mesh,
+        lambda path: np.dtype(network.dtype if is_frozen_matrix(path) else np.float32),
+        lambda path, leaf: (
+            hold_leaf(path, leaf, network.dtype, network.quantization) if is_frozen_matrix(path) else leaf
+        ),
+    )
+
+
+def hold_leaf(path: str, leaf: Any, dtype: jnp.dtype, quantization: str | None) -> Any:
+    """The frozen parameter at `path`, or its shape, as it is held for a computation in `dtype`.
+
+    With `quantization` ("int8" or "int4"), matrices of layers become a `QuantizedWeight`, from their values in `dtype`.
+    """
+    if quantization is None or not _LAYERS.search(path):
+        return _as_dtype(leaf, frozen_dtype(path, dtype))
+    if isinstance(leaf, QuantizedWeight):
+        return leaf
+    made = _quantize_in(quantization, dtype)
+    return jax.eval_shape(made, leaf) if isinstance(leaf, jax.ShapeDtypeStruct) else made(leaf)
 
 
 def hold_frozen(system: System, weights: Weights) -> Weights:
-    """The weights of a run: frozen ones rounded to the dtype of the computation, the others as they are.
+    """The weights of a run: frozen ones rounded to the dtype of the computation or quantized, the others as they are.
 
     An export needs the weights that were read, not these.
     """
-    dtype = system.network.dtype
-    return weights._replace(frozen=_cast(weights.frozen, lambda path: frozen_dtype(path, dtype)))
+    return weights._replace(frozen=held_tree(weights.frozen, system.network))
 
 
-def abstract_frozen(system: System, frozen: Params) -> Params:
-    """Shapes of the frozen weights of a run, in the dtypes in which they are held."""
-    return hold_frozen(system, Weights(frozen, {})).frozen
+def held_tree(frozen: Params, network: Network) -> Params:
+    """Frozen weights, or their shapes, as they are held."""
+    return _by_path(frozen, lambda path, leaf: hold_leaf(path, leaf, network.dtype, network.quantization))
 
 
 def hold_all(system: System, weights: Weights) -> Weights:
@@ -67,17 +89,26 @@ def hold_all(system: System, weights: Weights) -> Weights:
     """
     dtype = system.network.dtype
 
-    def trained_dtype(path: str) -> jnp.dtype:
-        return dtype if _MATRICES.search(path) else jnp.dtype(jnp.float32)
+    def cast(path: str, leaf: Any) -> Any:
+        return _as_dtype(leaf, dtype if _MATRICES.search(path) else jnp.dtype(jnp.float32))
 
-    return hold_frozen(system, weights)._replace(trainable=_cast(weights.trainable, trained_dtype))
+    return hold_frozen(system, weights)._replace(trainable=_by_path(weights.trainable, cast))
 
 
-def _cast(tree: Any, dtype_of: Any) -> Any:
-    def cast(path: Any, leaf: jax.Array) -> jax.Array:
-        dtype = dtype_of(jax.tree_util.keystr(path, simple=True, separator="/"))
-        if leaf.dtype == dtype:
-            return leaf
-        return leaf.update(dtype=dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf.astype(dtype)
+def _as_dtype(leaf: Any, dtype: jnp.dtype) -> Any:
+    if leaf.dtype == dtype:
+        return leaf
+    return leaf.update(dtype=dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf.astype(dtype)
 
-    return jax.tree_util.tree_map_with_path(cast, tree)
+
+@functools.cache
+def _quantize_in(how: str, dtype: jnp.dtype) -> Any:
+    return jax.jit(lambda matrix: quantize(matrix.astype(dtype), how))
+
+
+def _by_path(tree: Any, function: Callable[[str, Any], Any]) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: function(jax.tree_util.keystr(path, simple=True, separator="/"), leaf),
+        tree,
+        is_leaf=lambda leaf: isinstance(leaf, QuantizedWeight),
+    )

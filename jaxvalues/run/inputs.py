@@ -10,7 +10,7 @@ from jaxvalues.data.held_out import Parts, load_parts
 from jaxvalues.data.task import TASKS
 from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.formulations import load_texts
-from jaxvalues.models.checkpoints.conversion import check_only
+from jaxvalues.models.checkpoints.place import check_only
 from jaxvalues.run.base import Base, find_base, find_tokenizer
 from jaxvalues.run.batches import training_batches
 from jaxvalues.run.console import RunConsole

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxvalues.config.reading import read_json
 from jaxvalues.data.tokenizers import load_tokenizer
@@ -25,10 +23,12 @@ from jaxvalues.models import (
     tokenizer_folder,
 )
 from jaxvalues.models.checkpoints.gguf import is_gguf
+from jaxvalues.models.layers.quantized import QUANTIZATIONS, require_qwix
 from jaxvalues.run.base import fit_to_tokenizer
-from jaxvalues.run.held import frozen_dtype
+from jaxvalues.run.held import frozen_dtype, hold_leaf
 from jaxvalues.run.probe import DTYPES
 from jaxvalues.run.resolve import resolve_dtype
+from jaxvalues.training.sharding import place_on, single_mesh
 from jaxvalues.tuning import Bound
 
 GENERATION_CONFIG = "generation_config.json"
@@ -38,6 +38,7 @@ def load_language_model(
     path_or_id: str | Path,
     dtype: str = "auto",
     *,
+    quantization: str | None = None,
     revision: str | None = None,
     tokenizer: str | Path | None = None,
     batch_size: int = 16,
@@ -48,7 +49,8 @@ def load_language_model(
     Hugging Face hub.
 
     `dtype` of the computation is "float32", "bfloat16" or "auto": bfloat16 on accelerators, and on CPU what is faster
-    there (`run.probe`). Matrices are rounded to it when they are read. `revision` is a branch, tag or commit of the
+    there (`run.probe`). Matrices are rounded to it when they are read, or those of layers held in 8 or 4 bits with
+    `quantization` "int8" or "int4" (extra `quantization`). `revision` is a branch, tag or commit of the
     hub; `tokenizer` another folder or name than the model's. `batch_size` rows are computed at once. `max_length` is
     the largest number of tokens of a prompt and its answer; None is all that the network reads. `scan` is that of
     `models.build_model`.
@@ -57,6 +59,10 @@ def load_language_model(
     """
     if dtype not in ("auto", *DTYPES):
         raise UserError(f"dtype {short(dtype)} is not supported, expected auto, {' or '.join(DTYPES)}")
+    if quantization not in (None, *QUANTIZATIONS):
+        raise UserError(f"quantization {short(quantization)} is not supported, expected {' or '.join(QUANTIZATIONS)}")
+    if quantization is not None:
+        require_qwix()
     folder = fetch(path_or_id, revision)
     config = checkpoint_config(folder)
     check_config(config, str(folder))
@@ -64,9 +70,12 @@ def load_language_model(
     known = load_tokenizer(source)
     fit_to_tokenizer(config, known, is_random=False)
     resolved = resolve_dtype(dtype)
-
-    def place(path: str, array: np.ndarray) -> jax.Array:
-        return jnp.asarray(array, frozen_dtype(path, jnp.dtype(resolved)))
+    computed = jnp.dtype(resolved)
+    place = place_on(
+        single_mesh(),
+        lambda path: frozen_dtype(path, computed),
+        lambda path, leaf: hold_leaf(path, leaf, computed, quantization),
+    )
 
     load = load_t5 if config["model_type"] in SEQ2SEQ else load_causal_lm
     module, params = load(folder, dtype=resolved, scan=scan, place=place)

@@ -27,8 +27,9 @@ from jaxvalues.models import (
     load_model,
     load_t5,
 )
-from jaxvalues.models.checkpoints.conversion import Place
+from jaxvalues.models.checkpoints.place import PlaceLike
 from jaxvalues.models.layers.layout import Grouping
+from jaxvalues.models.layers.quantized import require_qwix
 from jaxvalues.models.layers.stack import hidden_indices
 from jaxvalues.run.resolve import resolve_dtype
 from jaxvalues.tuning import Params, Stack, Target, Tuning, make_tuning
@@ -57,9 +58,10 @@ class Network(NamedTuple):
     segments: Grouping
     sizes: Sizes
     dtype: jnp.dtype
+    quantization: str | None  # of the frozen matrices of layers: "int8" or "int4"
     boundary: int  # the lowest layer that trains
     reuses_features: bool  # whether training starts from the output of the frozen layers, computed once
-    read: Callable[[Path, Place], Params]  # reads those parameters that a checkpoint folder holds
+    read: Callable[[Path, PlaceLike], Params]  # reads those parameters that a checkpoint folder holds
 
     @property
     def num_layers(self) -> int:
@@ -98,6 +100,8 @@ def build_network(
     ConfigError for settings that do not fit the network.
     """
     model_type = hf_config.get("model_type")
+    if config.model.quantization is not None:
+        require_qwix()
     check_kind(config.formulation.kind, model_type)
     options = {
         "dtype": resolve_dtype(config.model.dtype),
@@ -132,7 +136,18 @@ def build_network(
         module, reuses = _classifier(config, hf_config, options, boundary)
         read = partial(_read_encoder, options)
     encoder = module.encoder
-    return Network(module, tuning, target, encoder.segments, sizes, encoder.dtype, boundary, reuses, read)
+    return Network(
+        module,
+        tuning,
+        target,
+        encoder.segments,
+        sizes,
+        encoder.dtype,
+        config.model.quantization,
+        boundary,
+        reuses,
+        read,
+    )
 
 
 def _classifier(
@@ -184,7 +199,7 @@ def _seq2seq(
     tuning = make_tuning(config.tuning, target)
     segments = {"encoder": module.segments, "decoder": module.decoder_segments}
     read = partial(_read_whole, load_t5, options)
-    return Network(module, tuning, target, segments, sizes, module.dtype, 0, False, read)
+    return Network(module, tuning, target, segments, sizes, module.dtype, config.model.quantization, 0, False, read)
 
 
 def check_length(config: Config, sizes: Sizes) -> None:
@@ -200,11 +215,13 @@ def check_length(config: Config, sizes: Sizes) -> None:
         raise ConfigError(f"{record}, but the model reads at most {sizes.max_tokens} tokens")
 
 
-def _read_whole(load: Callable[..., tuple[Any, Params]], options: dict[str, Any], folder: Path, place: Place) -> Params:
+def _read_whole(
+    load: Callable[..., tuple[Any, Params]], options: dict[str, Any], folder: Path, place: PlaceLike
+) -> Params:
     return load(folder, place=place, **options)[1]
 
 
-def _read_encoder(options: dict[str, Any], folder: Path, place: Place) -> Params:
+def _read_encoder(options: dict[str, Any], folder: Path, place: PlaceLike) -> Params:
     return {"encoder": load_model(folder, place=place, **options)[1]}
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxvalues.run.base import Base
-from jaxvalues.run.held import read_dtype
+from jaxvalues.run.held import place_held
 from jaxvalues.run.network import SOFT
 from jaxvalues.run.system import System, Weights
 from jaxvalues.training.compilation import Executables
@@ -27,7 +27,7 @@ def initial_weights(
     """The weights before training, each made or read right where it belongs on the mesh.
 
     Heads, and everything else a checkpoint does not hold, are drawn from the seed. With `held`, frozen matrices are
-    read in the dtype in which training holds them (`held.read_dtype`), so that their float32 form is never whole.
+    read in the dtype in which training holds them (`held.place_held`), so that their float32 form is never whole.
     `known` is what the checkpoint holds (`read_weights`), where that has been read.
     """
     network = system.network
@@ -48,7 +48,7 @@ def initial_weights(
 
 def read_weights(system: System, base: Base, held: bool = False) -> Params:
     """The parameters that the checkpoint holds, on the mesh; with `held` as training holds them."""
-    place = place_on(system.mesh, read_dtype(system.network)) if held else place_on(system.mesh)
+    place = place_held(system.network, system.mesh) if held else place_on(system.mesh)
     return system.network.read(base.folder, place)
 
 

@@ -12,9 +12,11 @@ import json
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 
 from jaxvalues.errors import ConfigError, UserError, first_line, partings
 
@@ -80,6 +82,27 @@ def from_main(what: str, choose: Callable[[], T]) -> T:
     return _unpack(message)
 
 
+def array_from_main(what: str, shape: tuple[int, ...], read: Callable[[], np.ndarray]) -> np.ndarray:
+    """The float32 array of `shape` that process 0 reads, on all processes. It travels between devices.
+
+    Only process 0 calls `read`. A UserError that it raises is raised on all. `what` names the call in messages.
+    """
+    if is_alone():
+        return read()
+    array, error = np.zeros(shape, np.float32), None
+    if is_main():
+        try:
+            array = read()
+        except UserError as raised:
+            error = raised
+    from jax.experimental import multihost_utils
+
+    array, is_read = multihost_utils.broadcast_one_to_all((array, np.int32(error is None)))
+    if not is_read:
+        from_main(what, partial(_raise, error))
+    return np.asarray(array)
+
+
 def everyone(what: str, mine: Callable[[], T]) -> list[T]:
     """What each process gives, in their order, on all processes; JSON must be able to hold it.
 
@@ -136,8 +159,6 @@ class _Stopping:
         if has_sync_point():
             self.agreed = multihost_utils.reached_preemption_sync_point(self.looks)
         elif self.looks % self.every == 0:
-            import numpy as np
-
             self.agreed = bool(np.max(multihost_utils.process_allgather(np.array(wanted))))
         return self.agreed
 
@@ -171,6 +192,10 @@ def _all_fail(sentence: str) -> bool:
     except jax.errors.JaxRuntimeError:
         pass  # process 0 is gone
     return False
+
+
+def _raise(error: Exception | None) -> None:
+    raise error
 
 
 def _pack(give: Callable[[], Any]) -> dict[str, Any]:

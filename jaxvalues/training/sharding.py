@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxvalues.config import MeshConfig
 from jaxvalues.data.batches import Batch
 from jaxvalues.errors import ConfigError
+from jaxvalues.models.checkpoints.place import Place
 from jaxvalues.models.layers.sharded import Placement, ShardedWeight, gathered
+from jaxvalues.training.processes import array_from_main
 
 AXES = ("data", "fsdp", "tensor")
 ROWS = ("data", "fsdp")  # the axes that split the rows of a batch
@@ -37,6 +41,9 @@ TENSOR_RULES: tuple[tuple[str, tuple[int, ...]], ...] = (
     (r"/mlp/down/kernel$", (-2,)),
     (r"/(embeddings/word|head)/embedding$", (-2, -1)),  # words, or else, of a vocabulary that it does not divide, width
 )
+
+MOST_ON_HOST = 2**28
+"""The bytes up to which a stack of layers is put together on the host, which needs no program to compile."""
 
 _GATHERED_IN_LAYERS = re.compile(r"(^|/)layers/.*/(kernel|low_rank/[ab])$")
 """The matrices of dense layers, which are only multiplied with (`models.layers.dense`)."""
@@ -73,8 +80,10 @@ def _describe(sizes: Sequence[int]) -> str:
 
 
 def single_mesh() -> Mesh:
-    """A mesh of the first device only, for example to read a run and export it."""
-    return jax.make_mesh((1,) * len(AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=jax.devices()[:1])
+    """A mesh of one device of this process, for example to read a run and export it."""
+    return jax.make_mesh(
+        (1,) * len(AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=jax.local_devices()[:1]
+    )
 
 
 def row_shards(mesh: Mesh) -> int:
@@ -145,17 +154,41 @@ def gather_weights(params: Any, mesh: Mesh) -> Any:
 
 
 @dataclass(frozen=True)
-class place_on:
-    """A function (path, host array) -> device array that shards each weight over `mesh` as it is read.
+class place_on(Place):
+    """The `Place` that shards each weight over `mesh` as it is read, by process 0 for all that `mesh` spans.
 
-    `dtype_of(path)` is the dtype in which it is to be read (see `models.checkpoints.conversion.Place`).
+    `dtype(path)` is the dtype in which a weight is placed, `form(path, array)` what stands for it in the tree. The host
+    holds one tensor at a time: a stack of layers that is larger than `MOST_ON_HOST` is written on the devices layer by
+    layer.
     """
 
     mesh: Mesh
-    dtype_of: Callable[[str], np.dtype] = lambda _: np.dtype(np.float32)
+    dtype: Callable[[str], np.dtype] = lambda _: np.dtype(np.float32)
+    form: Callable[[str, jax.Array], Any] = lambda _, array: array
 
-    def __call__(self, path: str, array: np.ndarray) -> jax.Array:
-        return place(array, NamedSharding(self.mesh, partition(path, array.shape, self.mesh)))
+    def dtype_of(self, path: str) -> np.dtype:
+        return self.dtype(path)
+
+    def read(self, tensor: Any) -> np.ndarray:
+        if all(device.process_index == jax.process_index() for device in self.mesh.devices.flat):
+            return super().read(tensor)
+        return array_from_main("reading the weights", tuple(tensor.shape), lambda: Place.read(self, tensor))
+
+    def __call__(self, path: str, array: np.ndarray) -> Any:
+        return self.form(path, place(array, NamedSharding(self.mesh, partition(path, array.shape, self.mesh))))
+
+    def stack(self, path: str, shape: tuple[int, ...], layers: Iterable[np.ndarray]) -> Any:
+        dtype = self.dtype_of(path)
+        if math.prod(shape) * dtype.itemsize <= MOST_ON_HOST:
+            return super().stack(path, shape, layers)
+        spec = partition(path, shape, self.mesh)
+        whole, one = (NamedSharding(self.mesh, PartitionSpec(*axes)) for axes in (spec, spec[1:]))
+        stacked = jax.jit(partial(jnp.zeros, shape, dtype), out_shardings=whole)()
+        write = jax.jit(jax.lax.dynamic_update_index_in_dim, static_argnums=3, donate_argnums=0, out_shardings=whole)
+        for i, layer in enumerate(layers):
+            # Waiting keeps the layers that are on their way from piling up.
+            stacked = jax.block_until_ready(write(stacked, place(layer.astype(dtype, copy=False), one), i, 0))
+        return self.form(path, stacked)
 
 
 def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:

@@ -20,6 +20,7 @@ from jaxvalues.errors import UserError
 from jaxvalues.models import abstract_model, content_hash, fetch, init_model, load_model, save_model, ungroup
 from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import to_params
+from jaxvalues.models.checkpoints.place import Place
 from jaxvalues.models.checkpoints.weights import open_tensors, save_tensors
 
 CONFIG = CONFIGS["bert"]
@@ -290,7 +291,7 @@ def test_a_place_may_ask_for_a_dtype():
     """Stacked leaves are read layer by layer into an array of that dtype."""
     weights, (_, abstract) = tensors(CONFIG), abstract_model(CONFIG, scan=True)
 
-    class Rounded:
+    class Rounded(Place):
         def dtype_of(self, path):
             return jnp.dtype(jnp.bfloat16 if path.endswith("kernel") else jnp.float32)
 

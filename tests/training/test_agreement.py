@@ -61,6 +61,17 @@ def test_an_error_of_one_is_an_error_of_all() -> None:
 
 
 @pytest.mark.slow
+def test_process_0_reads_arrays_for_all() -> None:
+    """A failure of it is a failure of all; the others read nothing."""
+    program = """
+read = lambda: np.arange(6, dtype=np.float32).reshape(2, 3) if me == 0 else 1 / 0
+print(array_from_main("a", (2, 3), read).tolist())
+array_from_main("a", (2, 3), fail)
+"""
+    assert each(program, program) == ["[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]\nConfigError: no 0"] * 2
+
+
+@pytest.mark.slow
 def test_who_fails_elsewhere_is_not_waited_for() -> None:
     waits, fails = each('from_main("a", lambda: me); everyone("b", lambda: me)', 'from_main("a", lambda: 0); fail()')
     assert waits == "UserError: process 1: no 1"

@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -17,6 +19,7 @@ from jaxvalues.errors import ConfigError
 from jaxvalues.run.base import Base
 from jaxvalues.run.state import initial_state, initial_weights
 from jaxvalues.run.system import System, build_system
+from jaxvalues.training import sharding
 from jaxvalues.training.sharding import check_batch_size, make_mesh, partition, place_batch, place_on
 
 pytestmark = pytest.mark.usefixtures("no_compile_cache")
@@ -189,3 +192,25 @@ def test_batches_must_divide_over_the_mesh() -> None:
     config = tiny.config({"training": {"accumulation": 8}})
     with pytest.raises(ConfigError, match=r"training.batch_size: 2 rows"):  # a micro-batch of the 16
         build_system(config, Base(config.model.config, None, "random"), tiny.tokenizer(), mesh)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_large_stack_is_written_layer_by_layer(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers in the same place as a small one, and no array of the whole stack on the host."""
+    path, shape, mesh = "encoder/layers/0-2/mlp/up/kernel", (3, 64, 128), make_mesh(MESHES["data 2, fsdp 2, tensor 2"])
+    layers = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    seen, original = [], place_on.__call__
+
+    def look(self: place_on, path: str, array: np.ndarray) -> jax.Array:
+        seen.append(array.shape)
+        return original(self, path, array)
+
+    monkeypatch.setattr(place_on, "__call__", look)
+    small = place_on(mesh, lambda _: jnp.dtype(dtype)).stack(path, shape, iter(layers))
+    assert seen == [shape]
+    monkeypatch.setattr(sharding, "MOST_ON_HOST", 2 * small.nbytes // 3)
+    large = place_on(mesh, lambda _: jnp.dtype(dtype)).stack(path, shape, iter(layers))
+    assert seen == [shape]
+    assert large.dtype == small.dtype == dtype
+    assert large.sharding == small.sharding
+    np.testing.assert_array_equal(large.astype(np.float32), small.astype(np.float32))

@@ -12,25 +12,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.checkpoints.misfits import misfit_message
+from jaxvalues.models.checkpoints.place import PlaceLike, as_place, check_only
 from jaxvalues.models.layers.layout import LAYERS, parse_key, ungroup
 
 FLOATS = ("F32", "F16", "BF16", "F64")
 """The types of safetensors that weights may have."""
-
-Place = Callable[[str, np.ndarray], jax.Array]
-"""(path, array) -> the array on its devices. A place with a `dtype_of(path)` gets its arrays in that dtype, others in
-float32."""
-
-
-def check_only(path: str, array: np.ndarray) -> jax.Array:
-    """The `place` with which a checkpoint is checked against a model and none of its numbers are read."""
-    raise AssertionError("nothing is read")
 
 
 def identity(x: np.ndarray) -> np.ndarray:
@@ -93,18 +84,17 @@ class Table:
 
 
 def to_params(
-    tensors: Mapping[str, Any], table: Table, abstract_params: Any, *, place: Place | None = None, source: str = ""
+    tensors: Mapping[str, Any], table: Table, abstract_params: Any, *, place: PlaceLike = None, source: str = ""
 ) -> dict[str, Any]:
     """Read a checkpoint into a parameter tree with the shapes of `abstract_params`, however its layers are grouped.
 
     `tensors` maps names to arrays, or to anything with a `shape` that numpy can read (so they can be lazy: one leaf is
-    in memory at a time besides those already placed, and of a stacked leaf one layer besides). Every leaf is float32,
-    unless `place` says otherwise. `place` puts a leaf on its devices
-    (default: the default device), so that sharded parameters are never whole on one device; with `check_only` nothing
-    is read, and the tree is empty. Raises one `UserError` for all missing, unexpected and misshapen tensors, which
-    names the likely cause; `source` names the checkpoint in it.
+    in memory at a time besides those already placed). Every leaf is float32, unless `place` says otherwise. `place`
+    reads leaves and puts them on their devices, so that sharded parameters are never whole on one device; with
+    `check_only` nothing is read, and the tree is empty. Raises one `UserError` for all missing, unexpected and
+    misshapen tensors, which names the likely cause; `source` names the checkpoint in it.
     """
-    place = place or (lambda _, array: jnp.asarray(array))
+    place = as_place(place)
     names = _original_names(tensors, table)
     leaves = flatten_dict(abstract_params, sep="/")
     bound = {path: [table.bind(each) for each in _canonical_paths(path)] for path in leaves}
@@ -113,18 +103,13 @@ def to_params(
     if place is check_only:
         return {}
 
-    dtype_of = getattr(place, "dtype_of", lambda _: np.dtype(np.float32))
+    def put(path: str) -> jax.Array:
+        parts = (rule.read(place.read(tensors[names[name]])) for name, rule in bound[path])
+        if _is_stacked(path):
+            return place.stack(path, leaves[path].shape, parts)
+        return place(path, next(parts).astype(place.dtype_of(path), copy=False))
 
-    def read(path: str) -> np.ndarray:
-        parts = (rule.read(np.asarray(tensors[names[name]], dtype=np.float32)) for name, rule in bound[path])
-        if not _is_stacked(path):
-            return next(parts).astype(dtype_of(path), copy=False)
-        leaf = np.empty(leaves[path].shape, dtype_of(path))
-        for i, part in enumerate(parts):
-            leaf[i] = part
-        return leaf
-
-    return unflatten_dict({path: place(path, read(path)) for path in leaves}, sep="/")
+    return unflatten_dict({path: put(path) for path in leaves}, sep="/")
 
 
 def to_tensors(params: Any, table: Table, *, prefix: str = "") -> dict[str, np.ndarray]:

@@ -13,7 +13,8 @@ from jax import lax
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.architectures import ARCHITECTURES
-from jaxvalues.models.checkpoints.conversion import Place, Table, to_tensors
+from jaxvalues.models.checkpoints.conversion import Table, to_tensors
+from jaxvalues.models.checkpoints.place import PlaceLike
 from jaxvalues.models.layers.branches import Branches
 from jaxvalues.models.layers.cache import Cache
 from jaxvalues.models.layers.embedding import Embedding
@@ -125,7 +126,7 @@ def init_causal_lm(config: Mapping[str, Any], rng: jax.Array | int = 0, **option
 
 
 def load_causal_lm(
-    path_or_name: str | Path, *, revision: str | None = None, place: Place | None = None, **options: Any
+    path_or_name: str | Path, *, revision: str | None = None, place: PlaceLike = None, **options: Any
 ) -> tuple[CausalLM, dict[str, Any]]:
     """A pretrained causal language model, `(module, params)`; see `load_model`."""
 

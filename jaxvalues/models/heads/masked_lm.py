@@ -18,7 +18,8 @@ from jax import lax
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.architectures import ARCHITECTURES
-from jaxvalues.models.checkpoints.conversion import Place, Rule, Table, dense, norm, to_tensors
+from jaxvalues.models.checkpoints.conversion import Rule, Table, dense, norm, to_tensors
+from jaxvalues.models.checkpoints.place import PlaceLike
 from jaxvalues.models.layers.dense import Dense
 from jaxvalues.models.layers.norm import LayerNorm
 from jaxvalues.models.layers.ops import activation, word_logits
@@ -115,7 +116,7 @@ def init_masked_lm(config: Mapping[str, Any], rng: jax.Array | int = 0, **option
 
 
 def load_masked_lm(
-    path_or_name: str | Path, *, revision: str | None = None, place: Place | None = None, **options: Any
+    path_or_name: str | Path, *, revision: str | None = None, place: PlaceLike = None, **options: Any
 ) -> tuple[MaskedLM, dict[str, Any]]:
     """A pretrained masked language model, `(module, params)`; see `load_model`.
 

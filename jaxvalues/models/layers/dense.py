@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxvalues.models.layers.config import TransformerConfig
 from jaxvalues.models.layers.ops import dropout
 from jaxvalues.models.layers.products import times_matrix
-from jaxvalues.models.layers.sharded import with_gathered
+from jaxvalues.models.layers.stand_ins import with_whole
 
 BESIDE = frozenset({"low_rank", "input_scale", "output_scale"})
 """The keys of what may act beside a kernel."""
@@ -74,7 +74,7 @@ class Dense(nn.Module):
             return function(merge_beside(params)["kernel"].astype(self.dtype), *args)
 
         params = self.variables["params"]
-        return with_gathered(merged, {key: params[key] for key in params if key != "bias"}, *args)
+        return with_whole(merged, {key: params[key] for key in params if key != "bias"}, *args)
 
     def _beside(self, name: str) -> Any:
         return self.get_variable("params", name) if self.has_variable("params", name) else None

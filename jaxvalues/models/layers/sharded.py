@@ -7,7 +7,6 @@ whole at a time. This is ZeRO stage 3 (Rajbhandari et al., 2020).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -47,7 +46,7 @@ def gather(array: jax.Array, placement: Placement) -> jax.Array:
 def gathered(weight: Any, dtype: jnp.dtype | None = None) -> jax.Array:
     """The whole matrix, in `dtype` where one is given; its gradient is split again. An array is returned as it is.
 
-    Whoever keeps it for the backward pass keeps the whole: see `with_gathered`.
+    Whoever keeps it for the backward pass keeps the whole: see `stand_ins.with_whole`.
     """
     if not isinstance(weight, ShardedWeight):
         return weight if dtype is None else weight.astype(dtype)
@@ -65,20 +64,6 @@ def gathered_once(params: Any) -> Any:
         return replace(leaf, placement=leaf.placement._replace(again=False)) if _is_sharded(leaf) else leaf
 
     return jax.tree.map(once, params, is_leaf=_is_sharded)
-
-
-def with_gathered(function: Callable[..., Any], params: Any, *rest: Any) -> Any:
-    """`function(params, *rest)` with the whole of every sharded weight in `params`, made again in the backward pass.
-
-    For whatever is no product with a matrix.
-    """
-    if not any(map(_is_sharded, jax.tree.leaves(params, is_leaf=_is_sharded))):
-        return function(params, *rest)
-
-    def whole(params: Any, *rest: Any) -> Any:
-        return function(jax.tree.map(gathered, params, is_leaf=_is_sharded), *rest)
-
-    return jax.checkpoint(whole)(params, *rest)
 
 
 def _is_sharded(leaf: Any) -> bool:

@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.architectures import architecture_of
-from jaxvalues.models.checkpoints.conversion import Place, Rule, Table, to_tensors, transpose
+from jaxvalues.models.checkpoints.conversion import Rule, Table, to_tensors, transpose
+from jaxvalues.models.checkpoints.place import PlaceLike
 from jaxvalues.models.checkpoints.weights import open_tensors
 from jaxvalues.models.layers.layout import segments_for
 from jaxvalues.models.loading import (
@@ -59,7 +60,7 @@ def init_t5(config: Mapping[str, Any], rng: jax.Array | int = 0, **options: Any)
 
 
 def load_t5(
-    path_or_name: str | Path, *, revision: str | None = None, place: Place | None = None, **options: Any
+    path_or_name: str | Path, *, revision: str | None = None, place: PlaceLike = None, **options: Any
 ) -> tuple[T5, dict[str, Any]]:
     """A pretrained T5, `(module, params)`; see `load_model`.
 

@@ -14,7 +14,8 @@ from jax.sharding import PartitionSpec as P
 
 from jaxvalues.config import MeshConfig
 from jaxvalues.models.layers.products import times_matrix
-from jaxvalues.models.layers.sharded import Placement, ShardedWeight, gathered, gathered_once, with_gathered
+from jaxvalues.models.layers.sharded import Placement, ShardedWeight, gathered, gathered_once
+from jaxvalues.models.layers.stand_ins import with_whole
 from jaxvalues.training.sharding import make_mesh
 
 MESH = make_mesh(MeshConfig(data=2, fsdp=4))
@@ -83,7 +84,7 @@ def test_what_is_no_product_keeps_shards_too() -> None:
     x, matrix, _ = arrays(jnp.float32)
 
     def loss(params: Any, x: jax.Array) -> jax.Array:
-        return with_gathered(lambda params, x: jnp.einsum("btd,fd->btf", x, params["kernel"].T), params, x).sum()
+        return with_whole(lambda params, x: jnp.einsum("btd,fd->btf", x, params["kernel"].T), params, x).sum()
 
     params = {"kernel": sharded(jax.device_put(matrix, NamedSharding(MESH, P("fsdp", None))))}
     value, pull = jax.vjp(loss, params, jax.device_put(x, NamedSharding(MESH, P())))
