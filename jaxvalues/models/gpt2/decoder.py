@@ -108,8 +108,9 @@ class GPT2Attention(nn.Module):
         c = self.config
         batch, tokens, width = x.shape
         heads = (c.num_attention_heads, c.head_size)
-        qkv = _dense(c, 3 * width, self.dtype, "qkv")(x).reshape(batch, tokens, 3, *heads)
-        query, key, value = (qkv[:, :, i] for i in range(3))  # [B, T, N, H]
+        # The gradient of a split is one array; that of three slices is the sum of three as large as all.
+        qkv = jnp.split(_dense(c, 3 * width, self.dtype, "qkv")(x), 3, axis=-1)
+        query, key, value = (part.reshape(batch, tokens, *heads) for part in qkv)
         new = jnp.stack([key, value])
         key, value = after_past(past, (key, value))
         if positions is not None:

@@ -40,15 +40,27 @@ def soft_cap(x: jax.Array, cap: float | None) -> jax.Array:
     return x if cap is None else cap * jnp.tanh(x / cap)
 
 
-# Recomputed from x in the backward pass: cheap, and saves a second array of the size of x, the largest of a network.
-@jax.checkpoint
+def _rounded_once(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """The function computed in float32, its result in the dtype of x: in bfloat16, each of its operations would round.
+
+    It is computed again from x in the backward pass: cheap, and saves a second array of the size of x, the largest of a
+    network.
+    """
+
+    def rounded(x: jax.Array) -> jax.Array:
+        return function(x.astype(jnp.float32)).astype(x.dtype)
+
+    return jax.checkpoint(rounded)
+
+
+@_rounded_once
 def gelu(x: jax.Array) -> jax.Array:
     """Gaussian error linear unit x Φ(x) (Hendrycks & Gimpel, 2016), exact; erf is cheaper than jax.nn.gelu's erfc."""
     return 0.5 * x * (1.0 + lax.erf(x * 0.5**0.5))
 
 
-_gelu_tanh = jax.checkpoint(partial(jax.nn.gelu, approximate=True))
-_silu = jax.checkpoint(jax.nn.silu)
+_gelu_tanh = _rounded_once(partial(jax.nn.gelu, approximate=True))
+_silu = _rounded_once(jax.nn.silu)
 
 # by Hugging Face's names of `hidden_act`
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -59,7 +71,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "silu": _silu,
     "swish": _silu,
-    "tanh": jnp.tanh,
+    "tanh": _rounded_once(jnp.tanh),
 }
 
 
