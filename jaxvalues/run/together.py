@@ -50,6 +50,9 @@ SMALL = ("head", "bitfit", "lora", "ia3", "prompt", "p_tuning", "prefix")
 """The methods whose trainable tree is small, so that several of them fit beside one frozen network."""
 MOST = 16
 """Runs that train together at most: with more of them a step takes longer in proportion."""
+SCRATCH = 4
+"""What a step takes beside weights, over the estimate of its activations: XLA's temporaries were 2 of it (GPT-2 and
+MiniLM), and malloc may keep two such blocks."""
 SAVE_SECONDS = 60.0
 """How long runs that train together go on, at least, from one saved state to the next."""
 
@@ -85,14 +88,15 @@ def together_key(config: Config) -> str | None:
 
 
 def most_together(config: Config) -> int:
-    """How many runs like this one should train together: at most `MOST`, and what half of the free memory holds.
+    """How many runs like this one should train together: at most `MOST`, and what three quarters of free memory hold.
 
-    A run needs the activations of a step and what trains with its moments, estimated as `jaxvalues show` does.
+    A run needs `SCRATCH` times the activations of a step, and what trains with its moments, estimated as `jaxvalues
+    show` does.
     """
     network, _, texts = outline(config)
     activations = activation_bytes(network, config, step_rows(config, network, texts))
-    each = activations + 20 * count(network.abstract_parts()[1])
-    return max(1, min(MOST, int(available_bytes() / 2 / each)))
+    each = SCRATCH * activations + 20 * count(network.abstract_parts()[1])
+    return max(1, min(MOST, int(0.75 * available_bytes() / each)))
 
 
 @locks_released()

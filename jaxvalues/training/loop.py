@@ -17,6 +17,7 @@ from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.errors import UserError
 from jaxvalues.training.compilation import Executables
 from jaxvalues.training.feed import made_ahead
+from jaxvalues.training.memory import release_freed_memory
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
 from jaxvalues.training.optimizer import Hyperparameters
 from jaxvalues.training.preemption import StopRequest
@@ -151,6 +152,7 @@ class Loop:
                     started = time.perf_counter()
                     line.say("evaluating" if is_compiled else "compiling, then evaluating")
                     values, is_compiled = self.evaluate(state.trainable, stop), True
+                    release_freed_memory()  # what one program leaves seldom fits another, and would add up
                     meter.pause(time.perf_counter() - started)
                     if values is not None:
                         record.evaluated(step, values, state)
