@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -41,7 +42,7 @@ class JaxvaluesContender:
         if gathers:
             module = self.system.network.module
             module = module.clone(encoder=module.encoder.clone(form="gather"))
-            self.system.network = self.system.network._replace(module=module)
+            self.system.network = replace(self.system.network, module=module)
         weights = initial_weights(self.system, find_base(config.model, config.seed), config.seed, held=True)
         weights = (hold_frozen if self.work == "train" else hold_all)(self.system, weights)
         self.frozen, self.trainable = weights

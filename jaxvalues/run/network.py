@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +50,8 @@ class Sizes(NamedTuple):
     max_tokens: int
 
 
-class Network(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Network:
     """A network without weights. `segments` says how its layers are grouped in the parameter tree."""
 
     module: nn.Module
@@ -81,9 +83,17 @@ class Network(NamedTuple):
         return params
 
     def abstract_parts(self) -> tuple[Params, Params]:
-        """Shapes of (frozen, trainable)."""
-        rng = jax.random.key(0)
-        return jax.eval_shape(lambda key: self.tuning.init(key, self.init(key)), rng)
+        """Shapes of (frozen, trainable), in trees that the caller may change."""
+        return jax.tree.map(lambda shape: shape, self._abstract_parts)
+
+    @cached_property
+    def abstract_params(self) -> Params:
+        """Shapes of what `init` returns. Tracing a network takes a third of a second, so it is done once."""
+        return jax.eval_shape(self.init, jax.random.key(0))
+
+    @cached_property
+    def _abstract_parts(self) -> tuple[Params, Params]:
+        return jax.eval_shape(self.tuning.init, jax.random.key(0), self.abstract_params)
 
 
 def build_network(

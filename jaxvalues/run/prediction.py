@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +23,7 @@ from jaxvalues.run.record import prompt_record
 from jaxvalues.run.system import System, Weights
 from jaxvalues.training.compilation import Executables
 from jaxvalues.training.feed import made_ahead
+from jaxvalues.training.processes import is_alone
 from jaxvalues.training.progress import ProgressLine
 from jaxvalues.training.sharding import place_batch
 
@@ -195,6 +198,24 @@ def _row_logits(
     return logits if done == len(tokens) else None
 
 
+@contextmanager
+def _compiling_next(system: System, step: Executables, weights: Weights, tokens: Tokens) -> Iterator[None]:
+    """A block in which `step` compiles, in a thread, for the batch shapes after the first that `tokens` need."""
+    later = one_of_each_length(system, tokens)[1:] if is_alone() else []
+    later = [inputs for inputs in later if not step.begun(inputs_shape(inputs))]
+    if not later:
+        yield
+        return
+    pool = ThreadPoolExecutor(1, thread_name_prefix="compile")
+    try:
+        for inputs in later:
+            placed = place_batch(inputs, system.mesh)
+            step.start(pool, inputs_shape(inputs), weights.trainable, weights.frozen, placed)
+        yield
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 def _outputs(
     system: System,
     step: Executables,
@@ -212,7 +233,8 @@ def _outputs(
         inputs = model_inputs(collate(tokens, planned, size, system.pad_id))
         return planned, inputs_shape(inputs), place_batch(inputs, system.mesh)
 
-    with made_ahead(evaluation_plan(tokens.lengths, system.config.lengths, size), make) as batches:
+    plan = evaluation_plan(tokens.lengths, system.config.lengths, size)
+    with _compiling_next(system, step, weights, tokens), made_ahead(plan, make) as batches:
         for planned, shape, inputs in batches:
             if stop():
                 return

@@ -168,9 +168,9 @@ class System:
         """What makes all weights, those that no checkpoint holds, those that the tuning method adds, the vectors of a
         soft verbalizer, and (step, moments), each where it belongs."""
         init, draw = self.network.init, self.network.tuning.draw
-        weights = tree_shardings(jax.eval_shape(init, jax.random.key(0)), self.mesh)
+        weights = tree_shardings(self.network.abstract_params, self.mesh)
         new = {name: sharding for name, sharding in weights.items() if name in self.network.target.new_keys}
-        added = jax.eval_shape(lambda key: draw(key, init(key)), jax.random.key(0))
+        added = jax.eval_shape(draw, jax.random.key(0), self.network.abstract_params)
         state = tree_shardings(self.abstract_state(), self.mesh)
         verbalizer = self.formulation.verbalizer.initial_vectors if SOFT in new else lambda words: words
 

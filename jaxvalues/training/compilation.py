@@ -89,6 +89,10 @@ class Executables:
         """Whether it is compiled for batches of this shape."""
         return shape in self.compiled or (shape in self.started and self.started[shape].done())
 
+    def begun(self, shape: tuple[int, ...]) -> bool:
+        """Whether it is compiled for batches of this shape, or that is under way."""
+        return shape in self.compiled or shape in self.started
+
     @property
     def seconds(self) -> float:
         """Seconds spent on tracing and compiling so far."""
@@ -96,7 +100,7 @@ class Executables:
 
     def start(self, pool: Executor, shape: tuple[int, ...], *args: Any) -> None:
         """Compile for `args` (arrays or ShapeDtypeStructs) in a thread of `pool`, unless that is done or under way."""
-        if shape not in self.compiled and shape not in self.started:
+        if not self.begun(shape):
             self.started[shape] = pool.submit(compile_once, self.name, shape, self.jitted, *args)
 
     def __call__(self, shape: tuple[int, ...], *args: Any) -> Any:
