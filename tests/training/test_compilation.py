@@ -106,6 +106,29 @@ def test_a_hundred_steps_with_evaluations_compile_each_function_once_a_shape(run
         assert run.system.train_step.started == {}
 
 
+def test_predicting_compiles_once_for_each_length(run: tiny.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lengths after the first in a thread, while it goes on; nothing again the next time, or if it ends early."""
+    run.restart()
+    fresh, weights = tiny.system(run.system.config), Weights(run.frozen, run.state.trainable)
+    begun, original = [], Executables.start
+
+    def start(self: Executables, pool: object, shape: tuple[int, ...], *args: object) -> None:
+        begun.append(shape)
+        original(self, pool, shape, *args)
+
+    monkeypatch.setattr(Executables, "start", start)
+    with counting() as compiled:
+        logits = likelihood_logits(fresh, weights, run.tokens)
+    assert len(begun) == 1
+    assert len(fresh.eval_step) == 2
+    assert len(compiled) == 2, compiled
+    with counting() as compiled:
+        np.testing.assert_array_equal(likelihood_logits(fresh, weights, run.tokens), logits)
+        assert likelihood_logits(fresh, weights, run.tokens, stop=lambda: True) is None
+    assert compiled == []
+    assert len(begun) == 1
+
+
 def test_another_rate_decay_clipping_schedule_length_or_seed_compiles_nothing(run: tiny.Run) -> None:
     changes = {
         "learning_rate": 5e-4, "weight_decay": 0.3, "layer_decay": 0.5, "clip_norm": None, "warmup": 0.5,
