@@ -23,6 +23,7 @@ from jaxvalues.config.model import ModelConfig
 from jaxvalues.config.reading import user_path
 from jaxvalues.config.remote import LAYOUT
 from jaxvalues.config.section import URL_REFUSED, Name, Section, Text, is_url
+from jaxvalues.config.trees import without_nulls
 from jaxvalues.config.tuning import LEARNING_RATES, TuningConfig
 
 
@@ -381,5 +382,8 @@ class Config(Section):
         return json.dumps(tree, sort_keys=True)
 
     def fingerprint(self) -> str:
-        """Short hash of `decisive`. Weights and data are not part of it; they have checksums of their own."""
-        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()[:16]
+        """Short hash of `decisive`. Weights and data are not part of it; they have checksums of their own.
+
+        Keys that are null are left out, so that a new optional key does not make the runs of a study strange to it.
+        """
+        return hashlib.sha256(json.dumps(without_nulls(self.decisive()), sort_keys=True).encode()).hexdigest()[:16]

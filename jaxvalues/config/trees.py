@@ -110,3 +110,10 @@ StrictLoader.add_implicit_resolver(
     ),
     list("-+.0123456789"),
 )
+
+
+def without_nulls(tree: Any) -> Any:
+    """A tree of settings without the keys whose value is None."""
+    if not isinstance(tree, dict):
+        return tree
+    return {key: without_nulls(value) for key, value in tree.items() if value is not None}

@@ -118,6 +118,9 @@ class System:
 
     def _take_steps(self) -> None:
         steps = self.programs.get((*self.key, self.members), self._steps)
+        for step in steps.values():
+            if isinstance(step, Executables):
+                step.announce = self.announce  # of this run: that of an earlier one may write to a file that is closed
         self.train_step, self.eval_step = steps["train"], steps["evaluate"]
         self.pretrain_step, self.feature_step = steps.get("pretrain"), steps.get("features")
         self.generate_step, self.score_step = steps.get("generate"), steps.get("score")

@@ -14,6 +14,7 @@ import yaml
 from chat_templates import SMOLLM2, chat_tokenizer
 
 from jaxvalues.config import GENERATED, LEARNING_RATES, Config, json_schema, load_config, parse_config, runs_of
+from jaxvalues.config.trees import without_nulls
 from jaxvalues.data.batches import PlannedBatch, collate, model_inputs
 from jaxvalues.data.task import TASKS
 from jaxvalues.data.tokenizers import train_tokenizer
@@ -380,6 +381,10 @@ def test_every_method_has_a_learning_rate_of_its_own_and_says_whose(method: str)
     assert source
     given = tiny.config({"tuning": changes, "optimizer": {"learning_rate": 0.25}})
     assert given.explicit().optimizer.learning_rate == 0.25
+
+
+def test_an_optional_key_more_changes_no_fingerprint() -> None:
+    assert without_nulls({"a": None, "b": {"c": None, "d": [None]}}) == {"b": {"d": [None]}}
 
 
 def test_the_fingerprint_follows_what_decides_the_numbers() -> None:

@@ -23,12 +23,13 @@ from jaxvalues.config import RuntimeConfig
 from jaxvalues.data.batches import Tokens
 from jaxvalues.errors import UserError
 from jaxvalues.run.ahead import compiling_ahead
+from jaxvalues.run.base import fit_to_tokenizer
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.prediction import likelihood_logits
 from jaxvalues.run.state import restart, training_stages
-from jaxvalues.run.system import Weights
+from jaxvalues.run.system import System, Weights
 from jaxvalues.training.checkpoints import Checkpoints
-from jaxvalues.training.compilation import Executables, enable_cache
+from jaxvalues.training.compilation import Executables, Programs, enable_cache
 from jaxvalues.training.loop import Loop
 from jaxvalues.training.metrics import NoMetrics
 from jaxvalues.training.optimizer import Hyperparameters, make_hyperparameters
@@ -129,6 +130,26 @@ def test_predicting_compiles_once_for_each_length(run: tiny.Run, monkeypatch: py
     assert len(begun) == 1
 
 
+def test_each_run_hears_of_what_it_compiles(run: tiny.Run) -> None:
+    """Of programs that runs share, the later one hears of the shapes that the first did not meet."""
+    config, programs = run.system.config, Programs()
+    known, heard = tiny.tokenizer(), ([], [])
+    for said in heard:
+        system = System(
+            config,
+            fit_to_tokenizer(config.model.config, known, True),
+            known,
+            tiny.one_device(),
+            announce=said.append,
+            programs=programs,
+        )
+        run.restart()
+        weights = Weights(run.frozen, run.state.trainable)
+        shortest = Tokens(tuple(sorted(run.tokens.ids, key=len)[:4]), None)
+        likelihood_logits(system, weights, run.tokens if said is heard[1] else shortest)
+    assert [len(said) for said in heard] == [1, 1]
+
+
 def test_another_rate_decay_clipping_schedule_length_or_seed_compiles_nothing(run: tiny.Run) -> None:
     changes = {
         "learning_rate": 5e-4, "weight_decay": 0.3, "layer_decay": 0.5, "clip_norm": None, "warmup": 0.5,
@@ -209,7 +230,7 @@ def test_what_compiles_in_a_thread_is_waited_for_and_announced_when_it_is_used()
 
 CACHED = """
 import sys, jax, jax.numpy as jnp
-from jaxvalues.training.compilation import Executables, enable_cache
+from jaxvalues.training.compilation import Executables, Programs, enable_cache
 print(enable_cache(sys.argv[1]))
 double = Executables("double", jax.jit(lambda x: x * 2 + 1), lambda new: print(new.from_cache, "cache" in str(new)))
 double((3,), jnp.ones(3))
