@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +16,7 @@ from jaxvalues.run.held import held_tree, hold_all
 from jaxvalues.run.network import count
 from jaxvalues.run.prediction import one_of_each_length
 from jaxvalues.run.system import System, Weights
+from jaxvalues.training.compilation import compile_threads
 from jaxvalues.training.loop import Stage
 from jaxvalues.training.processes import is_alone
 from jaxvalues.training.sharding import batch_sharding, tree_shardings
@@ -47,8 +47,7 @@ def compiling_ahead(
     if not is_alone() or not count(state.trainable) or step >= stages[-1].end:
         yield
         return
-    pool = ThreadPoolExecutor(min(MOST, os.cpu_count() or 1), thread_name_prefix="compile")
-    try:
+    with compile_threads(min(MOST, os.cpu_count() or 1)) as pool:
         weights = hold_all(system, Weights(frozen, state.trainable))
         evaluations = [abstract_batch(system, weights, inputs) for inputs in one_of_each_length(system, held_out)]
         for stage in (one for one in stages if step < one.end):
@@ -61,8 +60,6 @@ def compiling_ahead(
         for placed in evaluations:
             system.eval_step.start(pool, inputs_shape(placed), weights.trainable, weights.frozen, placed)
         yield
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def abstract_run(system: System) -> tuple[TrainState, Any]:

@@ -17,14 +17,14 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
-from jaxvalues.models.layers.quantized import QuantizedWeight, quantize
+from jaxvalues.models.layers.quantized import is_quantized, quantize
 from jaxvalues.run.network import Network
 from jaxvalues.run.system import System, Weights
 from jaxvalues.training.sharding import place_on
 from jaxvalues.tuning import Params
 
-_MATRICES = re.compile(r"(^|/)layers/.*/kernel$|^head/dense/kernel$|/embeddings/project/kernel$")
 _LAYERS = re.compile(r"(^|/)layers/.*/kernel$")
+_MATRICES = re.compile(_LAYERS.pattern + r"|^head/dense/kernel$|/embeddings/project/kernel$")
 _TABLES = re.compile(r"(^|/)embeddings/word/embedding$|^head/embedding$")  # also multiplied, for the logits of words
 
 
@@ -63,7 +63,7 @@ def hold_leaf(path: str, leaf: Any, dtype: jnp.dtype, quantization: str | None) 
     """
     if quantization is None or not _LAYERS.search(path):
         return _as_dtype(leaf, frozen_dtype(path, dtype))
-    if isinstance(leaf, QuantizedWeight):
+    if is_quantized(leaf):
         return leaf
     made = _quantize_in(quantization, dtype)
     return jax.eval_shape(made, leaf) if isinstance(leaf, jax.ShapeDtypeStruct) else made(leaf)
@@ -110,5 +110,5 @@ def _by_path(tree: Any, function: Callable[[str, Any], Any]) -> Any:
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: function(jax.tree_util.keystr(path, simple=True, separator="/"), leaf),
         tree,
-        is_leaf=lambda leaf: isinstance(leaf, QuantizedWeight),
+        is_leaf=is_quantized,
     )

@@ -30,7 +30,7 @@ from jaxvalues.models import (
 )
 from jaxvalues.models.checkpoints.place import PlaceLike
 from jaxvalues.models.layers.layout import Grouping
-from jaxvalues.models.layers.quantized import require_qwix
+from jaxvalues.models.layers.quantized import is_quantized, require_qwix
 from jaxvalues.models.layers.stack import hidden_indices
 from jaxvalues.run.resolve import resolve_dtype
 from jaxvalues.tuning import Params, Stack, Target, Tuning, make_tuning
@@ -252,4 +252,4 @@ def _reuses_features(tuning: TuningConfig, boundary: int, lowest_pooled: int) ->
 
 def count(tree: Any) -> int:
     """Number of parameters in a tree of (abstract) arrays."""
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+    return sum(leaf.size for leaf in jax.tree.leaves(tree, is_leaf=is_quantized))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from jaxvalues.run.generated import first_turns, listed_logits
 from jaxvalues.run.held import hold_all
 from jaxvalues.run.record import prompt_record
 from jaxvalues.run.system import System, Weights
-from jaxvalues.training.compilation import Executables
+from jaxvalues.training.compilation import Executables, compile_threads
 from jaxvalues.training.feed import made_ahead
 from jaxvalues.training.processes import is_alone
 from jaxvalues.training.progress import ProgressLine
@@ -206,14 +205,11 @@ def _compiling_next(system: System, step: Executables, weights: Weights, tokens:
     if not later:
         yield
         return
-    pool = ThreadPoolExecutor(1, thread_name_prefix="compile")
-    try:
+    with compile_threads(1) as pool:
         for inputs in later:
             placed = place_batch(inputs, system.mesh)
             step.start(pool, inputs_shape(inputs), weights.trainable, weights.frozen, placed)
         yield
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _outputs(

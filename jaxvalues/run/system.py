@@ -165,7 +165,7 @@ class System:
             jitted["generate"] = jax.jit(self._generate, out_shardings=whole)
         if self._measures_mass:
             jitted["score"] = jax.jit(self._score, out_shardings=whole)
-        return {name: Executables(name, function, self.announce) for name, function in jitted.items()} | self._initial()
+        return {name: Executables(name, function) for name, function in jitted.items()} | self._initial()
 
     def _initial(self) -> dict[str, Any]:
         """What makes all weights, those that no checkpoint holds, those that the tuning method adds, the vectors of a

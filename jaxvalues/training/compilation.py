@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,16 @@ class Programs:
         if key not in self.held:
             self.held[key] = make()
         return self.held[key]
+
+
+@contextmanager
+def compile_threads(number: int) -> Iterator[Executor]:
+    """A pool of threads to compile in. The end of the block gives up what has not begun, and waits for nothing."""
+    pool = ThreadPoolExecutor(number, thread_name_prefix="compile")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def compile_once(name: str, shape: tuple[int, ...], jitted: Any, *args: Any) -> Compiled:

@@ -12,7 +12,6 @@ import json
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -89,17 +88,13 @@ def array_from_main(what: str, shape: tuple[int, ...], read: Callable[[], np.nda
     """
     if is_alone():
         return read()
-    array, error = np.zeros(shape, np.float32), None
-    if is_main():
-        try:
-            array = read()
-        except UserError as raised:
-            error = raised
+    message = _pack(read) if is_main() else {}
+    array, is_read = message.get("value", np.zeros(shape, np.float32)), np.int32("error" not in message)
     from jax.experimental import multihost_utils
 
-    array, is_read = multihost_utils.broadcast_one_to_all((array, np.int32(error is None)))
+    array, is_read = multihost_utils.broadcast_one_to_all((array, is_read))
     if not is_read:
-        from_main(what, partial(_raise, error))
+        from_main(what, lambda: _unpack(message))
     return np.asarray(array)
 
 
@@ -192,10 +187,6 @@ def _all_fail(sentence: str) -> bool:
     except jax.errors.JaxRuntimeError:
         pass  # process 0 is gone
     return False
-
-
-def _raise(error: Exception | None) -> None:
-    raise error
 
 
 def _pack(give: Callable[[], Any]) -> dict[str, Any]:

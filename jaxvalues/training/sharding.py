@@ -170,7 +170,7 @@ class place_on(Place):
         return self.dtype(path)
 
     def read(self, tensor: Any) -> np.ndarray:
-        if all(device.process_index == jax.process_index() for device in self.mesh.devices.flat):
+        if not self.mesh.is_multi_process:
             return super().read(tensor)
         return array_from_main("reading the weights", tuple(tensor.shape), lambda: Place.read(self, tensor))
 

@@ -16,6 +16,7 @@ from jaxvalues.models import init_model, save_model
 from jaxvalues.models.layers.quantized import QuantizedWeight
 from jaxvalues.run.base import Base
 from jaxvalues.run.held import held_tree, hold_frozen
+from jaxvalues.run.network import count
 from jaxvalues.run.state import initial_weights
 from jaxvalues.run.system import System
 from jaxvalues.training.sharding import place_batch, place_on
@@ -73,7 +74,9 @@ def test_frozen_layers_are_held_in_few_bits(method: str, scan: bool, how: str, t
     chex.assert_trees_all_equal_shapes_and_dtypes(
         weights.frozen, held_tree(system.network.abstract_parts()[0], system.network)
     )
-    chex.assert_trees_all_equal(weights.trainable, initial_weights(plain, base, 0).trainable)
+    whole_parts = initial_weights(plain, base, 0)
+    chex.assert_trees_all_equal(weights.trainable, whole_parts.trainable)
+    assert count(weights.frozen) == count(whole_parts.frozen)  # scales are no parameters
     flat = flatten_dict(weights.frozen, sep="/")
     in_few = {path for path, leaf in flat.items() if isinstance(leaf, QuantizedWeight)}
     assert in_few == {path for path in flat if "/layers/" in path and path.endswith("/kernel")}

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxvalues.models.layers.quantized import QuantizedWeight
+from jaxvalues.models.layers.quantized import QuantizedWeight, is_quantized
 from jaxvalues.models.layers.sharded import Placement, ShardedWeight, gather
 
 Contracted = tuple[tuple[int, ...], tuple[int, ...]]
@@ -26,7 +26,7 @@ def times_matrix(x: jax.Array, matrix: jax.Array | ShardedWeight | QuantizedWeig
     rounded, and the result is float32. A sharded matrix is gathered to multiply, once forward and once backward;
     one in 8 or 4 bits is made whole as often.
     """
-    if isinstance(matrix, QuantizedWeight):
+    if is_quantized(matrix):
         return jax.checkpoint(lambda x, kept: times_matrix(x, kept.whole(x.dtype), over=over))(x, matrix)
     if isinstance(matrix, ShardedWeight):
         return _sharded_times_matrix(x, matrix.array, over, matrix.placement)

@@ -41,7 +41,7 @@ class QuantizedWeight:
 
     def whole(self, dtype: jnp.dtype | None = None) -> jax.Array:
         """The matrix, rounded as it is, in `dtype` (default: that of its scales)."""
-        whole = _qwix().dequantize(self.array)
+        whole = require_qwix().dequantize(self.array)
         return whole if dtype is None else whole.astype(dtype)
 
 
@@ -51,16 +51,17 @@ def quantize(matrix: jax.Array, how: str) -> QuantizedWeight:
     tiles = {rows: GROUP} if how == "int4" and matrix.shape[rows] % GROUP == 0 else None
     each = (*range(rows), rows + 1)
     return QuantizedWeight(
-        _qwix().quantize(matrix, how, channelwise_axes=each, tiled_axes=tiles, scale_dtype=jnp.float32)
+        require_qwix().quantize(matrix, how, channelwise_axes=each, tiled_axes=tiles, scale_dtype=jnp.float32)
     )
 
 
-def require_qwix() -> None:
-    """Raise UserError, which names the extra, unless qwix is installed."""
-    _qwix()
+def is_quantized(leaf: Any) -> bool:
+    """Whether a leaf of a parameter tree is a `QuantizedWeight`."""
+    return isinstance(leaf, QuantizedWeight)
 
 
-def _qwix() -> Any:
+def require_qwix() -> Any:
+    """The package qwix. Raises UserError, which names the extra, unless it is installed."""
     try:
         import qwix
     except ImportError:

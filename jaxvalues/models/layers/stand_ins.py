@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxvalues.models.layers.quantized import QuantizedWeight
+from jaxvalues.models.layers.quantized import is_quantized
 from jaxvalues.models.layers.sharded import ShardedWeight, gathered
 
 
@@ -27,8 +27,8 @@ def with_whole(function: Callable[..., Any], params: Any, *rest: Any) -> Any:
 
 
 def _whole(leaf: Any) -> jax.Array:
-    return leaf.whole() if isinstance(leaf, QuantizedWeight) else gathered(leaf)
+    return leaf.whole() if is_quantized(leaf) else gathered(leaf)
 
 
 def _stands_in(leaf: Any) -> bool:
-    return isinstance(leaf, ShardedWeight | QuantizedWeight)
+    return is_quantized(leaf) or isinstance(leaf, ShardedWeight)
