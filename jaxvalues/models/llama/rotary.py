@@ -90,7 +90,7 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     Dimension i is paired with i + H / 2, as in Hugging Face's files. (Meta's own files pair neighbours.)
     """
     # Halves change places by a reversal: a loop over two concatenated halves is slow on CPU.
-    halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, -1)
+    halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, x.shape[-1] // 2)
     cos, sin = cos[:, :, None, None], jnp.stack([-sin, sin], axis=2)[:, :, None]  # [B, T, 1, 1 or 2, H / 2]
     return (halves * cos + jnp.flip(halves, axis=-2) * sin).reshape(x.shape).astype(x.dtype)
 
