@@ -118,14 +118,45 @@ def _kept_on_cpu(rng: jax.Array, threshold: int, rows: int, size: int) -> jax.Ar
     the threshold's lowest set bit need no comparison: at a rate of 0.1, 9 bits are drawn and 1 is kept per entry. The
     loop prevents XLA from repeating the draws for every entry; jit avoids tracing it for every layer.
     """
-    digits = np.array([bool(threshold >> k & 1) for k in range(_BITS)])
-    digits = digits[np.argmax(digits) :]
-    words = jax.random.bits(rng, (len(digits), rows, -(-size // 32)), jnp.uint32)
+    digits = [bool(threshold >> k & 1) for k in range(_BITS)]
+    digits = digits[digits.index(True) :]
+    # Two words at a time. A leading 0 changes nothing: no number is below 0.
+    digits = np.array([False] * (len(digits) % 2) + digits).reshape(-1, 2)
+    row, column = (lax.broadcasted_iota(jnp.uint32, (rows, -(-size // 32)), axis) for axis in (0, 1))
+    place = row * np.uint32(column.shape[1]) + column
 
-    def compare(below: jax.Array, digit: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        word, one = digit
-        return jnp.where(one, ~word | below, ~word & below), None
+    def compare(below: jax.Array, drawn: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        pair, ones = drawn
+        for word, one in zip(_threefry(rng, place, pair), ones, strict=True):
+            below = jnp.where(one, ~word | below, ~word & below)
+        return below, None
 
-    below, _ = lax.scan(compare, jnp.zeros_like(words[0]), (words, digits))
+    below, _ = lax.scan(compare, jnp.zeros_like(place), (np.arange(len(digits), dtype=np.uint32), digits))
     each = below[..., None] >> np.arange(32, dtype=np.uint32) & 1
     return (each == 0).reshape(rows, -1)[:, :size]
+
+
+_ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+_PARITY = np.uint32(0x1BD11BDA)
+
+
+def _threefry(rng: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Two random words for each pair of counters (x, y) under the key `rng`: Threefry-2x32 of 20 rounds (Salmon et al.,
+    2011), the generator of `jax.random`.
+
+    All rounds stand in one expression. `jax.random.bits` has a loop over the rounds, whose arrays XLA on CPU writes to
+    memory again and again: five times slower, and slower to compile.
+    """
+    words = jax.random.key_data(rng).reshape(-1, 2)
+    # Other generators have keys of four words, whose halves may be equal: 1 and 2 times them do not cancel.
+    first, second = (words << np.arange(len(words), dtype=np.uint32)[:, None]).sum(axis=0, dtype=np.uint32)
+    keys = first, second, first ^ second ^ _PARITY
+    x, y = x + keys[0], y + keys[1]
+    for i in range(20):
+        x = x + y
+        turn = np.uint32(_ROTATIONS[i % 8])
+        y = x ^ (y << turn | y >> np.uint32(32) - turn)
+        if i % 4 == 3:
+            group = i // 4 + 1
+            x, y = x + keys[group % 3], y + keys[(group + 1) % 3] + np.uint32(group)
+    return x, y

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.random import threefry_2x32
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.layers import ops
@@ -43,6 +46,16 @@ def test_every_rate_has_its_number_of_bits(threshold, backend):
     dropped = np.asarray(ops.dropout(jnp.ones(shape), threshold / 1024, jax.random.key(3))) == 0
     p = threshold / 1024
     assert abs(dropped.mean() - p) < 4 * (p * (1 - p) / dropped.size) ** 0.5
+
+
+def test_random_words_are_those_of_jax():
+    """The same generator, whose loop JAX writes to memory, and no draw twice."""
+    key, counters = jax.random.key(7), np.arange(12, dtype=np.uint32).reshape(2, 6)
+    ours = jax.jit(ops._threefry)(key, *counters)
+    np.testing.assert_array_equal(np.concatenate(ours), threefry_2x32(jax.random.key_data(key), counters.ravel()))
+    wide = jax.random.key(7, impl="rbg")  # four words a key
+    drops = [np.asarray(ops.dropout(jnp.ones((64, 64)), 0.5, one)) for one in (key, wide, jax.random.fold_in(wide, 1))]
+    assert not any(np.array_equal(a, b) for a, b in itertools.combinations(drops, 2))
 
 
 @pytest.mark.slow
