@@ -31,7 +31,7 @@ from jaxvalues.statistics.counts import Counts, parts
 from jaxvalues.statistics.f1 import Figure
 from jaxvalues.statistics.interval import LEVEL, Interval, around
 from jaxvalues.statistics.jackknife import effective_df, jackknife_bias, jackknife_se
-from jaxvalues.statistics.variance import mean_variance
+from jaxvalues.statistics.variance import mean_variance, split_variance
 
 REPLICATES = 4000
 
@@ -83,25 +83,46 @@ def two_level_interval(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Interval:
-    """The interval of the mean difference a - b of the same seeds [R]: "on new topics too", for new seeds.
+    """The interval of the mean difference a - b of the same runs: "on new topics too", for new seeds.
 
-    Every replicate draws conclusions and seeds with replacement. Drawn as they are, R seeds vary too little, by
-    (R - 1) / R, and the interaction seed × conclusion would count three times (Owen 2007, "The pigeonhole bootstrap").
-    So conclusions are drawn for the mean over the seeds, and what the drawn seeds add is scaled to the variance of the
-    seeds less that of the interaction. The percentiles are widened to Student's t with Satterthwaite's degrees of
-    freedom. Raises ValueError as `mean_variance`.
+    The runs are those of R seeds [R], or of every combination of several repeated keys, such as seeds × templates
+    [R, M]. Every replicate draws conclusions and the levels of every key with replacement. Drawn as they are, R seeds
+    vary too little, by (R - 1) / R, and the interaction seed × conclusion would count three times (Owen 2007, "The
+    pigeonhole bootstrap"). So conclusions are drawn for the mean over the runs, and what the drawn runs add is scaled
+    to the variance of the runs less that of the interaction. The percentiles are widened to Student's t with
+    Satterthwaite's degrees of freedom. Raises ValueError as `mean_variance`.
 
     For one system with several seeds, use `variance.components_interval`.
     """
     variance = mean_variance(a, b, figure)
-    R = variance.df_seeds + 1
     rng = np.random.default_rng(seed + 1)
     figures = a.figure(figure) - b.figure(figure)
-    drawn = (_drawn(a, figure, replicates, seed) - _drawn(b, figure, replicates, seed)).mean(axis=1)
-    seeds = rng.multinomial(R, np.full(R, 1 / R), replicates) / R @ (figures - figures.mean())
-    own = max(variance.seeds - variance.both, 0) / variance.seeds if variance.seeds > 0 else 0
-    low, high = widened_percentiles(drawn + seeds * math.sqrt(own * R / (R - 1)), variance.df, level)
+    drawn = _drawn(a, figure, replicates, seed) - _drawn(b, figure, replicates, seed)
+    drawn = drawn.reshape(replicates, -1).mean(axis=1)
+    own = max(variance.runs - variance.both, 0.0)
+    apart = _drawn_levels(figures - figures.mean(), replicates, rng)
+    scale = math.sqrt(own / spread) if (spread := _spread_of_levels(figures)) > 0 else 0.0
+    low, high = widened_percentiles(drawn + apart * scale, variance.df, level)
     return Interval(float(figures.mean()), math.sqrt(variance.total), low, high, variance.df)
+
+
+def _drawn_levels(values: np.ndarray, replicates: int, rng: np.random.Generator) -> np.ndarray:
+    """The mean of `values` when the levels of every axis are drawn with replacement: [B]."""
+    drawn = np.broadcast_to(values, (replicates, *values.shape))
+    for _ in range(values.ndim):  # the first axis that is left
+        n = drawn.shape[1]
+        weights = rng.multinomial(n, np.full(n, 1 / n), replicates) / n
+        drawn = np.einsum("bn,bn...->b...", weights, drawn)
+    return drawn
+
+
+def _spread_of_levels(values: np.ndarray) -> float:
+    """The variance of `_drawn_levels`."""
+    split = split_variance(values, tuple(map(str, range(values.ndim))))
+    return sum(
+        square.value * square.df / (values.size * math.prod(split.levels[one] for one in factors))
+        for factors, square in split.squares.items()
+    )
 
 
 def widened_percentiles(replicates: np.ndarray, df: float, level: float = LEVEL) -> tuple[float, float]:

@@ -54,7 +54,7 @@ class Counts:
 
     def __getitem__(self, index: object) -> Counts:
         """The same groups of some systems: an index of the leading axes."""
-        return Counts(self.hits[index], self.predicted[index], self.true, self.sizes)
+        return type(self)(self.hits[index], self.predicted[index], self.true, self.sizes)
 
     @property
     def groups(self) -> int:

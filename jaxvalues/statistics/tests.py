@@ -3,6 +3,7 @@
 | question | test |
 |---|---|
 | is A better than B on this test set, over the seeds | `paired_t`, and beside it `sign_flip` (exact, from six seeds) |
+| the same, over seeds × templates or other crossed keys | `crossed_t` |
 | the same, and A and B share no randomness | `welch_t` |
 | do two fixed systems differ | `permutation`: whole conclusions are swapped |
 | in which categories | `permutation_per_category`, adjusted by `benjamini_hochberg` |
@@ -32,6 +33,7 @@ from scipy import stats
 from jaxvalues.statistics.counts import Counts, parts
 from jaxvalues.statistics.f1 import Figure, figure_of, harmonic_mean, precision_recall
 from jaxvalues.statistics.interval import LEVEL
+from jaxvalues.statistics.variance import crossed_variance
 
 PERMUTATIONS = 4000
 _EXACT = 20  # signs: a million patterns
@@ -59,6 +61,23 @@ def paired_t(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> TTest:
     differences = _differences(a, b)
     n = len(differences)
     return t_test(differences.mean(), differences.std(ddof=1) / math.sqrt(n), n - 1, level)
+
+
+def crossed_t(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> TTest:
+    """`paired_t` where several keys are repeated: a and b [R, M, …], every seed with every template.
+
+    Runs that share a seed or a template are no independent ones: a t test over all R · M of them would raise false
+    alarms in up to half of all cases. The standard error is that of new seeds and new templates
+    (`variance.crossed_variance`), with Satterthwaite's degrees of freedom. With one axis it is `paired_t`. Raises
+    ValueError for fewer than two levels of a key and for different shapes.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"the two systems have runs of the shapes {list(a.shape)} and {list(b.shape)}, expected one")
+    if a.ndim == 1:
+        return paired_t(a, b, level)
+    variance, df = crossed_variance(a - b)
+    return t_test((a - b).mean(), math.sqrt(variance), df, level)
 
 
 def welch_t(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> TTest:
@@ -129,7 +148,8 @@ def permutation(
 ) -> float:
     """p of the difference of two fixed systems, when the two swap whole conclusions.
 
-    `counts` are of systems [S]; `a` and `b` are two of them. In each permutation every conclusion goes over with
+    `counts` are of systems [S], or of systems [S, M] whose figure is the mean of M runs (`MeanCounts`); `a` and `b` are
+    two of them. In each permutation every conclusion goes over with
     probability 1/2: what A said about it is B's, and the other way round. p = (1 + #{|d*| ≥ |d|}) / (n + 1), so it is
     never 0, and a huge difference has 1 / (n + 1). The same `seed` swaps the same conclusions, so p does not depend on
     which system is called A. With arguments as groups, p is too small where their conclusions matter.
@@ -138,7 +158,8 @@ def permutation(
     reached = 0
     for sides in _swapped(counts, a, b, permutations, seed):
         one, other = (figure_of(figure, *side, counts.totals[2]) for side in sides)
-        reached += int(_reaches(one - other, observed[0] - observed[1]).sum())
+        differences = (one - other).reshape(-1, one.shape[-1]).mean(axis=0)
+        reached += int(_reaches(differences, observed[0] - observed[1]).sum())
     return (1 + reached) / (permutations + 1)
 
 
@@ -180,15 +201,15 @@ def holm(p: ArrayLike) -> np.ndarray:
 
 
 def _swapped(counts: Counts, a: int, b: int, permutations: int, seed: int) -> Iterator[tuple[list[np.ndarray], ...]]:
-    """Hits and predicted [m, C] of the one and of the other system in m permutations at a time."""
+    """Hits and predicted [..., m, C] of the one and of the other system in m permutations at a time."""
     rng = np.random.default_rng(seed)
     for part in parts(permutations, counts.groups):
         swap = rng.integers(0, 2, (part, counts.groups)).astype(np.float64)
         one, other = [], []
         for labels in (counts.hits, counts.predicted):
             moved = swap @ (labels[b] - labels[a])
-            one.append(labels[a].sum(axis=0) + moved)
-            other.append(labels[b].sum(axis=0) - moved)
+            one.append(labels[a].sum(axis=-2)[..., None, :] + moved)
+            other.append(labels[b].sum(axis=-2)[..., None, :] - moved)
         yield one, other
 
 

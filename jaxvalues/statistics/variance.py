@@ -9,7 +9,7 @@ an analysis of variance give every component, with those of the interactions (Se
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -21,7 +21,7 @@ from jaxvalues.statistics.f1 import Figure
 from jaxvalues.statistics.interval import LEVEL, Interval, around
 from jaxvalues.statistics.jackknife import effective_df, jackknife_bias, jackknife_se
 
-SEED, CONCLUSION = "seed", "conclusion"
+CONCLUSION = "conclusion"
 
 Factors = tuple[str, ...]
 
@@ -117,48 +117,84 @@ def minimum_detectable_difference(se: float, *, power: float = 0.8, level: float
 
 @dataclass(frozen=True)
 class MeanVariance:
-    """The variance of a mean over R seeds and G conclusions, and of what it consists. All are variances of the mean."""
+    """The variance of a mean over R runs and G conclusions, and of what it consists. All are variances of the mean.
 
-    seeds: float
-    """Between the seeds' figures, divided by R. It holds a part of `both`."""
+    The runs are those of R seeds, or of every combination of several repeated keys, such as seeds × templates.
+    """
+
+    runs: float
+    """Between the runs' figures, for new levels of every repeated key. It holds a part of `both`."""
     conclusions: float
-    """Between conclusions, of the mean over seeds, by the jackknife. It holds a part of `both`."""
+    """Between conclusions, of the mean over runs, by the jackknife. It holds a part of `both`."""
     both: float
-    """Seed × conclusion, which the two others count twice."""
-    df_seeds: float
+    """Run × conclusion, which the two others count twice."""
+    df_runs: float
     df_conclusions: float
 
     @property
     def total(self) -> float:
-        """For new seeds and new conclusions: the sum of the two, less what both count, and never less than either."""
-        return max(self.seeds + self.conclusions - self.both, self.seeds, self.conclusions)
+        """For new runs and new conclusions: the sum of the two, less what both count, and never less than either."""
+        return max(self.runs + self.conclusions - self.both, self.runs, self.conclusions)
 
     @property
     def df(self) -> float:
         """Satterthwaite's degrees of freedom of `total` (1946)."""
-        parts = self.seeds**2 / self.df_seeds + self.conclusions**2 / self.df_conclusions
-        parts += self.both**2 / (self.df_seeds * self.df_conclusions)
-        return self.total**2 / parts if parts > 0 else self.df_seeds
+        parts = self.runs**2 / self.df_runs + self.conclusions**2 / self.df_conclusions
+        parts += self.both**2 / (self.df_runs * self.df_conclusions)
+        return self.total**2 / parts if parts > 0 else self.df_runs
+
+
+def crossed_variance(values: np.ndarray) -> tuple[float, float]:
+    """The variance of the mean of `values` for new levels of every axis, and Satterthwaite's degrees of freedom (1946).
+
+    The axes are crossed random factors, such as seeds × templates. With one axis [R] it is the usual variance / R with
+    R - 1. With several, values that share a level are no independent ones: variance / number of values would be far too
+    small. The mean squares of the axes are summed, less those of the interactions that they share, and are never less
+    than that of any axis alone. Raises ValueError as `split_variance`.
+    """
+    values = np.asarray(values, np.float64)
+    factors = tuple(map(str, range(values.ndim)))
+    variance, df = _of_mean(split_variance(values, factors).squares, factors, ())
+    return variance / values.size, df
+
+
+def _of_mean(squares: Mapping[Factors, MeanSquare], factors: Factors, beside: Factors) -> tuple[float, float]:
+    """The variance of the mean of n values between levels of `factors`, times n, and its degrees of freedom.
+
+    It is the sum over all sets S of `factors` of ± the mean square of S and `beside`, + for odd sizes of S.
+    """
+    chosen = [
+        (size, squares[(*some, *beside)]) for size in range(1, len(factors) + 1) for some in combinations(factors, size)
+    ]
+    mains = [square for size, square in chosen if size == 1]
+    total = max(sum((-1) ** (size + 1) * square.value for size, square in chosen), *(one.value for one in mains), 0.0)
+    spread = sum(square.value**2 / square.df for _, square in chosen)
+    most = sum(square.df for _, square in chosen)
+    df = total**2 / spread if spread > 0 else min(one.df for one in mains)
+    return total, float(min(max(df, min(one.df for one in mains)), most))
 
 
 def mean_variance(a: Counts, b: Counts | None = None, figure: Figure = "official_f1") -> MeanVariance:
-    """The variance of the mean figure of `a` over its seeds [R], or of the mean difference a - b of the same seeds.
+    """The variance of the mean figure of `a` over its runs, or of the mean difference a - b of the same runs.
 
-    Raises ValueError for fewer than two seeds or conclusions, and for different numbers of them.
+    The leading axes of the counts are the repeated keys: [R] for seeds, [R, M] for seeds × templates. Raises ValueError
+    for fewer than two levels of any, fewer than two conclusions, and for different numbers of them.
     """
     values, left_out = pseudo_values(a, figure), a.leave_one_out(figure)
     if b is not None:
         if (a.axes, a.true.shape) != (b.axes, b.true.shape):
             raise ValueError(f"the systems have the shapes {list(a.hits.shape)} and {list(b.hits.shape)}, expected one")
         values, left_out = values - pseudo_values(b, figure), left_out - b.leave_one_out(figure)
-    squares = split_variance(values, (SEED, CONCLUSION)).squares
-    seeds, both = squares[(SEED,)], squares[(SEED, CONCLUSION)]
-    mean_left_out = left_out.mean(axis=0)
+    factors = tuple(map(str, range(values.ndim - 1)))
+    squares = split_variance(values, (*factors, CONCLUSION)).squares
+    runs, df_runs = _of_mean(squares, factors, ())
+    both, _ = _of_mean(squares, factors, (CONCLUSION,))
+    mean_left_out = left_out.reshape(-1, left_out.shape[-1]).mean(axis=0)
     return MeanVariance(
-        seeds=seeds.value / values.size,
+        runs=runs / values.size,
         conclusions=jackknife_se(mean_left_out) ** 2,
-        both=both.value / values.size,
-        df_seeds=seeds.df,
+        both=both / values.size,
+        df_runs=df_runs,
         df_conclusions=a.df if b is None else effective_df(mean_left_out),
     )
 
@@ -166,16 +202,17 @@ def mean_variance(a: Counts, b: Counts | None = None, figure: Figure = "official
 def components_interval(
     a: Counts, b: Counts | None = None, *, figure: Figure = "official_f1", level: float = LEVEL
 ) -> Interval:
-    """The interval of the mean over seeds of a figure, or of a difference a - b: "on new topics too", for new seeds.
+    """The interval of the mean over runs of a figure, or of a difference a - b: "on new topics too", for new seeds.
 
-    `a` and `b` are counts of the same R seeds [R]. The variance is that of `mean_variance`, the reach that of
-    Student's t. Its coverage of a difference, on new conclusions and new seeds, is .970, .967 and .965 with 3, 5 and 8
-    seeds (4,000 simulations). Raises ValueError as `mean_variance`.
+    `a` and `b` are counts of the same runs, [R] of seeds or [R, M] of seeds × templates. The variance is that of
+    `mean_variance`, the reach that of Student's t. Its coverage of a difference, on new conclusions and new seeds, is
+    .970, .967 and .965 with 3, 5 and 8 seeds (4,000 simulations). Raises ValueError as `mean_variance`.
     """
     variance = mean_variance(a, b, figure)
     se = math.sqrt(variance.total)
     estimate = a.figure(figure).mean()
     if b is not None:
         return around(estimate - b.figure(figure).mean(), se, variance.df, level=level)
-    bias = jackknife_bias(estimate, a.leave_one_out(figure).mean(axis=0))
+    left_out = a.leave_one_out(figure)
+    bias = jackknife_bias(estimate, left_out.reshape(-1, left_out.shape[-1]).mean(axis=0))
     return around(estimate, se, variance.df, bias=bias, level=level, lowest=0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +16,19 @@ from jaxvalues.errors import UserError, counted, name_list
 from jaxvalues.evaluation.coverage import note
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.run.folder import RunFolder
-from jaxvalues.statistics.bootstrap import resample, two_level_interval
-from jaxvalues.statistics.counts import Counts, MeanCounts
-from jaxvalues.statistics.tests import (
-    benjamini_hochberg,
-    holm,
-    paired_t,
-    permutation,
-    permutation_per_category,
-    sign_flip,
-    welch_t,
-)
-from jaxvalues.statistics.variance import minimum_detectable_difference, split_counts
+from jaxvalues.statistics.counts import Counts
+from jaxvalues.statistics.tests import benjamini_hochberg, holm, permutation_per_category
+from jaxvalues.statistics.variance import split_counts
 from jaxvalues.study.budget import Size
 from jaxvalues.study.choice import choose, edges, extended, finished_trials
 from jaxvalues.study.combined import PlannedCombination, combined_runs, in_a_sentence
 from jaxvalues.study.combining import result_folder
+from jaxvalues.study.crossed import FEWEST_SIGNS, Place, counts_of, difference_of, interval_of, place_of, whole_grid
 from jaxvalues.study.measured import read_measured
 from jaxvalues.study.plan import Plan, in_words
-from jaxvalues.study.reading import Truth, config_of, interval_of, read_run, truths_of
+from jaxvalues.study.reading import Truth, config_of, read_run, truths_of
 from jaxvalues.study.results import ContrastResult, Failure, RunResult, StudyResults, SystemResult
 from jaxvalues.study.run import failure_file
-
-FEWEST_SIGNS = 6
-"""The fewest runs of each side with which a test of signs can decide anything at 5 %."""
 
 
 def analyse(plan: Plan, sizes: Mapping[str, Size]) -> StudyResults:
@@ -165,10 +155,14 @@ def _variance(
 
 
 def _contrasts(plan: Plan, systems: Mapping[str, SystemResult], truth: Truth) -> list[ContrastResult]:
-    """The contrasts of one split that have runs of both sides, with p adjusted over them (Holm)."""
+    """The contrasts of one split that have runs of both sides, with p adjusted over all that are declared (Holm).
+
+    One that has no runs yet counts with the largest p there is.
+    """
     compared = (_contrast(plan, systems[asked.a], systems[asked.b], truth) for asked in plan.contrasts)
     found = [one for one in compared if one is not None]
-    adjusted = holm([one["p"] for one in found])
+    unknown = [1.0] * (len(plan.contrasts) - len(found))
+    adjusted = holm([*(one["p"] for one in found), *unknown])[: len(found)]
     return [ContrastResult(**one, p_adjusted=float(p)) for one, p in zip(found, adjusted, strict=True)]
 
 
@@ -176,65 +170,38 @@ def _contrast(plan: Plan, a: SystemResult, b: SystemResult, truth: Truth) -> dic
     """The fields of a contrast but for its adjusted p; None without runs of the same coordinates."""
     figure, split = plan.study.metric, truth.split.name
     shared = [key for key in plan.repeated(a.name) if key in plan.repeated(b.name)]
-    runs_a, runs_b = (_by_coordinates(system, shared) for system in (a, b))
-    pairs = [(words, runs, runs_b[words]) for words, runs in runs_a.items() if words in runs_b]
-    if not pairs:
+    runs_a, runs_b = (_by_place(system, shared) for system in (a, b))
+    both = [place for place in runs_a if place in runs_b]
+    if not both:
         return None
-    names, of_a, of_b = zip(*pairs, strict=True)
-    counts_a, counts_b = _counts(truth, of_a), _counts(truth, of_b)
-    figures_a, figures_b = counts_a.figure(figure), counts_b.figure(figure)
+    levels = whole_grid(both)
+    places = list(product(*levels))
+    of_a, of_b = ([runs[place] for place in places] for runs in (runs_a, runs_b))
+    counts_a, counts_b = (counts_of(truth, groups, [len(places)]) for groups in (of_a, of_b))
+    differences = counts_a.figure(figure) - counts_b.figure(figure)
     pooled = _pooled(counts_a, counts_b)
     categories_a, categories_b = (
         np.mean([_category_f1(one.scores[split]) for runs in side for one in runs], axis=0) for side in (of_a, of_b)
     )
-    common = {
+    return {
         "a": a.name,
         "b": b.name,
         "split": split,
-        "differences": dict(zip(names, (figures_a - figures_b).tolist(), strict=True)),
-        "difference": float((figures_a - figures_b).mean()),
+        "differences": dict(zip(map(", ".join, places), differences.tolist(), strict=True)),
+        "difference": float(differences.mean()),
         "category_differences": categories_a - categories_b,
         "category_p_adjusted": benjamini_hochberg(permutation_per_category(pooled, 0, 1)),
-    }
-    if len(pairs) == 1:
-        both = truth.counts((*of_a[0], *of_b[0]))
-        interval = resample(both, figure=figure).interval(0, 1)
-        p = permutation(both, 0, 1, figure=figure)
-        alone = {"t": None, "welch": None, "sign_flip": None, "permutation": p, "p": p}
-        return {**common, **alone, "interval": interval, "detectable": minimum_detectable_difference(interval.se)}
-    t = paired_t(figures_a, figures_b)
-    return {
-        **common,
-        "interval": two_level_interval(counts_a, counts_b, figure=figure),
-        "t": t,
-        "welch": welch_t(figures_a, figures_b),
-        "sign_flip": sign_flip(figures_a, figures_b) if len(pairs) >= FEWEST_SIGNS else None,
-        "permutation": None,
-        "p": t.p,
-        "detectable": minimum_detectable_difference(t.se, df=t.df),
+        **difference_of(truth, of_a, of_b, [len(of) for of in levels if len(of) > 1], figure),
     }
 
 
-def _by_coordinates(system: SystemResult, keys: Sequence[str]) -> dict[str, list[RunResult]]:
+def _by_place(system: SystemResult, keys: Sequence[str]) -> dict[Place, list[RunResult]]:
     """{values of `keys` in words: the runs that have them}, where none of these runs is missing."""
-    found: dict[str, list[RunResult]] = {}
+    found: dict[Place, list[RunResult]] = {}
     for run in system.runs:
-        found.setdefault(", ".join(in_words({key: run.repeated[key] for key in keys})), []).append(run)
+        found.setdefault(place_of(run, keys), []).append(run)
     most = max(map(len, found.values()), default=0)
-    return {words: runs for words, runs in found.items() if len(runs) == most}
-
-
-def _counts(truth: Truth, groups: Sequence[Sequence[RunResult]]) -> Counts:
-    """Counts [R] of the runs with each value of the repeated keys that two systems share.
-
-    One system may have several runs there, one for each value of a key over which the other one combines. Then its
-    figure is their mean.
-    """
-    counts = truth.counts([run for runs in groups for run in runs])
-    if len(groups[0]) == 1:
-        return counts
-    shape = (len(groups), -1, *counts.hits.shape[1:])
-    return MeanCounts(counts.hits.reshape(shape), counts.predicted.reshape(shape), counts.true, counts.sizes)
+    return {place: runs for place, runs in found.items() if len(runs) == most}
 
 
 def _pooled(a: Counts, b: Counts) -> Counts:

@@ -21,11 +21,7 @@ from jaxvalues.evaluation.predictions import read_logits, read_predictions
 from jaxvalues.run.embeddings import read_embeddings
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.manifest import check_manifest
-from jaxvalues.statistics.bootstrap import resample
 from jaxvalues.statistics.counts import Counts, count
-from jaxvalues.statistics.f1 import Figure
-from jaxvalues.statistics.interval import Interval
-from jaxvalues.statistics.variance import components_interval
 from jaxvalues.study.measured import Measured, read_measured
 from jaxvalues.study.results import RunResult
 from jaxvalues.training.metrics import read_metrics
@@ -98,11 +94,3 @@ def read_run(
 def config_of(path: Path) -> Config:
     """The config of a run, or of the first run of an ensemble."""
     return leaves(RunFolder(path))[0].config()
-
-
-def interval_of(truth: Truth, runs: Sequence[RunResult], figure: Figure = "official_f1") -> Interval:
-    """The interval over conclusions, and over runs where there are several."""
-    counts = truth.counts(runs)
-    if len(runs) > 1:
-        return components_interval(counts, figure=figure)
-    return resample(counts, figure=figure).interval(0)

@@ -12,7 +12,8 @@ from jaxvalues.errors import UserError, counted
 from jaxvalues.evaluation.coverage import note
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.network import build_network, count
-from jaxvalues.study.reading import interval_of, read_run, truths_of
+from jaxvalues.study.crossed import interval_of
+from jaxvalues.study.reading import read_run, truths_of
 from jaxvalues.study.results import StudyResults, SystemResult
 from jaxvalues.study.schema import Scientific, Study
 

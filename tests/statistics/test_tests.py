@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxvalues.statistics.counts import Counts, count
+from jaxvalues.statistics.counts import Counts, MeanCounts, count
 from jaxvalues.statistics.tests import (
     benjamini_hochberg,
+    crossed_t,
     holm,
     nadeau_bengio,
     paired_t,
@@ -160,3 +161,48 @@ def test_benjamini_hochberg_by_hand() -> None:
 def test_too_few_numbers_are_refused(call, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("spread", [(0, 1, 0.5), (1, 1, 0.5), (0.5, 0.5, 1)], ids=["templates alone", "both", "noise"])
+def test_crossed_repeats_raise_no_false_alarms(spread: tuple[float, float, float]) -> None:
+    """8 seeds × 8 templates are 64 runs that share them. Taken as 64 independent ones, a third to a half are alarms."""
+    rng, simulations = np.random.default_rng(0), 1000
+    alarms, flat = 0, 0
+    for _ in range(simulations):
+        seed, template, rest = (
+            scale * rng.normal(size=size) for scale, size in zip(spread, [(8, 1), 8, (8, 8)], strict=True)
+        )
+        values = seed + template + rest
+        alarms += crossed_t(values, np.zeros((8, 8))).p <= 0.05
+        flat += paired_t(values.ravel(), np.zeros(64)).p <= 0.05
+    assert alarms / simulations <= 0.06 + 3 * (0.05 * 0.95 / simulations) ** 0.5
+    assert flat / simulations > 0.2
+
+
+def test_a_crossed_test_of_one_key_is_the_paired_one() -> None:
+    a, b = np.random.default_rng(1).normal(size=(2, 6))
+    assert crossed_t(a, b) == paired_t(a, b)
+    # By hand: (MS of rows + MS of columns - MS of both) / 6 for 2 × 3 runs.
+    values = np.array([[1.0, 2, 3], [2, 5, 4]])
+    squares = 3 * np.square([2, 11 / 3] - values.mean()).sum(), np.square([1.5, 3.5, 3.5] - values.mean()).sum()
+    rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
+    means = squares[0], 2 * squares[1] / 2, np.square(rest).sum() / 2
+    assert crossed_t(values, np.zeros((2, 3))).se ** 2 == pytest.approx((means[0] + means[1] - means[2]) / 6)
+    with pytest.raises(ValueError, match=r"shapes \[2, 3\] and \[3, 2\]"):
+        crossed_t(values, values.T)
+
+
+def test_systems_that_are_means_of_runs_swap_conclusions_in_all_of_them() -> None:
+    rng = np.random.default_rng(5)
+    true = rng.integers(0, 4, (30, 5))
+    hits = rng.binomial(true, 0.6, (2, 3, 30, 5))
+    predicted = hits + rng.integers(0, 3, hits.shape)
+    means = MeanCounts(hits, predicted, true)
+    assert means[[0, 1]].figure().shape == (2,)
+    once = MeanCounts(hits[:, :1], predicted[:, :1], true)
+    alone = Counts(hits[:, 0], predicted[:, 0], true)
+    assert permutation(once, 0, 1, permutations=300) == permutation(alone, 0, 1, permutations=300)
+    assert permutation(means, 0, 1, permutations=300) == permutation(means, 1, 0, permutations=300)
+    right = np.broadcast_to(true, (3, 30, 5))
+    better = MeanCounts(np.stack([right, hits[1]]), np.stack([right, predicted[1]]), true)
+    assert permutation(better, 0, 1, permutations=300) == pytest.approx(1 / 301)

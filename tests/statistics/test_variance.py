@@ -81,12 +81,12 @@ def test_counts_split_into_their_factors() -> None:
 def test_the_variance_of_a_mean_counts_the_interaction_once() -> None:
     counts = made_up()
     variance = mean_variance(counts)
-    assert variance.seeds == pytest.approx(counts.figure().var(ddof=1) / 3)
-    assert variance.df_seeds == 2
-    assert variance.total >= max(variance.seeds, variance.conclusions)
-    assert variance.total <= variance.seeds + variance.conclusions
+    assert variance.runs == pytest.approx(counts.figure().var(ddof=1) / 3)
+    assert variance.df_runs == 2
+    assert variance.total >= max(variance.runs, variance.conclusions)
+    assert variance.total <= variance.runs + variance.conclusions
     # The systems here differ by chance alone, so that all of the seeds' variance is that of seed × conclusion.
-    assert variance.both == pytest.approx(variance.seeds, rel=2)
+    assert variance.both == pytest.approx(variance.runs, rel=2)
     # The same seeds twice: no difference, no variance.
     assert mean_variance(counts, counts).total == 0
     assert components_interval(counts, counts) == components_interval(counts[::-1], counts[::-1])

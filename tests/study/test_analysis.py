@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ from jaxvalues.data.loading import load_split
 from jaxvalues.errors import UserError
 from jaxvalues.statistics.bootstrap import two_level_interval
 from jaxvalues.statistics.counts import count
-from jaxvalues.statistics.tests import holm, paired_t, sign_flip
+from jaxvalues.statistics.tests import crossed_t, holm, paired_t, sign_flip
 from jaxvalues.statistics.variance import components_interval
 from jaxvalues.study.analysis import analyse
 from jaxvalues.study.budget import Size
 from jaxvalues.study.compare import results_of
+from jaxvalues.study.crossed import difference_of, whole_grid
 from jaxvalues.study.plan import Plan
+from jaxvalues.study.reading import Truth, read_run
 from jaxvalues.study.results import StudyResults
 from jaxvalues.study.run import failure_file
 from jaxvalues.study.screen import verdict
@@ -106,6 +109,76 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     (weak,) = found.contrasts  # of the seeds that both have
     assert list(weak.differences) == ["seed 0", "seed 2"]
     assert found.systems["same"].intervals == {}
+
+
+def test_p_is_adjusted_over_declared_contrasts_that_are_not_there_yet(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    for one in (*plan.runs("strong", {}), *plan.runs("weak", {})):
+        pretend(one.config)
+    (weak,) = results(plan).contrasts
+    assert weak.p_adjusted == pytest.approx(min(2 * weak.p, 1))
+
+
+def test_systems_without_randomness_are_fixed_ones(tmp_path: Path) -> None:
+    """Three times the same predictions on each side: no spread is no proof."""
+    plan = planned(tmp_path)
+    for system in ("strong", "same"):
+        first, *others = plan.runs(system, {})
+        pretend(first.config)
+        for one in others:
+            shutil.copytree(first.config.folder, one.config.folder)
+    alone = planned(tmp_path, "repeated.seed=[0]")
+    three, one = results(plan).contrasts[0], results(alone).contrasts[0]
+    assert three.t is None
+    assert three.p == three.permutation == one.p > 0.05
+    assert three.interval == one.interval
+    assert len(three.differences) == 3
+
+
+def test_seeds_and_templates_are_crossed(tmp_path: Path) -> None:
+    """Runs that share a template are no independent ones, and what is missing leaves a smaller grid."""
+    keys = {"seed": [0, 1, 2], "formulation.template": ["cls", "joined"]}
+    plan = planned(tmp_path, repeated=keys)
+    for system in plan.systems:
+        for one in plan.runs(system, {}):
+            pretend(one.config)
+    found = results(plan)
+    weak = found.contrasts[0]
+    counts = {
+        name: np.array([run.scores["test"].official_f1 for run in system.runs]).reshape(3, 2)
+        for name, system in found.systems.items()
+    }
+    assert weak.t == crossed_t(counts["weak"], counts["strong"])
+    assert weak.t.df < 5
+    assert (weak.welch, weak.sign_flip, weak.permutation) == (None, None, None)
+    assert weak.interval.low < weak.difference < weak.interval.high
+    shutil.rmtree(plan.runs("weak", {})[5].config.folder)
+    left = results(plan)
+    assert list(left.contrasts[0].differences) == [
+        f"seed {seed}, template {template}" for seed in (0, 1) for template in ("cls", "joined")
+    ]
+    assert left.systems["weak"].intervals["test"].estimate == pytest.approx(counts["weak"][:2].mean())
+
+
+def test_a_combined_system_beside_several_runs_of_another(tmp_path: Path) -> None:
+    """At one place of the shared keys: the mean of several runs of one is compared with one run of the other."""
+    truth = Truth(load_split("test", source="sample"), np.arange(69) // 3)
+    plan = planned(tmp_path, "repeated.seed=[0,1,2]")
+    runs = []
+    for one in (*plan.runs("strong", {}), plan.runs("weak", {})[0]):
+        pretend(one.config)
+        runs.append(read_run(one.config.folder, one.coordinates, {"test": truth}))
+    found = difference_of(truth, [runs[:3]], [runs[3:]], (), "official_f1")
+    scores = [run.scores["test"].official_f1 for run in runs]
+    assert found["interval"].estimate == pytest.approx(np.mean(scores[:3]) - scores[3])
+    assert found["p"] < 0.05
+
+
+def test_the_grid_leaves_out_what_misses_most() -> None:
+    places = [("a", "1"), ("a", "2"), ("b", "1"), ("b", "2"), ("c", "1")]
+    assert whole_grid(places) == [["a", "b"], ["1", "2"]]
+    assert whole_grid(places[:4]) == [["a", "b"], ["1", "2"]]
+    assert whole_grid([("a", "1"), ("b", "2")]) in ([["a"], ["1"]], [["b"], ["2"]])
 
 
 def test_nothing_finished_is_no_error(tmp_path: Path) -> None:

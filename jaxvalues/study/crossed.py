@@ -1,0 +1,119 @@
+"""Runs that repeat several keys, every value of one with every value of the others: a grid, its intervals and tests.
+
+Runs that share a seed or a template are no independent ones, so that each key is an axis of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from itertools import product
+from typing import Any
+
+from jaxvalues.statistics.bootstrap import resample, two_level_interval
+from jaxvalues.statistics.counts import Counts, MeanCounts
+from jaxvalues.statistics.f1 import Figure
+from jaxvalues.statistics.interval import Interval
+from jaxvalues.statistics.tests import crossed_t, permutation, sign_flip, welch_t
+from jaxvalues.statistics.variance import components_interval, minimum_detectable_difference
+from jaxvalues.study.plan import in_words
+from jaxvalues.study.reading import Truth
+from jaxvalues.study.results import RunResult
+
+FEWEST_SIGNS = 6
+"""The fewest runs of each side with which a test of signs can decide anything at 5 %."""
+
+Place = tuple[str, ...]
+"""The value of each repeated key, in words."""
+
+
+def place_of(run: RunResult, keys: Sequence[str]) -> Place:
+    """Where a run stands among runs that repeat `keys`."""
+    return tuple(in_words({key: run.repeated[key] for key in keys}))
+
+
+def whole_grid(places: Collection[Place]) -> list[list[str]]:
+    """The levels of every key whose combinations are all among `places`; all levels where nothing is missing.
+
+    As long as a combination is missing, the level that misses most is left out.
+    """
+    there = set(places)
+    levels = [list(dict.fromkeys(values)) for values in zip(*places, strict=True)]
+    while not there.issuperset(product(*levels)):
+        inside = [place for place in there if all(map(list.__contains__, levels, place))]
+        count = len(list(product(*levels)))
+        shares = [
+            (sum(place[axis] == level for place in inside) * len(of) / count, axis, at)
+            for axis, of in enumerate(levels)
+            for at, level in enumerate(of)
+            if len(of) > 1
+        ]
+        _, axis, at = min(shares)
+        del levels[axis][at]
+    return levels
+
+
+def counts_of(truth: Truth, groups: Sequence[Sequence[RunResult]], shape: Sequence[int]) -> Counts:
+    """Counts of runs, one group for each place of a grid of this `shape`, in order; the shape () is one fixed run.
+
+    A group has several runs for each value of a key over which the other system combines. Then its figure is their
+    mean.
+    """
+    counts = truth.counts([run for runs in groups for run in runs])
+    each = len(groups[0])
+    inner = () if each == 1 else (each,)
+    kind = Counts if each == 1 else MeanCounts
+    hits, predicted = (part.reshape(*shape, *inner, *part.shape[1:]) for part in (counts.hits, counts.predicted))
+    return kind(hits, predicted, counts.true, counts.sizes)
+
+
+def interval_of(truth: Truth, runs: Sequence[RunResult], figure: Figure = "official_f1") -> Interval:
+    """The interval of the mean figure of some runs, over conclusions and every key that they repeat."""
+    placed = {place_of(run, tuple(run.repeated)): [run] for run in runs}
+    levels = whole_grid(placed)
+    shape = [len(of) for of in levels if len(of) > 1]
+    groups = [placed[place] for place in product(*levels)]
+    counts = counts_of(truth, groups, shape or [1])
+    return components_interval(counts, figure=figure) if shape else resample(counts, figure=figure).interval(0)
+
+
+def difference_of(
+    truth: Truth,
+    of_a: Sequence[Sequence[RunResult]],
+    of_b: Sequence[Sequence[RunResult]],
+    shape: Sequence[int],
+    figure: Figure,
+) -> dict[str, Any]:
+    """The interval and tests of a difference of two systems with runs at the places of a grid of this `shape`.
+
+    Fields of a `ContrastResult`. Where all differences are the same, as of systems in which nothing is random, repeated
+    runs tell nothing: one run of each is tested, as fixed systems.
+    """
+    fixed = not shape
+    if shape:
+        counts = counts_of(truth, of_a, shape), counts_of(truth, of_b, shape)
+        figures_a, figures_b = (one.figure(figure) for one in counts)
+        t = crossed_t(figures_a, figures_b)
+        fixed = t.se == 0
+    if fixed:
+        both = _fixed(truth, of_a[0], of_b[0])
+        interval = resample(both, figure=figure).interval(0, 1)
+        p = permutation(both, 0, 1, figure=figure)
+        alone = {"t": None, "welch": None, "sign_flip": None, "permutation": p, "p": p}
+        return {**alone, "interval": interval, "detectable": minimum_detectable_difference(interval.se)}
+    single = len(shape) == 1
+    return {
+        "interval": two_level_interval(*counts, figure=figure),
+        "t": t,
+        "welch": welch_t(figures_a, figures_b) if single else None,
+        "sign_flip": sign_flip(figures_a, figures_b) if single and shape[0] >= FEWEST_SIGNS else None,
+        "permutation": None,
+        "p": t.p,
+        "detectable": minimum_detectable_difference(t.se, df=t.df),
+    }
+
+
+def _fixed(truth: Truth, a: Sequence[RunResult], b: Sequence[RunResult]) -> Counts:
+    """Counts [2] of two fixed runs, or of two systems whose figures are means of several."""
+    most = math.lcm(len(a), len(b))
+    return counts_of(truth, [list(one) * (most // len(one)) for one in (a, b)], [2])
