@@ -1,4 +1,4 @@
-"""The two errors a user sees, each with one clear sentence and an exit code, and what makes texts fit to print."""
+"""The errors a user sees, each with one clear sentence and an exit code, and what makes texts fit to print."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ class ConfigError(UserError):
     """A config file, an override or a command's arguments are wrong."""
 
     exit_code = 2
+
+
+class NotFiniteError(UserError):
+    """A loss or a gradient is not a finite number: the same run would end so again."""
 
 
 def name_list(names: Iterable[object], most: int = 3, separator: str = ", ") -> str:

@@ -16,6 +16,8 @@ from jaxvalues.config.writing import write_json
 from jaxvalues.data.held_out import HELD_OUT, load_parts
 from jaxvalues.evaluation.decision import Decision
 from jaxvalues.evaluation.official import Scores
+from jaxvalues.formulations import load_texts
+from jaxvalues.run.base import find_base
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.provenance import checksum
 from jaxvalues.study.files import load_study
@@ -83,8 +85,12 @@ def pretend(config: Config, held_out_noise: float | None = None) -> dict[str, Sc
     held_out_scores = folder.write_predictions(held_out, logits(held_out.labels, share), decision)
     scores = {one.name: folder.write_predictions(one, logits(one.labels, noise), decision) for one in parts.reported}
     folder.write_config(config)
+    text = load_texts(config.formulation, folder.task).text
+    (folder.path / "template.txt").write_text(f"{text}\n", encoding="utf-8")
     data = {name: checksum(split) for name, split in parts.by_name.items()}
-    write_json(folder.path / "environment.json", {"base": "random", "data": data})
+    write_json(
+        folder.path / "environment.json", {"base": find_base(config.model, config.start_seed).identity, "data": data}
+    )
     curve = [{"step": step, "kind": "held_out", "loss": 1.0, "official_f1": 0.1 * step} for step in (0, 1, 2)]
     (folder.path / "metrics.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in curve), encoding="utf-8")
     folder.write_scores(2, decision, held_out_scores, scores)

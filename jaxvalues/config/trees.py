@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,16 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def apply_override(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, Any], override: str, keyed: Sequence[str] = ()) -> None:
+    """Set a value of a tree by `key=value`. Below one of `keyed`, the rest of the key is one, dots included."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override `{override}` must have the form key=value, e.g. optimizer.learning_rate=1e-4")
     if key == "base":
         raise ConfigError(f"override `{override}`: `base` can only be set in a config file")
     value = parse_yaml(text, StrictLoader, f"override `{override}`: the value is not valid YAML")
-    *parents, leaf = key.split(".")
+    above = next((one for one in keyed if key.startswith(f"{one}.")), None)
+    *parents, leaf = key.split(".") if above is None else [*above.split("."), key.removeprefix(f"{above}.")]
     if len(parents) > 20:
         raise ConfigError(f"override `{key}` names a key below {len(parents)} others, and no config has such keys")
     for parent in parents:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxvalues.errors import ConfigError
+from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.named_columns import read_named_columns
 from jaxvalues.evaluation.scoring import ScoredRun, decide_run, read_conclusions
 from jaxvalues.statistics.bootstrap import resample
@@ -84,6 +84,8 @@ def compare_files(
     decided = [decide_run(truth, labels, run, threshold) for run in runs]
     group = None if arguments is None else read_conclusions(arguments, truth, labels.ids)
     counts = count(labels.values, np.stack([one.decisions for one in decided]), group)
+    if counts.groups < 2:
+        raise UserError(f"{truth} has one argument, expected at least two to compare runs")
     resampled = resample(counts)
     return Comparison(
         runs={

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from jaxvalues.config import Config
+from jaxvalues.config.data import DataConfig
 from jaxvalues.data.held_out import Parts, load_parts
 from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError
@@ -26,18 +27,18 @@ def outline(config: Config) -> Outline:
     """The outline of a run. Reads no weights and downloads no data; of a checkpoint on the hub it reads config.json."""
     if config.model.endpoint is not None:
         raise ConfigError(NO_NETWORK)
-    texts, parts = load_texts(config.formulation, TASKS[config.data.task]), parts_here(config)
+    texts, parts = load_texts(config.formulation, TASKS[config.data.task]), parts_here(config.data)
     return Outline(build_network(config, _hf_config(config, parts, texts)), parts, texts)
 
 
-def parts_here(config: Config) -> Parts | None:
+def parts_here(config: DataConfig) -> Parts | None:
     """The data of a config; None where they would have to be downloaded."""
-    if config.data.dir is None and config.data.source == "touche23":
+    if config.dir is None and config.source == "touche23":
         from jaxvalues.data.touche23_value_eval.prepared import is_prepared
 
         if not is_prepared():
             return None
-    return load_parts(config.data)
+    return load_parts(config)
 
 
 def _hf_config(config: Config, parts: Parts | None, texts: AnyTemplate) -> dict[str, Any]:

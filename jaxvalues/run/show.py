@@ -36,7 +36,7 @@ def show(config: Config, console: Console, full: bool = False, compiled: bool = 
     if one.model.endpoint is not None:
         if compiled:
             raise ConfigError("model.endpoint: no training step is compiled for an endpoint, so leave out --compile")
-        rows = remote_rows(one, parts_here(one))
+        rows = remote_rows(one, parts_here(one.data))
     else:
         network, parts, texts = outline(one)
         takes = _takes(one, network, step_rows(one, network, texts))

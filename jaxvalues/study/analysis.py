@@ -24,11 +24,11 @@ from jaxvalues.study.choice import choose, edges, extended, finished_trials
 from jaxvalues.study.combined import PlannedCombination, combined_runs, in_a_sentence
 from jaxvalues.study.combining import result_folder
 from jaxvalues.study.crossed import FEWEST_SIGNS, Place, counts_of, difference_of, interval_of, place_of, whole_grid
+from jaxvalues.study.failures import failure_file
 from jaxvalues.study.measured import read_measured
 from jaxvalues.study.plan import Plan, in_words
 from jaxvalues.study.reading import Truth, config_of, read_run, truths_of
 from jaxvalues.study.results import ContrastResult, Failure, RunResult, StudyResults, SystemResult
-from jaxvalues.study.run import failure_file
 
 
 def analyse(plan: Plan, sizes: Mapping[str, Size]) -> StudyResults:

@@ -7,12 +7,13 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from jaxvalues.config import Config
-from jaxvalues.errors import ConfigError, counted
+from jaxvalues.errors import ConfigError, UserError, counted
 from jaxvalues.run.estimate import epoch_size, step_rows, work
-from jaxvalues.run.network import count
+from jaxvalues.run.folder import RunFolder
+from jaxvalues.run.network import build_network, count
 from jaxvalues.run.outline import Outline, outline
 from jaxvalues.study.combined import member_count, runs_worth
-from jaxvalues.study.plan import Plan, nested_changes
+from jaxvalues.study.plan import RUNS, Plan, check_apart, file_name, flat, nested_changes
 
 SIZES = {"lora": "tuning.rank", "prompt": "tuning.length", "p_tuning": "tuning.length", "prefix": "tuning.length"}
 SIZES |= {"last_layers": "tuning.layers"}
@@ -23,10 +24,14 @@ _LARGEST = 4096
 class Size(NamedTuple):
     """How much a system trains, holds frozen and computes."""
 
-    trained: int
-    frozen: int
+    trained: int | None
+    frozen: int | None
     flops: float | None
     """Estimated floating-point operations of the whole training, at the longest length; None without the data here."""
+
+
+UNKNOWN = Size(None, None, None)
+"""Of a system whose checkpoint is not here, and of which no run is finished."""
 
 
 def size_of(config: Config) -> Size:
@@ -44,7 +49,8 @@ def size_of(config: Config) -> Size:
 def sizes_of(plan: Plan) -> dict[str, Size]:
     """{system: its size}; combined systems train what predicts, and compute what all members do.
 
-    Raises ConfigError, which names the system, where no network can be made of its settings.
+    Where a checkpoint is not here, the size is that of a finished run. Raises ConfigError, which names the system,
+    where no network can be made of its settings.
     """
     sizes = {}
     for name in plan.systems:
@@ -52,12 +58,28 @@ def sizes_of(plan: Plan) -> dict[str, Size]:
             sizes[name] = size_of(plan.first(name))
         except ConfigError as error:
             raise ConfigError(f"the study's system {name}: {error}") from None
+        except UserError:  # its runs fail and say why, and the others go on
+            sizes[name] = _size_before(plan, name)
     for name, how in plan.study.scientific.combined.items():
         one, members = sizes[how.of], member_count(plan, name)
         kept = members if how.combine == "mean" else 1  # of the members that predict
         flops = None if one.flops is None else one.flops * runs_worth(how, members)
-        sizes[name] = Size(one.trained * kept, one.frozen, flops)
+        sizes[name] = Size(None if one.trained is None else one.trained * kept, one.frozen, flops)
     return sizes
+
+
+def _size_before(plan: Plan, name: str) -> Size:
+    """The size of a finished run of a system."""
+    if (run := _finished_run(plan, name)) is None:
+        return UNKNOWN
+    frozen, trainable = build_network(run.config(), run.hf_config()).abstract_parts()
+    return Size(count(trainable), count(frozen), None)
+
+
+def _finished_run(plan: Plan, name: str) -> RunFolder | None:
+    """Some finished run of a system."""
+    folders = sorted((plan.study.folder / RUNS / file_name(name)).glob("*"))
+    return next((run for folder in folders if (run := RunFolder(folder)).is_finished), None)
 
 
 def fit_budget(plan: Plan, say: Callable[[str], None]) -> Plan:
@@ -69,16 +91,45 @@ def fit_budget(plan: Plan, say: Callable[[str], None]) -> Plan:
     if budget is None:
         return plan
     for name in plan.systems:
-        if budget.trainable_parameters is not None:
-            plan = _fit_parameters(plan, name, budget.trainable_parameters, say)
-        if budget.training_flops is not None:
-            plan = _fit_epochs(plan, name, budget.training_flops, say)
+        try:
+            if budget.trainable_parameters is not None:
+                plan = _fit_parameters(plan, name, budget.trainable_parameters, say)
+            if budget.training_flops is not None:
+                plan = _fit_epochs(plan, name, budget.training_flops, say)
+        except ConfigError:
+            raise
+        except UserError:  # the checkpoint is not here
+            plan = _as_before(plan, name)
+    check_apart(plan)
     return plan
+
+
+def _as_before(plan: Plan, name: str) -> Plan:
+    """The plan with the size that a finished run of a system has."""
+    key, run = SIZES.get(plan.first(name).tuning.method), _finished_run(plan, name)
+    if run is None:
+        return plan
+    keys = [key] if key is not None and plan.study.budget.trainable_parameters is not None else []
+    keys += ["training.epochs"] if plan.study.budget.training_flops is not None else []
+    return plan.resized(name, {one: flat(run.config().model_dump(mode="json"))[one] for one in keys})
+
+
+def _check_free(plan: Plan, name: str, key: str) -> None:
+    """Raise ConfigError where the study itself sets the key that a budget chooses for a system."""
+    study = plan.study
+    parts = {"nuisance.keys": study.nuisance.keys, "repeated": study.repeated, "scientific.axes": study.scientific.axes}
+    if key != "tuning.layers":  # which last_layers cannot be without
+        parts[f"the system {name}"] = flat(plan.systems[name].changes)
+    for part, keys in parts.items():
+        if key in keys:
+            raise ConfigError(f"budget chooses `{key}`, and {part} sets it too: take it out of one of them")
 
 
 def _fit_parameters(plan: Plan, name: str, budget: int, say: Callable[[str], None]) -> Plan:
     config = plan.first(name)
     key = SIZES.get(config.tuning.method)
+    if key is not None:
+        _check_free(plan, name, key)
     if key is None:
         trained = size_of(config).trained
         say(f"{name}: {trained:,} parameters train, {_share(trained, budget)}; {config.tuning.method} has one size")
@@ -127,6 +178,7 @@ def _count_or_none(trained: Callable[[int], int], size: int) -> int | None:
 
 
 def _fit_epochs(plan: Plan, name: str, budget: float, say: Callable[[str], None]) -> Plan:
+    _check_free(plan, name, "training.epochs")
     config = plan.first(name)
     one = 0.0 if config.model.endpoint is not None else _epoch_flops(config, outline(config))
     if one is None:
@@ -135,7 +187,8 @@ def _fit_epochs(plan: Plan, name: str, budget: float, say: Callable[[str], None]
         say(f"{name}: nothing trains")
         return plan
     epochs = max(1, round(budget / one))
-    say(f"{name}: {counted(epochs, 'epoch')} take {epochs * one:.3g} operations, {_share(epochs * one, budget)}")
+    verb = "takes" if epochs == 1 else "take"
+    say(f"{name}: {counted(epochs, 'epoch')} {verb} {epochs * one:.3g} operations, {_share(epochs * one, budget)}")
     return plan.resized(name, {"training.epochs": epochs})
 
 
@@ -148,4 +201,5 @@ def _epoch_flops(config: Config, described: Outline) -> float | None:
 
 
 def _share(number: float, budget: Any) -> str:
-    return f"{number / budget:.0%} of the budget"
+    share = number / budget
+    return f"{share:.0%} of the budget" if share < 100 else f"{share:,.0f} times the budget"

@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.run.folder import RunFolder
+from jaxvalues.study.failures import has_diverged
 from jaxvalues.study.plan import Plan, PlannedRun
 from jaxvalues.study.results import Trial
 
@@ -33,12 +35,14 @@ def finished_trials(trials: Sequence[PlannedRun]) -> list[Trial]:
 def choose(trials: Sequence[PlannedRun]) -> Mapping[str, Any] | None:
     """The values of the best trial, {} where there are no nuisance keys; None while a trial is not finished.
 
-    Of equal trials the first is chosen.
+    Of equal trials the first is chosen. One whose loss is not finite is worse than all others; None where all are so.
     """
     done = finished_trials(trials)
-    if len(done) < len(trials):
+    if not trials:
+        return {}
+    if not done or len(done) + sum(has_diverged(one.config.folder) for one in trials) < len(trials):
         return None
-    return max(done, key=lambda trial: trial.official_f1).values if done else {}
+    return max(done, key=lambda trial: trial.official_f1).values
 
 
 def edges(ranges: Mapping[str, tuple[Any, ...]], chosen: Mapping[str, Any]) -> dict[str, str]:
@@ -55,20 +59,20 @@ def edges(ranges: Mapping[str, tuple[Any, ...]], chosen: Mapping[str, Any]) -> d
 def beyond(plan: Plan, chosen: Mapping[str, Mapping[str, Any]], added: Added) -> Added:
     """`added` with one more value of each key that some system has on its edge, for all systems on that side.
 
-    The step is that of the range's last two values, as a factor where these are positive. {} where nothing is added.
+    The step is that of the range's last two values, as a factor where these are positive. No value is added that a
+    system cannot have, such as a rate of dropout below 0, or has already. {} where nothing is added.
     """
     sides: dict[str, set[str]] = {}
     for system in plan.systems:
         for key, side in edges(plan.ranges(system, added), chosen[system]).items():
             sides.setdefault(key, set()).add(side)
-    further: Added = {}
-    for system in plan.systems:
-        ranges = plan.ranges(system, added)
-        own = dict(added.get(system, {}))
-        for key, found in sides.items():
-            own[key] = (*own.get(key, ()), *(_next(ranges[key], side) for side in sorted(found)))
-        further[system] = own
-    return further if sides else {}
+    further: Added = {system: dict(added.get(system, {})) for system in plan.systems}
+    for key, side in sorted((key, side) for key, found in sides.items() for side in found):
+        new = {system: _next(plan.ranges(system, added)[key], side) for system in plan.systems}
+        if all(_is_new(plan, system, key, value, further) for system, value in new.items()):
+            for system, value in new.items():
+                further[system][key] = (*further[system].get(key, ()), value)
+    return further if further != {system: dict(added.get(system, {})) for system in plan.systems} else {}
 
 
 def extended(plan: Plan) -> Added:
@@ -80,6 +84,17 @@ def extended(plan: Plan) -> Added:
             break
         added = further
     return added
+
+
+def _is_new(plan: Plan, system: str, key: str, value: Any, added: Added) -> bool:
+    """Whether a system can have a value of a key, and has no such trial yet."""
+    if value in plan.ranges(system, added)[key]:
+        return False
+    try:
+        plan.trials(system, {system: {**added.get(system, {}), key: (*added.get(system, {}).get(key, ()), value)}})
+    except ConfigError:
+        return False
+    return True
 
 
 def _next(values: tuple[Any, ...], side: str) -> Any:

@@ -20,6 +20,7 @@ from jaxvalues.study.run import Share, run_study
 from jaxvalues.study.schema import Study
 from jaxvalues.study.screen import print_plan, print_results
 from jaxvalues.study.single import results_of_folder
+from jaxvalues.study.unchanged import check_unchanged
 
 RESULTS = "results.json"
 """In the folder of a study: the figures, intervals and tests."""
@@ -31,8 +32,8 @@ def compare(
     """Run what is not finished of a study, or of a `share` of it, then print and write the results of all that is.
 
     With `only_plan` the plan is printed, nothing runs and nothing is written. Returns whether everything in the share
-    is finished, and the results (None with `only_plan`). Raises ConfigError for a study that cannot be planned, and
-    Stopped when asked to stop.
+    is finished, and the results (None with `only_plan`). Raises ConfigError for a study that cannot be planned,
+    UserError where finished runs were made of other data or weights, and Stopped when asked to stop.
     """
     plan = fit_budget(make_plan(study), lambda text: console.print(text, markup=False, highlight=False))
     check_rounds(plan)
@@ -40,6 +41,7 @@ def compare(
     if only_plan:
         print_plan(plan, sizes, console)
         return True, None
+    check_unchanged(plan)
     finished = run_study(plan, share or Share(), console)
     results = analyse(plan, sizes)
     write_json(study.folder / RESULTS, results.to_json())
@@ -59,6 +61,7 @@ def results_of(folder: str | Path, data_dir: str | Path | None = None) -> StudyR
     moved = () if data_dir is None else (f"data.dir={json.dumps(str(data_dir))}",)
     study = load_study(folder / STUDY, moved).model_copy(update={"output": str(folder)})
     plan = fit_budget(make_plan(study), lambda _: None)
+    check_unchanged(plan)
     return analyse(plan, sizes_of(plan))
 
 

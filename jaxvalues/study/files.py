@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from jaxvalues.study.schema import Study
 STUDY = "study.yaml"
 """In the folder of a study: the study itself."""
 
+_KEYED = ("repeated", "nuisance.keys", "scientific.axes")
+"""Parts of a study whose keys are config keys, dots included."""
+
 
 def load_study(path: str | Path, overrides: tuple[str, ...] = ()) -> Study:
     """Read a study file with overrides.
@@ -33,7 +37,7 @@ def load_study(path: str | Path, overrides: tuple[str, ...] = ()) -> Study:
             raise ConfigError(f"{path}: a study must be a mapping of settings, not {type(tree).__name__}")
         tree = {"name": path.stem, **tree}
         for override in overrides:
-            apply_override(tree, _of_study(override))
+            apply_override(tree, _of_study(override), _KEYED)
         _place_bases(tree, path.parent)
     except UserError as error:
         raise ConfigError(str(error)) from None
@@ -54,12 +58,15 @@ def save_study(study: Study) -> None:
 
 def _copy_base(source: Path, folder: Path) -> str:
     """Copy a config, with what it is based on itself, into a study's folder. Returns the copy's place there."""
-    place = Path("bases") / source.resolve().parent.name / source.name
+    content = yaml.safe_dump(read_tree(source), sort_keys=False, allow_unicode=True)
+    # Two folders may hold files of one name. The folder's name stays: reports know configs/paper by it.
+    digest = hashlib.sha256(content.encode()).hexdigest()[:6]
+    place = Path("bases") / digest / source.resolve().parent.name / source.name
     target = folder / place
     if target.resolve() != source.resolve():
         with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, yaml.safe_dump(read_tree(source), sort_keys=False, allow_unicode=True))
+        write_whole(target, content)
     return str(place)
 
 

@@ -135,6 +135,8 @@ class Plan:
 def make_plan(study: Study) -> Plan:
     """The plan of a study. Raises ConfigError with one sentence for what cannot be compared."""
     systems = {name: _system(study, name, changes) for name, changes in _systems(study).items()}
+    if not systems:
+        raise ConfigError("scientific.exclude leaves out every combination of the axes, so there is nothing to compare")
     _check_combined(study, systems)
     contrasts = _contrasts(study, (*systems, *study.scientific.combined))
     bases = {
@@ -149,17 +151,22 @@ def make_plan(study: Study) -> Plan:
         if config.data.task != VALUES.name:
             raise ConfigError(f"the study's system {name} has data.task {config.data.task}, but values are compared")
     plan = Plan(study, systems, contrasts, _reported_choice(study, bases))
+    check_apart(plan)
+    names = [file_name(name) for name in plan.names]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"two systems have the folder {twice}: give them names that differ in letters or digits")
+    return plan
+
+
+def check_apart(plan: Plan) -> None:
+    """Raise ConfigError for two systems of the same settings."""
     fingerprints: dict[str, str] = {}
-    for name in systems:
+    for name in plan.systems:
         config = plan.first(name)  # every key is known
         same = config.model_copy(update={"name": "", "output": "x"}).fingerprint() + str(config.model.path)
         if other := fingerprints.get(same):
             raise ConfigError(f"the systems {other} and {name} have the same settings, so they cannot differ")
         fingerprints[same] = name
-    names = [file_name(name) for name in plan.names]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigError(f"two systems have the folder {twice}: give them names that differ in letters or digits")
-    return plan
 
 
 def combinations(axes: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
@@ -182,6 +189,14 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
             branch = {part: branch}
         tree = merge(tree, branch)
     return tree
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"tuning": {"method": "lora"}} as {"tuning.method": "lora"}."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def nested_changes(config: Config, settings: Mapping[str, Any]) -> Config:
@@ -220,6 +235,9 @@ def _system(study: Study, name: str, changes: Mapping[str, Any]) -> PlannedSyste
     own = {key: value for key, value in changes.items() if key != "base"}
     for key in sorted({key.partition(".")[0] for key in own} & {"name", "seed", "output", "ensemble", "runtime"}):
         raise ConfigError(f"the system {name} cannot set `{key}`, which belongs to the whole study")
+    for key in sorted({*flat(study.changes), *flat(own)} & {*study.nuisance.keys, *study.repeated}):
+        part = "repeated" if key in study.repeated else "nuisance.keys"
+        raise ConfigError(f"`{key}` is set for {name}, but {part} sets it for every run: change {part}.{key}")
     try:
         tree = read_tree(Path(base))
     except UserError as error:

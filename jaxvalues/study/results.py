@@ -80,9 +80,9 @@ class SystemResult:
     """Nuisance keys whose chosen value lies on the edge of its range."""
     runs: tuple[RunResult, ...]
     failures: tuple[Failure, ...]
-    trained_parameters: int
-    """Heads included."""
-    frozen_parameters: int
+    trained_parameters: int | None
+    """Heads included; None where the checkpoint is not here and no run is finished."""
+    frozen_parameters: int | None
     training_flops: float | None
     """Estimated floating-point operations of training once; None without the data here."""
     intervals: Mapping[str, Interval]

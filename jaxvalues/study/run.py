@@ -6,7 +6,7 @@ import gc
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jaxvalues.config.writing import write_whole, writing
-from jaxvalues.errors import UserError, first_line
+from jaxvalues.config.writing import writing
 from jaxvalues.evaluation.coverage import mark
 from jaxvalues.evaluation.measures import TaskScores
 from jaxvalues.run.console import RunConsole
@@ -26,6 +25,7 @@ from jaxvalues.run.train import train
 from jaxvalues.study.choice import choose, extended
 from jaxvalues.study.combined import PlannedCombination, combined_runs
 from jaxvalues.study.combining import Halving, combine_members, has_reached, result_folder
+from jaxvalues.study.failures import has_diverged, remove_failure, sentence_of, write_failure
 from jaxvalues.study.files import save_study
 from jaxvalues.study.grouping import groups
 from jaxvalues.study.measured import Measured, read_measured, together, write_measured
@@ -33,9 +33,6 @@ from jaxvalues.study.plan import FEATURES, Plan, PlannedRun
 from jaxvalues.training.compilation import Programs
 from jaxvalues.training.loop import Paused, Stopped
 from jaxvalues.training.memory import peak_bytes, reset_peak_memory
-
-FAILED = "failed.txt"
-"""After the name of a run's folder, beside it: why the run failed."""
 
 
 @dataclass(frozen=True)
@@ -118,16 +115,18 @@ class _Runner:
     def say(self, text: str) -> None:
         self.console.print(text)
 
-    def finish(self, planned: Sequence[PlannedRun], system: int) -> bool:
-        """Train those of system number `system` that are in the share and not finished.
+    def finish(self, planned: Sequence[PlannedRun], system: int, needed: Container[Path] | None = None) -> bool:
+        """Train those of system number `system` that are in the share and not finished; with `needed`, of these folders
+        alone.
 
-        Returns whether all in the share are finished.
+        A trial whose loss is not finite is not tried again. Returns whether all in the share are finished.
         """
         finished, left = True, []
         for place, one in enumerate(planned, start=system * len(planned)):
-            if RunFolder(one.config.folder).is_finished:
-                self.done.add(one.config.folder)
-            elif self.share.has(place):
+            folder = one.config.folder
+            if RunFolder(folder).is_finished or (one.is_trial and has_diverged(folder)):
+                self.done.add(folder)
+            elif self.share.has(place) and (needed is None or folder in needed):
                 left.append(one)
         for group in groups(left, self.together):
             finished &= self._train(group[0]) if len(group) == 1 else self._train_together(group)
@@ -140,8 +139,10 @@ class _Runner:
         """
         waiting = [one for one in planned if result_folder(one) is None]
         halving = [one for one in waiting if one.how.combine == "halving"]
-        members = {each.config.folder: each for one in waiting if one not in halving for each in one.members}
-        finished = self.finish(tuple(members.values()), system)
+        # The place of a member, which decides whose share it is, must not depend on what is finished.
+        members = {each.config.folder: each for one in planned if one not in halving for each in one.members}
+        needed = {each.config.folder for one in waiting if one not in halving for each in one.members}
+        finished = self.finish(tuple(members.values()), system, needed)
         for place, one in enumerate(planned, start=system * len(planned)):
             if one not in waiting or not self.share.has(place):
                 continue
@@ -221,7 +222,7 @@ class _Runner:
             except Stopped:
                 raise
             except Exception as error:  # such as too little memory
-                self.say(f"they go on one by one: {_sentence(error)}")
+                self.say(f"they go on one by one: {sentence_of(error)}")
         if found is None:
             ends = [self._train(one) for one in group if not RunFolder(one.config.folder).is_finished]
         else:
@@ -248,18 +249,16 @@ class _Runner:
 
         Where it fails, the reason is written beside the folder, and the study goes on.
         """
-        failed = failure_file(folder)
         with _log(folder) as console:
             try:
                 work(console)
             except Stopped:
                 raise
             except Exception as error:  # the other runs go on, whatever it was
-                said = _sentence(error)
-                write_whole(failed, f"{said}\n\n{traceback.format_exc()}")
-                self.say(f"{label}: FAILED: {said}; the study goes on (details in {failed})")
+                failed = write_failure(folder, error, traceback.format_exc())
+                self.say(f"{label}: FAILED: {sentence_of(error)}; the study goes on (details in {failed})")
                 return False
-        failed.unlink(missing_ok=True)
+        remove_failure(folder)
         return True
 
     def _say_scores(self, label: str, folder: Path, seconds: float | None) -> None:
@@ -289,15 +288,6 @@ def _log(folder: Path) -> Iterator[Console]:
         log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
         yield Console(file=file, width=120, markup=False, emoji=False)
-
-
-def _sentence(error: Exception) -> str:
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
-
-
-def failure_file(folder: Path) -> Path:
-    """Where it stands why the run of a folder failed."""
-    return folder.with_name(f"{folder.name}.{FAILED}")
 
 
 def duration(seconds: float) -> str:

@@ -209,10 +209,15 @@ class Study(Section):
         return user_path(self.output.replace("{name}", self.name))
 
 
+def _plain(value: Any) -> Any:
+    """A whole number as the integer it is: 2 and 2.0 are the same value."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _check_values(key: str, values: Values) -> None:
     """Raise ValueError for no values, and for one that is there twice."""
     if not values:
         raise ValueError(f"{key} has no values")
-    texts = [json.dumps(value, sort_keys=True, default=str) for value in values]
+    texts = [json.dumps(_plain(value), sort_keys=True, default=str) for value in values]
     if twice := next((text for text in texts if texts.count(text) > 1), None):
         raise ValueError(f"{key} has the value {twice} twice")

@@ -37,7 +37,7 @@ def print_plan(plan: Plan, sizes: Mapping[str, Size], console: Console) -> None:
             name,
             f"{len(finished_trials(tried))} of {len(tried)}" if tried else "none",
             f"{_finished_runs(plan, name)} of {len(repeats)}",
-            f"{size.trained:,}",
+            _number(size.trained),
             "not known" if size.flops is None else f"{size.flops:.2g}",
             str(number),
             _time(plan, name, len(tried) + len(repeats)),
@@ -49,7 +49,7 @@ def print_plan(plan: Plan, sizes: Mapping[str, Size], console: Console) -> None:
             name,
             "none",
             f"{done} of {wanted}",
-            f"{sizes[name].trained:,}",
+            _number(sizes[name].trained),
             "not known" if flops is None else f"{flops:.2g}",
             str(program),
             _time(plan, how.of, _more_runs(plan, name)),
@@ -68,6 +68,10 @@ def print_plan(plan: Plan, sizes: Mapping[str, Size], console: Console) -> None:
     console.print(f"Compared: {contrasts}. Reported: {', '.join(plan.study.report)}.", highlight=False, markup=False)
 
 
+def _number(value: int | None) -> str:
+    return "not known" if value is None else f"{value:,}"
+
+
 def print_results(results: StudyResults, console: Console) -> None:
     """Print the figures of every system, every contrast with its verdict, and what is missing."""
     splits = list(results.splits)
@@ -75,7 +79,7 @@ def print_results(results: StudyResults, console: Console) -> None:
     for name, system in results.systems.items():
         intervals = results.intervals(system)
         cells = [_interval(intervals[split]) + system.mark(split) if split in intervals else "" for split in splits]
-        table.add_row(name, *cells, f"{system.trained_parameters:,}", str(len(system.runs)))
+        table.add_row(name, *cells, _number(system.trained_parameters), str(len(system.runs)))
     console.print(table)
     for one in results.contrasts:
         console.print(f"{one.split}: {verdict(one)}", highlight=False, markup=False)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from jaxvalues.config import Config
 from jaxvalues.config.reading import entry
-from jaxvalues.errors import UserError, name_list
+from jaxvalues.errors import NotFiniteError, UserError, name_list
 from jaxvalues.models.layers.layout import Grouping
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
@@ -83,7 +83,7 @@ class Notes:
     def trained(self, step: int, values: dict[str, float], rates: dict[str, float] | None) -> None:
         """The metrics of a training step; they are logged, with `rates`, where these are given.
 
-        Raises UserError if loss or gradient norm is not finite.
+        Raises NotFiniteError if loss or gradient norm is not finite.
         """
         check_finite(f"the loss at step {step}", values["loss"], self.config)
         check_finite(f"the gradient norm at step {step}", values["grad_norm"], self.config)
@@ -93,7 +93,7 @@ class Notes:
     def evaluated(self, step: int, values: dict[str, float], choose: Callable[[], None]) -> None:
         """The held-out metrics after a step; calls `choose` if it is the best one so far and is to be kept.
 
-        Raises UserError if the loss is not finite.
+        Raises NotFiniteError if the loss is not finite.
         """
         check_finite(f"the held-out loss after step {step}", values["loss"], self.config)
         memory = self.memory
@@ -170,9 +170,9 @@ class Record:
 
 
 def check_finite(what: str, value: float, config: Config) -> None:
-    """Raise UserError, with what may help, unless the value is finite."""
+    """Raise NotFiniteError, with what may help, unless the value is finite."""
     if not math.isfinite(value):
-        raise UserError(
+        raise NotFiniteError(
             f"{what} is {value}: try a lower optimizer.learning_rate (it is {config.optimizer.learning_rate:g}), "
             "optimizer.clip_norm, or model.dtype=float32, with another output=FOLDER"
         )

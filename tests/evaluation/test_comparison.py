@@ -25,7 +25,7 @@ TRUTH = RNG.random((len(IDS), C)) < RNG.uniform(0.05, 0.4, (30, C))[CONCLUSIONS]
 
 def labels(path: Path, cells: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = ("\t".join((i, *map(str, row))) for i, row in zip(IDS, np.asarray(cells, int).tolist(), strict=True))
+    rows = ("\t".join((i, *map(str, row))) for i, row in zip(IDS, np.asarray(cells, int).tolist(), strict=False))
     path.write_text("\n".join(("\t".join(("Argument ID", *CATEGORIES)), *rows)) + "\n", encoding="utf-8")
     return path
 
@@ -193,3 +193,9 @@ def test_arguments_of_another_split_get_one_sentence(files: dict[str, Path], tmp
     swapped = [files["good"], files["arguments"]]
     with pytest.raises(UserError, match=r"arguments.tsv, line 1"):
         compare_files(files["truth"], swapped)
+
+
+def test_one_argument_is_too_few(tmp_path: Path) -> None:
+    files = [labels(tmp_path / f"{name}.tsv", TRUTH[:1]) for name in ("truth", "a", "b")]
+    with pytest.raises(UserError, match=r"truth.tsv has one argument, expected at least two to compare runs"):
+        compare_files(files[0], files[1:])

@@ -22,10 +22,10 @@ from jaxvalues.study.analysis import analyse
 from jaxvalues.study.budget import Size
 from jaxvalues.study.compare import results_of
 from jaxvalues.study.crossed import difference_of, whole_grid
+from jaxvalues.study.failures import failure_file
 from jaxvalues.study.plan import Plan
 from jaxvalues.study.reading import Truth, read_run
 from jaxvalues.study.results import StudyResults
-from jaxvalues.study.run import failure_file
 from jaxvalues.study.screen import verdict
 
 

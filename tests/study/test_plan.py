@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from runs import ROOT
 from studies import SYSTEMS, planned, write_study
 
@@ -110,6 +111,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"scientific": TWO, "changes": {"data.task": "stance"}}, "data.task stance, but values are compared"),
     ({"scientific": TWO, "changes": {"ensemble.seeds": [1, 2]}}, "is an ensemble, but a study compares single runs"),
     ({"changes": {"runtime.distributed": True}}, "a study trains each run in one process; --part shares a study"),
+    ({"changes": {"seed": 5}}, "`seed` is set for strong, but repeated sets it for every run: change repeated.seed"),
+    (
+        {"nuisance": {"keys": RATES}, "scientific": {"systems": {"a": {"optimizer": {"learning_rate": 1}}, "b": {}}}},
+        "`optimizer.learning_rate` is set for a, but nuisance.keys sets it for every run",
+    ),
+    ({"nuisance": {"keys": {"loss.gamma": [2, 2.0]}}}, "loss.gamma has the value 2 twice"),
+    (
+        {"scientific": {"axes": {"tuning.method": ["full"]}, "exclude": [{"tuning.method": "full"}]}},
+        "leaves out every combination of the axes",
+    ),
     ({"metrik": "official_f1"}, "unknown key `metrik`; did you mean `metric`"),
     ({"budget": {}}, "give `trainable_parameters`, `training_flops` or both"),
     ({"output": "gs://bucket/study"}, "URLs are not supported"),
@@ -179,3 +190,48 @@ def test_a_file_that_is_no_study(tmp_path: Path) -> None:
         load_study(path)
     with pytest.raises(ConfigError, match="no such study file"):
         load_study(tmp_path / "absent.yaml")
+
+
+def test_copies_of_configs_of_one_name_stay_apart(tmp_path: Path) -> None:
+    base = yaml.safe_load(write_study(tmp_path).with_name("base.yaml").read_text(encoding="utf-8"))
+    for place, rate in (("one", 1e-3), ("two", 1e-1)):
+        folder = tmp_path / place / "configs"
+        folder.mkdir(parents=True)
+        content = {**base, "optimizer": {"learning_rate": rate}}
+        (folder / "base.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    systems = {"A": {"base": "one/configs/base.yaml"}, "B": {"base": "two/configs/base.yaml"}}
+    plan = planned(tmp_path, scientific={"systems": systems}, base=None)
+    save_study(plan.study)
+    again = make_plan(load_study(plan.study.folder / "study.yaml"))
+    assert {name: again.first(name).optimizer.learning_rate for name in "AB"} == {"A": 1e-3, "B": 1e-1}
+    save_study(again.study.model_copy(update={"output": str(plan.study.folder)}))
+    assert len(list(plan.study.folder.rglob("base.yaml"))) == 2
+    assert {file.parent.name for file in plan.study.folder.rglob("base.yaml")} == {"configs"}
+
+
+def test_ranges_are_overridden_by_their_keys(tmp_path: Path) -> None:
+    plan = planned(
+        tmp_path,
+        "nuisance.keys.optimizer.learning_rate=[1e-2]",
+        "repeated.formulation.template=[joined]",
+        nuisance={"keys": {"optimizer.learning_rate": [1e-4, 1e-3]}},
+    )
+    assert plan.ranges("weak") == {"optimizer.learning_rate": (1e-2,)}
+    assert plan.study.repeated == {"formulation.template": ("joined",)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tuning": {"method": "prompt", "length": 2}}, "the system a sets it too"),
+        ({"tuning.method": "prompt"}, "nuisance.keys sets it too"),
+    ],
+)
+def test_a_size_that_a_budget_chooses_is_set_by_nothing_else(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    systems = {"a": changes, "b": {"tuning.method": "prefix"}}
+    nuisance = {} if "tuning" in changes else {"keys": {"tuning.length": [2, 4]}}
+    plan = planned(tmp_path, scientific={"systems": systems}, budget={"trainable_parameters": 5000}, nuisance=nuisance)
+    with pytest.raises(ConfigError, match=f"budget chooses `tuning.length`, and {said}"):
+        fit_budget(plan, lambda _: None)

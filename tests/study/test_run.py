@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from studies import planned, pretend
+from studies import SYSTEMS, planned, pretend
 
 from jaxvalues.config import Config
-from jaxvalues.errors import ConfigError, UserError
+from jaxvalues.errors import ConfigError, NotFiniteError, UserError
 from jaxvalues.study import grouping
 from jaxvalues.study import run as study_run
 from jaxvalues.study.choice import beyond, choose, edges, extended
 from jaxvalues.study.compare import parse_share
+from jaxvalues.study.failures import failure_file
 from jaxvalues.study.grouping import groups
 from jaxvalues.study.measured import MEASURED
 from jaxvalues.study.plan import Plan
-from jaxvalues.study.run import Share, failure_file, run_study
+from jaxvalues.study.run import Share, run_study
 from jaxvalues.training.loop import Stopped
 
 RATES = {"keys": {"optimizer.learning_rate": [1e-4, 1e-3, 1e-2]}}
@@ -165,6 +166,48 @@ def test_a_run_that_fails_is_said_and_tried_again(
     assert run(plan)[0]
     assert trained[8:] == ["weak/seed-1"]
     assert not failure_file(bad).exists()
+
+
+def test_a_trial_that_diverges_is_worse_than_all_others_and_not_tried_again(
+    trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = study_run.train
+
+    def train(config: Config, **rest: Any) -> Any:
+        if config.optimizer.learning_rate >= bad:
+            trained.append("diverged")
+            raise NotFiniteError("the loss at step 1 is nan")
+        return good(config, **rest)
+
+    monkeypatch.setattr(study_run, "train", train)
+    two = {"systems": {name: SYSTEMS[name] for name in ("strong", "weak")}}
+    plan, bad = planned(tmp_path, "repeated.seed=[7]", nuisance=RATES, scientific=two), 1e-2
+    finished, said = run(plan)
+    assert said.count("FAILED: the loss at step 1 is nan") == 2
+    assert trained[-2:] == ["strong/seed-7", "weak/seed-7"]
+    assert choose(plan.trials("weak")) == {"optimizer.learning_rate": 1e-3}
+    trained.clear()
+    assert run(plan)[0]
+    assert trained == []
+    bad = 0  # all of them
+    (tmp_path / "all").mkdir()
+    plan = planned(tmp_path / "all", "repeated.seed=[7]", nuisance=RATES, scientific=two)
+    finished, said = run(plan)
+    assert not finished
+    assert choose(plan.trials("weak")) is None
+
+
+def test_a_range_is_extended_by_what_a_system_can_have(trained: list[str], tmp_path: Path) -> None:
+    """No rate of dropout is below 0, and a rank of 1 is not tried twice."""
+    two = {"systems": {name: SYSTEMS[name] for name in ("strong", "weak")}}
+    for number, keys in enumerate(({"model.dropout": [0.0, 0.1]}, {"training.epochs": [1, 2]})):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        plan = planned(folder, "repeated.seed=[0]", scientific=two, nuisance={"keys": keys, "extend": True})
+        assert run(plan)[0]
+        assert choose(plan.trials("weak")) == {key: values[0] for key, values in keys.items()}
+        assert extended(plan) == {}
+    assert len(trained) == 2 * (4 + 2)
 
 
 @pytest.mark.slow

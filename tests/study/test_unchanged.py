@@ -1,0 +1,91 @@
+"""Finished runs of a study, when what they were made of has changed under the same names or is no longer here."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from runs import ROOT
+from safetensors.numpy import save_file
+from studies import BASE, planned, pretend
+
+from jaxvalues.config.writing import write_json
+from jaxvalues.errors import UserError
+from jaxvalues.study.budget import UNKNOWN, fit_budget, sizes_of
+from jaxvalues.study.compare import compare, results_of
+from jaxvalues.study.files import save_study
+from jaxvalues.study.plan import Plan
+from jaxvalues.study.unchanged import check_unchanged
+
+ONE_SEED = "repeated.seed=[0]"
+
+
+def pretend_all(plan: Plan) -> list[Path]:
+    """Write every run; their folders."""
+    planned_runs = [one for system in plan.systems for one in plan.runs(system, {})]
+    for one in planned_runs:
+        pretend(one.config)
+    return [one.config.folder for one in planned_runs]
+
+
+def test_other_labels_or_training_data_are_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(ROOT / "jaxvalues/data/sample", data)
+    plan = planned(tmp_path, ONE_SEED, f"data.dir={data}")
+    (first, *_) = pretend_all(plan)
+    check_unchanged(plan)
+    for split in ("test", "training"):
+        labels = data / f"labels-{split}.tsv"
+        before = labels.read_text(encoding="utf-8")
+        head, row, rest = before.split("\n", 2)
+        flipped = [row.split("\t")[0], *(str(1 - int(value)) for value in row.split("\t")[1:])]
+        labels.write_text("\n".join([head, "\t".join(flipped), rest]), encoding="utf-8")
+        with pytest.raises(UserError, match=rf"{first} was made with other data \({split} differs\): remove the runs"):
+            check_unchanged(plan)
+        labels.write_text(before, encoding="utf-8")
+    check_unchanged(plan)
+
+
+def test_another_text_and_other_weights_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    template = tmp_path / "mine.txt"
+    template.write_text("{premise} {stance} {conclusion}\n", encoding="utf-8")
+    plan = planned(tmp_path, ONE_SEED, f"formulation.template={template}")
+    (first, *_) = pretend_all(plan)
+    check_unchanged(plan)
+    template.write_text("Otherwise: {premise} {stance} {conclusion}\n", encoding="utf-8")
+    with pytest.raises(UserError, match="was made with another text in its template or descriptions"):
+        compare(plan.study, Console(quiet=True))
+    template.unlink()  # where a report is made elsewhere
+    check_unchanged(plan)
+    environment = first / "environment.json"
+    write_json(environment, {"base": "random weights, seed 7", "data": {}})
+    with pytest.raises(UserError, match="was made with other weights"):
+        check_unchanged(plan)
+
+
+def test_a_report_needs_no_checkpoint(tmp_path: Path) -> None:
+    """Nor does a study end where one system has none: its runs fail, and the others go on."""
+    weights, network = tmp_path / "weights", {**BASE["model"]["config"], "vocab_size": 400, "pad_token_id": 1}
+    weights.mkdir()
+    write_json(weights / "config.json", network)
+    save_file({"one": np.zeros(1, np.float32)}, weights / "model.safetensors")
+    changes = {"model": {"config": None, "train_tokenizer": None, "path": str(weights)}}
+    plan = planned(tmp_path, ONE_SEED, changes=changes, budget={"trainable_parameters": 3000})
+    plan = fit_budget(plan, lambda _: None)
+    sizes = sizes_of(plan)
+    save_study(plan.study)
+    for folder, name in zip(pretend_all(plan), plan.systems, strict=True):
+        (folder / "model").mkdir()
+        write_json(folder / "model/config.json", network)
+        assert sizes[name].trained
+    shutil.rmtree(weights)
+    found = results_of(plan.study.folder)
+    assert {name: one.trained_parameters for name, one in found.systems.items()} == {
+        name: size.trained for name, size in sizes.items()
+    }
+    assert found.missing == ()
+    shutil.rmtree(plan.study.folder / "runs")
+    assert set(sizes_of(plan).values()) == {UNKNOWN}
