@@ -96,7 +96,7 @@ def compare(
         str, typer.Option(metavar="I/N", help="Run this share of the runs, for several machines on one folder.")
     ] = "1/1",
 ) -> None:
-    """Plan, run and resume a study, and write its results. Finished runs are kept; the same command goes on.
+    """Plan, run and resume a study, and write its results. The same command resumes it: finished runs are kept.
 
     Exit code 0 means that all of the study, or of this part, is finished.
 

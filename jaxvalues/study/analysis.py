@@ -277,7 +277,7 @@ def _notes(plan: Plan, systems: Mapping[str, SystemResult]) -> list[str]:
         for run in system.runs:
             if said := note({"held-out": run.held_out, **run.scores}):
                 where = ", ".join(in_words(run.repeated))
-                notes.append(f"{system.name}, {where}: {said} Intervals and tests take them at their category's mean.")
+                notes.append(f"{system.name}, {where}: {said} Intervals and tests give these questions the mean of their category.")
         for key in system.edges:
             notes.append(
                 f"{system.name}: the best {key}, {system.chosen[key]}, lies on the edge of its range; a wider range "

@@ -51,7 +51,7 @@ def run_study(plan: Plan, share: Share, console: Console | None = None) -> bool:
     """Run what is not finished yet of a share of a study. Returns whether all of that share is finished.
 
     A run that fails is reported and left out; the next command tries it again. Raises Stopped when asked to stop: the
-    same command goes on there.
+    same command resumes there.
     """
     runner = _Runner(plan, share, console)
     finished, added, before = True, extended(plan), None
@@ -222,7 +222,7 @@ class _Runner:
             except Stopped:
                 raise
             except Exception as error:  # such as too little memory
-                self.say(f"they go on one by one: {sentence_of(error)}")
+                self.say(f"they are trained one by one instead: {sentence_of(error)}")
         if found is None:
             ends = [self._train(one) for one in group if not RunFolder(one.config.folder).is_finished]
         else:

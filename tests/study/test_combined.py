@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,23 @@ def test_means_are_made_once_all_members_are_there(trained: list[str], tmp_path:
     found = analyse(plan, dict.fromkeys(plan.names, Size(10, 20, 3e9)))
     assert found.missing == ("mean, seed 1: 1 of 3 members are not finished.", "mean: 1 of 2 runs finished.")
     assert not is_finished(plan)
+
+
+def test_members_belong_to_the_same_share_whatever_is_finished(trained: list[str], tmp_path: Path) -> None:
+    plan = study(tmp_path, combined={"mean": MEAN}, repeated={"seed": [0, 1, 2]}, report=["test"])
+    own = [one for name in plan.systems for one in plan.runs(name, {})]
+    for one in (*own, *combined_runs(plan, "mean", {})[0].members):
+        pretend(one.config)
+    run(plan, Share(1, 2))  # the first combination, and its share of the other members
+    first = list(trained)
+    for one in combined_runs(plan, "mean", {})[1:]:
+        for member in one.members[1:]:
+            shutil.rmtree(member.config.folder, ignore_errors=True)
+    trained.clear()
+    run(plan, Share(2, 2))
+    assert sorted([*first, *trained]) == [
+        "weak 1 100001 None", "weak 1 200001 None", "weak 2 100002 None", "weak 2 200002 None",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -110,7 +110,7 @@ def test_what_differs_in_traced_numbers_alone_trains_together(
     monkeypatch.setattr(study_run, "train_together", fails)
     finished, said = run(planned(tmp_path / "again", "repeated.seed=[0]", "together=3", nuisance=RATES))
     assert finished
-    assert "they go on one by one: RuntimeError: RESOURCE_EXHAUSTED" in said
+    assert "they are trained one by one instead: RuntimeError: RESOURCE_EXHAUSTED" in said
 
     def one_fails(*rest: Any) -> list[Any]:
         return [UserError("the loss is nan"), *good(*rest)[1:]]
