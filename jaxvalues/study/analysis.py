@@ -277,7 +277,8 @@ def _notes(plan: Plan, systems: Mapping[str, SystemResult]) -> list[str]:
         for run in system.runs:
             if said := note({"held-out": run.held_out, **run.scores}):
                 where = ", ".join(in_words(run.repeated))
-                notes.append(f"{system.name}, {where}: {said} Intervals and tests give these questions the mean of their category.")
+                filled = "Intervals and tests give these questions the mean of their category."
+                notes.append(f"{system.name}, {where}: {said} {filled}")
         for key in system.edges:
             notes.append(
                 f"{system.name}: the best {key}, {system.chosen[key]}, lies on the edge of its range; a wider range "
