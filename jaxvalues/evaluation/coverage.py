@@ -15,16 +15,24 @@ import numpy as np
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.task import Task
 from jaxvalues.data.tsv import ID, write_table
-from jaxvalues.evaluation.decision import EXCLUDED
 from jaxvalues.evaluation.measures import TaskScores, measure_of
+from jaxvalues.evaluation.thresholds import EXCLUDED
 
 MARK = "*"
 """Stands behind the figures of incomplete predictions."""
 HEADER = (ID, "Category")
 
 
-def score_answered(task: Task, truth: np.ndarray, decisions: np.ndarray, missing: np.ndarray | None) -> TaskScores:
+def score_answered(
+    task: Task,
+    truth: np.ndarray,
+    decisions: np.ndarray,
+    missing: np.ndarray | None,
+    asked: np.ndarray | None = None,
+) -> TaskScores:
     """The scores of decisions about what is not missing; all arrays are [n, C].
+
+    `asked` is what a system was asked about, all by default: the rest needs no answer.
 
     A label with nothing missing is scored as ever. One that is missing for some arguments is scored on the others: a
     cell that is 0 in truth and decision counts neither as found nor as true.
@@ -37,12 +45,13 @@ def score_answered(task: Task, truth: np.ndarray, decisions: np.ndarray, missing
     else:
         there = ~missing.any(axis=1)
         found = score(truth[there], decisions[there])
-    return replace(found, coverage=coverage_of(missing))
+    return replace(found, coverage=coverage_of(missing, asked))
 
 
-def coverage_of(missing: np.ndarray) -> float:
-    """The share that is not missing."""
-    return 1.0 - float(missing.mean()) if missing.size else 1.0
+def coverage_of(missing: np.ndarray, asked: np.ndarray | None = None) -> float:
+    """The share that is not missing, of all or of what was asked."""
+    number = missing.size if asked is None else int(asked.sum())
+    return 1.0 - float(missing.sum()) / number if number else 1.0
 
 
 def for_tuning(split: Split, logits: np.ndarray, missing: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

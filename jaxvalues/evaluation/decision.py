@@ -15,10 +15,8 @@ from jaxvalues.config.writing import write_json
 from jaxvalues.data.numbers import numeric_array
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import UserError
-from jaxvalues.evaluation.thresholds import decide, tune_global, tune_per_category
+from jaxvalues.evaluation.thresholds import EXCLUDED, decide, is_asked, tune_global, tune_per_category
 
-EXCLUDED = -1e4
-"""The logit of a category that a system was not asked about. No mean counts it."""
 THRESHOLDS_FILE = "thresholds.json"
 
 
@@ -30,8 +28,8 @@ class Decision:
     how: str
 
     def __call__(self, logits: np.ndarray) -> np.ndarray:
-        """Decisions [n, C] int8 about logits [n, C]."""
-        return decide(logits, self.thresholds)
+        """Decisions [n, C] int8 about logits [n, C]; 0 for categories that were not asked about (`EXCLUDED`)."""
+        return np.where(is_asked(logits), decide(logits, self.thresholds), np.int8(0))
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -103,7 +101,8 @@ def choose_thresholds(
             thresholds, how = tune_per_category(truth, logits), "a threshold per category"
         case "calibrated":
             means = mean_logits(logits)
-            thresholds, how = means + tune(truth, logits - means), "one threshold above each category's mean logit"
+            above = np.where(is_asked(logits), logits - means, EXCLUDED)
+            thresholds, how = means + tune(truth, above), "one threshold above each category's mean logit"
     if config.threshold != "fixed":
         how += f" tuned on {len(truth)} held-out arguments"
     return Decision(np.broadcast_to(np.asarray(thresholds, np.float64), logits.shape[1]), how)
@@ -128,7 +127,7 @@ def side_by_side(
 
 def mean_logits(logits: np.ndarray) -> np.ndarray:
     """The mean [C] of logits [n, C] over the arguments whose category was not excluded; 0 where there is none."""
-    asked = logits > EXCLUDED
+    asked = is_asked(logits)
     return np.where(asked, logits, 0.0).sum(axis=0, dtype=np.float64) / np.maximum(asked.sum(axis=0), 1)
 
 

@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike
 from jaxvalues.errors import UserError
 from jaxvalues.statistics.f1 import harmonic_mean, precision_recall
 
+EXCLUDED = -1e4
+"""The logit of a category that a system was not asked about. It is always No, and no mean or threshold counts it."""
 CANDIDATES = 200
 """The number of candidate thresholds, evenly spaced in rank; all of them for fewer logits."""
 
@@ -30,12 +32,19 @@ def decide(values: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
     return (_checked(values, "value") >= _checked(thresholds, "threshold")).astype(np.int8)
 
 
+def is_asked(logits: np.ndarray) -> np.ndarray:
+    """Whether a system was asked about a category of an argument: bool, of the shape of its logits."""
+    return np.asarray(logits, np.float32) != np.float32(EXCLUDED)
+
+
 def candidates(logits: ArrayLike) -> np.ndarray:
     """Candidate thresholds for logits of any shape: [G] float32, ascending, G at most `CANDIDATES`.
 
     They lie halfway between logits that are neighbours when sorted; the first is below all logits, the last above.
+    `EXCLUDED` logits do not count.
     """
-    ordered = np.sort(_checked(logits, "logit").ravel())
+    logits = _checked(logits, "logit").ravel()
+    ordered = np.sort(logits[is_asked(logits)] if is_asked(logits).any() else logits[:1])
     at = np.linspace(0, len(ordered), min(CANDIDATES, len(ordered) + 1)).round().astype(int)
     below, above = ordered[np.maximum(at - 1, 0)], ordered[np.minimum(at, len(ordered) - 1)]
     halfway = ((below.astype(np.float64) + above) / 2).astype(np.float32)

@@ -26,11 +26,12 @@ from jaxvalues.templates.turns import ListTemplate
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-NOTHING = ("none", "none of them", "none of these", "none of the above")
-"""Items that say that no category applies."""
+NOTHING = ("none", "no values", "no value")
+"""Items that say that no category applies; "none of the above" and the like do too."""
 UNPARSED = {"no": -1.0, "undecided": 0.0}
 """The logits of `formulation.generation.unparsed`."""
-_ITEMS = re.compile(r"[,;\n•]|(?<!\S)[*-]\s|(?<!\S)\d+[.)]\s")
+_ITEMS = re.compile(r"[,;\n•]|(?<!\S)[*-]\s|(?<!\S)\d+[.)]\s|\b(?:values?|answers?|categories|labels?)\s*:\s", re.I)
+_PARTS = re.compile(r"\band\b|\bor\b|[&/|()\t+]", re.I)
 
 Status = Literal["answered", "unparsed", "truncated", "empty"]
 """`answered`: it names a category, or none by a word of NOTHING. Of the others, `truncated` ended at the limit."""
@@ -53,20 +54,23 @@ class ListReader:
     def parse(self, text: str, finish_reason: str) -> Parsed:
         """The categories that a text names, whole names only.
 
-        A name of several words may stand anywhere, one of a single word at the beginning of an item, because "face" and
-        "tradition" are words of prose too. Negation is not handled.
+        A name of several words may stand anywhere, one of a single word at the beginning of an item or as a whole part
+        of it ("Hedonism and Face"), because "face" and "tradition" are words of prose too. Negation is not handled.
         """
         answer = answer_of(text)
-        items = [normalize_conclusion(item) for item in _ITEMS.split(answer)]
+        split = _ITEMS.split(answer)
+        items = [normalize_conclusion(item) for item in split]
+        parts = {normalize_conclusion(part) for item in split for part in _PARTS.split(item)}
         whole = f" {normalize_conclusion(answer)} "
         found = np.array(
             [
-                any(item == name or item.startswith(f"{name} ") for item in items)
+                name in parts
+                or any(item == name or item.startswith(f"{name} ") for item in items)
                 or (" " in name and f" {name} " in whole)
                 for name in self._names
             ]
         )
-        if found.any() or any(item in NOTHING for item in items):
+        if found.any() or any(item in NOTHING or item.startswith("none of ") for item in items):
             return Parsed("answered", found)
         if finish_reason == "length":
             return Parsed("truncated", found)

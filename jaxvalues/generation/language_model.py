@@ -95,7 +95,7 @@ class LanguageModel:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = (),
         samples: int = 1,
         on_done: Callable[[int], Any] | None = None,
     ) -> list[Generated]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxvalues.errors import UserError, short
-from jaxvalues.templates.chat import Message, chat_text, count_bos, special_ends, text_ids
+from jaxvalues.templates.chat import Message, chat_text, count_bos, plain_ids, special_ends, text_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,8 +77,7 @@ class PromptReader:
         return [*before, *self._plain(text), *([] if self.is_causal else behind)]
 
     def _plain(self, text: str) -> Row:
-        options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
-        return list(self.tokenizer(text, **options)["input_ids"])
+        return plain_ids(self.tokenizer, text)
 
     def _checked(self, ids: Row) -> Row:
         if not ids:

@@ -44,9 +44,9 @@ def find_end(
     return Ended(said, text[: _first(text, stops)], True)
 
 
-def check_stops(stop: str | Sequence[str]) -> tuple[str, ...]:
+def check_stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:
     """The stop strings of an argument `stop`; raises `UserError` unless they are texts that are not empty."""
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    stops = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
     for one in stops:
         if not isinstance(one, str) or not one:
             raise UserError(f"stop holds {short(one)}, expected texts of at least one character")

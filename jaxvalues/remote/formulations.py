@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxvalues.config import Config
 from jaxvalues.data.arguments import Argument
-from jaxvalues.evaluation.decision import EXCLUDED
+from jaxvalues.evaluation.thresholds import EXCLUDED
 from jaxvalues.formulations import AnyTemplate
 from jaxvalues.formulations.examples import Examples, Shown
 from jaxvalues.formulations.label_list import UNPARSED, ListReader, told

@@ -40,6 +40,7 @@ from jaxvalues.evaluation.coverage import score_answered, write_missing
 from jaxvalues.evaluation.decision import Decision, read_decision, sigmoid
 from jaxvalues.evaluation.measures import TaskScores, read_scores
 from jaxvalues.evaluation.predictions import Logits, Predictions, write_logits
+from jaxvalues.evaluation.thresholds import is_asked
 from jaxvalues.formulations.examples import Examples
 from jaxvalues.run.lock import LOCK, RunLock
 from jaxvalues.run.manifest import add_to_manifest, check_manifest, take_from_manifest, write_manifest
@@ -252,7 +253,9 @@ class RunFolder:
             add_to_manifest(self.path, known)
             if missing is not None:
                 write_missing(self.path / f"missing-{split.name}.tsv", split.ids, self.task.labels, missing)
-        return None if split.labels is None else score_answered(self.task, split.labels, decisions, missing)
+        if split.labels is None:
+            return None
+        return score_answered(self.task, split.labels, decisions, missing, is_asked(logits))
 
     def write_record(self, split: Split, record: dict[str, Any], generated: list[dict[str, Any]] | None = None) -> None:
         """Add what a language model was asked about a split, and how it answered, to language_model.json.

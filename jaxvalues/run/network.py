@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
-from jaxvalues.config import Config, ContrastiveConfig, TuningConfig
+from jaxvalues.config import GENERATED, Config, ContrastiveConfig, TuningConfig
 from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.formulations import CAUSAL, SEQ2SEQ, check_kind
@@ -219,7 +219,8 @@ def check_length(config: Config, sizes: Sizes) -> None:
     behind = form.longest_answer if form.generates and form.kind != "chain_of_thought" else 0
     length = config.data.max_length
     if before + length + behind > sizes.max_tokens:
-        parts = {"tuning.length": before, "data.max_length": length, "formulation.max_new_tokens": behind}
+        answer = "formulation.generation.max_new_tokens" if form.kind in GENERATED else "formulation.max_new_tokens"
+        parts = {"tuning.length": before, "data.max_length": length, answer: behind}
         record = " + ".join(f"{key} {tokens}" for key, tokens in parts.items() if tokens)
         record = f"{record} = {sum(parts.values())}" if before or behind else f"data.max_length is {length}"
         raise ConfigError(f"{record}, but the model reads at most {sizes.max_tokens} tokens")

@@ -18,6 +18,7 @@ from jaxvalues.data.task import TASKS, Task
 from jaxvalues.evaluation.coverage import for_tuning, score_answered
 from jaxvalues.evaluation.decision import Decision, choose_thresholds, side_by_side, sigmoid
 from jaxvalues.evaluation.measures import TaskScores, measure_of
+from jaxvalues.evaluation.thresholds import is_asked
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.prediction import Predicted
 from jaxvalues.training.losses import LossHyperparameters, category_losses
@@ -85,7 +86,10 @@ def compared(task: Task, held_out: Predicted, reported: Iterable[Predicted]) -> 
     scored = [one for one in (held_out, *reported) if one.split.labels is not None]
     return {
         name: {
-            one.split.name: score_answered(task, one.split.labels, decision(one.logits), one.missing) for one in scored
+            one.split.name: score_answered(
+                task, one.split.labels, decision(one.logits), one.missing, is_asked(one.logits)
+            )
+            for one in scored
         }
         for name, decision in decisions.items()
     }

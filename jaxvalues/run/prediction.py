@@ -13,7 +13,7 @@ import numpy as np
 from jaxvalues.data.arguments import STANCES, Argument, Split
 from jaxvalues.data.batches import Batch, PlannedBatch, Tokens, collate, evaluation_plan, inputs_shape, model_inputs
 from jaxvalues.data.task import TASKS
-from jaxvalues.evaluation.decision import EXCLUDED
+from jaxvalues.evaluation.thresholds import EXCLUDED
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.features import Hidden, Say, kept_features, silent
 from jaxvalues.run.generated import first_turns, listed_logits

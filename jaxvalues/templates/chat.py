@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
-from jaxvalues.errors import ConfigError, UserError, first_line
+from jaxvalues.errors import ConfigError, UserError, first_line, short
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -80,13 +80,23 @@ def chat_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The token ids of a rendered prompt, in which special tokens are written out. Raises UserError for two BOS."""
-    ids = tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    ids = plain_ids(tokenizer, text)
     if (count := count_bos(tokenizer, ids)) > 1:
         raise UserError(
             f"the prompt begins with {count} beginning-of-sequence tokens (`{tokenizer.bos_token}`), expected one at "
             "most: the chat template or the texts write it twice"
         )
     return ids
+
+
+def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The token ids of a text without special tokens. Raises UserError for half a surrogate pair, which is no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"the text holds {short(text[error.start])}, half of a character, expected UTF-8") from None
+    options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+    return list(tokenizer(text, **options)["input_ids"])
 
 
 def count_bos(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> int:

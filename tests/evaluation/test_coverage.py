@@ -123,3 +123,13 @@ def test_the_list_of_what_is_missing(tmp_path: Path) -> None:
     assert missing_file(tmp_path / "mine-test.tsv") is None
     write_missing(path, ("A1", "A2"), VALUES.labels, np.zeros((2, 20), bool))
     assert not path.exists()
+
+
+def test_coverage_is_of_what_was_asked() -> None:
+    """A shortlist of one category, without an answer for one argument of three."""
+    truth = np.ones((3, 20), np.int8)
+    asked = np.zeros((3, 20), bool)
+    asked[:, 4] = True
+    missing = asked & (np.arange(3) == 1)[:, None]
+    assert score_answered(VALUES, truth, truth, missing, asked).coverage == pytest.approx(2 / 3)
+    assert score_answered(VALUES, truth, truth, missing).coverage == pytest.approx(59 / 60)

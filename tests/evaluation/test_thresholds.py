@@ -7,11 +7,14 @@ import time
 import numpy as np
 import pytest
 
+from jaxvalues.config import DecisionConfig
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import UserError
+from jaxvalues.evaluation.decision import choose_thresholds
 from jaxvalues.evaluation.official import score
 from jaxvalues.evaluation.thresholds import (
     CANDIDATES,
+    EXCLUDED,
     candidates,
     decide,
     middle_of_best,
@@ -158,3 +161,23 @@ def test_bad_input_gets_a_sentence(tune):
         tune(truth, logits)
     with pytest.raises(UserError, match="a threshold must be a number, not nan"):
         decide(np.full((1, C), 0.5), np.nan)
+
+
+@pytest.mark.parametrize("threshold", ["tuned", "tuned_per_category", "calibrated"])
+@pytest.mark.parametrize("shift", [0.0, -30.0])
+def test_what_was_not_asked_about_is_no(threshold: str, shift: float) -> None:
+    """A shortlist of 2: neither a threshold nor a mean is taken from the categories that it leaves out."""
+    rng = np.random.default_rng(0)
+    truth = rng.random((60, 20)) < 0.15
+    proposed = np.argsort(np.argsort(-(truth + rng.normal(0, 1, truth.shape)), axis=1), axis=1) < 2
+    asked = rng.normal(0, 1.5, truth.shape) + 0.3 * truth + shift
+    logits = np.where(proposed, asked, EXCLUDED).astype(np.float32)
+    decision = choose_thresholds(DecisionConfig(threshold=threshold), truth, logits)
+    decided = decision(logits)
+    assert not decided[~proposed].any()
+    assert decided[proposed].any()
+    assert decision.thresholds.min() > EXCLUDED
+    assert len(candidates(logits)) == min(CANDIDATES, proposed.sum() + 1)
+    nothing = np.full((60, 20), EXCLUDED, np.float32)
+    assert not decision(nothing).any()
+    assert not choose_thresholds(DecisionConfig(threshold=threshold), truth, nothing)(nothing).any()

@@ -30,7 +30,13 @@ def label_list(max_length: int = 10**6, examples: int = 0, unparsed: str = "no")
         ("* UNIVERSALISM: NATURE;security - societal.", ["Security: societal", "Universalism: nature"]),
         ("The argument is about Benevolence: caring above all.", ["Benevolence: caring"]),
         ("<think>Hedonism?</think>Humility", ["Humility"]),
+        ("Achievement, Hedonism, and Face", ["Hedonism", "Achievement", "Face"]),
+        ("Achievement and Face.", ["Achievement", "Face"]),
+        ("The values: Achievement / Face", ["Achievement", "Face"]),
+        ("Answer: Tradition", ["Tradition"]),
+        ("(1) Achievement (2) Face", ["Achievement", "Face"]),
         ("None", []),
+        ("None of the values apply", []),
         ("none of the above.", []),
     ],
 )
@@ -45,6 +51,7 @@ def test_names_are_found(text: str, names: list[str]) -> None:
     ("text", "reason", "status"),
     [
         ("We must face it: a tradition of stimulation.", "stop", "unparsed"),  # words of prose, not items
+        ("The duty and tradition of a people", "stop", "unparsed"),
         ("Universalism, Power", "stop", "unparsed"),  # several categories have this name
         ("The values in this argument are", "length", "truncated"),
         ("<think>Hedonism, because", "length", "truncated"),

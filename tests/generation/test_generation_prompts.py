@@ -50,6 +50,7 @@ def test_ids_stay_as_they_are(ids):
         ("<s>Is it", "two beginning-of-sequence tokens"),
         ([0, 0, 5], "two beginning-of-sequence tokens"),
         ([{"role": "robot", "content": "Is it?"}], "must have a `role`"),
+        ("Is it\ud800?", "half of a character, expected UTF-8"),
     ],
 )
 def test_bad_prompts_end_in_a_sentence(prompt, sentence):

@@ -54,6 +54,7 @@ def test_characters_of_several_tokens_are_text_once_they_are_whole():
 def test_what_is_no_stop_string_is_refused():
     assert check_stops("\n") == ("\n",)
     assert check_stops(["a", "b"]) == ("a", "b")
+    assert check_stops(None) == ()
     for wrong in ("", [""], ["a", 3]):
         with pytest.raises(UserError, match="at least one character"):
             check_stops(wrong)

@@ -122,8 +122,12 @@ def read_gguf_config(path: Path) -> dict[str, Any]:
     keys = _GPT2_KEYS if architecture == "gpt2" else _KEYS
     config = {ours: _value(reader, f"{architecture}.{key}") for key, ours in keys.items()}
     config |= {ours: _value(reader, f"tokenizer.ggml.{key}") for key, ours in _TOKENS.items()}
+    rotated = _value(reader, f"{architecture}.rope.dimension_count")
     if architecture == "llama" and config["head_dim"] is None:
-        config["head_dim"] = _value(reader, "llama.rope.dimension_count")
+        config["head_dim"] = rotated
+    end, end_of_turn = config["eos_token_id"], _value(reader, "tokenizer.ggml.eot_token_id")
+    if end is not None and end_of_turn not in (None, end):
+        config["eos_token_id"] = [end, end_of_turn]
     config = {key: value for key, value in config.items() if value is not None}
     config |= {"model_type": _MODEL_TYPES[architecture], "vocab_size": _vocabulary(reader, path)}
     if architecture == "gpt2":
@@ -133,6 +137,11 @@ def read_gguf_config(path: Path) -> dict[str, Any]:
         "attention_bias": architecture != "qwen2" and "blk.0.attn_q.bias" in names,
         "mlp_bias": "blk.0.ffn_up.bias" in names,
     }
+    if rotated is not None and "head_dim" in config and rotated != config["head_dim"]:
+        raise UserError(
+            f"{path}: rope.dimension_count is {rotated} and a head has {config['head_dim']}: rotary positions in a "
+            "part of a head are not supported"
+        )
     width, heads, layers = (config.get(key) for key in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
     if architecture in _LARGE_GEMMA and "head_dim" in config:
         is_large = layers == _LARGE_GEMMA[architecture]

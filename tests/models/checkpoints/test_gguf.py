@@ -85,6 +85,8 @@ def write(path: Path, config: dict, tensors: dict[str, np.ndarray], quantised: s
     for key, value in (floats | more.get("floats", {})).items():
         if value is not None:
             writer.add_float32(f"{architecture}.{key}", value)
+    for key, value in more.get("whole", {}).items():
+        writer.add_uint32(key, value)
     for key, value in more.get("texts", {}).items():
         writer.add_string(f"{architecture}.{key}", value)
     writer.add_token_list([f"word {i}" for i in range(config["vocab_size"])])
@@ -187,6 +189,23 @@ def test_scaled_rotary_positions_are_those_of_the_file(tmp_path):
     assert read_config(path)["rope_scaling"] == {"rope_type": "linear", "factor": 8.0}
     path = write(tmp_path / "yarn.gguf", config, tensors, texts={"rope.scaling.type": "yarn"})
     with pytest.raises(UserError, match=r"rope.scaling.type = 'yarn' is not supported, only none and linear"):
+        read_config(path)
+
+
+def test_the_end_of_a_turn_ends_a_text_too(tmp_path):
+    config, tensors = CONFIGS["tied"], weights(CONFIGS["tied"])
+    for given, ends in ((7, 7), (9, [7, 9])):
+        path = write(tmp_path / "ends.gguf", config, tensors, whole={"tokenizer.ggml.eot_token_id": given})
+        assert read_config(path)["eos_token_id"] == ends
+
+
+def test_rotary_positions_in_a_part_of_a_head_are_refused(tmp_path):
+    config = {**CONFIGS["tied"], "head_dim": 16}
+    for rotated in (16, 8):
+        path = tmp_path / f"{rotated}.gguf"
+        write(path, config, weights(CONFIGS["tied"]), whole={"llama.rope.dimension_count": rotated})
+    assert read_config(tmp_path / "16.gguf")["head_dim"] == 16
+    with pytest.raises(UserError, match=r"8.gguf: rope.dimension_count is 8 and a head has 16: rotary positions in a"):
         read_config(path)
 
 
