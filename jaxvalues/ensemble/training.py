@@ -28,7 +28,7 @@ from jaxvalues.run.console import RunConsole
 from jaxvalues.run.dry_run import dry_run
 from jaxvalues.run.process import start_process
 from jaxvalues.run.provenance import check_run_format, differences, read_run_config
-from jaxvalues.run.resolve import resolve
+from jaxvalues.run.resolve import resolve, with_one_dtype
 from jaxvalues.run.system import build_system
 from jaxvalues.run.train import train as train_run
 from jaxvalues.training.compilation import Programs
@@ -49,7 +49,7 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
     if not config.is_ensemble:
         return train_run(config, console)
     run_console, programs = start_process(config, console), Programs()
-    runs = runs_of(config)
+    runs = with_one_dtype(runs_of(config))
     check_folder(config.folder)
     check_runs(runs, run_console, programs)
     brief = RunConsole(run_console.console, brief=True)
@@ -72,7 +72,7 @@ def check(config: Config, console: Console | None = None) -> None:
     check_logging(config)
     quiet = config.runtime.model_copy(update={"compilation_cache": None})
     run_console = start_process(config.model_copy(update={"runtime": quiet}), console)
-    runs = runs_of(config)
+    runs = with_one_dtype(runs_of(config))
     if config.is_ensemble:
         check_folder(config.folder)
         check_runs(runs, run_console, Programs())

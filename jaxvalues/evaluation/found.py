@@ -99,13 +99,22 @@ class Found:
     def _title(self) -> str:
         return f"{self.task.name.capitalize()} found"
 
-    def _columns(self, ours: tuple[str, ...]) -> tuple[list[str], Iterator[list[str]]]:
-        """The user's columns, header and rows, less those of an earlier prediction; with IDs where there are none."""
-        keep = [position for position, name in enumerate(self.file.header) if name not in ours]
+    def _columns(self, names: tuple[str, ...]) -> tuple[list[str], Iterator[list[str]]]:
+        """The header with `names` behind the user's columns, and the user's rows; with IDs where there are none.
+
+        The columns of an earlier prediction, which stand behind the user's too, are replaced. One of the user's that
+        has the name of one of ours is kept, and ours is called "... (found)".
+        """
+        kept = list(self.file.header)
+
+        def named(beside: list[str]) -> list[str]:
+            return [f"{name} (found)" if name in beside else name for name in names]
+
+        if kept[-len(names) :] == named(kept[: -len(names)]):
+            kept = kept[: -len(names)]
         number = "id" in self.file.absent
-        header = [ID] * number + [self.file.header[position] for position in keep]
-        return header, (
-            [argument.id] * number + [cells[position] for position in keep]
+        return [ID] * number + kept + named(kept), (
+            [*[argument.id] * number, *cells[: len(kept)]]
             for argument, cells in zip(self.file.arguments, self.file.rows, strict=True)
         )
 
@@ -114,7 +123,7 @@ class Found:
         header, rows = self._columns(ours)
         values = zip(rows, self.probabilities.tolist(), self._decisions, strict=True)
         return self._table(
-            [*header, *ours],
+            header,
             ([*cells, "; ".join(self._names(there)), *(f"{p:.6f}" for p in row)] for cells, row, there in values),
         )
 
@@ -124,7 +133,7 @@ class Found:
         thresholds = self.decision.probabilities.tolist()
         values = zip(rows, self.probabilities.tolist(), self._decisions.tolist(), strict=True)
         return self._table(
-            [*header, *ours],
+            header,
             (
                 [*cells, label, f"{p:.6f}", f"{threshold:g}", there]
                 for cells, row, decided in values

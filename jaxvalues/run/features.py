@@ -61,6 +61,7 @@ def _key(system: System, tokens: Tokens) -> str:
         "layer": network.boundary,
         "dtype": np.dtype(network.dtype).name,
         "scan": config.model.scan,
+        "quantization": network.quantization,
         "batches": [config.lengths, config.training.eval_batch_size, system.pad_id],
         "mesh": [dict(system.mesh.shape), [device.device_kind for device in jax.devices()]],
         "code": [code_hash(), package_versions()],

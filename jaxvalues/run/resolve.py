@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 
 from jaxvalues.config import Config
@@ -16,7 +18,26 @@ def resolve(config: Config) -> Config:
     dtype = config.model.dtype
     if dtype == "auto" and config.model.endpoint is None:  # nothing is computed here
         dtype = from_main("the dtype of the computation", lambda: _dtype_of_run(config) or resolve_dtype("auto"))
-    return config.explicit().model_copy(update={"model": config.model.model_copy(update={"dtype": dtype})})
+    return _in_dtype(config.explicit(), dtype)
+
+
+def with_one_dtype(runs: Sequence[Config]) -> list[Config]:
+    """The configs of runs that will be combined, computed in one dtype: `auto` is decided once, for all of them.
+
+    It is that of the first run that is there, which may have begun on another machine.
+    """
+    open_ones = [one for one in runs if one.model.dtype == "auto" and one.model.endpoint is None]
+    if not open_ones:
+        return list(runs)
+    dtype = from_main(
+        "the dtype of the runs",
+        lambda: next(filter(None, map(_dtype_of_run, open_ones)), None) or resolve_dtype("auto"),
+    )
+    return [_in_dtype(one, dtype) if one in open_ones else one for one in runs]
+
+
+def _in_dtype(config: Config, dtype: str) -> Config:
+    return config.model_copy(update={"model": config.model.model_copy(update={"dtype": dtype})})
 
 
 def resolve_dtype(dtype: str) -> str:

@@ -54,15 +54,15 @@ class WarmStart(NamedTuple):
 class _Trained(NamedTuple):
     """The trained parameters of a source, with unrolled layers.
 
-    `added` is the part of its tuning method, `new` what else trained, `settings` what must agree on both sides. `left`
-    says what trained too and cannot be taken.
+    `added` is the part of its tuning method, `new` what else trained, `settings` what must agree on both sides.
+    `notes` are sentences about what cannot be taken or may not fit.
     """
 
     method: str
     added: Params
     new: Params
     settings: dict[str, Any]
-    left: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def find_warm_start(system: System, run_console: RunConsole) -> WarmStart:
@@ -89,9 +89,10 @@ def find_warm_start(system: System, run_console: RunConsole) -> WarmStart:
 
     new = {key: tree for key, tree in trained.new.items() if key in shapes and _same_shapes(tree, shapes[key])}
     taken = group({tuning.method: trained.added, **new}, system.segments)
-    run_console.print(f"{' and '.join(taken)} start from {source}")
-    if trained.left is not None:
-        run_console.print(trained.left)
+    run_console.print(f"the initial values of {' and '.join(taken)} are taken from {source}")
+    dropped = sorted(trained.new.keys() - new.keys())
+    for said in (*trained.notes, *(_own_kept(key, source) for key in dropped)):
+        run_console.print(said)
     identity = from_main("hashing tuning.init_from", lambda: _hash(source, files))
     return WarmStart(jax.tree.map(place, taken, tree_shardings(taken, system.mesh)), identity)
 
@@ -100,17 +101,17 @@ def _read_adapter(source: Path, system: System) -> _Trained:
     """The parameters of an adapter, with its classifier's head where this run has such a head."""
     adapter, model_type = from_peft(source, PeftTarget(system.hf_config)), system.hf_config["model_type"]
     settings = {"rank": adapter.rank, "alpha": adapter.alpha} if adapter.method == "lora" else {}
-    new, left, module = {}, None, system.network.module
+    new, notes, module = {}, (), system.network.module
     if adapter.modules:
         head = head_from_modules(model_type, module, adapter.modules) if isinstance(module, Classifier) else None
         new = {} if head is None else {"head": head}
-        left = (
-            None if new else f"the head of {source} is not of this run's form ({_HEAD}), so this run's own head is kept"
-        )
-    return _Trained(adapter.method, adapter.trainable[adapter.method], new, settings, left)
+        notes = () if new else (_own_kept("head", source),)
+    return _Trained(adapter.method, adapter.trainable[adapter.method], new, settings, notes)
 
 
-_HEAD = "one linear layer on the same features, with the same labels"
+def _own_kept(key: str, source: Path) -> str:
+    form = " (one linear layer on the same features, with the same labels)" if key == "head" else ""
+    return f"the {key} of {source} is not of this run's form{form}, so this run's own {key} is kept"
 
 
 def _read_run(source: Path, system: System) -> tuple[_Trained, list[Path]]:
@@ -131,7 +132,10 @@ def _read_run(source: Path, system: System) -> tuple[_Trained, list[Path]]:
     new = {key: tree for key, tree in trainable.items() if key in network.target.new_keys}
     settings = {"rank": config.tuning.rank, "alpha": config.tuning.alpha} if method == "lora" else {}
     files = sorted(path for path in (folder.path / "checkpoints/chosen").rglob("*") if path.is_file())
-    return _Trained(method, *jax.device_get(ungroup((added, new))), settings), files
+    notes: tuple[str, ...] = ()
+    if method != "full" and folder.environment()["base"] != system.identity:
+        notes = (f"WARNING: {source} was trained on other weights than this run has, so that it may not fit them",)
+    return _Trained(method, *jax.device_get(ungroup((added, new))), settings, notes), files
 
 
 _GIVES_VECTORS_OF = {"prompt": ("p_tuning",)}

@@ -153,8 +153,15 @@ def compile_once(name: str, shape: tuple[int, ...], jitted: Any, *args: Any) -> 
     lowered = jitted.lower(*args)
     traced = time.perf_counter()
     with _CacheHits() as hits:
-        run = lowered.compile()
+        compiled = lowered.compile()
+    # A program that was compiled ahead refuses arrays of 4 bits on CPU (jax 0.10); jit takes them, and compiles again,
+    # or reads the program from the cache.
+    run = jitted if any(_is_below_a_byte(leaf) for leaf in jax.tree.leaves(args)) else compiled
     return Compiled(name, shape, traced - start, time.perf_counter() - traced, hits.count > 0, run)
+
+
+def _is_below_a_byte(leaf: Any) -> bool:
+    return "int4" in str(getattr(leaf, "dtype", ""))
 
 
 class _CacheHits:

@@ -41,10 +41,11 @@ def rows_of(one: Found, folder: Path, format: str, delimiter: str = ",") -> list
 def test_wide(tmp_path: Path, probabilities: np.ndarray) -> None:
     one = found(tmp_path, 'note;premise;Values found\n"a;b";p;old\nc;"q\nr";old\n', probabilities)
     header, first, second = rows_of(one, tmp_path, "wide", ";")
-    assert header == ["Argument ID", "note", "premise", "Values found", *(f"P({name})" for name in CATEGORIES)]
-    assert first[:4] == ["1", "a;b", "p", f"{CATEGORIES[2]}; {CATEGORIES[10]}"]
-    assert second[:4] == ["2", "c", "q\nr", ""]
-    np.testing.assert_allclose(np.array([first[4:], second[4:]], float), probabilities, atol=1e-6)
+    ours = ["Values found (found)", *(f"P({name})" for name in CATEGORIES)]
+    assert header == ["Argument ID", "note", "premise", "Values found", *ours]
+    assert first[:5] == ["1", "a;b", "p", "old", f"{CATEGORIES[2]}; {CATEGORIES[10]}"]
+    assert second[:5] == ["2", "c", "q\nr", "old", ""]
+    np.testing.assert_allclose(np.array([first[5:], second[5:]], float), probabilities, atol=1e-6)
 
 
 def test_long(tmp_path: Path, probabilities: np.ndarray) -> None:
@@ -54,6 +55,24 @@ def test_long(tmp_path: Path, probabilities: np.ndarray) -> None:
     assert len(rows) == 40
     assert rows[10] == ["x", "p", CATEGORIES[10], "1.000000", "0.5", "1"]
     assert rows[20] == ["y", "q", CATEGORIES[0], "0.125000", "0.5", "0"]
+
+
+@pytest.mark.parametrize("format", ["wide", "long"])
+def test_columns_of_the_user_stay_whatever_their_names_are(
+    tmp_path: Path, probabilities: np.ndarray, format: str
+) -> None:
+    content = "premise,Label,Found,Values found\na,gold,yes,mine\nb,other,no,his\n"
+    header, first, *_ = rows_of(found(tmp_path, content, probabilities), tmp_path, format)
+    assert header[1:5] == ["premise", "Label", "Found", "Values found"]
+    assert first[1:5] == ["a", "gold", "yes", "mine"]
+    ours = (
+        ["Label (found)", "Probability", "Threshold", "Found (found)"] if format == "long" else ["Values found (found)"]
+    )
+    assert header[5 : 5 + len(ours)] == ours
+    # A file that was predicted before gets the same columns, not more.
+    (tmp_path / "again").mkdir()
+    once = ",".join(header) + "\n" + ",".join(first).replace(CATEGORIES[2] + "; ", "") + "\n"
+    assert rows_of(found(tmp_path / "again", once, probabilities[:1]), tmp_path / "again", format)[0] == header
 
 
 def test_json(tmp_path: Path, probabilities: np.ndarray) -> None:

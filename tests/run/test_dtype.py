@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict
 from jaxvalues.errors import ConfigError
 from jaxvalues.run import probe
 from jaxvalues.run.held import hold_all, hold_frozen
-from jaxvalues.run.resolve import resolve, resolve_dtype
+from jaxvalues.run.resolve import resolve, resolve_dtype, with_one_dtype
 from jaxvalues.run.system import System, Weights
 from jaxvalues.training.step import make_eval_step
 
@@ -61,6 +61,18 @@ def test_a_variable_takes_the_place_of_the_measurement(measured: Any, monkeypatc
     monkeypatch.setenv(probe.VARIABLE, "fast")
     with pytest.raises(ConfigError, match="JAXVALUES_CPU_DTYPE is 'fast', expected float32 or bfloat16"):
         resolve_dtype("auto")
+
+
+def test_runs_that_are_combined_have_one_dtype(measured: Any, tmp_path: Path) -> None:
+    """That of a run that was begun elsewhere, else one decision for all."""
+    runs = [tiny.config(AUTO).model_copy(update={"output": str(tmp_path / str(seed))}) for seed in range(3)]
+    measured(float32=0.001, bfloat16=0.004)
+    assert [one.model.dtype for one in with_one_dtype(runs)] == ["float32"] * 3
+    (tmp_path / "1").mkdir()
+    begun = resolve(runs[1]).model_copy(update={"model": runs[1].model.model_copy(update={"dtype": "bfloat16"})})
+    (tmp_path / "1/config.yaml").write_text(begun.to_yaml(), encoding="utf-8")
+    assert [one.model.dtype for one in with_one_dtype(runs)] == ["bfloat16"] * 3
+    assert with_one_dtype([begun]) == [begun]
 
 
 def test_a_run_keeps_what_was_decided_at_its_start(measured: Any, tmp_path: Path) -> None:

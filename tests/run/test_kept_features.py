@@ -68,12 +68,13 @@ def test_what_one_run_computed_another_reads_bit_for_bit(tmp_path: Path, quick_c
     "changes",
     [
         {"model": {"dtype": "float32"}},
+        {"model": {"quantization": "int8"}},
         {"training": {"eval_batch_size": 8}},
         {"data": {"max_length": 39, "buckets": [39]}},
         {"tuning": {"method": "last_layers", "layers": 1}},
         {"model": {"config": {**tiny.ROBERTA, "layer_norm_eps": 1e-3}}},
     ],
-    ids=["dtype", "batch size", "lengths", "layer", "network"],
+    ids=["dtype", "bits", "batch size", "lengths", "layer", "network"],
 )
 def test_what_decides_the_numbers_has_a_file_of_its_own(changes: dict[str, Any], tmp_path: Path) -> None:
     some = tokens(3)

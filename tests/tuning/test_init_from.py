@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from contextlib import closing
@@ -52,7 +53,7 @@ def finish(config: Config) -> dict[str, Any]:
     system, folder, random = tiny.system(config), RunFolder(config.folder), np.random.default_rng(0)
     shapes = system.network.abstract_parts()[1]
     trainable = jax.tree.map(lambda x: random.standard_normal(x.shape).astype(np.float32), shapes)
-    folder.create(config, RunRecord({"base": "drawn"}, system.hf_config, tiny.tokenizer(), system.texts))
+    folder.create(config, RunRecord({"base": "drawn", "data": {}}, system.hf_config, tiny.tokenizer(), system.texts))
     with closing(folder.chosen()) as chosen:
         chosen.save(3, trainable, system.segments, {"best_step": 3})
     ones = np.ones((2, 20), int)
@@ -238,3 +239,17 @@ def test_only_a_fresh_run_reads_it(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "moved/tokenizer", tmp_path / "first/tokenizer")
     assert train(second, QUIET).keys() == folder.scores().keys()
     assert predict(folder.path, split="test", console=QUIET) is not None
+
+
+def test_what_may_not_fit_is_said(tmp_path: Path) -> None:
+    """Other frozen weights, and a head of another form, which is not taken."""
+    finish(config("roberta", tmp_path / "source", method="lora", rank=2))
+    target = config("roberta", tmp_path / "target", method="lora", rank=2, init_from=str(tmp_path / "source"))
+    screen = Console(file=io.StringIO(), width=400)
+    find_warm_start(tiny.system(target), RunConsole(screen))
+    said = screen.file.getvalue()
+    assert f"the initial values of lora and head are taken from {tmp_path / 'source'}" in said
+    assert f"WARNING: {tmp_path / 'source'} was trained on other weights than this run has" in said
+    several = target.model_copy(update={"formulation": target.formulation.model_copy(update={"heads": "multiple"})})
+    find_warm_start(tiny.system(several), RunConsole(screen))
+    assert f"the head of {tmp_path / 'source'} is not of this run's form" in screen.file.getvalue()
