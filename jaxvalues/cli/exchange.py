@@ -64,7 +64,7 @@ def import_(
     ],
     out: Annotated[Path, place(metavar="RUN", help="Run folder to make, new or empty.")],
 ) -> None:
-    """Make an exported run a run folder again, with the same thresholds, config and scores, and the same predictions to rounding.
+    """Make an exported run a run folder again: same config, thresholds and scores, same predictions up to rounding.
 
     \b
     Example: jaxvalues import minilm-values --out runs/minilm-again

@@ -35,9 +35,9 @@ def import_hf(source: str | Path, out: str | Path, *, console: Console | None = 
     """Make the new run folder `out` from the folder `source` that `export_hf` wrote.
 
     The new run predicts the same, bit for bit on the same device; where LoRA or IA3 was merged, to the rounding of its
-    dtype, and where a run was quantized, to that of its bits: an export is not quantized. Settings that an export omits (paths of data and base
-    model, mesh) have their defaults. If the run has frozen weights, its model.path is `source`. Raises UserError if
-    `source` is not a folder that jaxvalues wrote.
+    dtype, and where a run was quantized, to that of its bits: an export is not quantized. Settings that an export omits
+    (paths of data and base model, mesh) have their defaults. If the run has frozen weights, its model.path is `source`.
+    Raises UserError if `source` is not a folder that jaxvalues wrote.
     """
     source, out, run_console = Path(os.path.realpath(source)), Path(out), RunConsole(console or Console())
     check_new_folder(out)
