@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,10 @@ class Browser:
     split: str
     systems: tuple[str, ...]
     rows: tuple[dict[str, Any], ...]
-    """Each has `id`, `truth` and `said` (category numbers, one list for each system), `disputed`, and maybe `text`."""
+    """Each has `id`, `truth` and `said` (category numbers, one list for each system), `disputed`, and maybe `text`.
+
+    Where the runs of a system are divided equally, there is `tied`, in the form of `said`.
+    """
     categories: tuple[str, ...]
 
     @property
@@ -37,18 +41,21 @@ class Browser:
             (
                 ": ".join(filter(None, (row["id"], row.get("text")))),
                 self._names(row["truth"]),
-                *(self._names(said) for said in row["said"]),
+                *map(self._names, row["said"], row.get("tied", [[]] * len(self.systems))),
             )
             for row in self.rows[:SHOWN]
         ]
 
-    def _names(self, columns: list[int]) -> str:
-        return ", ".join(self.categories[column] for column in columns) or "–"
+    def _names(self, columns: list[int], tied: Sequence[int] = ()) -> str:
+        names = [self.categories[column] for column in columns]
+        names += [f"{self.categories[column]} (tie)" for column in tied]
+        return ", ".join(names) or "–"
 
 
 def browse(results: StudyResults, *, with_texts: bool = False) -> Browser | None:
-    """The browser of the last reported split; None where nothing is finished. Systems speak by majority of their runs.
+    """The browser of the last reported split; None where nothing is finished.
 
+    What a system says is what most of its runs say; where they are divided equally, it is a tie.
     Texts are there only `with_texts`: their licence, CC BY-SA 4.0, then holds for the page too.
     """
     split = next(reversed(results.splits), None)
@@ -56,17 +63,20 @@ def browse(results: StudyResults, *, with_texts: bool = False) -> Browser | None
     if split is None or not systems:
         return None
     data = results.splits[split]
-    said = np.stack([np.mean([run.decisions[split] for run in one.runs], axis=0) >= 0.5 for one in systems.values()])
-    disputed = (said.any(axis=0) & ~said.all(axis=0)).sum(axis=1)
+    shares = [np.mean([run.decisions[split] for run in one.runs], axis=0) for one in systems.values()]
+    voted = np.sign(np.stack(shares) - 0.5)  # 1: yes, 0: a tie, -1: no
+    disputed = (voted.max(axis=0) > voted.min(axis=0)).sum(axis=1)
     rows = []
     for index in np.argsort(-disputed, kind="stable"):
         argument = data.arguments[index]
         row = {
             "id": argument.id,
             "truth": np.flatnonzero(data.labels[index]).tolist(),
-            "said": [np.flatnonzero(one[index]).tolist() for one in said],
+            "said": [np.flatnonzero(one[index] > 0).tolist() for one in voted],
             "disputed": int(disputed[index]),
         }
+        if not voted[:, index].all():
+            row["tied"] = [np.flatnonzero(one[index] == 0).tolist() for one in voted]
         if with_texts:
             row["text"] = f"{argument.premise} — {argument.stance} — {argument.conclusion}"
         rows.append(row)

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from statistics import fmean, stdev
 from typing import Any
 
-from jaxvalues.report.drawing import COLORS, INK, MARKS, MOST_SYSTEMS, Picture, best_of, drawing, picture, shown
+from jaxvalues.report.drawing import (
+    COLORS,
+    INK,
+    MARKS,
+    MOST_SYSTEMS,
+    Picture,
+    best_of,
+    caption,
+    drawing,
+    legend_beside,
+    picture,
+    wrapped,
+)
 from jaxvalues.report.table import Table
 from jaxvalues.report.words import figure, interval, sentence_case
 from jaxvalues.statistics.interval import Interval
@@ -35,16 +48,16 @@ def few_shot(results: StudyResults, split: str) -> Picture | None:
         for place, (label, points) in enumerate(lines.items()):
             x, found = zip(*points, strict=True)
             y = [one.estimate for one in found]
-            ax.plot(x, y, color=COLORS[place], marker=MARKS[place], markersize=5, label=shown(label))
+            ax.plot(x, y, color=COLORS[place], marker=MARKS[place], markersize=5, label=wrapped(label))
             ax.fill_between(x, [one.low for one in found], [one.high for one in found], color=COLORS[place], alpha=0.15)
             rows += [(label, str(shots), interval(one)) for shots, one in points]
         ticks = sorted({shots for points in lines.values() for shots, _ in points})
         ax.set_xscale("log", base=2)
         ax.set_xticks(ticks, [str(shots) for shots in ticks])
         ax.minorticks_off()
-        ax.set_xlabel("shots of each category (log scale); bands: 95 % intervals")
+        caption(drawn, "shots of each category (log scale); bands: 95 % intervals")
         ax.set_ylabel(named)
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        legend_beside(ax)
         ends = [
             f"{label} from {figure(a[1].estimate)} to {figure(b[1].estimate)}" for label, (a, *_, b) in lines.items()
         ]
@@ -53,16 +66,20 @@ def few_shot(results: StudyResults, split: str) -> Picture | None:
         return picture(drawn, name, title, finding, table)
 
 
-def spread(results: StudyResults, split: str) -> Picture | None:
-    """Every run as a dot, in one row for each system and value of a repeated key other than the seed."""
-    keys = [key for key, values in results.study.repeated.items() if key != "seed" and len(values) > 1]
-    if not keys:
-        return None
-    key, name, title = (
-        keys[0],
-        f"spread-{split}",
-        f"{sentence_case(results.figure_name)} on {split} by {keys[0]}",
-    )
+def spreads(results: StudyResults, split: str) -> list[Picture]:
+    """Every run as a dot, one figure for each repeated key with two values or more.
+
+    Empty where the seed is the only one: the figure of the scores shows its runs.
+    """
+    keys = [key for key, values in results.study.repeated.items() if len(values) > 1]
+    drawn = [_spread(results, split, key) for key in keys if keys != ["seed"]]
+    return [one for one in drawn if one is not None]
+
+
+def _spread(results: StudyResults, split: str, key: str) -> Picture | None:
+    """Every run as a dot, in one row for each system and value of a repeated key."""
+    name = f"spread-{key.replace('.', '-')}-{split}"
+    title = f"{sentence_case(results.figure_name)} on {split} by {key}"
     found: dict[tuple[str, str], list[float]] = {}
     for label, one in results.systems.items():
         for run in one.runs:
@@ -72,16 +89,18 @@ def spread(results: StudyResults, split: str) -> Picture | None:
         return None
     rows = [(label, value, f1) for (label, value), f1 in found.items()]
     systems = list(dict.fromkeys(row[0] for row in rows))
-    with drawing(name, 7.2, 0.9 + 0.26 * len(rows)) as drawn:
+    labels = [wrapped(f"{label}, {re.sub(r'[^ ]*/', '', value)}", 44) for label, value, _ in reversed(rows)]
+    row = max(0.26, 0.06 + 0.12 * max(label.count("\n") + 1 for label in labels))
+    with drawing(name, 7.2, 0.9 + row * len(rows)) as drawn:
         ax = drawn.add_subplot()
         for place, (label, _, f1) in enumerate(reversed(rows)):
             look = systems.index(label) % MOST_SYSTEMS
             ax.plot(f1, [place] * len(f1), MARKS[look], color=COLORS[look], markersize=4.5, alpha=0.75)
             if len(f1) > 1:
                 ax.plot([fmean(f1)] * 2, [place - 0.32, place + 0.32], color=INK, linewidth=1.2)
-        ax.set_yticks(range(len(rows)), [shown(f"{label}, {value}") for label, value, _ in reversed(rows)], fontsize=8)
+        ax.set_yticks(range(len(rows)), labels, fontsize=8)
         ax.set_ylim(-0.6, len(rows) - 0.4)
-        ax.set_xlabel(f"{results.figure_name}; marks: single runs, lines: their means")
+        caption(drawn, f"{results.figure_name}; marks: single runs, lines: their means")
         means = {one: [fmean(f1) for label, _, f1 in rows if label == one] for one in systems}
         said = "; ".join(f"{label} {figure(stdev(at))}" for label, at in means.items() if len(at) > 1)
         finding = f"Standard deviation of the means over {key}: {said or 'not known from one value'}."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import io
 import re
+import textwrap
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 from jaxvalues.report.table import Table
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK = "#1b1b1d"
@@ -68,6 +71,11 @@ def shown(name: str) -> str:
     return f"{' ' * name.startswith('_')}{name}".replace("$", r"\$")
 
 
+def wrapped(name: str, width: int = 30) -> str:
+    """A name as `shown`, on lines of at most so many characters."""
+    return shown("\n".join(textwrap.wrap(name, width, break_on_hyphens=False)))
+
+
 def best_of(estimates: Mapping[str, float], most: int = MOST_SYSTEMS) -> tuple[list[str], str]:
     """The systems with the highest estimates, at most this many, in their own order; and a sentence on the others."""
     best = sorted(estimates, key=lambda name: -estimates[name])[:most]
@@ -88,8 +96,20 @@ def drawing(name: str, width: float, height: float) -> Iterator[Figure]:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        # Letters that the font lacks are boxes in the PNG. In the SVG they are text, which the reader's fonts have.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from|Matplotlib currently does not support")
         yield Figure(figsize=(width, height), layout="constrained")
+
+
+def caption(figure: Figure, text: str) -> None:
+    """Write what the x axis shows below the whole figure: beside long labels, the axes are too narrow for it."""
+    figure.supxlabel(text, fontsize=10)
+
+
+def legend_beside(axes: Axes) -> None:
+    """Put the legend to the right of the axes."""
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def picture(figure: Figure, name: str, title: str, finding: str, table: Table) -> Picture:

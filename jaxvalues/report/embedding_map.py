@@ -51,8 +51,8 @@ def embedding_map(results: StudyResults) -> Picture | None:
         )
         finding = (
             f"Separation, before and after: {said}. It is the chance that two arguments that share a value are nearer "
-            "to each other than two that share none; .5 is none. Colours: the higher-order value that most of an "
-            "argument's values belong to."
+            "to each other than two that share none; .5 means no separation. Colours: the higher-order value that "
+            "most of an argument's values belong to."
         )
         table = Table(name, title + ".", ("System", "When", "Separation", "n"), tuple(rows))
         return picture(drawn, name, title, finding, table)

@@ -9,13 +9,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxvalues.evaluation.decision import sigmoid
-from jaxvalues.report.curves import few_shot, spread
-from jaxvalues.report.drawing import COLORS, FAINT, INK, MARKS, Picture, best_of, drawing, picture, places, shown
+from jaxvalues.report.curves import few_shot, spreads
+from jaxvalues.report.drawing import (
+    COLORS,
+    FAINT,
+    INK,
+    MARKS,
+    Picture,
+    best_of,
+    caption,
+    drawing,
+    legend_beside,
+    picture,
+    places,
+    wrapped,
+)
 from jaxvalues.report.embedding_map import embedding_map
+from jaxvalues.report.heat_map import heat_map
 from jaxvalues.report.table import Table
 from jaxvalues.report.tables import category_table, contrast_table, main_table
 from jaxvalues.report.training_curves import learning_curves, tuning_curves
-from jaxvalues.report.words import figure, number, sentence_case, signed
+from jaxvalues.report.words import figure, listed, number, sentence_case
 from jaxvalues.study.results import StudyResults, SystemResult
 from jaxvalues.study.screen import verdict
 
@@ -23,24 +37,17 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 _BINS = 10
-_MOST_COLUMNS = 8
-"""As many contrasts as a page is wide enough for."""
 
 
 def pictures(results: StudyResults) -> list[Picture]:
     """All figures that a study has, in the order of the page."""
-    makers: Sequence[Callable[[StudyResults, str], Picture | None]] = (
-        forest,
-        scores,
-        frontier,
-        time_frontier,
-        few_shot,
-        spread,
-        heat_map,
-        calibration,
-        radar,
-    )
-    found = [make(results, split) for split in results.splits for make in makers]
+    first: Sequence[Callable[[StudyResults, str], Picture | None]] = (forest, scores, frontier, time_frontier, few_shot)
+    last: Sequence[Callable[[StudyResults, str], Picture | None]] = (heat_map, calibration, radar)
+    found: list[Picture | None] = []
+    for split in results.splits:
+        found += [make(results, split) for make in first]
+        found += spreads(results, split)
+        found += [make(results, split) for make in last]
     found += [learning_curves(results), tuning_curves(results), embedding_map(results)]
     return [one for one in found if one is not None]
 
@@ -60,7 +67,9 @@ def forest(results: StudyResults, split: str) -> Picture | None:
     if not contrasts:
         return None
     name, title = f"forest-{split}", f"Differences of the {results.figure_name} on {split}"
-    with drawing(name, 7.2, 0.9 + 0.5 * len(contrasts)) as drawn:
+    labels = [f"{wrapped(one.a, 40)}\n{wrapped(f'minus {one.b}', 40)}" for one in reversed(contrasts)]
+    row = max(0.5, 0.2 + 0.16 * max(label.count("\n") + 1 for label in labels))
+    with drawing(name, 7.2, 0.9 + row * len(contrasts)) as drawn:
         ax = drawn.add_subplot()
         for place, one in enumerate(reversed(contrasts)):
             color = COLORS[0] if one.decided else FAINT
@@ -72,11 +81,12 @@ def forest(results: StudyResults, split: str) -> Picture | None:
             if len(dots) > 1:
                 ax.plot(dots, [place - 0.24] * len(dots), ".", color=INK, alpha=0.6, markersize=5)
         ax.axvline(0, color=INK, linewidth=0.9)
-        ax.set_yticks(range(len(contrasts)), [shown(f"{one.a} less {one.b}") for one in reversed(contrasts)])
+        ax.set_yticks(range(len(contrasts)), labels)
         ax.set_ylim(-0.6, len(contrasts) - 0.4)
         ax.grid(axis="y", visible=False)
-        ax.set_xlabel(
-            f"difference of the {results.figure_name} with 95 % interval\ndots: single runs; blue squares: decided"
+        caption(
+            drawn,
+            f"difference of the {results.figure_name} with 95 % interval\ndots: single runs; blue squares: decided",
         )
         return picture(drawn, name, title, " ".join(map(verdict, contrasts)), contrast_table(results))
 
@@ -96,10 +106,10 @@ def scores(results: StudyResults, split: str) -> Picture | None:
             each = [results.figure_of(run, split) for run in one.runs]
             if len(each) > 1:
                 ax.plot(each, [place - 0.24] * len(each), ".", color=INK, alpha=0.6, markersize=5)
-        ax.set_yticks(range(len(systems)), [shown(label) for label in reversed(systems)])
+        ax.set_yticks(range(len(systems)), [wrapped(label, 40) for label in reversed(systems)])
         ax.set_ylim(-0.6, len(systems) - 0.4)
         ax.grid(axis="y", visible=False)
-        ax.set_xlabel(f"{results.figure_name} with 95 % interval over conclusions and runs; dots: single runs")
+        caption(drawn, f"{results.figure_name} with 95 % interval over conclusions and runs; dots: single runs")
         estimates = _estimates(results, split)
         best = max(estimates, key=estimates.__getitem__)
         finding = f"The highest {results.figure_name} on {split} is that of {best}: {figure(estimates[best])}."
@@ -138,7 +148,7 @@ def _against(results: StudyResults, split: str, costs: dict[str, float], name: s
             seen.append(costs[label])
             ax.errorbar(
                 costs[label] * beside, one.estimate, [[one.estimate - one.low], [one.high - one.estimate]],
-                fmt=MARKS[place], color=COLORS[place], label=shown(label),
+                fmt=MARKS[place], color=COLORS[place], label=wrapped(label),
                 elinewidth=1.2, markersize=7,
             )  # fmt: skip
         best, on_line = -1.0, []
@@ -152,9 +162,15 @@ def _against(results: StudyResults, split: str, costs: dict[str, float], name: s
         _plain_ticks(ax.xaxis, wide=max(costs.values()) > 100 * min(costs.values()))
         ax.set_xlabel(f"{cost} (log scale)")
         ax.set_ylabel(results.figure_name)
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        finding = f"By the estimates, none that takes fewer {cost} is as good as {', '.join(on_line)}.{left_out}"
-        return picture(drawn, name, title, finding, main_table(results))
+        legend_beside(ax)
+        if len(on_line) == 1:
+            finding = f"By the estimates, {on_line[0]} has the highest {results.figure_name} and the fewest {cost}."
+        else:
+            finding = (
+                f"By the estimates, each of these has a higher {results.figure_name} than all systems with fewer "
+                f"{cost} (dashed line): {listed(on_line)}."
+            )
+        return picture(drawn, name, title, finding + left_out, main_table(results))
 
 
 def _plain_ticks(axis: Axis, wide: bool) -> None:
@@ -164,50 +180,6 @@ def _plain_ticks(axis: Axis, wide: bool) -> None:
     axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axis.set_minor_formatter(NullFormatter())
-
-
-def heat_map(results: StudyResults, split: str) -> Picture | None:
-    """Category by contrast: differences of the F1, with a dot where the permutation test decides."""
-    declared = [one for one in results.contrasts if one.split == split]
-    contrasts = declared[:_MOST_COLUMNS]
-    if not contrasts:
-        return None
-    rest = f" The first {_MOST_COLUMNS} of {len(declared)} contrasts." if len(declared) > len(contrasts) else ""
-    name, title = f"categories-{split}", f"Differences of the F1 of every category on {split}"
-    values = np.stack([one.category_differences for one in contrasts], axis=1)
-    positives = results.splits[split].labels.sum(axis=0)
-    most = max(float(np.nanmax(np.abs(values))), 0.01)
-    with drawing(name, 3.6 + 0.75 * len(contrasts), 6.4) as drawn:
-        ax = drawn.add_subplot()
-        image = ax.imshow(values, cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
-        for (row, column), value in np.ndenumerate(values):
-            if np.isnan(value):
-                continue
-            sure = contrasts[column].category_p_adjusted[row] < 0.05
-            ax.text(
-                column, row, signed(value) + (" •" if sure else ""), ha="center", va="center", fontsize=7.5,
-                color="white" if abs(value) > 0.62 * most else "#101010",
-            )  # fmt: skip
-        ax.set_xticks(
-            range(len(contrasts)),
-            [shown(f"{one.a}\nless {one.b}") for one in contrasts],
-            rotation=30,
-            ha="left",
-            fontsize=8,
-        )
-        ax.xaxis.tick_top()
-        rows = [f"{label}  n {int(n)}" for label, n in zip(results.categories, positives, strict=True)]
-        ax.set_yticks(range(len(rows)), rows, fontsize=8)
-        ax.grid(visible=False)
-        for spine in ax.spines.values():
-            spine.set_visible(False)
-        drawn.colorbar(image, ax=ax, shrink=0.4, label="difference of the F1")
-        sure = int(sum((one.category_p_adjusted < 0.05).sum() for one in contrasts))
-        finding = (
-            f"{sure} of {values.size} differences are decided by permutation of conclusions (Benjamini–Hochberg, "
-            f"5 %).{rest}"
-        )
-        return picture(drawn, name, title, finding, category_table(results, split))
 
 
 def calibration(results: StudyResults, split: str) -> Picture | None:
@@ -231,12 +203,12 @@ def calibration(results: StudyResults, split: str) -> Picture | None:
             mean = np.bincount(bins, probabilities, _BINS)[used] / counts[used]
             share = np.bincount(bins, truth, _BINS)[used] / counts[used]
             errors[label] = float((np.abs(mean - share) * counts[used]).sum() / counts.sum())
-            ax.plot(mean, share, marker=MARKS[place], color=COLORS[place], label=shown(label), markersize=5)
+            ax.plot(mean, share, marker=MARKS[place], color=COLORS[place], label=wrapped(label), markersize=5)
             rows += [(label, figure(m), figure(s), f"{n:,}") for m, s, n in zip(mean, share, counts[used], strict=True)]
         ax.set_xlabel("mean predicted probability")
         ax.set_ylabel("share of positives")
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        said = ", ".join(f"{label} {figure(error)}" for label, error in errors.items())
+        legend_beside(ax)
+        said = "; ".join(f"{label} {figure(error)}" for label, error in errors.items())
         table = Table(name, title + ".", ("System", "Mean probability", "Share of positives", "n"), tuple(rows))
         return picture(drawn, name, title, f"Expected calibration error in {_BINS} bins: {said}.{left_out}", table)
 
@@ -255,10 +227,13 @@ def radar(results: StudyResults, split: str) -> Picture | None:
             runs = systems[label].runs
             f1 = [fmean(run.scores[split].categories[one].f1 or 0.0 for run in runs) for one in results.categories]
             look = {"color": COLORS[place], "marker": MARKS[place], "markersize": 4}
-            ax.plot([*angles, angles[0]], [*f1, f1[0]], label=shown(label), **look)
+            ax.plot([*angles, angles[0]], [*f1, f1[0]], label=wrapped(label), **look)
         ax.set_xticks(angles, [label.replace(": ", ":\n") for label in results.categories], fontsize=7.5)
         ax.tick_params(axis="x", pad=12)
         ax.spines["polar"].set_visible(False)
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, -0.22), ncols=len(best))
+        one_line = sum(map(len, best)) < 60
+        drawn.legend(loc="outside lower center", ncols=len(best) if one_line else 1)
         table = category_table(results, split)
-        return picture(drawn, name, title, f"The categories of {', '.join(best)}; neighbours share motives.", table)
+        among = f", the best {len(best)} of {len(systems)} systems" if len(best) < len(systems) else ""
+        finding = f"F1 of every value for {listed(best)}{among}. Neighbours on the circle share motives."
+        return picture(drawn, name, title, finding, table)

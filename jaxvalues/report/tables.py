@@ -7,10 +7,10 @@ from statistics import fmean
 
 import numpy as np
 
+from jaxvalues.report.best_group import best_group, how_found
 from jaxvalues.report.paper import ROWS, paper_row
 from jaxvalues.report.table import Table
-from jaxvalues.report.words import difference, figure, interval, number, p_value
-from jaxvalues.statistics.tests import holm, paired_t
+from jaxvalues.report.words import deciding_test, difference, figure, interval, number, p_value
 from jaxvalues.study.plan import in_words
 from jaxvalues.study.results import StudyResults, SystemResult
 
@@ -24,7 +24,7 @@ def main_table(results: StudyResults) -> Table:
         *(f"{split}: mean category F1" for split in splits),
     ]
     compared = [split for split in splits if any(one.split == split for one in results.contrasts)]
-    header += [f"{split}: less {baseline_of(results)}" for split in compared]
+    header += [f"{split}: minus {baseline_of(results)}" for split in compared]
     header += ["Trained parameters", "Training FLOP", "Seconds", "Memory", "Runs", *["Trials"] * tried]
     rows = []
     for name, system in results.systems.items():
@@ -48,9 +48,7 @@ def main_table(results: StudyResults) -> Table:
         tuple(header),
         tuple(rows),
         frozenset(i for i, name in enumerate(results.systems) if name in best),
-        f"Bold: the best system on {splits[-1]} and those that a paired t test does not tell from it (5 %, Holm)."
-        if best
-        else "",
+        how_found(results, splits[-1]) if best else "",
     )
 
 
@@ -65,49 +63,15 @@ def _to_baseline(results: StudyResults, name: str, split: str) -> str:
     return next((difference(one) for one in results.contrasts if (one.a, one.b, one.split) == wanted), "")
 
 
-def best_group(results: StudyResults, split: str) -> frozenset[str]:
-    """The system of the highest figure on a split, and those that a paired t test over runs cannot tell from it.
-
-    The p are adjusted over these comparisons (Holm). Systems with one run are told from none.
-    """
-    means = {
-        name: fmean(results.figure_of(run, split) for run in system.runs)
-        for name, system in results.systems.items()
-        if system.runs
-    }
-    if not means:
-        return frozenset()
-    best = max(means, key=lambda name: means[name])
-    others, tests = [name for name in means if name != best], []
-    for name in others:
-        systems = results.systems[best], results.systems[name]
-        keys = [key for key in systems[0].runs[0].repeated if key in systems[1].runs[0].repeated]
-        a, b = (_by_repeat(results, one, split, keys) for one in systems)
-        shared = [words for words in a if words in b]
-        pairs = [[one[words] for words in shared] for one in (a, b)]
-        tests.append(paired_t(*pairs).p if len(shared) > 1 else 1.0)
-    return frozenset({best, *(name for name, p in zip(others, holm(tests), strict=True) if p >= 0.05)})
-
-
-def _by_repeat(results: StudyResults, system: SystemResult, split: str, keys: Sequence[str]) -> dict[str, float]:
-    """{values of repeated `keys` in words: the mean figure of the runs that have them}."""
-    found: dict[str, list[float]] = {}
-    for run in system.runs:
-        words = ", ".join(in_words({key: run.repeated[key] for key in keys}))
-        found.setdefault(words, []).append(results.figure_of(run, split))
-    return {words: fmean(figures) for words, figures in found.items()}
-
-
 def contrast_table(results: StudyResults) -> Table:
     """Every declared contrast with its tests."""
     rows = []
     for one in results.contrasts:
-        t = one.t
         rows.append(
             (
-                f"{one.a} less {one.b}", one.split, difference(one), p_value(one.p), p_value(one.p_adjusted),
+                f"{one.a} minus {one.b}", one.split, difference(one), p_value(one.p), p_value(one.p_adjusted),
                 p_value(None if one.welch is None else one.welch.p), p_value(one.sign_flip), figure(one.detectable),
-                "permutation" if t is None else f"paired t, {len(one.differences)} runs",
+                deciding_test(results, one),
                 "yes" if one.decided else "no",
             )
         )  # fmt: skip

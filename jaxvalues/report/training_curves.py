@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import fmean
 
 import numpy as np
 
-from jaxvalues.report.drawing import COLORS, MARKS, Picture, best_of, drawing, picture, places, shown
+from jaxvalues.report.drawing import COLORS, MARKS, Picture, best_of, drawing, legend_beside, picture, places, wrapped
 from jaxvalues.report.table import Table
 from jaxvalues.report.tables import trial_table
-from jaxvalues.report.words import figure
+from jaxvalues.report.words import figure, listed
 from jaxvalues.study.results import StudyResults, SystemResult
 
 
@@ -50,17 +51,17 @@ def learning_curves(results: StudyResults) -> Picture | None:
                 color=COLORS[place],
                 marker=MARKS[place],
                 markersize=4,
-                label=shown(label),
+                label=wrapped(label),
             )
             rows += [(label, str(s), figure(f1)) for s, f1 in zip(steps, mean, strict=True)]
         if not rows:
             return None
         ax.set_xlabel("share of training done")
         ax.set_ylabel("held-out official F1")
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        legend_beside(ax)
         table = Table(name, title + ", mean over runs.", ("System", "Step", "Held-out official F1"), tuple(rows))
         last = {row[0]: row[2] for row in rows}
-        ends = ", ".join(f"{label} {f1}" for label, f1 in last.items())
+        ends = "; ".join(f"{label} {f1}" for label, f1 in last.items())
         return picture(drawn, name, title, f"At the end: {ends}.{left_out}", table)
 
 
@@ -89,7 +90,7 @@ def tuning_curves(results: StudyResults) -> Picture | None:
                     color=COLORS[place],
                     marker=MARKS[place],
                     markersize=5,
-                    label=shown(label),
+                    label=wrapped(label),
                 )
                 for trial in one.trials:
                     if trial.values == one.chosen:
@@ -98,10 +99,19 @@ def tuning_curves(results: StudyResults) -> Picture | None:
             ax.set_xscale("log" if positive else "linear")
             ax.set_xlabel(f"{key} (log scale)" if positive else key)
             ax.set_ylabel("held-out official F1")
-            ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        edge = [f"{label} ({', '.join(one.edges)})" for label, one in systems.items() if one.edges]
-        finding = f"On the edge of its range: {', '.join(edge)}." if edge else "Every best value lies inside its range."
-        return picture(drawn, name, title, finding + left_out, table)
+            legend_beside(ax)
+        return picture(drawn, name, title, _about_ranges(systems) + left_out, table)
+
+
+def _about_ranges(systems: Mapping[str, SystemResult]) -> str:
+    """Which best values lie on the edge of their range. Of ranges that are not fully tried it says nothing."""
+    tried = {label: one for label, one in systems.items() if one.chosen}
+    edge = [f"{label} ({', '.join(one.edges)})" for label, one in tried.items() if one.edges]
+    said = [f"On the edge of its range: {'; '.join(edge)}."] if edge else []
+    if len(tried) < len(systems):
+        waiting = [label for label in systems if label not in tried]
+        said.append(f"Not all trials are finished: {listed(waiting)}.")
+    return " ".join(said) or "Every best value lies inside its range."
 
 
 def _best_by_value(system: SystemResult, key: str) -> list[tuple[float, float]]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
+from jaxvalues.errors import counted
 from jaxvalues.statistics.interval import Interval
 from jaxvalues.study.results import ContrastResult, StudyResults
 from jaxvalues.study.screen import figure, probability, signed, verdict
@@ -37,6 +41,13 @@ def sentence_case(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them: "a, b and c"; "a, x; b" where a name has a comma itself."""
+    if any("," in name for name in names):
+        return "; ".join(names)
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
 def answers(results: StudyResults) -> list[str]:
     """The answer to the study's question: one sentence for each contrast and split, generated from its test."""
     return [f"On {one.split}: {verdict(one)}" for one in results.contrasts]
@@ -49,16 +60,67 @@ def nothing(results: StudyResults) -> str:
     return "Nothing can be compared yet."
 
 
+def crossed(results: StudyResults, one: ContrastResult) -> list[str]:
+    """What a contrast is crossed over, in the plural: repeated keys that both sides have with two values or more.
+
+    Empty where there is one such key, or none.
+    """
+    sides = [results.systems[name].runs for name in (one.a, one.b)]
+    shared = [key for key in results.study.repeated if all(key in run.repeated for runs in sides for run in runs)]
+    values = {
+        key: set.intersection(*({json.dumps(run.repeated[key], default=str) for run in runs} for runs in sides))
+        for key in shared
+    }
+    keys = [key for key, seen in values.items() if len(seen) > 1]
+    return [_plural(key) for key in keys] if len(keys) > 1 else []
+
+
+def _plural(key: str) -> str:
+    """What a person calls the values of a repeated key: seeds, templates, values of tuning.init."""
+    known = {"seed": "seeds", "init_seed": "initial values", "formulation.template": "templates"}
+    return known.get(key, f"values of {key}")
+
+
+def deciding_test(results: StudyResults, one: ContrastResult) -> str:
+    """The test that decides a contrast, in a few words."""
+    if one.t is None:
+        return "permutation" if len(one.differences) == 1 else "permutation, all runs of a side are equal"
+    runs = counted(len(one.differences), "run")
+    if over := crossed(results, one):
+        return f"t, crossed {listed(over)}, {runs}, df {one.t.df:.1f}"
+    return f"paired t, {runs}"
+
+
+FALSE_ALARMS = (
+    "The permutation test may give more false alarms than 5 % where one system predicts far fewer labels than the "
+    "other: 6.4 % in 4,000 simulations of two systems with the same F1 of which one predicts a quarter fewer."
+)
+"""What a reader must know of a p by permutation (`jaxvalues.statistics.tests`)."""
+
+
 def basis(results: StudyResults) -> str:
     """What the sentences rest on."""
     if not results.contrasts:
         return nothing(results)
-    fixed = any(one.permutation is not None for one in results.contrasts)
-    seeds = any(one.t is not None for one in results.contrasts)
-    tests = ["a paired t test over the runs of both systems, which speaks about this test set and new runs"] * seeds
-    tests += ["a permutation of whole conclusions where each side is one run, which is silent on other seeds"] * fixed
-    return (
-        f"Whether a difference is decided rests on {' or '.join(tests)}, adjusted over all declared contrasts of a "
-        "split (Holm), at 5 %. The 95 % intervals resample conclusions and runs: they speak about new topics too, and "
-        "are not adjusted. The minimum detectable difference says how sensitive a comparison was; it decides nothing."
-    )
+    over = dict.fromkeys(listed(crossed(results, one)) for one in results.contrasts if one.t is not None)
+    tests = [
+        f"a t test over crossed {keys}, which speaks about this test set and new {keys}"
+        if keys
+        else "a paired t test over the runs of both systems, which speaks about this test set and new runs"
+        for keys in over
+    ]
+    fixed = [one for one in results.contrasts if one.t is None]
+    if any(len(one.differences) == 1 for one in fixed):
+        tests.append(
+            "a permutation of whole conclusions where each side is one run, which says nothing about other seeds"
+        )
+    if any(len(one.differences) > 1 for one in fixed):
+        tests.append("a permutation of whole conclusions where all runs of a side are equal")
+    sentences = [
+        f"Whether a difference is decided rests on {', or '.join(tests)}. The p are adjusted over all declared "
+        "contrasts of a split (Holm); a difference is decided where its adjusted p is below 5 %.",
+        *[FALSE_ALARMS] * bool(fixed),
+        "The 95 % intervals resample conclusions and runs: they speak about new topics too, and are not adjusted. The "
+        "minimum detectable difference says how sensitive a comparison was; it decides nothing.",
+    ]
+    return " ".join(sentences)
