@@ -118,7 +118,8 @@ def scores(results: StudyResults, split: str) -> Picture | None:
 
 def frontier(results: StudyResults, split: str) -> Picture | None:
     """The study's figure against trained parameters."""
-    costs = {name: float(one.trained_parameters) for name, one in _finished(results, split).items()}
+    sizes = {name: one.trained_parameters for name, one in _finished(results, split).items()}
+    costs = {name: float(size) for name, size in sizes.items() if size is not None}
     return _against(results, split, costs, f"parameters-{split}", "trained parameters")
 
 

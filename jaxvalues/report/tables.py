@@ -34,7 +34,8 @@ def main_table(results: StudyResults) -> Table:
         cells = [interval(known[split]) + system.mark(split) if split in known else "not run" for split in splits]
         cells += [interval(means[split]) + system.mark(split) if split in means else "" for split in splits]
         cells += [_to_baseline(results, name, split) for split in compared]
-        cells += [f"{system.trained_parameters:,}", number(system.training_flops)]
+        trained = system.trained_parameters
+        cells += ["not known" if trained is None else f"{trained:,}", number(system.training_flops)]
         cells += [
             f"{fmean(seconds):.0f}" if seconds else "",
             number(max(peaks), "B") if peaks else "",

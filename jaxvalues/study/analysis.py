@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from jaxvalues.study.budget import Size
 from jaxvalues.study.choice import choose, edges, extended, finished_trials
 from jaxvalues.study.combined import PlannedCombination, combined_runs, in_a_sentence
 from jaxvalues.study.combining import result_folder
-from jaxvalues.study.crossed import FEWEST_SIGNS, Place, counts_of, difference_of, interval_of, place_of, whole_grid
+from jaxvalues.study.crossed import FEWEST_SIGNS, counts_of, difference_of, interval_of, paired
 from jaxvalues.study.failures import failure_file
 from jaxvalues.study.measured import read_measured
 from jaxvalues.study.plan import Plan, in_words
@@ -170,38 +169,26 @@ def _contrast(plan: Plan, a: SystemResult, b: SystemResult, truth: Truth) -> dic
     """The fields of a contrast but for its adjusted p; None without runs of the same coordinates."""
     figure, split = plan.study.metric, truth.split.name
     shared = [key for key in plan.repeated(a.name) if key in plan.repeated(b.name)]
-    runs_a, runs_b = (_by_place(system, shared) for system in (a, b))
-    both = [place for place in runs_a if place in runs_b]
-    if not both:
+    if (pair := paired(a, b, shared)) is None:
         return None
-    levels = whole_grid(both)
-    places = list(product(*levels))
-    of_a, of_b = ([runs[place] for place in places] for runs in (runs_a, runs_b))
-    counts_a, counts_b = (counts_of(truth, groups, [len(places)]) for groups in (of_a, of_b))
+    number = [len(pair.places)]
+    counts_a, counts_b = counts_of(truth, pair.of_a, number), counts_of(truth, pair.of_b, number)
     differences = counts_a.figure(figure) - counts_b.figure(figure)
     pooled = _pooled(counts_a, counts_b)
     categories_a, categories_b = (
-        np.mean([_category_f1(one.scores[split]) for runs in side for one in runs], axis=0) for side in (of_a, of_b)
+        np.mean([_category_f1(one.scores[split]) for runs in side for one in runs], axis=0)
+        for side in (pair.of_a, pair.of_b)
     )
     return {
         "a": a.name,
         "b": b.name,
         "split": split,
-        "differences": dict(zip(map(", ".join, places), differences.tolist(), strict=True)),
+        "differences": dict(zip(map(", ".join, pair.places), differences.tolist(), strict=True)),
         "difference": float(differences.mean()),
         "category_differences": categories_a - categories_b,
         "category_p_adjusted": benjamini_hochberg(permutation_per_category(pooled, 0, 1)),
-        **difference_of(truth, of_a, of_b, [len(of) for of in levels if len(of) > 1], figure),
+        **difference_of(truth, pair, figure),
     }
-
-
-def _by_place(system: SystemResult, keys: Sequence[str]) -> dict[Place, list[RunResult]]:
-    """{values of `keys` in words: the runs that have them}, where none of these runs is missing."""
-    found: dict[Place, list[RunResult]] = {}
-    for run in system.runs:
-        found.setdefault(place_of(run, keys), []).append(run)
-    most = max(map(len, found.values()), default=0)
-    return {place: runs for place, runs in found.items() if len(runs) == most}
 
 
 def _pooled(a: Counts, b: Counts) -> Counts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxvalues.statistics.bootstrap import resample, two_level_interval
 from jaxvalues.statistics.counts import Counts, MeanCounts
@@ -18,7 +18,7 @@ from jaxvalues.statistics.tests import crossed_t, permutation, sign_flip, welch_
 from jaxvalues.statistics.variance import components_interval, minimum_detectable_difference
 from jaxvalues.study.plan import in_words
 from jaxvalues.study.reading import Truth
-from jaxvalues.study.results import RunResult
+from jaxvalues.study.results import RunResult, SystemResult
 
 FEWEST_SIGNS = 6
 """The fewest runs of each side with which a test of signs can decide anything at 5 %."""
@@ -30,6 +30,38 @@ Place = tuple[str, ...]
 def place_of(run: RunResult, keys: Sequence[str]) -> Place:
     """Where a run stands among runs that repeat `keys`."""
     return tuple(in_words({key: run.repeated[key] for key in keys}))
+
+
+class Paired(NamedTuple):
+    """The runs of two systems at the places that both have, in the order of a whole grid of them."""
+
+    places: list[Place]
+    shape: tuple[int, ...]
+    """The number of levels of every key that has several; () for one place."""
+    of_a: list[list[RunResult]]
+    """At each place one run, or several where the other system combines over a key."""
+    of_b: list[list[RunResult]]
+
+
+def paired(a: SystemResult, b: SystemResult, keys: Sequence[str]) -> Paired | None:
+    """The runs of two systems that share the repeated `keys`; None where no place has runs of both."""
+    runs_a, runs_b = (_by_place(system, keys) for system in (a, b))
+    both = [place for place in runs_a if place in runs_b]
+    if not both:
+        return None
+    levels = whole_grid(both)
+    places = list(product(*levels))
+    shape = tuple(len(of) for of in levels if len(of) > 1)
+    return Paired(places, shape, [runs_a[place] for place in places], [runs_b[place] for place in places])
+
+
+def _by_place(system: SystemResult, keys: Sequence[str]) -> dict[Place, list[RunResult]]:
+    """{values of `keys` in words: the runs that have them}, where none of these runs is missing."""
+    found: dict[Place, list[RunResult]] = {}
+    for run in system.runs:
+        found.setdefault(place_of(run, keys), []).append(run)
+    most = max(map(len, found.values()), default=0)
+    return {place: runs for place, runs in found.items() if len(runs) == most}
 
 
 def whole_grid(places: Collection[Place]) -> list[list[str]]:
@@ -77,43 +109,37 @@ def interval_of(truth: Truth, runs: Sequence[RunResult], figure: Figure = "offic
     return components_interval(counts, figure=figure) if shape else resample(counts, figure=figure).interval(0)
 
 
-def difference_of(
-    truth: Truth,
-    of_a: Sequence[Sequence[RunResult]],
-    of_b: Sequence[Sequence[RunResult]],
-    shape: Sequence[int],
-    figure: Figure,
-) -> dict[str, Any]:
-    """The interval and tests of a difference of two systems with runs at the places of a grid of this `shape`.
+def difference_of(truth: Truth, pair: Paired, figure: Figure) -> dict[str, Any]:
+    """The interval and tests of the difference of two systems: fields of a `ContrastResult`.
 
-    Fields of a `ContrastResult`. Where all differences are the same, as of systems in which nothing is random, repeated
-    runs tell nothing: one run of each is tested, as fixed systems.
+    Where all differences are the same, as of systems in which nothing is random, repeated runs tell nothing: one run of
+    each is tested, as fixed systems.
     """
-    fixed = not shape
-    if shape:
-        counts = counts_of(truth, of_a, shape), counts_of(truth, of_b, shape)
+    t = None
+    if pair.shape:
+        counts = counts_of(truth, pair.of_a, pair.shape), counts_of(truth, pair.of_b, pair.shape)
         figures_a, figures_b = (one.figure(figure) for one in counts)
         t = crossed_t(figures_a, figures_b)
-        fixed = t.se == 0
-    if fixed:
-        both = _fixed(truth, of_a[0], of_b[0])
+    if t is None or t.se == 0:
+        both = fixed_counts(truth, pair)
         interval = resample(both, figure=figure).interval(0, 1)
         p = permutation(both, 0, 1, figure=figure)
         alone = {"t": None, "welch": None, "sign_flip": None, "permutation": p, "p": p}
         return {**alone, "interval": interval, "detectable": minimum_detectable_difference(interval.se)}
-    single = len(shape) == 1
+    single = len(pair.shape) == 1
     return {
         "interval": two_level_interval(*counts, figure=figure),
         "t": t,
         "welch": welch_t(figures_a, figures_b) if single else None,
-        "sign_flip": sign_flip(figures_a, figures_b) if single and shape[0] >= FEWEST_SIGNS else None,
+        "sign_flip": sign_flip(figures_a, figures_b) if single and pair.shape[0] >= FEWEST_SIGNS else None,
         "permutation": None,
         "p": t.p,
         "detectable": minimum_detectable_difference(t.se, df=t.df),
     }
 
 
-def _fixed(truth: Truth, a: Sequence[RunResult], b: Sequence[RunResult]) -> Counts:
-    """Counts [2] of two fixed runs, or of two systems whose figures are means of several."""
+def fixed_counts(truth: Truth, pair: Paired) -> Counts:
+    """Counts [2] of the first runs of two systems, taken as fixed; the figure of several runs is their mean."""
+    a, b = pair.of_a[0], pair.of_b[0]
     most = math.lcm(len(a), len(b))
     return counts_of(truth, [list(one) * (most // len(one)) for one in (a, b)], [2])

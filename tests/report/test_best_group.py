@@ -67,4 +67,4 @@ def test_crossed_keys_count_their_own_values(tmp_path: Path) -> None:
 
     both = replace(found, systems={name: figures(found.systems[name], s) for name, s in {"a": 1, "b": -1}.items()})
     assert best_group(both, "test") == {"a", "b"}
-    assert "a paired t test over the values of each crossed key (5 %, Holm)" in how_found(both, "test")
+    assert "a t test over the values of each crossed key (5 %, Holm)" in how_found(both, "test")

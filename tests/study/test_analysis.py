@@ -21,7 +21,7 @@ from jaxvalues.statistics.variance import components_interval
 from jaxvalues.study.analysis import analyse
 from jaxvalues.study.budget import Size
 from jaxvalues.study.compare import results_of
-from jaxvalues.study.crossed import difference_of, whole_grid
+from jaxvalues.study.crossed import Paired, difference_of, whole_grid
 from jaxvalues.study.failures import failure_file
 from jaxvalues.study.plan import Plan
 from jaxvalues.study.reading import Truth, read_run
@@ -168,7 +168,7 @@ def test_a_combined_system_beside_several_runs_of_another(tmp_path: Path) -> Non
     for one in (*plan.runs("strong", {}), plan.runs("weak", {})[0]):
         pretend(one.config)
         runs.append(read_run(one.config.folder, one.coordinates, {"test": truth}))
-    found = difference_of(truth, [runs[:3]], [runs[3:]], (), "official_f1")
+    found = difference_of(truth, Paired([()], (), [runs[:3]], [runs[3:]]), "official_f1")
     scores = [run.scores["test"].official_f1 for run in runs]
     assert found["interval"].estimate == pytest.approx(np.mean(scores[:3]) - scores[3])
     assert found["p"] < 0.05
