@@ -53,7 +53,10 @@ def make_mesh(config: MeshConfig) -> Mesh:
     """The device mesh. Raises ConfigError if the product of the sizes is not the number of devices."""
     sizes, devices = [config.data, config.fsdp, config.tensor], jax.device_count()
     if -1 in sizes and devices % _taken(sizes):
-        raise ConfigError(f"mesh {_describe(sizes)} does not divide the {devices} devices")
+        raise ConfigError(
+            f"mesh {_describe(sizes)}: the product of the sizes that are given, {_taken(sizes)}, does not divide the "
+            f"number of devices, {devices}"
+        )
     sizes = _filled(sizes)
     if math.prod(sizes) != devices:
         raise ConfigError(f"mesh {_describe(sizes)} needs {math.prod(sizes)} devices, but there are {devices}")

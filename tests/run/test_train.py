@@ -291,7 +291,7 @@ def test_another_run_in_the_folder_is_refused(lab: Lab, trained: Path) -> None:
     ("overrides", "sentence"),
     [
         (["mesh.data=3"], "needs 3 devices, but there are 8"),
-        (["mesh.fsdp=3"], "does not divide the 8 devices"),
+        (["mesh.fsdp=3"], "does not divide the number of devices, 8"),
         (["training.batch_size=12"], "training.batch_size: 12 rows per micro-batch do not split evenly over 8 devices"),
         (["training.eval_batch_size=12"], "training.eval_batch_size: 12 rows"),
         (["data.max_length=128"], "data.max_length is 128, but the model reads at most"),

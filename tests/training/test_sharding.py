@@ -174,7 +174,7 @@ def test_the_free_axis_takes_what_is_left() -> None:
 @pytest.mark.parametrize(
     ("sizes", "said"),
     [
-        ({"data": -1, "tensor": 3}, "mesh data=-1, fsdp=1, tensor=3 does not divide the 8 devices"),
+        ({"data": -1, "tensor": 3}, "sizes that are given, 3, does not divide the number of devices, 8"),
         ({"data": 3}, "needs 3 devices, but there are 8"),
         ({"data": 4, "fsdp": 4}, "needs 16 devices, but there are 8"),
     ],
