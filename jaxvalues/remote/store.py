@@ -2,7 +2,7 @@
 
 Three kinds of lines: an answer, with its request and response; a failure, a request whose attempts were used up; and
 what was found out about an endpoint. A line is one write, so a process that is killed leaves one torn line at most,
-the last; it is cut off when the file is opened again. A key of an endpoint is in no line.
+the last; it is cut off when the file is opened again. What an endpoint says is written without the key.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from jaxvalues.config.reading import os_problem
 from jaxvalues.config.writing import writing
 from jaxvalues.errors import UserError, short
+from jaxvalues.remote.key import without_key
 from jaxvalues.remote.messages import Answer, Malformed, Request, read_answer, request_key
 
 ANSWER, FAILURE, ENDPOINT = "answer", "failure", "endpoint"
@@ -74,8 +75,8 @@ class Contents:
 class AnswerStore:
     """The store at `path`, locked for this process; as a context manager, unlocked at the end.
 
-    `secret` is replaced by stars wherever it occurs in a line. Raises UserError where another process has the store,
-    and where it cannot be read or written.
+    `secret` is replaced by stars in what the endpoint says, and never in what was sent (see `without_key`). Raises
+    UserError where another process has the store, and where it cannot be read or written.
     """
 
     def __init__(self, path: Path, secret: str | None = None) -> None:
@@ -111,6 +112,7 @@ class AnswerStore:
 
     def add_answer(self, request: Request, response: Mapping[str, Any], *, attempts: int, latency: float) -> Answer:
         """Append an answer. Returns what it says. Raises Malformed for a response that is none."""
+        response = without_key(response, self._secret, _sent(request))
         answer = read_answer(response)
         self._append(
             {
@@ -137,7 +139,7 @@ class AnswerStore:
                 "kind": FAILURE,
                 "key": request.key,
                 "endpoint": request.endpoint,
-                "reason": reason,
+                "reason": without_key(reason, self._secret, _sent(request)),
                 "attempts": attempts,
             }
         )
@@ -151,12 +153,14 @@ class AnswerStore:
     def _append(self, record: dict[str, Any]) -> None:
         record["time"] = datetime.now(UTC).isoformat(timespec="seconds")
         line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-        if self._secret:
-            line = line.replace(self._secret.encode(), b"***")
         with writing(self.path, "; what was answered before is kept"):
             written = self._file.write(line)
             if written != len(line):  # a full disk: the next opening cuts the torn line off
                 raise OSError(28, "No space left on device")
+
+
+def _sent(request: Request) -> str:
+    return f"{request.endpoint} {json.dumps(request.payload, ensure_ascii=False)}"
 
 
 def read_store(path: Path) -> Contents:

@@ -23,8 +23,8 @@ from jaxvalues.evaluation.measures import TaskScores
 from jaxvalues.formulations import AnyTemplate, load_texts
 from jaxvalues.formulations.examples import Examples
 from jaxvalues.remote.budget import Budget
-from jaxvalues.remote.client import api_key
 from jaxvalues.remote.formulations import RemoteFormulation, first_request, make_remote
+from jaxvalues.remote.key import api_key
 from jaxvalues.remote.probe import Found
 from jaxvalues.remote.rounds import ask_all
 from jaxvalues.remote.session import Progress, Session, find_out

@@ -14,8 +14,9 @@ from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError, UserError, counted
 from jaxvalues.remote.batches import Read, batch_lines, read_results
 from jaxvalues.remote.budget import Budget
-from jaxvalues.remote.client import KEY, api_key, check_installed
+from jaxvalues.remote.client import check_installed
 from jaxvalues.remote.formulations import make_remote
+from jaxvalues.remote.key import KEY, api_key
 from jaxvalues.remote.messages import Request
 from jaxvalues.remote.probe import Found
 from jaxvalues.remote.rounds import pending

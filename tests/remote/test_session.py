@@ -226,6 +226,10 @@ def test_without_a_key_a_server_that_asks_for_one(server: StandIn) -> None:
         (Behaviour(echo=f"{MODEL}-mini"), "answers as stand-in-1-mini where stand-in-1 was asked for"),
         (BROKEN, "does not answer: status 500: oops"),
         (Behaviour(body="{}"), "does not answer: the response is no chat completion"),
+        (
+            Behaviour(body='{"error": {"message": "model is overloaded", "code": 503}}'),
+            "does not answer: the response is no chat completion: model is overloaded",
+        ),
     ],
 )
 def test_what_ends_a_run_before_it_begins(server: StandIn, behaviour: Behaviour, sentence: str) -> None:
