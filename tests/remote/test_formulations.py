@@ -207,3 +207,15 @@ def test_without_arguments_nothing_is_asked() -> None:
     for kind in ("answer", "label_list", "chain_of_thought"):
         rounds = made(config(kind)).rounds(nobody)
         assert next(rounds) == []
+
+
+def test_a_vote_without_its_end_is_missing_and_never_a_no() -> None:
+    asking = made(config("answer", {"scoring": "votes", "samples": 2}))
+    rounds = asking.rounds(ARGUMENTS[:1])
+    requests = next(rounds)
+    thought = [say(one, "<think>\nOkay, there is no", finish_reason="length", logprobs=False) for one in requests]
+    results = [say(requests[0], "Yes"), *thought[1:]]
+    asked = ended(rounds, results)
+    assert asked.missing.tolist() == [[False] + [True] * 19]
+    assert asked.logits[0, 0] == pytest.approx(math.log(3))
+    assert asked.tally.missing == {"truncated": 19}
