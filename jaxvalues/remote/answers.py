@@ -73,6 +73,7 @@ class Asker:
         for answer in results:
             if isinstance(answer, str):
                 why = answer
+                tally.unanswered += 1
                 continue
             tally.answer(answer)
             if self.config.model.remote.scoring == "logprobs":

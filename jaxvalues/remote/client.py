@@ -18,6 +18,7 @@ from jaxvalues.errors import UserError, cut, one_sentence
 from jaxvalues.remote.key import KEY, api_key, masked, without_key
 from jaxvalues.remote.messages import Malformed, parse_body
 
+FORBIDDEN = 403
 _AGAIN = (408, 409, 425, 429)
 """Statuses below 500 after which the same request may be answered."""
 
@@ -70,7 +71,7 @@ class Client:
         """The response to one request, as parsed JSON.
 
         Raises Failed for an attempt without one, UserError where no other request can do better: a wrong key, a model
-        that is not there, an account without money.
+        that is not there, an account without money. A 403 may be about one request, whose words a filter refuses.
         """
         openai = self._openai
         try:
@@ -108,7 +109,6 @@ class Client:
         fatal = {  # what the endpoint says is not repeated where it could hold a part of the key
             401: f"{self.endpoint} refuses the key in the environment variable {KEY} (401)",
             402: f"{self.endpoint} wants to be paid first (402): {said}",
-            403: f"{self.endpoint} refuses the request (403): {said}",
             404: f"{self.endpoint} has no chat completions of a model {model} (404): {said}",
         }
         if status == 401 and self._secret is None:
@@ -117,7 +117,10 @@ class Client:
             return UserError(fatal.get(status, f"the account at {self.endpoint} has no money left (429)"))
         retry = status >= 500 or status in _AGAIN
         after = _retry_after(error.response) if retry else None
-        return Failed(str(status), f"status {status}: {said}", retry, throttled=status == 429, after=after)
+        said = (
+            f"{self.endpoint} refuses the request (403): {said}" if status == FORBIDDEN else f"status {status}: {said}"
+        )
+        return Failed(str(status), said, retry, throttled=status == 429, after=after)
 
     def _clean(self, text: str) -> str:
         """A short text of the endpoint on one line, without the key."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from jaxvalues.errors import UserError, short
 from jaxvalues.remote.key import without_key
 from jaxvalues.remote.messages import Answer, Malformed, Request, read_answer, request_key
 
+STORE = "answers.jsonl"
+"""The name of the store in a run folder, unless `model.answers` names another file."""
 ANSWER, FAILURE, ENDPOINT = "answer", "failure", "endpoint"
 _BEGINNING = b'{"kind": "'
 
@@ -48,11 +51,13 @@ class Contents:
         """{key: attempts}, also of requests that were answered later."""
         self.endpoints: dict[tuple[str, str], dict[str, Any]] = {}
         """{(endpoint, model): what was found out about it}."""
+        self.probes: Counter[tuple[str, str]] = Counter()
+        """{(endpoint, model): the requests that this took}."""
         self.damaged = 0
         """Lines that cannot be read, or are not what was written."""
 
     def take(self, line: bytes) -> None:
-        """Add a line."""
+        """Add a line. Earlier versions wrote some endpoints with a slash at their end."""
         try:
             record = json.loads(line)
             match record["kind"]:
@@ -61,11 +66,15 @@ class Contents:
                     if key != record["key"]:
                         raise ValueError
                     answer = read_answer(record["response"])
+                    if record["endpoint"].endswith("/"):
+                        key = request_key(record["endpoint"].rstrip("/"), record["request"], record["sample"])
                     self.answers[key] = Stored(answer, int(record["attempts"]), float(record["latency"]))
                 case "failure":
                     self.failed[record["key"]] = self.failed.get(record["key"], 0) + int(record["attempts"])
                 case "endpoint":
-                    self.endpoints[record["endpoint"], record["model"]] = dict(record["found"])
+                    name = (record["endpoint"].rstrip("/"), record["model"])
+                    self.endpoints[name] = dict(record["found"])
+                    self.probes[name] += int(record.get("attempts", 1))
                 case _:
                     raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Malformed):
@@ -145,10 +154,11 @@ class AnswerStore:
         )
         self.contents.failed[request.key] = self.contents.failed.get(request.key, 0) + attempts
 
-    def add_endpoint(self, endpoint: str, model: str, found: Mapping[str, Any]) -> None:
-        """Append what was found out about an endpoint."""
-        self._append({"kind": ENDPOINT, "endpoint": endpoint, "model": model, "found": found})
+    def add_endpoint(self, endpoint: str, model: str, found: Mapping[str, Any], attempts: int = 1) -> None:
+        """Append what was found out about an endpoint, and the requests that this took."""
+        self._append({"kind": ENDPOINT, "endpoint": endpoint, "model": model, "found": found, "attempts": attempts})
         self.contents.endpoints[endpoint, model] = dict(found)
+        self.contents.probes[endpoint, model] += attempts
 
     def _append(self, record: dict[str, Any]) -> None:
         record["time"] = datetime.now(UTC).isoformat(timespec="seconds")
