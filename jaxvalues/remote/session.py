@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from jaxvalues.config import ModelConfig
 from jaxvalues.errors import UserError
-from jaxvalues.remote.budget import Budget
+from jaxvalues.remote.budget import Budget, UsedUp
 from jaxvalues.remote.client import FORBIDDEN, Client
 from jaxvalues.remote.messages import Request, Result
 from jaxvalues.remote.pace import Gate, Pace
@@ -82,9 +82,10 @@ class Session:
                 _run(self.config, asking.gate, self.budget, asking.run)
             if asking.ended is not None:
                 have = sum(one.key in answers for one in requests)
+                more = " with a larger budget" if isinstance(asking.ended, UsedUp) else ""
                 raise type(asking.ended)(
                     f"{asking.ended}; {have:,} of {len(requests):,} answers are kept in {self.store.path}, and the "
-                    "same command asks only the rest"
+                    f"same command{more} asks only the rest"
                 )
         return self.count(requests)
 

@@ -353,7 +353,9 @@ def test_a_budget_of_requests(server: StandIn, tmp_path: Path) -> None:
     with pytest.raises(UsedUp) as error:
         ask(server, tmp_path, 50, max_requests=30)
     assert server.total == 30
-    assert "model.max_requests 30 is used up; 29 of 50 answers are kept in" in one_sentence_of(error)
+    text = one_sentence_of(error)
+    assert "model.max_requests 30 is used up; 29 of 50 answers are kept in" in text
+    assert text.endswith("the same command with a larger budget asks only the rest")
     with pytest.raises(UsedUp):  # the run has one budget, however often it is started
         ask(server, tmp_path, 50, max_requests=30)
     assert server.total == 30
