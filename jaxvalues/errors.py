@@ -43,6 +43,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def agreed(number: int, noun: str, singular: str, plural: str) -> str:
+    """A counted noun and what is said about it: "1 column is missing", "2 columns are missing"."""
+    return f"{counted(number, noun)} {singular if number == 1 else plural}"
+
+
 def first_line(error: Exception) -> str:
     """The first line of what an error says, or its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

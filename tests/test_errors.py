@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from jaxvalues.errors import name_list, one_sentence, print_everything, short
+from jaxvalues.errors import agreed, name_list, one_sentence, print_everything, short
 
 
 def test_a_message_fits_on_a_line() -> None:
@@ -17,6 +17,12 @@ def test_a_message_fits_on_a_line() -> None:
     assert said.endswith("a/config.yaml: no such file; and a second\\tproblem\\x1b[31m")
     assert one_sentence("word " * 100).endswith("...")
     assert one_sentence("short and plain: ×") == "short and plain: ×"
+
+
+def test_what_is_said_agrees_with_its_number() -> None:
+    assert agreed(1, "answer", "is", "are") == "1 answer is"
+    assert agreed(1200, "answer", "is", "are") == "1,200 answers are"
+    assert agreed(0, "answer", "is", "are") == "0 answers are"
 
 
 def test_values_are_shown_short() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from jaxvalues.config.remote import RemoteConfig, endpoint_problem
 from jaxvalues.config.section import Section, Text
@@ -60,6 +60,12 @@ class ModelConfig(Section):
     max_cost: float | None = Field(None, gt=0)
     """endpoint: most that the answers of a run may cost, at the prices in `remote`. null: no limit."""
     remote: RemoteConfig = RemoteConfig()
+
+    @field_validator("endpoint")
+    @classmethod
+    def _without_slash(cls, endpoint: str | None) -> str | None:
+        """The same endpoint is the same text, as answers are kept by it."""
+        return None if endpoint is None else endpoint.rstrip("/")
 
     @model_validator(mode="after")
     def _keys_belong_together(self) -> ModelConfig:

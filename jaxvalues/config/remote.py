@@ -7,7 +7,7 @@ import re
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from jaxvalues.config.section import Section
 
@@ -29,7 +29,8 @@ class RemoteConfig(Section):
     temperature: float = Field(1.0, ge=0, le=2)
     """votes: sampling temperature. Log-probabilities are always those at temperature 1."""
     max_tokens: int | None = Field(None, ge=1)
-    """Longest answer in tokens. null: 1 for `logprobs`, 16 for `votes`."""
+    """Longest answer in tokens. null: 1 for `logprobs`, 16 for `votes`. A model that begins its answers with blank
+    tokens needs more."""
     parameters: dict[str, Any] = {}  # noqa: RUF012  (pydantic copies it)
     """Further parameters of every request, as the endpoint knows them, such as {chat_template_kwargs: {enable_thinking:
     false}}, with which vLLM lets a thinking model answer at once. They are no place for keys."""
@@ -42,20 +43,25 @@ class RemoteConfig(Section):
     """Attempts at each request, with random waits between them that grow up to a minute. `Retry-After` is obeyed."""
     min_coverage: float = Field(0.99, gt=0, le=1)
     """Smallest share of questions with an answer with which a run finishes. Below it the run stays unfinished, and the
-    same command asks the rest. A question without an answer is left out of the scores, which then say so."""
+    same command asks again what has none. A question without an answer is left out of the scores, which then say so."""
     input_price: float | None = Field(None, ge=0)
     """Price of a million tokens of prompts, for `max_cost` and for estimates."""
     output_price: float | None = Field(None, ge=0)
     """Price of a million tokens of answers."""
 
+    @field_validator("parameters")
+    @classmethod
+    def _as_json(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """As they are sent and stored, so that a key of a mapping is a text."""
+        try:
+            return json.loads(json.dumps(parameters, allow_nan=False))
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError("must hold texts, numbers, lists and mappings alone") from None
+
     @model_validator(mode="after")
     def _keys_belong_together(self) -> RemoteConfig:
         if taken := _OWN & self.parameters.keys():
             raise ValueError(f"`parameters` cannot set {min(taken)}, which follows from other keys")
-        try:
-            json.dumps(self.parameters, allow_nan=False)
-        except (TypeError, ValueError):
-            raise ValueError("`parameters` must hold texts, numbers, lists and mappings alone") from None
         if (self.input_price is None) != (self.output_price is None):
             raise ValueError("give both `input_price` and `output_price`, or neither")
         if self.scoring == "logprobs" and (self.samples, self.temperature) != (5, 1.0):

@@ -243,7 +243,7 @@ class Config(Section):
                 f"formulation.kind: {form.kind} needs a network here, and model.endpoint asks one elsewhere: use answer"
             )
         if form.stem is not None:
-            raise ValueError("formulation.stem begins the model's answer, and model.endpoint takes no such: remove it")
+            raise ValueError("formulation.stem cannot be used with model.endpoint: remove it")
         if self.tuning.method != "none" or form.verbalizer.soft:
             what = "formulation.verbalizer.soft" if form.verbalizer.soft else f"tuning.method: {self.tuning.method}"
             raise ValueError(f"{what} trains, and nothing trains at model.endpoint: set tuning.method=none")

@@ -78,7 +78,7 @@ def check(config: Config, console: Console | None = None) -> None:
         check_runs(runs, run_console, Programs())
     for one in {one.name: one for one in reversed(runs)}.values():  # one run of each member
         dry_run(one, run_console)
-    run_console.print("All is as it must be. Nothing was written; without --dry-run the same command starts.")
+    run_console.print("No problems found. Nothing was written; without --dry-run the same command starts.")
 
 
 def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Programs) -> None:

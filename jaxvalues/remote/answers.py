@@ -19,6 +19,9 @@ from jaxvalues.templates.chat import Message
 SAMPLES = 1000
 """The numbers of samples that each seed of a run has."""
 
+CUT = ("length", "content_filter")
+"""The finish reasons of answers without their end."""
+
 
 @dataclass(frozen=True)
 class Asker:
@@ -70,15 +73,16 @@ class Asker:
         for answer in results:
             if isinstance(answer, str):
                 why = answer
+                tally.unanswered += 1
                 continue
             tally.answer(answer)
             if self.config.model.remote.scoring == "logprobs":
-                odds = None if answer.first is None else log_odds(answer.first, words)
+                odds = None if answer.first is None else log_odds(answer.first, words, answer.bound)
                 if odds is not None:
                     tally.score(odds)
                     return odds.logit
                 why = tally.cannot_read(answer, "no answer word")
-            elif (vote := words.vote(answer.text)) is None:
+            elif (vote := words.vote(answer.text, answer.finish_reason in CUT)) is None:
                 why = tally.cannot_read(answer)
             else:
                 votes.append(vote)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jaxvalues.config.reading import os_problem
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, agreed
 from jaxvalues.remote.client import Failed
-from jaxvalues.remote.messages import Malformed, Request, read_answer
+from jaxvalues.remote.messages import Malformed, Request, read_answer, request_key
 from jaxvalues.remote.probe import Found, check_answer
 from jaxvalues.remote.store import AnswerStore
 
@@ -53,14 +53,17 @@ class Read:
 
     def sentences(self, store: Path) -> list[str]:
         """What to say about them."""
-        said = [f"{self.added:,} answers are added to {store}"]
+        said = [f"{agreed(self.added, 'answer', 'is', 'are')} added to {store}"]
         if self.known:
-            said[0] += f"; {self.known:,} were there already"
+            said[0] += f"; {self.known:,} {'was' if self.known == 1 else 'were'} there already"
         if self.others:
-            said.append(f"{self.others:,} results are not of this run, and are left out")
-        if self.failed:
+            said.append(f"{agreed(self.others, 'result', 'is', 'are')} not of this run, and left out")
+        if failed := sum(self.failed.values()):
             why = ", ".join(f"{reason} {number:,}" for reason, number in self.failed.most_common(3))
-            said.append(f"{sum(self.failed.values()):,} results are no answers ({why}); `jaxvalues train` asks these")
+            again = "asks this question again" if failed == 1 else "asks these questions again"
+            said.append(
+                f"{agreed(failed, 'result', 'is no answer', 'are no answers')} ({why}); `jaxvalues train` {again}"
+            )
         return said
 
 
@@ -68,22 +71,24 @@ def read_results(
     files: Sequence[Path],
     *,
     missing: Sequence[Request],
-    known: Collection[str],
+    stored: Sequence[Request],
     found: Found,
     store: AnswerStore,
 ) -> Read:
-    """Add the answers in files of results to the store. `missing` are the requests that have none, `known` the keys of
-    those that have. Raises UserError for a file that cannot be read."""
-    read, wanted = Read(), {one.key: one for one in missing}
+    """Add the answers in files of results to the store. `missing` are the requests that have none, `stored`
+    those that have one. Raises UserError for a file that cannot be read."""
+    read, (wanted, known) = Read(), ({key: one for one in each for key in _names(one)} for each in (missing, stored))
     for file in files:
         for line in _lines(file):
             try:
                 result = json.loads(line)
                 key = result["custom_id"]
+                if not isinstance(key, str):
+                    raise ValueError
             except (ValueError, KeyError, TypeError, RecursionError):
                 read.failed["damaged line"] += 1
                 continue
-            if key in known or key in store.contents.answers:
+            if key in known or (key in wanted and wanted[key].key in store.contents.answers):
                 read.known += 1
             elif key not in wanted:
                 read.others += 1
@@ -92,6 +97,11 @@ def read_results(
             else:
                 read.failed[why] += 1
     return read
+
+
+def _names(request: Request) -> tuple[str, str]:
+    """The key of a request, and the one of earlier versions where a config has a slash behind the endpoint."""
+    return request.key, request_key(f"{request.endpoint}/", request.payload, request.sample)
 
 
 def _add(result: Any, request: Request, found: Found, store: AnswerStore) -> str | None:

@@ -35,6 +35,11 @@ class Budget:
         self.requests, self.cost, self._reserved = 0, 0.0, 0.0
         self._guessed = self._paid = 0.0
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether it has an end."""
+        return self.max_requests is not None or self.max_cost is not None
+
     def already(self, request: Request, failed: int, stored: Stored | None) -> None:
         """Count what was sent and paid for a request before: attempts that `failed`, and its answer if it has one."""
         self.requests += failed + (stored.attempts if stored is not None else 0)

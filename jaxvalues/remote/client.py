@@ -6,7 +6,7 @@ The client's own retries are off: `jaxvalues.remote.session` has the only loop.
 from __future__ import annotations
 
 import asyncio
-import os
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,17 +15,12 @@ from types import TracebackType
 from typing import Any
 
 from jaxvalues.errors import UserError, cut, one_sentence
+from jaxvalues.remote.key import KEY, api_key, masked, without_key
 from jaxvalues.remote.messages import Malformed, parse_body
 
-KEY = "OPENAI_API_KEY"
-"""The environment variable with the key of the endpoint."""
+FORBIDDEN = 403
 _AGAIN = (408, 409, 425, 429)
 """Statuses below 500 after which the same request may be answered."""
-
-
-def api_key() -> str | None:
-    """The key of the endpoint; None without one, as servers of one's own ask for none."""
-    return os.environ.get(KEY, "").strip() or None
 
 
 @dataclass
@@ -76,7 +71,7 @@ class Client:
         """The response to one request, as parsed JSON.
 
         Raises Failed for an attempt without one, UserError where no other request can do better: a wrong key, a model
-        that is not there, an account without money.
+        that is not there, an account without money. A 403 may be about one request, whose words a filter refuses.
         """
         openai = self._openai
         try:
@@ -86,7 +81,7 @@ class Client:
                     model=payload["model"], messages=payload["messages"], extra_body=rest
                 )
                 text = raw.http_response.text
-            return parse_body(text)
+            return self._read(text, payload)
         except Malformed as error:
             raise Failed("malformed", f"the response is {error}") from None
         except (TimeoutError, openai.APITimeoutError):
@@ -95,9 +90,17 @@ class Client:
             raise self._status(error, str(payload["model"])) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            raise Failed("connection", f"no connection ({cut(str(cause) or type(cause).__name__, 80)})") from None
+            said = cut(self._clean(str(cause)) or type(cause).__name__, 80)
+            raise Failed("connection", f"no connection ({said})") from None
         except openai.OpenAIError as error:
             raise Failed("malformed", self._clean(str(error))) from None
+
+    def _read(self, text: str, payload: Mapping[str, Any]) -> Any:
+        """The JSON of a response, without the key. Raises Malformed, Failed for an error that comes as an answer."""
+        body = without_key(parse_body(text), self._secret, f"{self.endpoint} {json.dumps(payload)}")
+        if isinstance(body, Mapping) and not body.get("choices") and (said := _said(body)):
+            raise Failed("malformed", f"the response is no chat completion: {self._clean(said)}")
+        return body
 
     def _status(self, error: Any, model: str) -> Exception:
         """What a status means that is not OK."""
@@ -106,7 +109,6 @@ class Client:
         fatal = {  # what the endpoint says is not repeated where it could hold a part of the key
             401: f"{self.endpoint} refuses the key in the environment variable {KEY} (401)",
             402: f"{self.endpoint} wants to be paid first (402): {said}",
-            403: f"{self.endpoint} refuses the request (403): {said}",
             404: f"{self.endpoint} has no chat completions of a model {model} (404): {said}",
         }
         if status == 401 and self._secret is None:
@@ -115,21 +117,26 @@ class Client:
             return UserError(fatal.get(status, f"the account at {self.endpoint} has no money left (429)"))
         retry = status >= 500 or status in _AGAIN
         after = _retry_after(error.response) if retry else None
-        return Failed(str(status), f"status {status}: {said}", retry, throttled=status == 429, after=after)
+        said = (
+            f"{self.endpoint} refuses the request (403): {said}" if status == FORBIDDEN else f"status {status}: {said}"
+        )
+        return Failed(str(status), said, retry, throttled=status == 429, after=after)
 
     def _clean(self, text: str) -> str:
         """A short text of the endpoint on one line, without the key."""
-        if self._secret:
-            text = text.replace(self._secret, "***")
-        return one_sentence(text, 120)
+        return one_sentence(masked(text, self._secret), 120)
 
 
 def _message(error: Any) -> str:
     """What a response of an error says."""
-    body = error.body if isinstance(error.body, Mapping) else {}
+    said = _said(error.body) if isinstance(error.body, Mapping) else ""
+    return said or str(error.response.text or "no reason given")
+
+
+def _said(body: Mapping[str, Any]) -> str:
+    """The message of an error in a response; empty without one."""
     inner = body.get("error") if isinstance(body.get("error"), Mapping) else body
-    said = inner.get("message") or body.get("detail") or body.get("error")
-    return str(said or error.response.text or "no reason given")
+    return str(inner.get("message") or body.get("detail") or body.get("error") or "")
 
 
 def _retry_after(response: Any) -> float | None:

@@ -214,6 +214,7 @@ def answered(asker: Asker, results: Sequence[Result], wanted: Wanted, tally: Tal
 def is_text(result: Result, tally: Tally) -> bool:
     """Whether a result is a text of the model; what a filter removed is none."""
     if isinstance(result, str):
+        tally.unanswered += 1
         return False
     tally.answer(result)
     return result.finish_reason != "content_filter"

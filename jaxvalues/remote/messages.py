@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 ABSENT = -9999.0
 """What OpenAI returns for the log-probability of a token that is not among those it looks at."""
+
+_LEAST = 1e-6
+"""The smallest probability of tokens that are absent, where the one that was drawn is returned alone."""
 
 
 class Malformed(Exception):
@@ -63,6 +68,10 @@ class Answer:
     """The name of the model that answered, as it calls itself."""
     prompt_tokens: int | None
     completion_tokens: int | None
+    bound: float | None = None
+    """The most that the log-probability of a token can be that is not in `first`."""
+    is_blank: bool = False
+    """Whether all of it are blank tokens, as far as log-probabilities are returned."""
 
 
 Result = Answer | str
@@ -76,7 +85,8 @@ def read_answer(response: Any) -> Answer:
         content = choice["message"].get("content")
         reason = choice.get("finish_reason")
         log_probs = (choice.get("logprobs") or {}).get("content") or []
-        first = _first(log_probs)
+        position = next((one for one in log_probs if one["token"].strip()), None)
+        first, bound = (None, None) if position is None else _read_position(position)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError):
         raise Malformed("no chat completion") from None
     if not isinstance(content, str | None) or not isinstance(reason, str | None):
@@ -84,7 +94,9 @@ def read_answer(response: Any) -> Answer:
     usage = response.get("usage")
     tokens = [_count(usage, key) for key in ("prompt_tokens", "completion_tokens")]
     echo = response.get("model")
-    return Answer(content or "", reason or "none given", first, echo if isinstance(echo, str) else None, *tokens)
+    echo = echo if isinstance(echo, str) else None
+    is_blank = bool(log_probs) and position is None
+    return Answer(content or "", reason or "none given", first, echo, *tokens, bound, is_blank)
 
 
 def parse_body(body: str) -> Any:
@@ -95,18 +107,32 @@ def parse_body(body: str) -> Any:
         raise Malformed("no JSON" if body.strip() else "an empty response") from None
 
 
-def _first(positions: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
-    """{token: log-probability} at the first position whose token is not blank."""
-    for position in positions:
-        if not position["token"].strip():
-            continue
-        found = {position["token"]: float(position["logprob"])}
-        for one in position.get("top_logprobs") or ():
-            found[one["token"]] = float(one["logprob"])
-        if any(math.isnan(value) or value > 1e-3 for value in found.values()):
-            raise ValueError
-        return {token: value for token, value in found.items() if value > ABSENT} or None
-    return None
+def _read_position(position: Mapping[str, Any]) -> tuple[dict[str, float] | None, float | None]:
+    """`first` and `bound` of an answer, from its first position whose token is not blank.
+
+    Several tokens may have the same text, which has their probabilities together. The token that was drawn is one of
+    the most likely ones, or less likely than these, so that it says nothing about tokens that are absent. An entry
+    without a text is left out.
+    """
+    found: dict[str, float] = {}
+    drawn = _log_probability(position)
+    top = [(one["token"], _log_probability(one)) for one in position.get("top_logprobs") or ()]
+    top = [(token, value) for token, value in top if isinstance(token, str) and value > ABSENT]
+    for token, value in top:
+        found[token] = float(np.logaddexp(found[token], value)) if token in found else value
+    if position["token"] not in found and drawn > ABSENT:
+        found[position["token"]] = drawn
+    if not found:
+        return None, None
+    left = max(0.0, 1.0 - sum(math.exp(value) for value in found.values()))
+    return found, min(value for _, value in top) if top else math.log(max(left, _LEAST))
+
+
+def _log_probability(entry: Mapping[str, Any]) -> float:
+    value = float(entry["logprob"])
+    if math.isnan(value) or value > 1e-3:
+        raise ValueError
+    return value
 
 
 def _count(usage: Any, key: str) -> int | None:

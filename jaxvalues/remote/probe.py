@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any
 
 from jaxvalues.errors import UserError, cut
-from jaxvalues.remote.client import Failed
+from jaxvalues.remote.client import FORBIDDEN, Failed
 from jaxvalues.remote.messages import Answer, Request
 from jaxvalues.remote.sender import Sender, Stopped, Unanswered
+from jaxvalues.remote.store import Contents
 
 MOST_TOP = 20
 """The most log-probabilities that the OpenAI format returns for a token."""
@@ -62,6 +63,9 @@ class Found:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Found:
+        """Raises ValueError for what `to_json` of this version did not write."""
+        if content.keys() != _TYPES.keys() or not all(isinstance(content[key], _TYPES[key]) for key in _TYPES):
+            raise ValueError
         return cls(**content)
 
     def without(self, said: str) -> Found | None:
@@ -77,6 +81,7 @@ class Found:
         return None
 
 
+_TYPES = {"tokens_key": str, "top_logprobs": int, "seed": bool, "temperature": bool, "echo": str | None}
 _NAMES = {"tokens_key": "max_tokens", "top_logprobs": "logprobs", "temperature": "temperature", "seed": "seed"}
 _WEAKER = {
     "tokens_key": lambda f: replace(f, tokens_key="max_completion_tokens") if f.tokens_key == "max_tokens" else None,
@@ -99,6 +104,8 @@ async def probe(sender: Sender, model: str, parameters: Mapping[str, Any]) -> Fo
             reply = await sender.send(request, lambda answer: None)
         except Unanswered as error:
             refused = error.failed.said
+            if error.failed.kind == str(FORBIDDEN):
+                raise UserError(refused) from None
             if error.failed.retry:
                 raise UserError(f"{endpoint} does not answer: {refused}") from None
             found = found.without(refused)
@@ -112,15 +119,29 @@ async def probe(sender: Sender, model: str, parameters: Mapping[str, Any]) -> Fo
 
 
 async def is_alive(sender: Sender, model: str, parameters: Mapping[str, Any], found: Found) -> bool:
-    """Whether the endpoint answers the question of the probe as it did, asked once."""
+    """Whether the endpoint answers the question of the probe as it did, asked once.
+
+    Raises UserError where it may not be asked, such as for a budget that is used up.
+    """
     once = Sender(sender.client, sender.gate, sender.budget, 1)
     payload = found.payload(model, _QUESTION, 16, logprobs=True, seed=0) | dict(parameters)
     request = Request(sender.client.endpoint, payload)
     try:
         await once.send(request, partial(check_answer, found, request))
-    except (Unanswered, Stopped):
+    except Unanswered:
         return False
+    except Stopped as stopped:  # without an error, something else has ended everything
+        if stopped.error is not None:
+            raise stopped.error from None
     return True
+
+
+def recall(contents: Contents, endpoint: str, model: str) -> Found | None:
+    """What a store knows of an endpoint; None for nothing, and for facts that this version cannot read."""
+    try:
+        return Found.from_json(contents.endpoints[endpoint, model])
+    except (KeyError, ValueError):
+        return None
 
 
 def check_model(model: str, echo: str | None, endpoint: str) -> None:
@@ -135,8 +156,13 @@ def check_model(model: str, echo: str | None, endpoint: str) -> None:
 
 
 def check_answer(found: Found, request: Request, answer: Answer) -> None:
-    """Raise Failed for an answer of another model than the first one, or without log-probabilities that are wanted."""
+    """Raise Failed for an answer of another model than the first one, or without log-probabilities that are
+    wanted."""
     if answer.echo != found.echo:
         raise Failed("other model", f"{answer.echo} answered in the place of {found.echo}")
-    if request.payload.get("logprobs") and answer.first is None and answer.finish_reason != "content_filter":
-        raise Failed("no log-probabilities", "the answer has no log-probabilities")
+    if not request.payload.get("logprobs") or answer.first is not None or answer.finish_reason == "content_filter":
+        return
+    if answer.is_blank:
+        said = f"model.remote.max_tokens {request.most_tokens} is too small: the answer is blank so far"
+        raise Failed("model.remote.max_tokens is too small", said, retry=False)
+    raise Failed("no log-probabilities", "the answer has no log-probabilities")

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
-from jaxvalues.remote.messages import Request, Result
+from jaxvalues.remote.budget import CHARACTERS
+from jaxvalues.remote.messages import Answer, Request, Result
 from jaxvalues.remote.store import Contents
 from jaxvalues.remote.tally import Asked
 
@@ -33,20 +34,26 @@ class Pending(NamedTuple):
     """Requests with an answer."""
     missing: list[Request]
     """Those without one, of the first round that has any."""
-    is_last: bool
-    """Whether nothing is asked after these are answered, as far as one can know."""
+    later: list[Request]
+    """Those of later rounds without an answer. Those that depend on `missing` are as if these were as long as they may
+    be."""
 
 
 def pending(rounds: Rounds, contents: Contents, number: int) -> Pending:
     """What is still to be asked of `number` rounds, of which later ones may depend on the answers."""
-    stored: list[Request] = []
-    try:
-        requests = next(rounds)
-        for passed in range(1, number + 1):
-            stored += [one for one in requests if one.key in contents.answers]
-            if missing := [one for one in requests if one.key not in contents.answers]:
-                return Pending(stored, missing, passed == number)
-            requests = rounds.send([contents.answers[one.key].answer for one in requests])
-    except StopIteration:
-        pass
-    return Pending(stored, [], True)
+    found, answers = Pending([], [], []), contents.answers
+    requests = next(rounds)
+    for left in reversed(range(number)):
+        unknown = found.later if found.missing else found.missing
+        for one in requests:
+            (found.stored if one.key in answers else unknown).append(one)
+        if left:
+            requests = rounds.send(
+                [answers[one.key].answer if one.key in answers else _longest(one) for one in requests]
+            )
+    return found
+
+
+def _longest(request: Request) -> Answer:
+    """A stand-in for an answer, as long as it may be."""
+    return Answer("x" * (CHARACTERS * request.most_tokens), "stop", None, None, None, None)

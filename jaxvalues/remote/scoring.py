@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from jaxvalues.config import VerbalizerConfig
+from jaxvalues.templates.chat import answer_of
 
 _AROUND = " \t\r\n\"'`*_.,:;!?()[]{}#>-–—▁Ġ“”‘’"
 """What may stand around a word in a token or an answer; ▁ and Ġ are spaces of tokenizers."""
@@ -26,10 +27,14 @@ class Words:
         """The words of a config."""
         return cls(*(frozenset(plain(word) for word in words) for words in (verbalizer.yes, verbalizer.no)))
 
-    def vote(self, text: str) -> bool | None:
+    def vote(self, text: str, is_cut: bool = False) -> bool | None:
         """Whether an answer says Yes or No: by the word that it begins with, else by the only one of them that it
-        holds; None where neither tells."""
-        for tells in (_begins, _holds):
+        holds; None where neither tells.
+
+        Thoughts are no part of it. In one that `is_cut` off, only the word that it begins with tells.
+        """
+        text = answer_of(text)
+        for tells in (_begins,) if is_cut else (_begins, _holds):
             says_yes, says_no = (any(tells(text, word) for word in words) for words in (self.yes, self.no))
             if says_yes != says_no:
                 return says_yes
@@ -61,16 +66,16 @@ class Odds(NamedTuple):
     """{token: probability} of the words that were found."""
 
 
-def log_odds(first: Mapping[str, float], words: Words) -> Odds | None:
+def log_odds(first: Mapping[str, float], words: Words, bound: float | None = None) -> Odds | None:
     """log p(Yes) − log p(No), each summed over the tokens that are one of its words.
 
-    A side without such a token has the smallest log-probability that was returned: no token that is absent can have
-    more. None where both sides are absent: nothing is known then.
+    A side without such a token has the most that a token can have that is absent: `bound`, else the smallest
+    log-probability in `first`. None where both sides are absent: nothing is known then.
     """
     sides = [[token for token in first if plain(token) in side] for side in (words.yes, words.no)]
     if not any(sides):
         return None
-    bound = min(first.values())
+    bound = min(first.values()) if bound is None else bound
     yes, no = (_log_sum(first[token] for token in side) if side else bound for side in sides)
     found = {token: math.exp(first[token]) for side in sides for token in side}
     absent = next((name for name, side in zip(("yes", "no"), sides, strict=True) if not side), None)

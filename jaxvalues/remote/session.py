@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 
 from jaxvalues.config import ModelConfig
 from jaxvalues.errors import UserError
-from jaxvalues.remote.budget import Budget
-from jaxvalues.remote.client import Client
+from jaxvalues.remote.budget import Budget, UsedUp
+from jaxvalues.remote.client import FORBIDDEN, Client
 from jaxvalues.remote.messages import Request, Result
 from jaxvalues.remote.pace import Gate, Pace
-from jaxvalues.remote.probe import Found, check_answer, is_alive, probe
+from jaxvalues.remote.probe import Found, check_answer, is_alive, probe, recall
 from jaxvalues.remote.sender import Sender, Stopped, Unanswered
-from jaxvalues.remote.store import AnswerStore
+from jaxvalues.remote.store import AnswerStore, Contents
 
 MOST_FAILED = 20
 """Requests without an answer after which nothing more is asked, where none was answered at all."""
@@ -45,6 +45,16 @@ def find_out(config: ModelConfig, budget: Budget) -> Found:
     return _run(config, Gate(Pace(1)), budget, ask)
 
 
+def look_up(config: ModelConfig, contents: Contents, budget: Budget) -> tuple[Found, int]:
+    """What the endpoint of a config can do, and the requests that this took just now: 0 where a store knows it.
+
+    Requests that it took before count too. Raises UserError as `probe`.
+    """
+    budget.requests += contents.probes[config.endpoint, config.id]
+    known, before = recall(contents, config.endpoint, config.id), budget.requests
+    return (find_out(config, budget), budget.requests - before) if known is None else (known, 0)
+
+
 class Session:
     """Asks requests of one run. Called with some, it returns their answers; in a word why, for those without one.
 
@@ -65,29 +75,32 @@ class Session:
         """The answers to requests, in their order."""
         answers = self.store.contents.answers
         todo = list({one.key: one for one in requests if one.key not in answers}.values())
-        self._count_stored(requests)
+        self.count(requests)
         if todo:
             with self.watch(len(todo)) as progress:
                 asking = _Asking(self, todo, progress)
                 _run(self.config, asking.gate, self.budget, asking.run)
             if asking.ended is not None:
                 have = sum(one.key in answers for one in requests)
+                more = " with a larger budget" if isinstance(asking.ended, UsedUp) else ""
                 raise type(asking.ended)(
                     f"{asking.ended}; {have:,} of {len(requests):,} answers are kept in {self.store.path}, and the "
-                    "same command asks only the rest"
+                    f"same command{more} asks only the rest"
                 )
-        return [
-            answers[one.key].answer if one.key in answers else self._failures.get(one.key, "unanswered")
-            for one in requests
-        ]
+        return self.count(requests)
 
-    def _count_stored(self, requests: Sequence[Request]) -> None:
-        """Count what was sent for these requests before, once."""
+    def count(self, requests: Sequence[Request]) -> list[Result]:
+        """Count what was sent for these requests before, once. Returns the answers that they have; asks nothing."""
         for one in requests:
             if one.key not in self._counted:
                 self._counted.add(one.key)
                 have = self.store.contents
                 self.budget.already(one, have.failed.get(one.key, 0), have.answers.get(one.key))
+        answers = self.store.contents.answers
+        return [
+            answers[one.key].answer if one.key in answers else self._failures.get(one.key, "unanswered")
+            for one in requests
+        ]
 
 
 class _Asking:
@@ -144,11 +157,18 @@ class _Asking:
         session.sent["retried"] += error.attempts - 1
         self._failed += 1
         never = self._answered_at == float("-inf")
-        in_vain = failed.retry and self._answered_at < begun and not self.gate.closed
+        may_be_gone = failed.retry or failed.kind == str(FORBIDDEN)
+        in_vain = may_be_gone and self._answered_at < begun and not self.gate.closed
         model = session.config
-        if in_vain and not await is_alive(sender, model.id, model.remote.parameters, session.found):
-            self._end(UserError(f"{model.endpoint} no longer answers: {failed.said}"))
-        elif never and self._failed >= MOST_FAILED:
+        try:
+            if in_vain and not await is_alive(sender, model.id, model.remote.parameters, session.found):
+                gone = UserError(f"{model.endpoint} no longer answers: {failed.said}" if failed.retry else failed.said)
+                self._end(gone)
+                return
+        except UserError as other:  # which is no sign that it is gone
+            self._end(other)
+            return
+        if never and self._failed >= MOST_FAILED:
             self._end(UserError(f"{session.config.endpoint} answers none of {self._failed} questions: {failed.said}"))
 
     def _end(self, error: UserError) -> None:

@@ -2,13 +2,14 @@
 
 Three kinds of lines: an answer, with its request and response; a failure, a request whose attempts were used up; and
 what was found out about an endpoint. A line is one write, so a process that is killed leaves one torn line at most,
-the last; it is cut off when the file is opened again. A key of an endpoint is in no line.
+the last; it is cut off when the file is opened again. What an endpoint says is written without the key.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,8 +23,11 @@ from filelock import FileLock, Timeout
 from jaxvalues.config.reading import os_problem
 from jaxvalues.config.writing import writing
 from jaxvalues.errors import UserError, short
+from jaxvalues.remote.key import without_key
 from jaxvalues.remote.messages import Answer, Malformed, Request, read_answer, request_key
 
+STORE = "answers.jsonl"
+"""The name of the store in a run folder, unless `model.answers` names another file."""
 ANSWER, FAILURE, ENDPOINT = "answer", "failure", "endpoint"
 _BEGINNING = b'{"kind": "'
 
@@ -47,11 +51,13 @@ class Contents:
         """{key: attempts}, also of requests that were answered later."""
         self.endpoints: dict[tuple[str, str], dict[str, Any]] = {}
         """{(endpoint, model): what was found out about it}."""
+        self.probes: Counter[tuple[str, str]] = Counter()
+        """{(endpoint, model): the requests that this took}."""
         self.damaged = 0
         """Lines that cannot be read, or are not what was written."""
 
     def take(self, line: bytes) -> None:
-        """Add a line."""
+        """Add a line. Earlier versions wrote some endpoints with a slash at their end."""
         try:
             record = json.loads(line)
             match record["kind"]:
@@ -60,11 +66,15 @@ class Contents:
                     if key != record["key"]:
                         raise ValueError
                     answer = read_answer(record["response"])
+                    if record["endpoint"].endswith("/"):
+                        key = request_key(record["endpoint"].rstrip("/"), record["request"], record["sample"])
                     self.answers[key] = Stored(answer, int(record["attempts"]), float(record["latency"]))
                 case "failure":
                     self.failed[record["key"]] = self.failed.get(record["key"], 0) + int(record["attempts"])
                 case "endpoint":
-                    self.endpoints[record["endpoint"], record["model"]] = dict(record["found"])
+                    name = (record["endpoint"].rstrip("/"), record["model"])
+                    self.endpoints[name] = dict(record["found"])
+                    self.probes[name] += int(record.get("attempts", 1))
                 case _:
                     raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Malformed):
@@ -74,8 +84,8 @@ class Contents:
 class AnswerStore:
     """The store at `path`, locked for this process; as a context manager, unlocked at the end.
 
-    `secret` is replaced by stars wherever it occurs in a line. Raises UserError where another process has the store,
-    and where it cannot be read or written.
+    `secret` is replaced by stars in what the endpoint says, and never in what was sent (see `without_key`). Raises
+    UserError where another process has the store, and where it cannot be read or written.
     """
 
     def __init__(self, path: Path, secret: str | None = None) -> None:
@@ -111,6 +121,7 @@ class AnswerStore:
 
     def add_answer(self, request: Request, response: Mapping[str, Any], *, attempts: int, latency: float) -> Answer:
         """Append an answer. Returns what it says. Raises Malformed for a response that is none."""
+        response = without_key(response, self._secret, _sent(request))
         answer = read_answer(response)
         self._append(
             {
@@ -137,26 +148,29 @@ class AnswerStore:
                 "kind": FAILURE,
                 "key": request.key,
                 "endpoint": request.endpoint,
-                "reason": reason,
+                "reason": without_key(reason, self._secret, _sent(request)),
                 "attempts": attempts,
             }
         )
         self.contents.failed[request.key] = self.contents.failed.get(request.key, 0) + attempts
 
-    def add_endpoint(self, endpoint: str, model: str, found: Mapping[str, Any]) -> None:
-        """Append what was found out about an endpoint."""
-        self._append({"kind": ENDPOINT, "endpoint": endpoint, "model": model, "found": found})
+    def add_endpoint(self, endpoint: str, model: str, found: Mapping[str, Any], attempts: int = 1) -> None:
+        """Append what was found out about an endpoint, and the requests that this took."""
+        self._append({"kind": ENDPOINT, "endpoint": endpoint, "model": model, "found": found, "attempts": attempts})
         self.contents.endpoints[endpoint, model] = dict(found)
+        self.contents.probes[endpoint, model] += attempts
 
     def _append(self, record: dict[str, Any]) -> None:
         record["time"] = datetime.now(UTC).isoformat(timespec="seconds")
         line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-        if self._secret:
-            line = line.replace(self._secret.encode(), b"***")
         with writing(self.path, "; what was answered before is kept"):
             written = self._file.write(line)
             if written != len(line):  # a full disk: the next opening cuts the torn line off
                 raise OSError(28, "No space left on device")
+
+
+def _sent(request: Request) -> str:
+    return f"{request.endpoint} {json.dumps(request.payload, ensure_ascii=False)}"
 
 
 def read_store(path: Path) -> Contents:

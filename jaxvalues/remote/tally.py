@@ -30,6 +30,8 @@ class Tally:
         self.questions = 0
         self.missing = Counter[str]()
         """{why a question has no logit: how many}."""
+        self.unanswered = 0
+        """Requests without an answer, which are asked again the next time."""
         self.finish_reasons = Counter[str]()
         self.unreadable = Counter[str]()
         """Answers that say neither Yes nor No: `filtered`, `empty`, `truncated`, `unparsed` or `no answer word`."""
@@ -78,7 +80,7 @@ class Tally:
         said = [f"{self.questions - without:,} of {counted(self.questions, 'question')} answered"]
         if without:
             why = ", ".join(f"{reason} {number:,}" for reason, number in self.missing.most_common())
-            said[0] += f"; {without:,} are missing ({why})"
+            said[0] += f"; {without:,} {'is' if without == 1 else 'are'} missing ({why})"
         if self.mean_mass is not None:
             said[0] += f"; the answer words have {self.mean_mass:.3f} of the probability"
             for side, number in sorted(self.bounded.items()):

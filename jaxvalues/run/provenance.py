@@ -23,6 +23,7 @@ from jaxvalues.data.held_out import HELD_OUT
 from jaxvalues.data.tokenizer_files import tokenizer_hash
 from jaxvalues.errors import ConfigError, cut, name_list
 from jaxvalues.models.checkpoints.weights import weight_files
+from jaxvalues.remote.store import STORE
 from jaxvalues.templates.synonyms import synonyms_text
 
 if TYPE_CHECKING:
@@ -179,7 +180,9 @@ def check_same_run(
     changed = differences(read_run_config(folder), config)
     before = read_environment(folder)
     said = [f"{key} {_value(old)} → {_value(new)}" for key, (old, new) in changed.items()]
-    if before["base"] != environment["base"]:
+    if (
+        config.model.endpoint is None and before["base"] != environment["base"]
+    ):  # those of an endpoint are in the config
         said.append("other weights")
     if before["data"] != environment["data"]:
         said.append(EARLIER_CUT if is_earlier_cut(config, before, environment["data"]) else "other data")
@@ -193,9 +196,11 @@ def check_same_run(
         if not (folder / name).is_file() or read_file(folder / name) != (text + "\n").encode():
             said.append(_OTHER[name])
     if said:
+        store = folder / STORE
+        keep = f" (model.answers={store} keeps what was answered)" if config.model.endpoint and store.exists() else ""
         raise ConfigError(
             f"{folder} holds a run that differs ({name_list(said, separator='; ')}): "
-            "give another output=FOLDER, or remove it"
+            f"give another output=FOLDER{keep}, or remove it"
         )
 
 

@@ -16,19 +16,19 @@ from jaxvalues.config.writing import write_json
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import HELD_OUT, Parts, load_parts
 from jaxvalues.data.task import TASKS
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, counted
 from jaxvalues.evaluation.coverage import in_percent
 from jaxvalues.evaluation.decision import EXCLUDED
 from jaxvalues.evaluation.measures import TaskScores
 from jaxvalues.formulations import AnyTemplate, load_texts
 from jaxvalues.formulations.examples import Examples
 from jaxvalues.remote.budget import Budget
-from jaxvalues.remote.client import api_key
 from jaxvalues.remote.formulations import RemoteFormulation, first_request, make_remote
+from jaxvalues.remote.key import api_key
 from jaxvalues.remote.probe import Found
-from jaxvalues.remote.rounds import ask_all
-from jaxvalues.remote.session import Progress, Session, find_out
-from jaxvalues.remote.store import AnswerStore, read_store
+from jaxvalues.remote.rounds import Rounds, ask_all
+from jaxvalues.remote.session import Progress, Session, look_up
+from jaxvalues.remote.store import STORE, AnswerStore, read_store
 from jaxvalues.remote.tally import Asked
 from jaxvalues.run.base import Base
 from jaxvalues.run.console import RunConsole
@@ -39,8 +39,8 @@ from jaxvalues.run.provenance import describe_environment, kept_texts
 from jaxvalues.run.shortlist import Shortlist
 from jaxvalues.training.progress import ProgressLine
 
-STORE, SUMMARY = "answers.jsonl", "endpoint.json"
-"""In a run folder: the answers, unless `model.answers` names another file; what was found out about the endpoint."""
+SUMMARY = "endpoint.json"
+"""In a run folder: what was found out about the endpoint."""
 
 
 class Inputs(NamedTuple):
@@ -96,8 +96,7 @@ def ask(config: Config, run_console: RunConsole) -> dict[str, TaskScores]:
 
     # What the endpoint can do: known from the store, or found out by a request or two.
     budget, place = Budget(model), store_path(config)
-    known = read_store(place).endpoints.get((model.endpoint, model.id))
-    found = find_out(model, budget) if known is None else Found.from_json(known)
+    found, probed = look_up(model, read_store(place), budget)
     questions = make_remote(config, inputs.template, found, inputs.examples)
 
     # The run folder and the store; then everything is asked.
@@ -105,10 +104,13 @@ def ask(config: Config, run_console: RunConsole) -> dict[str, TaskScores]:
     if folder.is_finished:
         return _show_finished(folder, run_console)
     with AnswerStore(place, api_key()) as store:
-        if known is None:
-            store.add_endpoint(model.endpoint, model.id, found.to_json())
+        if probed:
+            store.add_endpoint(model.endpoint, model.id, found.to_json(), probed)
         _say_start(config, inputs, questions, store, run_console)
         session = Session(model, store, found, budget, lambda total: _line(run_console, total))
+        if budget.is_limited:  # what all splits took before counts from the first request on
+            for rounds in all_rounds(config, inputs, questions):
+                ask_all(rounds, session.count)
         asked = {
             name: _ask_split(questions, split, inputs.wanted(split), session) for name, split in inputs.splits.items()
         }
@@ -127,6 +129,13 @@ def ask(config: Config, run_console: RunConsole) -> dict[str, TaskScores]:
     run_console.decisions(outcome.rows)
     run_console.scores(outcome.reported, False, folder.path)
     return outcome.scores
+
+
+def all_rounds(config: Config, inputs: Inputs, questions: RemoteFormulation) -> Iterator[Rounds]:
+    """All that a run asks."""
+    yield from (questions.rounds(split.arguments, inputs.wanted(split)) for split in inputs.splits.values())
+    if config.formulation.verbalizer.calibrate:
+        yield questions.rounds(CONTENT_FREE)
 
 
 def _predicted(questions: RemoteFormulation, split: Split, asked: Asked) -> Predicted:
@@ -154,11 +163,9 @@ def ask_again(folder: RunFolder, config: Config, split: Split, run_console: RunC
     """The predictions of a finished run about other arguments. Its answers go into its store. Raises as `ask`."""
     place, budget = store_path(config), Budget(config.model)
     with AnswerStore(place, api_key()) as store:
-        known = store.contents.endpoints.get((config.model.endpoint, config.model.id))
-        if known is None:
-            known = find_out(config.model, budget).to_json()
-            store.add_endpoint(config.model.endpoint, config.model.id, known)
-        found = Found.from_json(known)
+        found, probed = look_up(config.model, store.contents, budget)
+        if probed:
+            store.add_endpoint(config.model.endpoint, config.model.id, found.to_json(), probed)
         template = load_texts(folder.with_texts(config).formulation, TASKS[config.data.task])
         questions = make_remote(config, template, found, folder.examples())
         form = config.formulation
@@ -184,9 +191,10 @@ def _check_coverage(config: Config, asked: Mapping[str, Asked], place: Path) -> 
             (why, _), *_ = one.tally.missing.most_common()
             accepted = math.floor(coverage * 10_000) / 10_000
             hint = f", and model.remote.min_coverage={accepted} finishes with these" if accepted else ""
+            again = counted(one.tally.unanswered, "request") if one.tally.unanswered else "none"
             raise UserError(
-                f"{name}: {in_percent(coverage)} of the questions have an answer, mostly for the reason: {why}; the "
-                f"same command asks the rest{hint} (answers are kept in {place})"
+                f"{name}: {in_percent(coverage)} of questions have an answer that can be read (most others: {why}); "
+                f"the same command sends {again} again{hint} (answers are kept in {place})"
             )
 
 
@@ -199,8 +207,9 @@ def _say_start(
     named = "" if echo in (None, model.id) else f", which answers as {echo}"
     run_console.print(f"{model.id} at {model.endpoint}{named}: nothing trains, nothing is computed here")
     run_console.print(f"arguments: {sizes}; {questions.how}; answers are kept in {store.path}")
-    if store.contents.damaged:
-        run_console.print(f"WARNING: {store.contents.damaged:,} lines of {store.path} are damaged, and are left out")
+    if damaged := store.contents.damaged:
+        be = "is" if damaged == 1 else "are"
+        run_console.print(f"WARNING: {counted(damaged, 'line')} of {store.path} {be} damaged, and left out")
 
 
 @contextmanager

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxvalues.config import Config
-from jaxvalues.config.writing import check_writable, write_whole
+from jaxvalues.config.reading import os_problem
+from jaxvalues.config.writing import check_writable, write_whole, writing
 from jaxvalues.data.held_out import HELD_OUT, Parts
 from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError, UserError, counted
 from jaxvalues.remote.batches import Read, batch_lines, read_results
 from jaxvalues.remote.budget import Budget
-from jaxvalues.remote.client import KEY, api_key, check_installed
+from jaxvalues.remote.client import check_installed
 from jaxvalues.remote.formulations import make_remote
+from jaxvalues.remote.key import KEY, api_key
 from jaxvalues.remote.messages import Request
-from jaxvalues.remote.probe import Found
-from jaxvalues.remote.rounds import pending
-from jaxvalues.remote.session import find_out
+from jaxvalues.remote.probe import Found, recall
+from jaxvalues.remote.rounds import Pending, pending
+from jaxvalues.remote.session import look_up
 from jaxvalues.remote.store import AnswerStore, Contents, read_store
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
-from jaxvalues.run.prediction import CONTENT_FREE
-from jaxvalues.run.remote import Inputs, load_inputs, store_path
+from jaxvalues.run.remote import Inputs, all_rounds, load_inputs, store_path
 from jaxvalues.run.resolve import resolve
+
+_BEGINNING = b'{"custom_id": '
 
 
 class Planned(NamedTuple):
@@ -33,19 +36,18 @@ class Planned(NamedTuple):
 
     stored: list[Request]
     missing: list[Request]
-    is_last: bool
-    """Whether nothing is asked after them."""
+    later: list[Request]
+    """Those that depend on their answers, as long as they may be."""
 
 
 def plan(config: Config, inputs: Inputs, found: Found, contents: Contents) -> Planned:
     """What a run would ask, each request once."""
     questions = make_remote(config, inputs.template, found, inputs.examples)
-    asked = [questions.rounds(split.arguments, inputs.wanted(split)) for split in inputs.splits.values()]
-    if config.formulation.verbalizer.calibrate:
-        asked.append(questions.rounds(CONTENT_FREE))
-    all_of = [pending(one, contents, questions.number_of_rounds) for one in asked]
-    stored, missing = ({r.key: r for one in all_of for r in getattr(one, name)} for name in ("stored", "missing"))
-    return Planned(list(stored.values()), list(missing.values()), all(one.is_last for one in all_of))
+    rounds = all_rounds(config, inputs, questions)
+    all_of = [pending(one, contents, questions.number_of_rounds) for one in rounds]
+    return Planned(
+        *(list({r.key: r for one in all_of for r in getattr(one, name)}.values()) for name in Pending._fields)
+    )
 
 
 def dry_run_remote(config: Config, run_console: RunConsole) -> None:
@@ -54,30 +56,36 @@ def dry_run_remote(config: Config, run_console: RunConsole) -> None:
     inputs, model = load_inputs(config), config.model
     state = RunFolder(config.folder, TASKS[config.data.task]).check(config, inputs.record)
     contents = read_store(store_path(config))
-    known = contents.endpoints.get((model.endpoint, model.id))
-    planned = plan(config, inputs, Found() if known is None else Found.from_json(known), contents)
+    known = recall(contents, model.endpoint, model.id)
+    planned = plan(config, inputs, known or Found(), contents)
     say = run_console.print
     say(f"{model.id} at {model.endpoint}" + ("" if api_key() else f"; {KEY} is not set, so no key would be sent"))
-    total = len(planned.stored) + len(planned.missing)
+    to_send = [*planned.missing, *planned.later]
+    have = "has" if len(planned.stored) == 1 else "have"
     say(
-        f"{counted(total, 'request')}: {len(planned.stored):,} have an answer in {store_path(config)}, "
-        f"{len(planned.missing):,} would be sent"
-        + ("" if known is not None else ", after a few that find out what the endpoint can do")
-        + ("" if planned.is_last else "; later ones depend on their answers")
+        f"{counted(len(planned.stored) + len(to_send), 'request')}: {len(planned.stored):,} {have} an answer in "
+        f"{store_path(config)}, {len(planned.missing):,} would be sent"
+        + ("" if known is not None else ", after one or two test requests")
+        + (f", and then about {len(planned.later):,} that depend on their answers" if planned.later else "")
     )
-    say(_estimate(Budget(model), planned))
-    if model.max_requests is not None and model.max_requests < total:
+    budget = Budget(model)
+    budget.requests = contents.probes[model.endpoint, model.id] + (known is None)
+    for one in (*planned.stored, *to_send):
+        budget.already(one, contents.failed.get(one.key, 0), contents.answers.get(one.key))
+    say(_estimate(budget, to_send) + ("; answers that are quoted count in full length" if planned.later else ""))
+    if model.max_requests is not None and model.max_requests < budget.requests + len(to_send):
         say(f"WARNING: model.max_requests {model.max_requests:,} is not enough for all of them")
     say(f"{config.folder}: {state}")
 
 
-def _estimate(budget: Budget, planned: Planned) -> str:
-    prompts, answers, cost = budget.estimate(planned.missing)
+def _estimate(budget: Budget, requests: Sequence[Request]) -> str:
+    """What requests take, besides what a budget has counted already."""
+    prompts, answers, cost = budget.estimate(requests)
     said = f"an estimate: {prompts:,} tokens of prompts, at most {answers:,} of answers"
     if cost is None:
         return f"{said}; model.remote.input_price and output_price, of a million tokens, would give the cost"
     said += f", {cost:,.2f} at the prices of the config"
-    enough = budget.max_cost is None or budget.max_cost >= cost
+    enough = budget.max_cost is None or budget.max_cost >= budget.cost + cost
     return said if enough else f"{said}: model.max_cost {budget.max_cost:g} may not be enough"
 
 
@@ -109,26 +117,48 @@ def write_batches(config: Config, folder: Path, run_console: RunConsole) -> list
     check_writable(folder, "the folder of batch files")
     inputs, model = load_inputs(config), config.model
     with AnswerStore(store_path(config), api_key()) as store:
-        known = store.contents.endpoints.get((model.endpoint, model.id))
-        if known is None:
-            known = find_out(model, Budget(model)).to_json()
-            store.add_endpoint(model.endpoint, model.id, known)
-        planned = plan(config, inputs, Found.from_json(known), store.contents)
+        found, probed = look_up(model, store.contents, Budget(model))
+        if probed:
+            store.add_endpoint(model.endpoint, model.id, found.to_json(), probed)
+        planned = plan(config, inputs, found, store.contents)
     files = []
     for number, lines in enumerate(batch_lines(planned.missing), start=1):
         files.append(folder / f"{config.name}-{number:02}.jsonl")
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(files[-1], "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
         run_console.print(f"{files[-1]}: {counted(len(lines), 'request')}")
+    for stale in _batch_files(folder, config.name, len(files) + 1):
+        with writing(stale):
+            stale.unlink()
+        run_console.print(f"{stale}: removed, as its requests are in the other files or have an answer")
     if not files:
         run_console.print(f"all {len(planned.stored):,} requests have an answer: `jaxvalues train` needs no request")
         return []
-    run_console.print(_estimate(Budget(model), planned))
+    run_console.print(_estimate(Budget(model), planned.missing))
     run_console.print(
         "Upload them as batches for /v1/chat/completions, and give the results to `jaxvalues batch read`"
-        + ("." if planned.is_last else "; then write again: later requests depend on these answers.")
+        + ("." if not planned.later else "; then write again: later requests depend on these answers.")
     )
     return files
+
+
+def _batch_files(folder: Path, name: str, first: int) -> list[Path]:
+    """The batch files of a name that were written with a number from `first` on."""
+    numbers = ((path, path.stem.removeprefix(f"{name}-")) for path in sorted(folder.glob("*.jsonl")))
+    files = [path for path, number in numbers if path.name == f"{name}-{number}.jsonl" and _is_from(number, first)]
+    return [path for path in files if path.is_file() and _begins_a_batch(path)]
+
+
+def _begins_a_batch(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_BEGINNING)) == _BEGINNING
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({os_problem(error)})") from None
+
+
+def _is_from(number: str, first: int) -> bool:
+    return number.isascii() and number.isdecimal() and int(number) >= first and number == f"{int(number):02}"
 
 
 def read_batches(config: Config, files: list[Path], run_console: RunConsole) -> Read:
@@ -136,13 +166,11 @@ def read_batches(config: Config, files: list[Path], run_console: RunConsole) -> 
     config = _single(config)
     inputs, model = load_inputs(config), config.model
     with AnswerStore(store_path(config), api_key()) as store:
-        known = store.contents.endpoints.get((model.endpoint, model.id))
-        if known is None:
+        found = recall(store.contents, model.endpoint, model.id)
+        if found is None:
             raise UserError(f"{store.path} knows nothing of {model.endpoint}: `jaxvalues batch write` comes first")
-        found = Found.from_json(known)
         planned = plan(config, inputs, found, store.contents)
-        known = {one.key for one in planned.stored}
-        read = read_results(files, missing=planned.missing, known=known, found=found, store=store)
+        read = read_results(files, missing=planned.missing, stored=planned.stored, found=found, store=store)
     for sentence in read.sentences(store.path):
         run_console.print(sentence)
     if not read.added and not read.known:

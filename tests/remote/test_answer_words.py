@@ -62,10 +62,29 @@ def test_other_words_of_the_config() -> None:
         ("", None),
         ("Nobody knows", None),
         ("NO", False),
+        ("<think>\nOkay, there is no", None),
+        ("<think>There is no harm.</think>\n\nYes", True),
+        ("There is no harm.</think>Yes", True),
+        ("[THINK]Yes? No.[/THINK]**No**", False),
+        ("<think>No</think>", None),
     ],
 )
 def test_votes(text: str, vote: bool | None) -> None:
     assert WORDS.vote(text) is vote
+
+
+@pytest.mark.parametrize(
+    ("text", "vote"),
+    [("Okay, there is no", None), ("No, because yes", False), ("Yes, it", True), ("<think>No", None)],
+)
+def test_in_an_answer_without_its_end_only_the_beginning_votes(text: str, vote: bool | None) -> None:
+    assert WORDS.vote(text, is_cut=True) is vote
+
+
+def test_a_bound_that_is_given_stands_in_the_place_of_an_absent_side() -> None:
+    odds = log_odds(logs(Yes=0.9, Well=0.001), WORDS, bound=math.log(0.01))
+    assert odds.logit == pytest.approx(math.log(0.9 / 0.01))
+    assert log_odds(logs(Yes=0.8, No=0.1), WORDS, bound=math.log(0.01)).logit == pytest.approx(math.log(8))
 
 
 def test_the_logit_of_votes() -> None:

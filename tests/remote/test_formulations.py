@@ -17,6 +17,7 @@ from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.evaluation.decision import EXCLUDED
 from jaxvalues.formulations import load_texts
 from jaxvalues.formulations.examples import Examples
+from jaxvalues.remote.budget import CHARACTERS
 from jaxvalues.remote.formulations import make_remote
 from jaxvalues.remote.messages import Request, Result, read_answer
 from jaxvalues.remote.rounds import pending
@@ -181,15 +182,22 @@ def test_how_far_a_store_has_come() -> None:
     keep(firsts[0], "Fun")
     found = pending(asking.rounds(ARGUMENTS), store, 2)
     assert [one.key for one in found.missing] == [firsts[1].key, firsts[2].key]
-    assert not found.is_last
+    assert len(found.later) == 3 * 20
+    lengths = [len(contents(one)[1]) for one in found.later]
+    assert (
+        lengths == [len("Fun")] * 20 + [CHARACTERS * 256] * 40
+    )  # a first turn without an answer, as long as it may be
     for one in firsts[1:]:
         keep(one, "Safety")
     found = pending(asking.rounds(ARGUMENTS), store, 2)
-    assert (len(found.stored), len(found.missing), found.is_last) == (3, 60, True)
+    assert (len(found.stored), len(found.missing), found.later) == (3, 60, [])
     for one in found.missing:
         keep(one, "Yes")
     found = pending(asking.rounds(ARGUMENTS), store, 2)
-    assert (len(found.stored), found.missing, found.is_last) == (63, [], True)
+    assert (len(found.stored), found.missing, found.later) == (63, [], [])
+    del store.answers[firsts[2].key]
+    found = pending(asking.rounds(ARGUMENTS), store, 2)
+    assert (len(found.stored), len(found.missing), len(found.later)) == (2 + 40, 1, 20)
 
 
 def test_further_parameters_are_part_of_every_request() -> None:
@@ -207,3 +215,15 @@ def test_without_arguments_nothing_is_asked() -> None:
     for kind in ("answer", "label_list", "chain_of_thought"):
         rounds = made(config(kind)).rounds(nobody)
         assert next(rounds) == []
+
+
+def test_a_vote_without_its_end_is_missing_and_never_a_no() -> None:
+    asking = made(config("answer", {"scoring": "votes", "samples": 2}))
+    rounds = asking.rounds(ARGUMENTS[:1])
+    requests = next(rounds)
+    thought = [say(one, "<think>\nOkay, there is no", finish_reason="length", logprobs=False) for one in requests]
+    results = [say(requests[0], "Yes"), *thought[1:]]
+    asked = ended(rounds, results)
+    assert asked.missing.tolist() == [[False] + [True] * 19]
+    assert asked.logits[0, 0] == pytest.approx(math.log(3))
+    assert asked.tally.missing == {"truncated": 19}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
 from stand_in import Behaviour, completion
 
-from jaxvalues.remote.messages import Malformed, Request, parse_body, read_answer
+from jaxvalues.remote.messages import Answer, Malformed, Request, parse_body, read_answer
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Is it so?"}], "max_tokens": 1, "logprobs": True}
 
@@ -82,6 +83,42 @@ def test_blank_tokens_and_absent_values_are_passed_over() -> None:
     assert read_answer(changed("choices.0.logprobs.content", rows)).first == {"Yes": -0.2}
     assert read_answer(changed("choices.0.logprobs.content", rows[:1])).first is None
     assert read_answer(changed("choices.0.logprobs", None)).first is None
+
+
+def first_position(token: str, logprob: float, *top: tuple[Any, float]) -> Answer:
+    """An answer whose first token is `token`, with the most likely ones."""
+    rows = [{"token": one, "logprob": value} for one, value in top]
+    return read_answer(
+        changed("choices.0.logprobs.content", [{"token": token, "logprob": logprob, "top_logprobs": rows}])
+    )
+
+
+def test_tokens_of_the_same_text_are_added() -> None:
+    answer = first_position("Yes", -0.2, ("Yes", -0.2), ("No", -3.0), ("Yes", -6.0))
+    assert answer.first == {"Yes": pytest.approx(math.log(math.exp(-0.2) + math.exp(-6.0))), "No": -3.0}
+    assert answer.bound == -6.0
+
+
+def test_the_drawn_token_says_nothing_about_absent_ones() -> None:
+    answer = first_position("Well", -9.0, ("Yes", -0.2), ("Maybe", -3.0))
+    assert answer.first == {"Yes": -0.2, "Maybe": -3.0, "Well": -9.0}
+    assert answer.bound == -3.0
+    assert first_position("Yes", math.log(0.75)).bound == pytest.approx(math.log(0.25))
+    assert first_position("Yes", 0.0).bound == pytest.approx(math.log(1e-6))
+
+
+@pytest.mark.parametrize("token", [None, 5, ["x"]])
+def test_a_token_without_a_text_is_left_out(token: Any) -> None:
+    answer = first_position("Yes", -0.2, ("Yes", -0.2), (token, -9.0))
+    assert (answer.first, answer.bound) == ({"Yes": -0.2}, -0.2)
+    with pytest.raises(Malformed):
+        first_position(token, -0.2)
+
+
+def test_blank_tokens_alone() -> None:
+    assert first_position("\n", -0.1, ("Yes", -3.0)).is_blank
+    assert not first_position("Yes", -0.1).is_blank
+    assert not read_answer(changed("choices.0.logprobs", None)).is_blank
 
 
 def test_a_refusal_has_no_text() -> None:

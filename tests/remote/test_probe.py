@@ -14,7 +14,8 @@ from jaxvalues.formulations import load_texts
 from jaxvalues.remote.budget import Budget
 from jaxvalues.remote.formulations import make_remote
 from jaxvalues.remote.probe import Found
-from jaxvalues.remote.session import find_out
+from jaxvalues.remote.session import find_out, look_up
+from jaxvalues.remote.store import Contents
 
 
 def refuses(*names: str, most_top: int = 20, says: bool = True) -> Any:
@@ -59,6 +60,20 @@ def test_what_is_found(server: StandIn, behave: Any, expected: Found, asked: int
     assert found == expected
     assert server.total == budget.requests == asked
     assert Found.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+@pytest.mark.parametrize("change", [{"tokenkey": "max_tokens"}, {"top_logprobs": "20"}, {"seed": None}])
+def test_facts_that_cannot_be_read_are_found_out_again(server: StandIn, change: dict[str, Any]) -> None:
+    settings, contents = config(server.url).model, Contents()
+    name = (server.url, MODEL)
+    contents.probes[name] = 2
+    contents.endpoints[name] = Found(echo=MODEL, seed=False).to_json() | change
+    budget = Budget(settings)
+    assert look_up(settings, contents, budget) == (Found(echo=MODEL), 1)
+    assert budget.requests == 3
+    contents.endpoints[name] = Found(echo=MODEL, seed=False).to_json()
+    assert look_up(settings, contents, budget) == (Found(echo=MODEL, seed=False), 0)
+    assert server.total == 1
 
 
 def test_a_refusal_that_names_nothing(server: StandIn) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stand_in import BROKEN, FINE, LIMITED, MODEL, Behaviour, StandIn, log_odds_of
+from stand_in import BROKEN, FINE, LIMITED, MODEL, Behaviour, StandIn, completion, log_odds_of
 from test_answer_words import WORDS
 
 from jaxvalues.config import Config, parse_config
@@ -226,6 +226,10 @@ def test_without_a_key_a_server_that_asks_for_one(server: StandIn) -> None:
         (Behaviour(echo=f"{MODEL}-mini"), "answers as stand-in-1-mini where stand-in-1 was asked for"),
         (BROKEN, "does not answer: status 500: oops"),
         (Behaviour(body="{}"), "does not answer: the response is no chat completion"),
+        (
+            Behaviour(body='{"error": {"message": "model is overloaded", "code": 503}}'),
+            "does not answer: the response is no chat completion: model is overloaded",
+        ),
     ],
 )
 def test_what_ends_a_run_before_it_begins(server: StandIn, behaviour: Behaviour, sentence: str) -> None:
@@ -276,6 +280,51 @@ def test_another_model_from_some_time_on_ends_it(server: StandIn, tmp_path: Path
     assert server.total < 100
 
 
+def forbidden(body: dict[str, Any]) -> Behaviour:
+    text = '{"error": {"message": "flagged by moderation"}}'
+    return Behaviour(403, body=text) if "Question 1?" in str(body) else FINE
+
+
+def test_a_403_about_one_question_is_its_failure(server: StandIn, tmp_path: Path) -> None:
+    server.behave = lambda number, body: forbidden(body)
+    for _ in range(2):  # the second time, nothing else is asked
+        results, _ = ask(server, tmp_path, 30)
+        assert [one for one in results if isinstance(one, str)] == [results[1]] == ["403"]
+    counts = [number for name, number in server.counts.items() if "Question 1?" in name]
+    assert counts == [2]
+
+
+def test_a_403_to_everything_ends_it(server: StandIn, tmp_path: Path) -> None:
+    server.behave = lambda number, body: FINE if server.total <= 10 else Behaviour(403, body='{"detail": "revoked"}')
+    with pytest.raises(UserError, match=r"refuses the request \(403\): revoked; 10 of 100 answers are kept"):
+        ask(server, tmp_path, 100)
+    assert server.total < 100
+
+
+def test_a_budget_that_ends_while_an_outage_is_looked_into(server: StandIn, tmp_path: Path) -> None:
+    server.behave = lambda number, body: BROKEN
+    with pytest.raises(UsedUp, match=r"model\.max_requests 4 is used up; 0 of 1 answers"):
+        ask(server, tmp_path, 1, {"attempts": 4}, max_requests=4)
+    assert server.total == 4
+
+
+def test_answers_that_begin_with_a_blank_token(server: StandIn, tmp_path: Path) -> None:
+    def behave(number: int, body: dict[str, Any]) -> Behaviour:
+        found = completion(body)
+        top = found["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        found["choices"][0]["logprobs"]["content"] = [{"token": "\n", "logprob": -0.3, "top_logprobs": top}]
+        return Behaviour(body=json.dumps(found))
+
+    server.behave = behave
+    results, _ = ask(server, tmp_path, 3)
+    assert results == ["model.remote.max_tokens is too small"] * 3
+    assert set(server.counts.values()) == {1}
+    with pytest.raises(
+        UserError, match=r"of 20 questions: model\.remote\.max_tokens 1 is too small: the answer is blank"
+    ):
+        ask(server, tmp_path, 40, {"concurrency": 1})
+
+
 def test_in_a_notebook_whose_loop_is_running(server: StandIn, tmp_path: Path) -> None:
     async def cell() -> list[Any]:
         return ask(server, tmp_path, 3)[0]
@@ -304,7 +353,9 @@ def test_a_budget_of_requests(server: StandIn, tmp_path: Path) -> None:
     with pytest.raises(UsedUp) as error:
         ask(server, tmp_path, 50, max_requests=30)
     assert server.total == 30
-    assert "model.max_requests 30 is used up; 29 of 50 answers are kept in" in one_sentence_of(error)
+    text = one_sentence_of(error)
+    assert "model.max_requests 30 is used up; 29 of 50 answers are kept in" in text
+    assert text.endswith("the same command with a larger budget asks only the rest")
     with pytest.raises(UsedUp):  # the run has one budget, however often it is started
         ask(server, tmp_path, 50, max_requests=30)
     assert server.total == 30

@@ -97,6 +97,17 @@ def test_a_secret_is_in_no_line(tmp_path: Path) -> None:
     assert read_store(path).answers.keys() == {request("one").key}
 
 
+def test_a_store_from_before_slashes_were_stripped(tmp_path: Path) -> None:
+    path, asked = tmp_path / "answers.jsonl", request("one")
+    with AnswerStore(path) as store:
+        earlier = Request(f"{URL}/", asked.payload)
+        store.add_answer(earlier, completion(asked.payload), attempts=1, latency=0.0)
+        store.add_endpoint(f"{URL}/", "m", {"seed": False}, 2)
+    contents = read_store(path)
+    assert contents.answers.keys() == {asked.key}
+    assert (contents.endpoints, contents.probes) == ({(URL, "m"): {"seed": False}}, {(URL, "m"): 2})
+
+
 def test_a_folder_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").mkdir()
     with pytest.raises(UserError, match=r"answers\.jsonl: cannot be"):

@@ -63,7 +63,7 @@ def test_results_make_requests_needless(server: StandIn, tmp_path: Path) -> None
     code, out, err = said("batch", "read", file, results, errors)
     assert (code, err) == (0, "")
     assert f"{TOTAL - 4} answers are added to {tmp_path / 'run/answers.jsonl'}" in out
-    assert "1 results are not of this run" in out
+    assert "1 result is not of this run" in out
     assert "5 results are no answers" in out
     code, out, _ = said("batch", "read", file, results)
     assert code == 0
@@ -91,6 +91,44 @@ def test_samples_have_keys_of_their_own(server: StandIn, tmp_path: Path) -> None
     results.write_text("\n".join(map(result_of, lines)))
     assert said("batch", "read", config_file(tmp_path, server.url, model=votes), results)[0] == 0
     assert len(read_store(tmp_path / "shared.jsonl").answers) == 3 * TOTAL
+
+
+def test_files_of_an_earlier_writing_are_removed(
+    server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "MOST_REQUESTS", 60)
+    file, folder = config_file(tmp_path, server.url), tmp_path / "batches"
+    said("batch", "write", file, folder)
+    lines = lines_of(folder)
+    others = [folder / "remote-09.jsonl", folder / "remote-4.jsonl", folder / "other-03.jsonl"]
+    for other, text in zip(others, ("notes", '{"custom_id": "x"}', '{"custom_id": "x"}'), strict=True):
+        other.write_text(text)
+    results = tmp_path / "results.jsonl"
+    odd = ['{"custom_id": ["x"]}', '{"custom_id": {"x": 1}}', '{"custom_id": null}']
+    results.write_text("\n".join([*map(result_of, lines[:60]), *odd]))
+    code, out, err = said("batch", "read", file, results)
+    assert (code, err) == (0, "")
+    assert "3 results are no answers (damaged line 3); `jaxvalues train` asks these questions again" in out
+    code, out, _ = said("batch", "write", file, folder)
+    assert "remote-03.jsonl: removed" in out
+    assert all(other.exists() for other in others)
+    for other in others:
+        other.unlink()
+    assert [line["custom_id"] for line in lines_of(folder)] == [line["custom_id"] for line in lines[60:]]
+    results.write_text("\n".join(map(result_of, lines[60:])))
+    said("batch", "read", file, results)
+    assert said("batch", "write", file, folder)[0] == 0
+    assert list(folder.iterdir()) == []
+
+
+def test_results_whose_names_are_from_before_slashes_were_stripped(server: StandIn, tmp_path: Path) -> None:
+    file, folder = config_file(tmp_path, f"{server.url}/"), tmp_path / "batches"
+    said("batch", "write", file, folder)
+    earlier = [{**line, "custom_id": Request(f"{server.url}/", line["body"]).key} for line in lines_of(folder)]
+    results = tmp_path / "results.jsonl"
+    results.write_text("\n".join(map(result_of, earlier)))
+    assert f"{TOTAL} answers are added" in said("batch", "read", file, results)[1]
+    assert f"{TOTAL} were there already" in said("batch", "read", file, results)[1]
 
 
 def test_files_are_cut_at_the_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,7 +144,7 @@ def test_a_dry_run_writes_nothing(small: Path) -> None:
     code, out, err = command("train", small, "--dry-run", cache)
     assert (code, err) == (0, "")
     assert f"{small.parent / 'run'}: a new run" in " ".join(out.split())
-    assert "Nothing was written" in out
+    assert "No problems found. Nothing was written" in " ".join(out.split())
     assert sorted(small.parent.rglob("*")) == before
 
 
