@@ -17,9 +17,9 @@ from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import HELD_OUT, Parts, load_parts
 from jaxvalues.data.task import TASKS
 from jaxvalues.errors import UserError, counted
-from jaxvalues.evaluation.coverage import in_percent
-from jaxvalues.evaluation.decision import EXCLUDED
+from jaxvalues.evaluation.coverage import coverage_of, in_percent
 from jaxvalues.evaluation.measures import TaskScores
+from jaxvalues.evaluation.thresholds import EXCLUDED, is_asked
 from jaxvalues.formulations import AnyTemplate, load_texts
 from jaxvalues.formulations.examples import Examples
 from jaxvalues.remote.budget import Budget
@@ -186,7 +186,7 @@ def _check_coverage(config: Config, asked: Mapping[str, Asked], place: Path) -> 
     """Raise UserError where too many questions are without an answer for the run to finish."""
     least = config.model.remote.min_coverage
     for name, one in asked.items():
-        coverage = 1.0 - float(one.missing.mean())
+        coverage = coverage_of(one.missing, is_asked(one.logits))
         if coverage < least:
             (why, _), *_ = one.tally.missing.most_common()
             accepted = math.floor(coverage * 10_000) / 10_000
