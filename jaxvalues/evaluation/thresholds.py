@@ -44,7 +44,8 @@ def candidates(logits: ArrayLike) -> np.ndarray:
     `EXCLUDED` logits do not count.
     """
     logits = _checked(logits, "logit").ravel()
-    ordered = np.sort(logits[is_asked(logits)] if is_asked(logits).any() else logits[:1])
+    asked = logits[is_asked(logits)]
+    ordered = np.sort(asked if asked.size else logits[:1])
     at = np.linspace(0, len(ordered), min(CANDIDATES, len(ordered) + 1)).round().astype(int)
     below, above = ordered[np.maximum(at - 1, 0)], ordered[np.minimum(at, len(ordered) - 1)]
     halfway = ((below.astype(np.float64) + above) / 2).astype(np.float32)

@@ -18,6 +18,7 @@ import numpy as np
 from jaxvalues.config import Config, load_config
 from jaxvalues.config.reading import entry, read_file, read_json
 from jaxvalues.config.run_format import RUN_FORMAT, run_format
+from jaxvalues.config.trees import flat
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import HELD_OUT
 from jaxvalues.data.tokenizer_files import tokenizer_hash
@@ -96,7 +97,7 @@ def start_facts(config: Config) -> dict[str, Any]:
     """
     tree = config.model_dump(mode="json", exclude={"runtime"})
     del tree["data"]["dir"], tree["model"]["path"]
-    return _flat(tree) | _flat({"code": code_hash(), "version": package_versions()})
+    return flat(tree) | flat({"code": code_hash(), "version": package_versions()})
 
 
 @functools.cache
@@ -255,7 +256,7 @@ def check_trained_parts(folder: Path) -> None:
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """The keys that decide the numbers and differ: {dotted key: (old value, new value)}; None where one is absent."""
-    before, after = _flat(old.decisive()), _flat(new.decisive())
+    before, after = flat(old.decisive()), flat(new.decisive())
     keys = [*after, *(key for key in before if key not in after)]
     return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
 
@@ -263,13 +264,6 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 def _value(value: Any) -> str:
     """A value in a message, cut where it is long."""
     return cut(str(value), 40)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def package_versions() -> dict[str, str | None]:

@@ -7,13 +7,14 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from jaxvalues.config import Config
+from jaxvalues.config.trees import flat
 from jaxvalues.errors import ConfigError, UserError, counted
 from jaxvalues.run.estimate import epoch_size, step_rows, work
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.network import build_network, count
 from jaxvalues.run.outline import Outline, outline
 from jaxvalues.study.combined import member_count, runs_worth
-from jaxvalues.study.plan import RUNS, Plan, check_apart, file_name, flat, nested_changes
+from jaxvalues.study.plan import RUNS, Plan, check_apart, file_name, nested_changes
 
 SIZES = {"lora": "tuning.rank", "prompt": "tuning.length", "p_tuning": "tuning.length", "prefix": "tuning.length"}
 SIZES |= {"last_layers": "tuning.layers"}
@@ -128,12 +129,11 @@ def _check_free(plan: Plan, name: str, key: str) -> None:
 def _fit_parameters(plan: Plan, name: str, budget: int, say: Callable[[str], None]) -> Plan:
     config = plan.first(name)
     key = SIZES.get(config.tuning.method)
-    if key is not None:
-        _check_free(plan, name, key)
     if key is None:
         trained = size_of(config).trained
         say(f"{name}: {trained:,} parameters train, {_share(trained, budget)}; {config.tuning.method} has one size")
         return plan
+    _check_free(plan, name, key)
     most = outline(config).network.num_layers if key == "tuning.layers" else _LARGEST
 
     @cache

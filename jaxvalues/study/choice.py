@@ -66,13 +66,14 @@ def beyond(plan: Plan, chosen: Mapping[str, Mapping[str, Any]], added: Added) ->
     for system in plan.systems:
         for key, side in edges(plan.ranges(system, added), chosen[system]).items():
             sides.setdefault(key, set()).add(side)
-    further: Added = {system: dict(added.get(system, {})) for system in plan.systems}
+    before: Added = {system: added.get(system, {}) for system in plan.systems}
+    further = {system: dict(own) for system, own in before.items()}
     for key, side in sorted((key, side) for key, found in sides.items() for side in found):
         new = {system: _next(plan.ranges(system, added)[key], side) for system in plan.systems}
         if all(_is_new(plan, system, key, value, further) for system, value in new.items()):
             for system, value in new.items():
                 further[system][key] = (*further[system].get(key, ()), value)
-    return further if further != {system: dict(added.get(system, {})) for system in plan.systems} else {}
+    return further if further != before else {}
 
 
 def extended(plan: Plan) -> Added:
@@ -91,7 +92,7 @@ def _is_new(plan: Plan, system: str, key: str, value: Any, added: Added) -> bool
     if value in plan.ranges(system, added)[key]:
         return False
     try:
-        plan.trials(system, {system: {**added.get(system, {}), key: (*added.get(system, {}).get(key, ()), value)}})
+        plan.trials(system, {system: {**added[system], key: (*added[system].get(key, ()), value)}})
     except ConfigError:
         return False
     return True

@@ -86,7 +86,7 @@ def whole_grid(places: Collection[Place]) -> list[list[str]]:
 
 
 def counts_of(truth: Truth, groups: Sequence[Sequence[RunResult]], shape: Sequence[int]) -> Counts:
-    """Counts of runs, one group for each place of a grid of this `shape`, in order; the shape () is one fixed run.
+    """Counts of runs, one group for each place of a grid of this `shape`, in order.
 
     A group has several runs for each value of a key over which the other system combines. Then its figure is their
     mean.

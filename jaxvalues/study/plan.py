@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvalues.config import Config, parse_config
-from jaxvalues.config.trees import merge, read_tree
+from jaxvalues.config.trees import flat, merge, read_tree
 from jaxvalues.config.tuning import OWNERS
 from jaxvalues.data.task import VALUES
 from jaxvalues.errors import ConfigError, UserError, name_list, short
@@ -189,14 +189,6 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
             branch = {part: branch}
         tree = merge(tree, branch)
     return tree
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"tuning": {"method": "lora"}} as {"tuning.method": "lora"}."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def nested_changes(config: Config, settings: Mapping[str, Any]) -> Config:
