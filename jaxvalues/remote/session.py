@@ -55,6 +55,14 @@ def look_up(config: ModelConfig, contents: Contents, budget: Budget) -> tuple[Fo
     return (find_out(config, budget), budget.requests - before) if known is None else (known, 0)
 
 
+def find_in(store: AnswerStore, config: ModelConfig, budget: Budget) -> Found:
+    """`look_up` in a store, which keeps what was found out just now."""
+    found, probed = look_up(config, store.contents, budget)
+    if probed:
+        store.add_endpoint(config.endpoint, config.id, found.to_json(), probed)
+    return found
+
+
 class Session:
     """Asks requests of one run. Called with some, it returns their answers; in a word why, for those without one.
 

@@ -27,7 +27,7 @@ from jaxvalues.remote.formulations import RemoteFormulation, first_request, make
 from jaxvalues.remote.key import api_key
 from jaxvalues.remote.probe import Found
 from jaxvalues.remote.rounds import Rounds, ask_all
-from jaxvalues.remote.session import Progress, Session, look_up
+from jaxvalues.remote.session import Progress, Session, find_in, look_up
 from jaxvalues.remote.store import STORE, AnswerStore, read_store
 from jaxvalues.remote.tally import Asked
 from jaxvalues.run.base import Base
@@ -163,9 +163,7 @@ def ask_again(folder: RunFolder, config: Config, split: Split, run_console: RunC
     """The predictions of a finished run about other arguments. Its answers go into its store. Raises as `ask`."""
     place, budget = store_path(config), Budget(config.model)
     with AnswerStore(place, api_key()) as store:
-        found, probed = look_up(config.model, store.contents, budget)
-        if probed:
-            store.add_endpoint(config.model.endpoint, config.model.id, found.to_json(), probed)
+        found = find_in(store, config.model, budget)
         template = load_texts(folder.with_texts(config).formulation, TASKS[config.data.task])
         questions = make_remote(config, template, found, folder.examples())
         form = config.formulation

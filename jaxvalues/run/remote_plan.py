@@ -21,7 +21,7 @@ from jaxvalues.remote.key import KEY, api_key
 from jaxvalues.remote.messages import Request
 from jaxvalues.remote.probe import Found, recall
 from jaxvalues.remote.rounds import Pending, pending
-from jaxvalues.remote.session import look_up
+from jaxvalues.remote.session import find_in
 from jaxvalues.remote.store import AnswerStore, Contents, read_store
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
@@ -117,9 +117,7 @@ def write_batches(config: Config, folder: Path, run_console: RunConsole) -> list
     check_writable(folder, "the folder of batch files")
     inputs, model = load_inputs(config), config.model
     with AnswerStore(store_path(config), api_key()) as store:
-        found, probed = look_up(model, store.contents, Budget(model))
-        if probed:
-            store.add_endpoint(model.endpoint, model.id, found.to_json(), probed)
+        found = find_in(store, model, Budget(model))
         planned = plan(config, inputs, found, store.contents)
     files = []
     for number, lines in enumerate(batch_lines(planned.missing), start=1):
