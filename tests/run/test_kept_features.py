@@ -77,6 +77,8 @@ def test_what_one_run_computed_another_reads_bit_for_bit(tmp_path: Path, quick_c
     ids=["dtype", "bits", "batch size", "lengths", "layer", "network"],
 )
 def test_what_decides_the_numbers_has_a_file_of_its_own(changes: dict[str, Any], tmp_path: Path) -> None:
+    if "quantization" in changes.get("model", {}):
+        pytest.importorskip("qwix")
     some = tokens(3)
     hidden = tuple(np.zeros((len(ids), 64), np.float32) for ids in some.ids)
     kept_features(system(tmp_path), some, lambda: hidden)
