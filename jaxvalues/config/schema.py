@@ -139,8 +139,9 @@ class RuntimeConfig(Section):
     compilation_cache: Text | None = "~/.cache/jaxvalues/xla"
     """Folder of compiled programs that all runs share. null: no such cache."""
     features: Text | None = None
-    """Folder where the output of frozen layers that stays the same (`tuning.dropout_below`) is kept for all runs that
-    share it. null: in memory, for one run; runs of a study have a folder of the study."""
+    """Folder where the output of frozen layers that stays the same (`tuning.dropout_below`), and what language models
+    answer that nothing is trained in, are kept for all runs that share them. null: in memory, and in the run folder;
+    runs of a study have a folder of the study."""
     distributed: bool = False
     """Call `jax.distributed.initialize()` first: for TPU pods, SLURM and several hosts."""
     start_timeout: int = Field(1800, ge=1)

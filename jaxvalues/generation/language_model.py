@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -97,7 +97,6 @@ class LanguageModel:
         seed: int = 0,
         stop: str | Sequence[str] | None = (),
         samples: int = 1,
-        on_done: Callable[[int], Any] | None = None,
     ) -> list[Generated]:
         """Continues each prompt: a text, a list of token ids, or a list of {"role", "content"} messages.
 
@@ -106,31 +105,54 @@ class LanguageModel:
         probability reaches `top_p`. A draw depends on `seed`, the prompt's index and the sample's number, not on the
         other prompts or on `batch_size`. Texts end before the first of the strings `stop`, wherever it begins within a
         token. With `samples` K each prompt is continued K times, and the results of a prompt stand side by side.
-        `on_done` is called with the number of results of each batch when it is done.
 
         Returns one result for each prompt and sample, in order. Raises `UserError`, before anything is computed, for a
         prompt that is empty, has no chat template or two BOS tokens, or does not fit the context with `max_new_tokens`.
+        """
+        settings = {"temperature": temperature, "top_p": top_p, "seed": seed, "stop": stop, "samples": samples}
+        results: dict[tuple[int, int], Generated] = {}
+        for batch in self.generate_batches(prompts, max_new_tokens, **settings):
+            results |= batch
+        return [results[key] for key in sorted(results)]
+
+    def generate_batches(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int = 128,
+        *,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: str | Sequence[str] | None = (),
+        samples: int = 1,
+        known: Container[tuple[int, int]] = (),
+    ) -> Iterator[dict[tuple[int, int], Generated]]:
+        """The results of `generate` as batches are done, each {(index of the prompt, number of the sample): result}.
+
+        What is in `known` is not generated again, unless in a batch with other samples of its prompt.
         """
         asked = _Asked(max_new_tokens, temperature, top_p, seed, check_stops(stop), samples)
         _check_settings(asked)
         rows = self._read(prompts, max_new_tokens)
         each = min(samples, self.batch_size)  # samples of a prompt in one batch
         at_once = self.batch_size // each
-        parts = [(prompt, first) for prompt in range(len(rows)) for first in range(0, samples, each)]
-        results: dict[tuple[int, int], Generated] = {}
+        parts = [
+            (prompt, first)
+            for prompt in range(len(rows))
+            for first in range(0, samples, each)
+            if not all((prompt, sample) in known for sample in range(first, min(first + each, samples)))
+        ]
         for (length, slots), members in batches([self._shape(rows[p], asked) for p, _ in parts], lambda _: at_once):
             chosen = [parts[i] for i in members]
             size = min(power_of_two(len(chosen)), at_once)
             batch = self._aligned([rows[prompt] for prompt, _ in chosen], (size, length))
             filled = [*chosen, *[(0, samples)] * (size - len(chosen))]
             numbered = [_Row(p, first + i, first + i < samples) for p, first in filled for i in range(each)]
-            for row, one in zip(numbered, self._decoded(asked, batch, numbered, slots), strict=True):
-                if row.is_real:
-                    reason = "stop" if one.by_stop else "length"
-                    results[row.prompt, row.sample] = Generated(one.ids, one.text, reason)
-            if on_done is not None:
-                on_done(sum(row.is_real for row in numbered))
-        return [results[prompt, sample] for prompt in range(len(rows)) for sample in range(samples)]
+            yield {
+                (row.prompt, row.sample): Generated(one.ids, one.text, "stop" if one.by_stop else "length")
+                for row, one in zip(numbered, self._decoded(asked, batch, numbered, slots), strict=True)
+                if row.is_real
+            }
 
     def score(
         self,

@@ -1,25 +1,20 @@
 """The output of frozen layers on disk, computed once for all runs that share it (`runtime.features`).
 
-A file is named by the hash of everything that decides its numbers: weights, network, tokens, the layer, the dtype, the
-batches and the versions. So it never has to be checked against a run, and a run reads the same bits that it would
-compute.
+A file is named by everything that decides its numbers (`run.kept`), so a run reads the same bits that it would compute.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from jaxvalues.config.reading import user_path
 from jaxvalues.config.writing import writing
 from jaxvalues.data.batches import Tokens
-from jaxvalues.run.provenance import code_hash, ids_hash, package_versions
+from jaxvalues.run.kept import content_name
 from jaxvalues.run.system import System
 from jaxvalues.training.processes import is_alone
 
@@ -42,7 +37,7 @@ def kept_features(system: System, tokens: Tokens, compute: Callable[[], Hidden],
     folder = system.config.runtime.features
     if folder is None or system.identity is None or not is_alone():
         return compute()
-    path = user_path(folder) / f"{_key(system, tokens)}.npy"
+    path = user_path(folder) / f"{content_name(system, tokens, layer=system.network.boundary)}.npy"
     if (found := _read(path, tokens, system)) is not None:
         return found
     hidden = compute()
@@ -50,23 +45,6 @@ def kept_features(system: System, tokens: Tokens, compute: Callable[[], Hidden],
     say(f"the output of the frozen layers is kept in {path.parent} ({path.stat().st_size / 2**20:,.1f} MiB)")
     found = _read(path, tokens, system)
     return hidden if found is None else found  # the file's pages, which several runs share, in place of a copy
-
-
-def _key(system: System, tokens: Tokens) -> str:
-    config, network = system.config, system.network
-    decides = {
-        "weights": system.identity,
-        "network": system.hf_config,
-        "tokens": ids_hash(tokens),
-        "layer": network.boundary,
-        "dtype": np.dtype(network.dtype).name,
-        "scan": config.model.scan,
-        "quantization": network.quantization,
-        "batches": [config.lengths, config.training.eval_batch_size, system.pad_id],
-        "mesh": [dict(system.mesh.shape), [device.device_kind for device in jax.devices()]],
-        "code": [code_hash(), package_versions()],
-    }
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _read(path: Path, tokens: Tokens, system: System) -> Hidden | None:

@@ -5,6 +5,7 @@ At the start:     config.yaml · environment.json · template.txt · synonyms.ts
                   tokenizer/
 While training:   checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/
                   embeddings-<before|after>.npz, of a contrastive loss
+While predicting: answers/, of a language model that nothing is trained in
 At an endpoint:   answers.jsonl · endpoint.json, what was asked and found · missing-<split>.tsv, without an answer
 At the end:       thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv · logits-<split>.tsv
                   language_model.json, what a language model was asked and how it answered

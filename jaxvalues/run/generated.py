@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,9 +14,10 @@ from jaxvalues.data.batches import Tokens
 from jaxvalues.errors import ConfigError
 from jaxvalues.generation import Generated, LanguageModel
 from jaxvalues.run.held import hold_all
+from jaxvalues.run.journal import journal
 from jaxvalues.run.system import System, Weights
+from jaxvalues.run.watch import ALONE, Watch
 from jaxvalues.templates.chat import answer_of, turn_ends
-from jaxvalues.training.progress import ProgressLine
 
 Text = dict[str, Any]
 """A generated text as it is kept: `argument`, `sample`, `text`, `finish_reason`, `status`."""
@@ -30,10 +32,10 @@ class Chains(NamedTuple):
 
 
 def listed_logits(
-    system: System, weights: Weights, tokens: Tokens, line: ProgressLine | None = None
+    system: System, weights: Weights, tokens: Tokens, watch: Watch = ALONE
 ) -> tuple[np.ndarray, dict[str, Any], list[Text]]:
     """The logits [n, C] of generated lists, the mean over samples; what was found, counted; and the texts."""
-    results = _generate(system, weights, tokens, line)
+    results = _generate(system, weights, tokens, watch)
     parsed = [system.formulation.parse(one.text, one.finish_reason) for one in results]
     votes = np.stack([system.formulation.vote(one) for one in parsed]) if parsed else np.zeros((0, 1), np.float32)
     logits = votes.reshape(len(tokens), -1, votes.shape[1]).mean(axis=1)
@@ -43,9 +45,9 @@ def listed_logits(
     return logits, record, _texts(results, statuses, len(tokens))
 
 
-def first_turns(system: System, weights: Weights, tokens: Tokens, line: ProgressLine | None = None) -> Chains:
+def first_turns(system: System, weights: Weights, tokens: Tokens, watch: Watch = ALONE) -> Chains:
     """What the model replies to the first turns. Each is answered, cut at the limit (`truncated`), or empty."""
-    results = _generate(system, weights, tokens, line)
+    results = _generate(system, weights, tokens, watch)
     samples = system.config.formulation.generation.samples
     replies = [answer_of(one.text) for one in results]
     statuses = [
@@ -56,21 +58,31 @@ def first_turns(system: System, weights: Weights, tokens: Tokens, line: Progress
     return Chains(each, _counts(results, statuses), _texts(results, statuses, len(tokens)))
 
 
-def _generate(system: System, weights: Weights, tokens: Tokens, line: ProgressLine | None) -> list[Generated]:
+def _generate(system: System, weights: Weights, tokens: Tokens, watch: Watch) -> list[Generated]:
     """What the model says to each prompt, the samples of a prompt side by side."""
     if jax.process_count() > 1:
         raise ConfigError(f"formulation.kind {system.config.formulation.kind} generates texts in one process only")
     form, samples = system.config.formulation, system.config.formulation.generation.samples
-    return _language_model(system, weights).generate(
-        [row.tolist() for row in tokens.ids],
-        form.longest_answer,
-        temperature=form.generation.temperature,
-        top_p=form.generation.top_p,
-        seed=system.config.seed,
-        stop=() if form.chat else ("\n\n",),  # in plain text, what follows would be the next question
-        samples=samples,
-        on_done=None if line is None else lambda count: line.advance(count // samples),
-    )
+    settings = {
+        "temperature": form.generation.temperature,
+        "top_p": form.generation.top_p,
+        "seed": system.config.seed if form.generation.temperature else 0,
+        "stop": () if form.chat else ("\n\n",),  # in plain text, what follows would be the next question
+        "samples": samples,
+    }
+    kept = journal(system, tokens, "generate", watch.folder, seed=settings["seed"])
+    known = {} if kept is None else {row: Generated(**one) for row, one in kept.known.items()}
+    prompts = [row.tolist() for row in tokens.ids]
+    model = _language_model(system, weights)
+    if watch.line is not None:
+        watch.line.known(len(known) // samples)
+    for batch in model.generate_batches(prompts, form.longest_answer, **settings, known=known):
+        if kept is not None:
+            kept.add(list(batch), [dataclasses.asdict(one) for one in batch.values()])
+        if watch.line is not None:
+            watch.line.advance(len(batch.keys() - known.keys()) // samples)
+        known |= batch
+    return [known[row] for row in sorted(known)]
 
 
 def _language_model(system: System, weights: Weights) -> LanguageModel:

@@ -23,6 +23,7 @@ from jaxvalues.run.base import Base, find_base
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.detector import Detector, is_detector
 from jaxvalues.run.folder import RunFolder
+from jaxvalues.run.journal import ANSWERS, forget_answers
 from jaxvalues.run.outcome import apply_decision
 from jaxvalues.run.prediction import Predicted, encode, predict_split
 from jaxvalues.run.process import start_process
@@ -30,6 +31,7 @@ from jaxvalues.run.provenance import differences
 from jaxvalues.run.remote import ask_again
 from jaxvalues.run.state import initial_weights
 from jaxvalues.run.system import System, Weights
+from jaxvalues.run.watch import Watch
 from jaxvalues.training.compilation import Programs
 from jaxvalues.training.processes import is_main
 from jaxvalues.training.progress import ProgressLine
@@ -82,8 +84,8 @@ def predict(
 
     # The trained network predicts, or the model of an endpoint.
     decision = folder.decision()
-    logits_from = _compute if config.model.endpoint is None else ask_again
-    predicted = logits_from(folder, config, data, run_console)
+    answers = Path(folder.path if out is None else out) / ANSWERS
+    predicted = _logits(folder, config, data, run_console, answers)
 
     # What comes out.
     target = _target(folder, out)
@@ -95,6 +97,7 @@ def predict(
         if is_main():
             found.write(target.path, format)
         found.render(run_console.console)
+    forget_answers(answers)
     if result is not None:
         render_scores({data.name: result}, run_console.console)
     elif file is None:
@@ -103,14 +106,17 @@ def predict(
     return result
 
 
-def _compute(folder: RunFolder, config: Config, data: Split, run_console: RunConsole) -> Predicted:
-    """The predictions of a trained network."""
+def _logits(folder: RunFolder, config: Config, data: Split, run_console: RunConsole, answers: Path) -> Predicted:
+    """The logits of a trained network, of one that nothing was trained in (its answers are kept in `answers`), or of
+    the model of an endpoint."""
+    if config.model.endpoint is not None:
+        return ask_again(folder, config, data, run_console)
     mesh = make_mesh(config.mesh)
     check_batch_size("training.eval_batch_size", config.training.eval_batch_size, mesh)
     system, weights = restore(folder, config, mesh)
     tokens = encode(system, data, run_console)
     with ProgressLine(run_console.console, "row", len(tokens)) as line:
-        return predict_split(system, weights, data, tokens, line)
+        return predict_split(system, weights, data, tokens, Watch(line, folder=answers))
 
 
 def _target(folder: RunFolder, out: str | Path | None) -> RunFolder:

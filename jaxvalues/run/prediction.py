@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,23 +18,17 @@ from jaxvalues.run.console import RunConsole
 from jaxvalues.run.features import Hidden, Say, kept_features, silent
 from jaxvalues.run.generated import first_turns, listed_logits
 from jaxvalues.run.held import hold_all
+from jaxvalues.run.journal import journal
 from jaxvalues.run.record import prompt_record
 from jaxvalues.run.system import System, Weights
+from jaxvalues.run.watch import ALONE, Watch
 from jaxvalues.training.compilation import Executables, compile_threads
 from jaxvalues.training.feed import made_ahead
 from jaxvalues.training.processes import is_alone
-from jaxvalues.training.progress import ProgressLine
 from jaxvalues.training.sharding import place_batch
 
 CONTENT_FREE = tuple(Argument(f"no content, {stance}", "N/A", stance, "N/A") for stance in STANCES)
 """Arguments that say nothing, by which answers are calibrated (Zhao et al., 2021, "Calibrate Before Use")."""
-
-Stop = Callable[[], bool]
-
-
-def never() -> bool:
-    """Nobody asks to stop."""
-    return False
 
 
 class Predicted(NamedTuple):
@@ -58,42 +52,40 @@ def encode(system: System, split: Split, run_console: RunConsole) -> Tokens:
     return tokens
 
 
-def predict_split(
-    system: System, weights: Weights, split: Split, tokens: Tokens, line: ProgressLine | None = None
-) -> Predicted:
-    """The logits of a split, whose `tokens` these are; `line` counts the rows of `tokens` that are done."""
-    predicted = _predicted(system, weights, split, tokens, line)
+def predict_split(system: System, weights: Weights, split: Split, tokens: Tokens, watch: Watch = ALONE) -> Predicted:
+    """The logits of a split, whose `tokens` these are."""
+    predicted = _predicted(system, weights, split, tokens, watch)
     if system.shortlist is None:
         return predicted
     return predicted._replace(logits=np.where(system.shortlist.of(split), predicted.logits, EXCLUDED))
 
 
-def _predicted(system: System, weights: Weights, split: Split, tokens: Tokens, line: ProgressLine | None) -> Predicted:
+def _predicted(system: System, weights: Weights, split: Split, tokens: Tokens, watch: Watch) -> Predicted:
     match system.config.formulation.kind:
         case "label_list":
-            logits, found, generated = listed_logits(system, weights, tokens, line)
+            logits, found, generated = listed_logits(system, weights, tokens, watch)
             record = prompt_record(system, split, tokens) | found
             return Predicted(split, logits, record, generated)
         case "chain_of_thought":
-            return _chained(system, weights, split, tokens, line)
+            return _chained(system, weights, split, tokens, watch)
         case _ if system.score_step is not None:
-            logits, mass = scored_logits(system, weights, tokens, line)
+            logits, mass = scored_logits(system, weights, tokens, watch)
             return Predicted(split, logits, prompt_record(system, split, tokens, mass))
         case _ if system.config.formulation.generates:
-            return Predicted(split, generated_logits(system, weights, tokens, line))
-    return Predicted(split, likelihood_logits(system, weights, tokens, line=line))
+            return Predicted(split, generated_logits(system, weights, tokens, watch))
+    return Predicted(split, likelihood_logits(system, weights, tokens, watch))
 
 
-def _chained(system: System, weights: Weights, split: Split, tokens: Tokens, line: ProgressLine | None) -> Predicted:
+def _chained(system: System, weights: Weights, split: Split, tokens: Tokens, watch: Watch) -> Predicted:
     """The second turns of a chain of thought, scored behind what was generated for the first ones.
 
     The logits of several samples are averaged.
     """
-    chains = first_turns(system, weights, tokens, line)
+    chains = first_turns(system, weights, tokens, watch)
     scores = []
     for replies in chains.replies:
         second = system.formulation.second_turns(split.arguments, replies)
-        scores.append(scored_logits(system, weights, second))
+        scores.append(scored_logits(system, weights, second, watch._replace(line=None)))
     logits, mass = (None if part[0] is None else np.mean(part, axis=0) for part in zip(*scores, strict=True))
     record = prompt_record(system, split, tokens, mass) | chains.record
     record["second_turn"] = prompt_record(system, split, second)
@@ -101,29 +93,27 @@ def _chained(system: System, weights: Weights, split: Split, tokens: Tokens, lin
 
 
 def scored_logits(
-    system: System, weights: Weights, tokens: Tokens, line: ProgressLine | None = None
+    system: System, weights: Weights, tokens: Tokens, watch: Watch = ALONE
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The logits [n, C] of `likelihood_logits`, and the probability [n, C] of all answer words together.
 
     It is None where it is not measured: for words of several tokens.
     """
     if system.score_step is None:
-        return likelihood_logits(system, weights, tokens, line=line), None
+        return likelihood_logits(system, weights, tokens, watch), None
     scores = np.zeros((*tokens.questions.categories.shape, 2), np.float32)
-    for planned, output in _outputs(system, system.score_step, weights, tokens, line=line):
+    for planned, output in _outputs(system, system.score_step, weights, tokens, watch):
         scores[planned.rows] = output[: len(planned.rows)]
     logits, mass = (tokens.to_arguments(scores[..., i]) for i in range(2))
     return logits - _content_free(system, weights), mass
 
 
-def likelihood_logits(
-    system: System, weights: Weights, tokens: Tokens, stop: Stop = never, line: ProgressLine | None = None
-) -> np.ndarray | None:
-    """Logits [n, C] float32 of the arguments that `tokens` are about, in their order; None once `stop()` is true.
+def likelihood_logits(system: System, weights: Weights, tokens: Tokens, watch: Watch = ALONE) -> np.ndarray | None:
+    """Logits [n, C] float32 of the arguments that `tokens` are about, in their order; None where `watch` stops it.
 
     Those of several runs that train together are [R, n, C].
     """
-    logits = _row_logits(system, weights, tokens, stop=stop, line=line)
+    logits = _row_logits(system, weights, tokens, watch)
     if logits is None:
         return None
     return tokens.to_arguments(logits) - _content_free(system, weights)
@@ -137,10 +127,10 @@ def _content_free(system: System, weights: Weights) -> np.ndarray | float:
     return tokens.to_arguments(_row_logits(system, weights, tokens)).mean(axis=-2, keepdims=True)
 
 
-def generated_logits(system: System, weights: Weights, tokens: Tokens, line: ProgressLine | None = None) -> np.ndarray:
+def generated_logits(system: System, weights: Weights, tokens: Tokens, watch: Watch = ALONE) -> np.ndarray:
     """Logits [n, C] of open answers: whether a synonym of the category occurs in what the model generates."""
     logits = np.zeros(tokens.questions.categories.shape, np.float32)
-    for planned, answers in _outputs(system, system.generate_step, weights, tokens, line=line):
+    for planned, answers in _outputs(system, system.generate_step, weights, tokens, watch):
         categories = tokens.questions.categories[planned.rows]
         logits[planned.rows] = system.formulation.match(answers[: len(planned.rows)], categories)
     return tokens.to_arguments(logits)
@@ -173,17 +163,16 @@ def with_features(system: System, weights: Weights, tokens: Tokens, say: Say = s
     return dataclasses.replace(tokens, hidden=kept_features(system, tokens, compute, say))
 
 
-def one_of_each_length(system: System, tokens: Tokens) -> list[Batch]:
-    """The inputs of a batch of every shape that predicting `tokens` needs."""
+def one_of_each_length(system: System, tokens: Tokens, plan: Sequence[PlannedBatch] | None = None) -> list[Batch]:
+    """The inputs of a batch of every shape that predicting `tokens`, or a `plan` of them, needs."""
     size = system.config.training.eval_batch_size
-    plan = {one.length: one for one in evaluation_plan(tokens.lengths, system.config.lengths, size)}
-    return [model_inputs(collate(tokens, planned, size, system.pad_id)) for planned in plan.values()]
+    plan = evaluation_plan(tokens.lengths, system.config.lengths, size) if plan is None else plan
+    one = {planned.length: planned for planned in plan}
+    return [model_inputs(collate(tokens, planned, size, system.pad_id)) for planned in one.values()]
 
 
-def _row_logits(
-    system: System, weights: Weights, tokens: Tokens, *, stop: Stop = never, line: ProgressLine | None = None
-) -> np.ndarray | None:
-    """Logits [..., rows, C or K] of every row of `tokens`; None once `stop()` is true."""
+def _row_logits(system: System, weights: Weights, tokens: Tokens, watch: Watch = ALONE) -> np.ndarray | None:
+    """Logits [..., rows, C or K] of every row of `tokens`; None where `watch` stops it."""
     tokens = with_features(system, weights, tokens)
     columns = (
         len(TASKS[system.config.data.task].labels) if tokens.questions is None else tokens.questions.categories.shape[1]
@@ -191,16 +180,18 @@ def _row_logits(
     members = () if system.members is None else (system.members.number,)
     logits = np.zeros((*members, len(tokens), columns), np.float32)
     done = 0
-    for planned, output in _outputs(system, system.eval_step, weights, tokens, stop=stop, line=line):
+    for planned, output in _outputs(system, system.eval_step, weights, tokens, watch):
         logits[..., planned.rows, :] = output[..., : len(planned.rows), :]
         done += len(planned.rows)
     return logits if done == len(tokens) else None
 
 
 @contextmanager
-def _compiling_next(system: System, step: Executables, weights: Weights, tokens: Tokens) -> Iterator[None]:
-    """A block in which `step` compiles, in a thread, for the batch shapes after the first that `tokens` need."""
-    later = one_of_each_length(system, tokens)[1:] if is_alone() else []
+def _compiling_next(
+    system: System, step: Executables, weights: Weights, tokens: Tokens, plan: Sequence[PlannedBatch]
+) -> Iterator[None]:
+    """A block in which `step` compiles, in a thread, for the batch shapes of a plan of `tokens` after the first."""
+    later = one_of_each_length(system, tokens, plan)[1:] if is_alone() else []
     later = [inputs for inputs in later if not step.begun(inputs_shape(inputs))]
     if not later:
         yield
@@ -213,34 +204,45 @@ def _compiling_next(system: System, step: Executables, weights: Weights, tokens:
 
 
 def _outputs(
-    system: System,
-    step: Executables,
-    weights: Weights,
-    tokens: Tokens,
-    *,
-    stop: Stop = never,
-    line: ProgressLine | None = None,
+    system: System, step: Executables, weights: Weights, tokens: Tokens, watch: Watch = ALONE
 ) -> Iterator[tuple[PlannedBatch, np.ndarray]]:
-    """What `step` returns for each batch of `tokens`, one batch behind the device; ends once `stop()` is true."""
-    size, waiting = system.config.training.eval_batch_size, None
+    """What `step` returns for each batch of `tokens`, one batch behind the device; ends where `watch` stops it.
+
+    What the journal has comes first, and is not computed again.
+    """
+    size, waiting, line = system.config.training.eval_batch_size, None, watch.line
+    plan = evaluation_plan(tokens.lengths, system.config.lengths, size)
+    kept = journal(system, tokens, step.name, watch.folder)
+    if kept is not None:
+        known = [planned for planned in plan if kept.has(planned.rows.tolist())]
+        plan = [planned for planned in plan if not kept.has(planned.rows.tolist())]
+        if line is not None:
+            line.known(sum(len(planned.rows) for planned in known))
+        for planned in known:
+            yield planned, kept.of(planned.rows.tolist())
     weights = hold_all(system, weights)
 
     def make(planned: PlannedBatch) -> tuple[PlannedBatch, tuple[int, ...], dict[str, jax.Array]]:
         inputs = model_inputs(collate(tokens, planned, size, system.pad_id))
         return planned, inputs_shape(inputs), place_batch(inputs, system.mesh)
 
-    plan = evaluation_plan(tokens.lengths, system.config.lengths, size)
-    with _compiling_next(system, step, weights, tokens), made_ahead(plan, make) as batches:
+    def finished(planned: PlannedBatch, output: jax.Array) -> tuple[PlannedBatch, np.ndarray]:
+        array = np.asarray(output)
+        if kept is not None:
+            kept.add(planned.rows.tolist(), array[: len(planned.rows)].tolist())
+        return planned, array
+
+    with _compiling_next(system, step, weights, tokens, plan), made_ahead(plan, make) as batches:
         for planned, shape, inputs in batches:
-            if stop():
+            if watch.stop():
                 return
             if line is not None and not step.has(shape):
                 line.say("compiling")
             output = step(shape, weights.trainable, weights.frozen, inputs)
             if waiting is not None:
-                yield waiting[0], np.asarray(waiting[1])
+                yield finished(*waiting)
             if line is not None:
                 line.advance(len(planned.rows))
             waiting = planned, output
     if waiting is not None:
-        yield waiting[0], np.asarray(waiting[1])
+        yield finished(*waiting)

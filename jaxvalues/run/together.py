@@ -37,6 +37,7 @@ from jaxvalues.run.resolve import resolve
 from jaxvalues.run.state import initial_state, initial_weights, read_weights, restart, training_stages
 from jaxvalues.run.system import System, Weights
 from jaxvalues.run.warm_start import WarmStart, find_warm_start
+from jaxvalues.run.watch import Watch
 from jaxvalues.training.compilation import Programs
 from jaxvalues.training.loop import Loop, Stage
 from jaxvalues.training.memory import available_bytes
@@ -152,7 +153,7 @@ def train_together(
 
         # Training.
         def evaluate(trainable: Any, stop: StopRequest) -> list[dict[str, float]] | None:
-            logits = likelihood_logits(several, Weights(frozen, trainable), held_out, stop.__bool__)
+            logits = likelihood_logits(several, Weights(frozen, trainable), held_out, Watch(stop=stop.__bool__))
             if logits is None:
                 return None
             hypers = (own[-1].hyper.loss for own in each)

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from jaxvalues.config import Config
+from jaxvalues.data.arguments import Split
+from jaxvalues.data.batches import Tokens
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.run.ahead import compiling_ahead
@@ -17,21 +19,24 @@ from jaxvalues.run.embeddings import keep_embeddings
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.held import hold_frozen
 from jaxvalues.run.inputs import prepare
+from jaxvalues.run.journal import ANSWERS, forget_answers
 from jaxvalues.run.lock import locks_released
 from jaxvalues.run.network import count
 from jaxvalues.run.outcome import finish, held_out_metrics, scored_by
-from jaxvalues.run.prediction import encode, likelihood_logits, predict_split, with_features
+from jaxvalues.run.prediction import Predicted, encode, likelihood_logits, predict_split, with_features
 from jaxvalues.run.process import start_process
 from jaxvalues.run.remote import ask
 from jaxvalues.run.resolve import resolve
 from jaxvalues.run.state import initial_state, initial_weights, restart, training_stages
 from jaxvalues.run.system import Weights
 from jaxvalues.run.warm_start import find_warm_start
+from jaxvalues.run.watch import Watch
 from jaxvalues.training.compilation import Programs
 from jaxvalues.training.loop import Loop, closing_after
 from jaxvalues.training.metrics import MetricsWriter, NoMetrics
 from jaxvalues.training.preemption import StopRequest
 from jaxvalues.training.processes import from_main, is_main
+from jaxvalues.training.progress import ProgressLine
 from jaxvalues.training.record import LoopState, Notes, Record, Series
 
 
@@ -98,7 +103,7 @@ def train(
 
         # Training.
         def evaluate(trainable: Any, stop: StopRequest) -> dict[str, float] | None:
-            logits = likelihood_logits(system, Weights(frozen, trainable), held_out_tokens, stop.__bool__)
+            logits = likelihood_logits(system, Weights(frozen, trainable), held_out_tokens, Watch(stop=stop.__bool__))
             return None if logits is None else held_out_metrics(config, parts.held_out, logits, stages[-1].hyper.loss)
 
         writer = MetricsWriter(folder.path, config, int(state.step)) if is_main() else NoMetrics()
@@ -122,15 +127,21 @@ def train(
     trainable, step = folder.restore_chosen(system)
     weights = Weights(frozen, trainable)
     keep_embeddings(folder, "after", system, weights, held_out_tokens)
+
+    def predicted(split: Split, tokens: Tokens) -> Predicted:
+        with ProgressLine(run_console.console, f"{split.name}: row", len(tokens)) as line:
+            return predict_split(system, weights, split, tokens, Watch(line, folder=folder.path / ANSWERS))
+
     outcome = finish(
         folder,
         config.decision,
-        predict_split(system, weights, parts.held_out, held_out_tokens),
-        (predict_split(system, weights, one, encode(system, one, run_console)) for one in parts.reported),
+        predicted(parts.held_out, held_out_tokens),
+        (predicted(one, encode(system, one, run_console)) for one in parts.reported),
         step=step,
         how="{}" + scored_by(config),
         compare=config.formulation.asks_questions and config.tuning.method == "none",
     )
+    forget_answers(folder.path / ANSWERS)
     run_console.end(system, step, outcome.decision, len(parts.training))
     run_console.decisions(outcome.rows)
     run_console.scores(outcome.reported, base.is_random, folder.path)

@@ -39,6 +39,13 @@ class ProgressLine:
         """What happens now, such as "compiling"."""
         self.progress.update(self.task, said=said)
 
+    def known(self, number: int) -> None:
+        """So many were done before, by a run that was stopped; it is said, and takes no part in the time left."""
+        if number:
+            self.console.print(f"{self.what}s: {number:,} of {self.total:,} were done before", highlight=False)
+            self.done += number
+            self.progress.reset(self.task, total=self.total, completed=self.done, description=self._count, said="")
+
     def advance(self, number: int, said: str = "") -> None:
         """So many more are done."""
         self.done += number
