@@ -72,7 +72,7 @@ def contrast_table(results: StudyResults) -> Table:
             (
                 f"{one.a} minus {one.b}", one.split, difference(one), p_value(one.p), p_value(one.p_adjusted),
                 p_value(None if one.welch is None else one.welch.p), p_value(one.sign_flip), figure(one.detectable),
-                deciding_test(results, one),
+                deciding_test(one),
                 "yes" if one.decided else "no",
             )
         )  # fmt: skip
@@ -110,7 +110,7 @@ def trial_table(results: StudyResults) -> Table | None:
         (
             name,
             ", ".join(in_words(trial.values)),
-            figure(trial.official_f1),
+            figure(trial.figure),
             "chosen" if trial.values == system.chosen else "",
         )
         for name, system in results.systems.items()
@@ -118,9 +118,8 @@ def trial_table(results: StudyResults) -> Table | None:
     ]
     if not rows:
         return None
-    return Table(
-        "trials", "Trials on held-out arguments.", ("System", "Values", "Held-out official F1", ""), tuple(rows)
-    )
+    header = ("System", "Values", f"Held-out {results.figure_name}", "")
+    return Table("trials", "Trials on held-out arguments.", header, tuple(rows))
 
 
 def variance_table(results: StudyResults, split: str) -> Table | None:

@@ -66,14 +66,14 @@ def learning_curves(results: StudyResults) -> Picture | None:
 
 
 def tuning_curves(results: StudyResults) -> Picture | None:
-    """The best held-out official F1 at each value of the numbers among the nuisance keys; the chosen one is ringed."""
+    """The best held-out figure at each value of the numbers among the nuisance keys; the chosen one is ringed."""
     keys = [
         key
         for key, values in results.study.nuisance.keys.items()
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     ]
     kept, left_out = best_of(
-        {name: max(trial.official_f1 for trial in one.trials) for name, one in results.systems.items() if one.trials}
+        {name: max(trial.figure for trial in one.trials) for name, one in results.systems.items() if one.trials}
     )
     systems = {name: results.systems[name] for name in kept}
     table = trial_table(results)
@@ -94,11 +94,11 @@ def tuning_curves(results: StudyResults) -> Picture | None:
                 )
                 for trial in one.trials:
                     if trial.values == one.chosen:
-                        ax.plot(trial.values[key], trial.official_f1, "o", markersize=12, mfc="none", mec=COLORS[place])
+                        ax.plot(trial.values[key], trial.figure, "o", markersize=12, mfc="none", mec=COLORS[place])
             positive = all(trial.values[key] > 0 for one in systems.values() for trial in one.trials)
             ax.set_xscale("log" if positive else "linear")
             ax.set_xlabel(f"{key} (log scale)" if positive else key)
-            ax.set_ylabel("held-out official F1")
+            ax.set_ylabel(f"held-out {results.figure_name}")
             legend_beside(ax)
         return picture(drawn, name, title, _about_ranges(systems) + left_out, table)
 
@@ -115,9 +115,9 @@ def _about_ranges(systems: Mapping[str, SystemResult]) -> str:
 
 
 def _best_by_value(system: SystemResult, key: str) -> list[tuple[float, float]]:
-    """The best held-out official F1 of the trials at each value of a nuisance key, sorted by the value."""
+    """The best held-out figure of the trials at each value of a nuisance key, sorted by the value."""
     best: dict[float, float] = {}
     for trial in system.trials:
         value = float(trial.values[key])
-        best[value] = max(trial.official_f1, best.get(value, 0.0))
+        best[value] = max(trial.figure, best.get(value, 0.0))
     return sorted(best.items())

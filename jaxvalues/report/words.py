@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from jaxvalues.errors import counted
@@ -60,19 +59,9 @@ def nothing(results: StudyResults) -> str:
     return "Nothing can be compared yet."
 
 
-def crossed(results: StudyResults, one: ContrastResult) -> list[str]:
-    """What a contrast is crossed over, in the plural: repeated keys that both sides have with two values or more.
-
-    Empty where there is one such key, or none.
-    """
-    sides = [results.systems[name].runs for name in (one.a, one.b)]
-    shared = [key for key in results.study.repeated if all(key in run.repeated for runs in sides for run in runs)]
-    values = {
-        key: set.intersection(*({json.dumps(run.repeated[key], default=str) for run in runs} for runs in sides))
-        for key in shared
-    }
-    keys = [key for key, seen in values.items() if len(seen) > 1]
-    return [_plural(key) for key in keys] if len(keys) > 1 else []
+def crossed(one: ContrastResult) -> list[str]:
+    """What a contrast is crossed over, in the plural; empty where one key is repeated, or none."""
+    return [_plural(key) for key in one.over] if len(one.over) > 1 else []
 
 
 def _plural(key: str) -> str:
@@ -81,12 +70,12 @@ def _plural(key: str) -> str:
     return known.get(key, f"values of {key}")
 
 
-def deciding_test(results: StudyResults, one: ContrastResult) -> str:
+def deciding_test(one: ContrastResult) -> str:
     """The test that decides a contrast, in a few words."""
     if one.t is None:
         return "permutation" if len(one.differences) == 1 else "permutation, all runs of a side are equal"
     runs = counted(len(one.differences), "run")
-    if over := crossed(results, one):
+    if over := crossed(one):
         return f"t, crossed {listed(over)}, {runs}, df {one.t.df:.1f}"
     return f"paired t, {runs}"
 
@@ -102,7 +91,7 @@ def basis(results: StudyResults) -> str:
     """What the sentences rest on."""
     if not results.contrasts:
         return nothing(results)
-    over = dict.fromkeys(listed(crossed(results, one)) for one in results.contrasts if one.t is not None)
+    over = dict.fromkeys(listed(crossed(one)) for one in results.contrasts if one.t is not None)
     tests = [
         f"a t test over crossed {keys}, which speaks about this test set and new {keys}"
         if keys

@@ -66,7 +66,7 @@ def _truths(plan: Plan, parts: Parts) -> dict[str, Truth]:
 def _system(plan: Plan, name: str, size: Size, truths: Mapping[str, Truth]) -> SystemResult:
     planned, added = plan.systems[name], extended(plan)
     trials = plan.trials(name, added)
-    chosen = choose(trials)
+    chosen = choose(plan, name, added)
     runs = [] if chosen is None else plan.runs(name, chosen)
     done = [one for one in runs if RunFolder(one.config.folder).is_finished]
     finished = [read_run(one.config.folder, one.coordinates, truths, plan.held_out) for one in done]
@@ -78,7 +78,7 @@ def _system(plan: Plan, name: str, size: Size, truths: Mapping[str, Truth]) -> S
     return SystemResult(
         changes=planned.changes,
         chosen=chosen or {},
-        trials=tuple(finished_trials(trials)),
+        trials=tuple(finished_trials(plan, name, added)),
         edges=tuple(edges(plan.ranges(name, added), chosen or {})),
         failures=tuple(failures),
         **_found(plan, name, size, finished, truths),
@@ -88,7 +88,7 @@ def _system(plan: Plan, name: str, size: Size, truths: Mapping[str, Truth]) -> S
 def _combined(plan: Plan, name: str, size: Size, truths: Mapping[str, Truth]) -> SystemResult:
     """A system that combines runs of another one, which chose the nuisance keys."""
     of = plan.study.scientific.combined[name].of
-    chosen = choose(plan.trials(of, extended(plan)))
+    chosen = choose(plan, of)
     planned = [] if chosen is None else combined_runs(plan, name, chosen)
     finished = [
         read_run(folder, one.coordinates, truths, plan.held_out, read_measured(one.folder))
@@ -242,7 +242,7 @@ def _missing(plan: Plan, systems: Mapping[str, SystemResult], truths: Mapping[st
 
 def _missing_members(plan: Plan, name: str) -> list[str]:
     """A sentence for each run of a combined system that waits for members."""
-    chosen = choose(plan.trials(plan.study.scientific.combined[name].of, extended(plan)))
+    chosen = choose(plan, plan.study.scientific.combined[name].of)
     waiting = [] if chosen is None else [one for one in combined_runs(plan, name, chosen) if not result_folder(one)]
     return [
         f"{one.label}: {len(one.members) - one.finished_members} of {len(one.members)} members are not finished."
@@ -282,7 +282,10 @@ def _notes(plan: Plan, systems: Mapping[str, SystemResult]) -> list[str]:
     if len(dtypes) > 1 and not any("model.dtype" in system.changes for system in systems.values()):
         notes.append(f"Runs were computed in different dtypes: {name_list(sorted(dtypes))}; pin model.dtype.")
     if study.metric != "official_f1":
-        notes.append("Differences and tests are of the mean category F1, not of the official F1.")
+        notes.append(
+            "Trials, differences and tests are of the mean category F1; the best step and the threshold of a run are "
+            "chosen by the official F1."
+        )
     return notes
 
 

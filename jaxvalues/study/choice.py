@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from jaxvalues.errors import ConfigError
-from jaxvalues.evaluation.official import Scores
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.study.failures import has_diverged
-from jaxvalues.study.plan import Plan, PlannedRun
+from jaxvalues.study.plan import Plan
 from jaxvalues.study.results import Trial
 
 MOST_EXTENSIONS = 2
@@ -20,29 +19,32 @@ Added = dict[str, dict[str, tuple[Any, ...]]]
 """{system: {nuisance key: values that were added to its range}}."""
 
 
-def finished_trials(trials: Sequence[PlannedRun]) -> list[Trial]:
-    """The trials that are finished, with their held-out score."""
+def finished_trials(plan: Plan, system: str, added: Added | None = None) -> list[Trial]:
+    """The trials of a system that are finished, with the study's figure of the held-out part.
+
+    `added` are the values that the study adds to ranges; None: looked up.
+    """
     found = []
-    for one in trials:
+    for one in plan.trials(system, extended(plan) if added is None else added):
         folder = RunFolder(one.config.folder)
         if folder.is_finished:
-            scores = folder.held_out_scores()
-            assert isinstance(scores, Scores)
-            found.append(Trial(one.coordinates, scores.official_f1))
+            found.append(Trial(one.coordinates, float(folder.held_out_scores().headline[plan.study.metric])))
     return found
 
 
-def choose(trials: Sequence[PlannedRun]) -> Mapping[str, Any] | None:
-    """The values of the best trial, {} where there are no nuisance keys; None while a trial is not finished.
+def choose(plan: Plan, system: str, added: Added | None = None) -> Mapping[str, Any] | None:
+    """The values of a system's best trial, {} where there are no nuisance keys; None while a trial is not finished.
 
     Of equal trials the first is chosen. One whose loss is not finite is worse than all others; None where all are so.
+    `added` is that of `finished_trials`.
     """
-    done = finished_trials(trials)
+    added = extended(plan) if added is None else added
+    trials, done = plan.trials(system, added), finished_trials(plan, system, added)
     if not trials:
         return {}
     if not done or len(done) + sum(has_diverged(one.config.folder) for one in trials) < len(trials):
         return None
-    return max(done, key=lambda trial: trial.official_f1).values
+    return max(done, key=lambda trial: trial.figure).values
 
 
 def edges(ranges: Mapping[str, tuple[Any, ...]], chosen: Mapping[str, Any]) -> dict[str, str]:
@@ -80,7 +82,7 @@ def extended(plan: Plan) -> Added:
     """The values that a study adds to ranges, as far as its trials are finished: `MOST_EXTENSIONS` times at most."""
     added: Added = {}
     for _ in range(MOST_EXTENSIONS if plan.study.nuisance.extend else 0):
-        chosen = {system: choose(plan.trials(system, added)) for system in plan.systems}
+        chosen = {system: choose(plan, system, added) for system in plan.systems}
         if None in chosen.values() or not (further := beyond(plan, chosen, added)):
             break
         added = further

@@ -6,6 +6,7 @@ which names the folder of the member.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -94,12 +95,12 @@ def _average_weights(one: PlannedCombination, programs: Programs, run_console: R
 class Halving:
     """Successive halving of the members of one run (Jamieson & Talwalkar, 2016): `next_round`, train, `drop`, …
 
-    Scores are the official F1 on held-out arguments after the step where a round pauses: the best so far, or the last
-    one where training keeps the last step.
+    Scores are the study's `metric` on held-out arguments after the step where a round pauses: the best so far, or the
+    last one where training keeps the last step.
     """
 
-    def __init__(self, one: PlannedCombination) -> None:
-        self.one, self.left = one, one.members
+    def __init__(self, one: PlannedCombination, metric: str) -> None:
+        self.one, self.metric, self.left = one, metric, one.members
         self.scores: list[dict[str, float]] = []
         config = one.members[0].config
         self.epoch = epoch_size(config, load_parts(config.data)).steps
@@ -114,7 +115,7 @@ class Halving:
 
     def drop(self, step: int) -> None:
         """Leave the better half of the members, by their scores after `step`; of equal ones the first."""
-        scores = [score_after(member, step) for member in self.left]
+        scores = [score_after(member, step, self.metric) for member in self.left]
         self.scores.append({member.label: score for member, score in zip(self.left, scores, strict=True)})
         ranked = sorted(range(len(scores)), key=lambda number: (-scores[number], number))
         self.left = tuple(self.left[number] for number in sorted(ranked[: (len(scores) + 1) // 2]))
@@ -138,13 +139,13 @@ def has_reached(one: PlannedRun, step: int | None) -> bool:
     """Whether a run is finished, or was evaluated at a step or later."""
     if RunFolder(one.config.folder).is_finished:
         return True
-    return step is not None and any(at >= step for at, _ in _evaluations(one))
+    return step is not None and any(at >= step for at, _ in _evaluations(one, "loss"))
 
 
-def score_after(one: PlannedRun, step: int) -> float:
-    """The held-out official F1 of a run after its first evaluation at `step` or later. Raises UserError without one."""
+def score_after(one: PlannedRun, step: int, metric: str) -> float:
+    """A held-out figure of a run after its first evaluation at `step` or later. Raises UserError without one."""
     until: list[float] = []
-    for at, score in _evaluations(one):
+    for at, score in _evaluations(one, metric):
         until.append(score)
         if at >= step:
             break
@@ -153,8 +154,8 @@ def score_after(one: PlannedRun, step: int) -> float:
     return until[-1] if one.config.training.keep == "last" else max(until)
 
 
-def _evaluations(one: PlannedRun) -> Sequence[tuple[int, float]]:
-    """(step, held-out official F1) of every evaluation so far."""
+def _evaluations(one: PlannedRun, metric: str) -> Sequence[tuple[int, float]]:
+    """(step, held-out figure) of every evaluation so far; -inf where the loss was not finite."""
     file = one.config.folder / "metrics.jsonl"
     lines = (values for _, values in read_metrics(file))
-    return [(values["step"], values["official_f1"]) for values in lines if values.get("kind") == "held_out"]
+    return [(values["step"], values.get(metric, -math.inf)) for values in lines if values.get("kind") == "held_out"]

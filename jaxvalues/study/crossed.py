@@ -36,8 +36,10 @@ class Paired(NamedTuple):
     """The runs of two systems at the places that both have, in the order of a whole grid of them."""
 
     places: list[Place]
+    keys: tuple[str, ...]
+    """The repeated keys that have several levels."""
     shape: tuple[int, ...]
-    """The number of levels of every key that has several; () for one place."""
+    """The number of levels of each of them; () for one place."""
     of_a: list[list[RunResult]]
     """At each place one run, or several where the other system combines over a key."""
     of_b: list[list[RunResult]]
@@ -51,8 +53,9 @@ def paired(a: SystemResult, b: SystemResult, keys: Sequence[str]) -> Paired | No
         return None
     levels = whole_grid(both)
     places = list(product(*levels))
-    shape = tuple(len(of) for of in levels if len(of) > 1)
-    return Paired(places, shape, [runs_a[place] for place in places], [runs_b[place] for place in places])
+    axes = {key: len(of) for key, of in zip(keys, levels, strict=True) if len(of) > 1}
+    of_a, of_b = ([runs[place] for place in places] for runs in (runs_a, runs_b))
+    return Paired(places, tuple(axes), tuple(axes.values()), of_a, of_b)
 
 
 def _by_place(system: SystemResult, keys: Sequence[str]) -> dict[Place, list[RunResult]]:
@@ -124,10 +127,11 @@ def difference_of(truth: Truth, pair: Paired, figure: Figure) -> dict[str, Any]:
         both = fixed_counts(truth, pair)
         interval = resample(both, figure=figure).interval(0, 1)
         p = permutation(both, 0, 1, figure=figure)
-        alone = {"t": None, "welch": None, "sign_flip": None, "permutation": p, "p": p}
+        alone = {"over": pair.keys, "t": None, "welch": None, "sign_flip": None, "permutation": p, "p": p}
         return {**alone, "interval": interval, "detectable": minimum_detectable_difference(interval.se)}
     single = len(pair.shape) == 1
     return {
+        "over": pair.keys,
         "interval": two_level_interval(*counts, figure=figure),
         "t": t,
         "welch": welch_t(figures_a, figures_b) if single else None,

@@ -53,8 +53,8 @@ class Trial:
     """One value of each nuisance key, tried on held-out arguments."""
 
     values: Mapping[str, Any]
-    official_f1: float
-    """Of the held-out arguments; never of a reported split, unless the study is a replication."""
+    figure: float
+    """The study's figure of the held-out arguments; never of a reported split, unless the study is a replication."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,8 @@ class ContrastResult:
     """What decides: the paired t's over seeds, or `permutation` of fixed runs."""
     p_adjusted: float
     """Holm's, over all declared contrasts on this split."""
+    over: tuple[str, ...]
+    """The repeated keys of which the compared runs have several values."""
     detectable: float
     """The minimum detectable difference with 80 % power: it describes sensitivity and decides nothing."""
     category_differences: np.ndarray
@@ -173,18 +175,18 @@ class StudyResults:
             "question": self.study.question,
             "digest": self.digest,
             "metric": self.study.metric,
-            "systems": {name: _system_json(system) for name, system in self.systems.items()},
+            "systems": {name: _system_json(system, self.study.metric) for name, system in self.systems.items()},
             "contrasts": [_contrast_json(one) for one in self.contrasts],
             "missing": list(self.missing),
             "notes": list(self.notes),
         }
 
 
-def _system_json(system: SystemResult) -> dict[str, Any]:
+def _system_json(system: SystemResult, metric: str) -> dict[str, Any]:
     return {
         "changes": dict(system.changes),
         "chosen": dict(system.chosen),
-        "trials": [{"values": dict(one.values), "official_f1": one.official_f1} for one in system.trials],
+        "trials": [{"values": dict(one.values), metric: one.figure} for one in system.trials],
         "trained_parameters": system.trained_parameters,
         "frozen_parameters": system.frozen_parameters,
         "training_flops": system.training_flops,

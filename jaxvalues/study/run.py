@@ -60,14 +60,14 @@ def run_study(plan: Plan, share: Share, console: Console | None = None) -> bool:
             finished &= runner.finish(plan.trials(system, added), number)
         added, before = extended(plan), added
     for number, system in enumerate(plan.systems):
-        chosen = choose(plan.trials(system, added))
+        chosen = choose(plan, system, added)
         if chosen is None:
             runner.say(f"{system}: its runs wait for trials that are not finished; run the command again")
             finished = False
         else:
             finished &= runner.finish(plan.runs(system, chosen), number)
     for number, (name, how) in enumerate(plan.study.scientific.combined.items(), start=len(plan.systems)):
-        chosen = choose(plan.trials(how.of, added))
+        chosen = choose(plan, how.of, added)
         if chosen is None:
             runner.say(f"{name}: its runs wait for trials that are not finished; run the command again")
             finished = False
@@ -81,7 +81,7 @@ def run_study(plan: Plan, share: Share, console: Console | None = None) -> bool:
 def is_finished(plan: Plan) -> bool:
     """Whether all trials, runs and combinations of a study are finished."""
     added = extended(plan)
-    chosen = {system: choose(plan.trials(system, added)) for system in plan.systems}
+    chosen = {system: choose(plan, system, added) for system in plan.systems}
     if None in chosen.values():
         return False
     runs = (one for system in plan.systems for one in plan.runs(system, chosen[system]))
@@ -164,7 +164,7 @@ class _Runner:
 
     def _halve(self, one: PlannedCombination) -> bool:
         """Train the members of a run, round by round, as far as they are among the best; whether one is chosen."""
-        halving = Halving(one)
+        halving = Halving(one, self.plan.study.metric)
         for each in halving.rounds:
             step = halving.pause_at(each)
             for member in halving.left:

@@ -35,7 +35,7 @@ def print_plan(plan: Plan, sizes: Mapping[str, Size], console: Console) -> None:
         number = programs.setdefault(config.program(), len(programs) + 1)
         table.add_row(
             name,
-            f"{len(finished_trials(tried))} of {len(tried)}" if tried else "none",
+            f"{len(finished_trials(plan, name))} of {len(tried)}" if tried else "none",
             f"{_finished_runs(plan, name)} of {len(repeats)}",
             _number(size.trained),
             "not known" if size.flops is None else f"{size.flops:.2g}",
@@ -120,7 +120,7 @@ def _interval(one: Interval) -> str:
 
 
 def _finished_runs(plan: Plan, name: str) -> int:
-    chosen = choose(plan.trials(name, extended(plan)))
+    chosen = choose(plan, name)
     runs = [] if chosen is None else plan.runs(name, chosen)
     return sum(map(_is_finished, runs))
 
@@ -128,7 +128,7 @@ def _finished_runs(plan: Plan, name: str) -> int:
 def _combined(plan: Plan, name: str) -> tuple[int, int]:
     """How many runs of a combined system are finished, and planned."""
     of = plan.study.scientific.combined[name].of
-    chosen = choose(plan.trials(of, extended(plan)))
+    chosen = choose(plan, of)
     planned = combined_runs(plan, name, plan.first_values(of) if chosen is None else chosen)
     return 0 if chosen is None else sum(result_folder(one) is not None for one in planned), len(planned)
 
@@ -154,7 +154,7 @@ def _is_finished(one: PlannedRun) -> bool:
 
 def _time(plan: Plan, name: str, number: float) -> str:
     """The time of so many runs of a system, from those that are finished."""
-    chosen = choose(plan.trials(name, extended(plan)))
+    chosen = choose(plan, name)
     planned = (*plan.trials(name, extended(plan)), *([] if chosen is None else plan.runs(name, chosen)))
     seconds = [read_measured(one.config.folder).seconds for one in planned if _is_finished(one)]
     known = [one for one in seconds if one is not None]

@@ -56,12 +56,11 @@ def _finished(plan: Plan) -> Iterator[PlannedRun]:
     added = extended(plan)
     planned = []
     for system in plan.systems:
-        trials = plan.trials(system, added)
-        planned += trials
-        if (chosen := choose(trials)) is not None:
+        planned += plan.trials(system, added)
+        if (chosen := choose(plan, system, added)) is not None:
             planned += plan.runs(system, chosen)
     for name, how in plan.study.scientific.combined.items():
-        if (chosen := choose(plan.trials(how.of, added))) is not None:
+        if (chosen := choose(plan, how.of, added)) is not None:
             planned += [member for one in combined_runs(plan, name, chosen) for member in one.members]
     seen: set[Path] = set()
     for one in planned:

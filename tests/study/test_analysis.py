@@ -168,7 +168,7 @@ def test_a_combined_system_beside_several_runs_of_another(tmp_path: Path) -> Non
     for one in (*plan.runs("strong", {}), plan.runs("weak", {})[0]):
         pretend(one.config)
         runs.append(read_run(one.config.folder, one.coordinates, {"test": truth}))
-    found = difference_of(truth, Paired([()], (), [runs[:3]], [runs[3:]]), "official_f1")
+    found = difference_of(truth, Paired([()], (), (), [runs[:3]], [runs[3:]]), "official_f1")
     scores = [run.scores["test"].official_f1 for run in runs]
     assert found["interval"].estimate == pytest.approx(np.mean(scores[:3]) - scores[3])
     assert found["p"] < 0.05

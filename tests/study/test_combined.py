@@ -237,7 +237,7 @@ def test_the_best_half_goes_on(trained: list[str], tmp_path: Path) -> None:
     assert result_folder(first).resolve() == first.members[2].config.folder.resolve()
     choice = json.loads((first.folder / CHOICE).read_text())
     assert [(one["trained_share"], len(one["scores"])) for one in choice["rounds"]] == [(0.25, 4), (0.5, 2)]
-    assert score_after(first.members[1], quarter) == pytest.approx(0.31)
+    assert score_after(first.members[1], quarter, "official_f1") == pytest.approx(0.31)
     assert said.count(": pauses; ") == 2 * 5
     trained.clear()
     assert run(plan)[0]
@@ -249,7 +249,7 @@ def test_the_best_half_goes_on(trained: list[str], tmp_path: Path) -> None:
 
 def combined_quarter(plan: Plan) -> int:
     """The steps of an epoch, which is a quarter of all steps."""
-    halving = Halving(combined_runs(plan, "best", {})[0])
+    halving = Halving(combined_runs(plan, "best", {})[0], "official_f1")
     assert halving.pause_at(halving.rounds[0]) == halving.epoch
     return halving.epoch
 
@@ -262,8 +262,8 @@ def test_scores_are_the_best_so_far_or_the_last(keep: str, expected: float, tmp_
     lines = [{"step": step, "kind": "held_out", "official_f1": score} for step, score in scores.items()]
     lines.insert(1, {"step": 1, "kind": "train"})
     (one.config.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert score_after(one, 2) == expected
-    assert score_after(one, 4) == 0.9
+    assert score_after(one, 2, "official_f1") == expected
+    assert score_after(one, 4, "official_f1") == 0.9
 
 
 @pytest.mark.exhaustive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from jaxvalues.config import Config
 from jaxvalues.errors import ConfigError, NotFiniteError, UserError
 from jaxvalues.study import grouping
 from jaxvalues.study import run as study_run
-from jaxvalues.study.choice import beyond, choose, edges, extended
+from jaxvalues.study.choice import beyond, choose, edges, extended, finished_trials
 from jaxvalues.study.compare import parse_share
 from jaxvalues.study.failures import failure_file
 from jaxvalues.study.grouping import groups
@@ -83,9 +84,24 @@ def test_trials_come_first_and_the_best_value_runs(trained: list[str], tmp_path:
     assert len(trained) == 9 + 3
     assert trained[:3] == [f"strong/learning_rate-{rate}" for rate in ("0.0001", "0.001", "0.01")]
     assert trained[9:] == ["strong/seed-7", "weak/seed-7", "same/seed-7"]
-    assert choose(plan.trials("weak")) == {"optimizer.learning_rate": 1e-3}
+    assert choose(plan, "weak") == {"optimizer.learning_rate": 1e-3}
     chosen = plan.runs("weak", {"optimizer.learning_rate": 1e-3})[0]
     assert (chosen.config.folder / "scores.json").is_file()
+
+
+def test_trials_are_chosen_by_the_figure_of_the_study(trained: list[str], tmp_path: Path) -> None:
+    two = {"systems": {name: SYSTEMS[name] for name in ("strong", "weak")}}
+    plan = planned(tmp_path, "repeated.seed=[7]", nuisance=RATES, scientific=two)
+    assert run(plan)[0]
+    first = plan.trials("weak")[0]
+    path = first.config.folder / "scores.json"
+    scores = json.loads(path.read_text())
+    scores["held_out"]["mean_category_f1"] = 1.5  # above all others, which have up to 1
+    path.write_text(json.dumps(scores))
+    by_mean = planned(tmp_path, "repeated.seed=[7]", "metric=mean_category_f1", nuisance=RATES, scientific=two)
+    assert choose(plan, "weak") == {"optimizer.learning_rate": 1e-3}
+    assert choose(by_mean, "weak") == first.coordinates
+    assert finished_trials(by_mean, "weak")[0].figure == 1.5
 
 
 @pytest.mark.slow
@@ -185,7 +201,7 @@ def test_a_trial_that_diverges_is_worse_than_all_others_and_not_tried_again(
     finished, said = run(plan)
     assert said.count("FAILED: the loss at step 1 is nan") == 2
     assert trained[-2:] == ["strong/seed-7", "weak/seed-7"]
-    assert choose(plan.trials("weak")) == {"optimizer.learning_rate": 1e-3}
+    assert choose(plan, "weak") == {"optimizer.learning_rate": 1e-3}
     trained.clear()
     assert run(plan)[0]
     assert trained == []
@@ -194,7 +210,7 @@ def test_a_trial_that_diverges_is_worse_than_all_others_and_not_tried_again(
     plan = planned(tmp_path / "all", "repeated.seed=[7]", nuisance=RATES, scientific=two)
     finished, said = run(plan)
     assert not finished
-    assert choose(plan.trials("weak")) is None
+    assert choose(plan, "weak") is None
 
 
 def test_a_range_is_extended_by_what_a_system_can_have(trained: list[str], tmp_path: Path) -> None:
@@ -205,7 +221,7 @@ def test_a_range_is_extended_by_what_a_system_can_have(trained: list[str], tmp_p
         folder.mkdir()
         plan = planned(folder, "repeated.seed=[0]", scientific=two, nuisance={"keys": keys, "extend": True})
         assert run(plan)[0]
-        assert choose(plan.trials("weak")) == {key: values[0] for key, values in keys.items()}
+        assert choose(plan, "weak") == {key: values[0] for key, values in keys.items()}
         assert extended(plan) == {}
     assert len(trained) == 2 * (4 + 2)
 
@@ -277,5 +293,5 @@ def test_ranges_are_extended_for_all_where_one_is_on_its_edge(trained: list[str]
     assert {name: values["optimizer.learning_rate"] for name, values in added.items()} == dict.fromkeys(
         plan.systems, (1e-3, 1e-2)
     )
-    assert choose(plan.trials("weak", added)) == {"optimizer.learning_rate": 1e-3}
+    assert choose(plan, "weak", added) == {"optimizer.learning_rate": 1e-3}
     assert len(trained) == 3 * 4 + 3
