@@ -53,10 +53,19 @@ class ExamplesConfig(Section):
     count: int = Field(4, ge=1)
     """Number of examples."""
     choose: Literal["seed", "balanced", "nearest"] = "balanced"
-    """`seed`: drawn at random. `balanced`: as `seed`, with as many answers Yes as No. `nearest`: those whose words
-    resemble the argument's most (cosine of TF-IDF), the nearest last; Yes and No in turn."""
+    """`seed`: drawn at random. `balanced`: as `seed`, with as many answers Yes as No. `nearest`: those that resemble
+    the argument most (cosine), the nearest last; Yes and No in turn."""
+    encoder: Text | None = None
+    """nearest: folder or hub name of an encoder, such as `sentence-transformers/all-MiniLM-L6-v2`, in whose embedding
+    space arguments are compared: mean of its last hidden states. null: by their words (TF-IDF)."""
     seed: int | None = Field(None, ge=0, lt=2**32)
     """Seed of the examples, their order and the categories that they ask about. null: the `seed` of the run."""
+
+    @model_validator(mode="after")
+    def _encoder_compares(self) -> ExamplesConfig:
+        if self.encoder is not None and self.choose != "nearest":
+            raise ValueError(f"`encoder` belongs to choose: nearest, and choose is {self.choose}")
+        return self
 
 
 class ShortlistConfig(Section):

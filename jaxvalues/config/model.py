@@ -53,8 +53,8 @@ class ModelConfig(Section):
     id: Text | None = None
     """endpoint: name of the model there. null: `path`."""
     answers: Text | None = None
-    """endpoint: file in which answers are kept, which several runs may share. null: `answers.jsonl` in the run
-    folder."""
+    """endpoint: file in which answers are kept, which several runs may share. null: `answers.jsonl` in the folder of
+    the run, or of the study or ensemble that it belongs to."""
     max_requests: int | None = Field(None, ge=1)
     """endpoint: most requests of a run, retries included. null: no limit."""
     max_cost: float | None = Field(None, gt=0)

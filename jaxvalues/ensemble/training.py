@@ -23,11 +23,13 @@ from jaxvalues.ensemble.combination import check_folder, combine, write
 from jaxvalues.errors import ConfigError, counted, name_list
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.formulations import load_texts
+from jaxvalues.remote.store import STORE
 from jaxvalues.run.base import find_base, find_tokenizer
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.dry_run import dry_run
 from jaxvalues.run.process import start_process
 from jaxvalues.run.provenance import check_run_format, differences, read_run_config
+from jaxvalues.run.remote import sharing_answers
 from jaxvalues.run.resolve import resolve, with_one_dtype
 from jaxvalues.run.system import build_system
 from jaxvalues.run.train import train as train_run
@@ -55,7 +57,7 @@ def train(config: Config, console: Console | None = None) -> dict[str, Scores]:
     brief = RunConsole(run_console.console, brief=True)
     for number, one in enumerate(runs, start=1):
         run_console.print(f"\nrun {number} of {len(runs)}: {one.folder.name}")
-        train_run(one, programs=programs, run_console=brief)
+        train_run(sharing_answers(one, config.folder / STORE), programs=programs, run_console=brief)
         gc.collect()  # frees the arrays of the run before the next one starts
     run_console.print(f"\ncompiled {counted(len(programs), 'program')} for {counted(len(runs), 'run')}")
     barrier("the runs of an ensemble are written")
@@ -77,7 +79,7 @@ def check(config: Config, console: Console | None = None) -> None:
         check_folder(config.folder)
         check_runs(runs, run_console, Programs())
     for one in {one.name: one for one in reversed(runs)}.values():  # one run of each member
-        dry_run(one, run_console)
+        dry_run(sharing_answers(one, config.folder / STORE), run_console)
     run_console.print("No problems found. Nothing was written; without --dry-run the same command starts.")
 
 

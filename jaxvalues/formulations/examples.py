@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from scipy import sparse
@@ -19,6 +19,16 @@ from jaxvalues.config import ExamplesConfig
 from jaxvalues.data.arguments import Argument, Split
 from jaxvalues.data.conclusions import normalize_conclusion
 from jaxvalues.errors import ConfigError, UserError, counted
+
+
+class Encoder(Protocol):
+    """Texts as vectors of length 1; `identity` names the weights. `jaxvalues.run.sentences` has one."""
+
+    identity: str
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """The vectors [n, D] of texts."""
+        ...
 
 
 class Shown(NamedTuple):
@@ -40,9 +50,10 @@ class Examples:
     config: ExamplesConfig
     pool: Split
     seed: int
+    encoder: Encoder | None = None
 
     @classmethod
-    def make(cls, config: ExamplesConfig, training: Split, seed: int = 0) -> Examples:
+    def make(cls, config: ExamplesConfig, training: Split, seed: int = 0, encoder: Encoder | None = None) -> Examples:
         """Draws from training arguments; `seed` is that of the run. Raises ConfigError for too few conclusions.
 
         For `seed` and `balanced`, one argument more than there are examples is enough: at most one of them shares the
@@ -60,7 +71,7 @@ class Examples:
                 f"formulation.examples.count is {config.count}, but the training arguments have only "
                 f"{counted(distinct, 'conclusion')}, expected at least one more than examples"
             )
-        return cls(config, pool, seed)
+        return cls(config, pool, seed, encoder)
 
     def of(self, arguments: Sequence[Argument]) -> list[list[Shown]]:
         """The examples of each argument, in the order in which they are shown."""
@@ -75,17 +86,24 @@ class Examples:
         """The pool as the text of a file."""
         pool = zip(self.pool.arguments, self.pool.labels.tolist(), strict=True)
         rows = [[one.id, one.conclusion, one.stance, one.premise, labels] for one, labels in pool]
-        return json.dumps(rows, ensure_ascii=False)
+        kept = rows if self.encoder is None else {"encoder": self.encoder.identity, "examples": rows}
+        return json.dumps(kept, ensure_ascii=False)
 
     @classmethod
-    def read(cls, config: ExamplesConfig, text: str, seed: int = 0) -> Examples:
-        """The examples of a run with this `seed`, from `text`. Raises UserError for what no run wrote."""
+    def read(cls, config: ExamplesConfig, text: str, seed: int = 0, encoder: Encoder | None = None) -> Examples:
+        """The examples of a run with this `seed`, from `text`.
+
+        Raises UserError for what no run wrote, and for another encoder than that of the run.
+        """
         try:
             rows = json.loads(text)
+            if encoder is not None and rows["encoder"] != encoder.identity:
+                raise UserError("formulation.examples.encoder holds other weights than those that chose the examples")
+            rows = rows if encoder is None else rows["examples"]
             arguments = tuple(Argument(*fields) for *fields, _ in rows)
             pool = Split("examples", arguments, np.array([labels for *_, labels in rows], np.int8))
-            return cls(config, pool, seed if config.seed is None else config.seed)
-        except (ValueError, TypeError) as error:
+            return cls(config, pool, seed if config.seed is None else config.seed, encoder)
+        except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"the examples of the run cannot be read ({error}), expected those that it wrote") from None
 
     def _shown(self, argument: Argument, order: Sequence[int]) -> list[Shown]:
@@ -117,9 +135,17 @@ class Examples:
 
     def _nearest(self, arguments: Sequence[Argument]) -> list[np.ndarray]:
         """The indices of the pool for each argument, the most similar first; ties in the order of the pool."""
-        vocabulary, idf, pool = self._vectors
-        similar = (_tf_idf(arguments, vocabulary, idf) @ pool.T).toarray()
+        if self.encoder is not None:
+            similar = self.encoder([_text(one) for one in arguments]) @ self._embedded.T
+        else:
+            vocabulary, idf, pool = self._vectors
+            similar = (_tf_idf(arguments, vocabulary, idf) @ pool.T).toarray()
         return list(np.argsort(-similar, axis=1, kind="stable"))
+
+    @cached_property
+    def _embedded(self) -> np.ndarray:
+        """The pool's vectors [n, D]."""
+        return self.encoder([_text(one) for one in self.pool.arguments])
 
     @cached_property
     def _vectors(self) -> tuple[dict[str, int], np.ndarray, sparse.csr_array]:
@@ -143,7 +169,12 @@ def _tf_idf(arguments: Sequence[Argument], vocabulary: dict[str, int], idf: np.n
 
 def _words(argument: Argument) -> list[str]:
     """The words of an argument, normalised as conclusions are."""
-    return normalize_conclusion(f"{argument.conclusion} {argument.premise}").split()
+    return normalize_conclusion(_text(argument)).split()
+
+
+def _text(argument: Argument) -> str:
+    """What is compared of an argument."""
+    return f"{argument.conclusion} {argument.premise}"
 
 
 def _is_new(argument: Argument, conclusions: set[str]) -> bool:

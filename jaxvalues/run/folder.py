@@ -55,6 +55,7 @@ from jaxvalues.run.provenance import (
     read_network,
     read_run_config,
 )
+from jaxvalues.run.sentences import read_examples
 from jaxvalues.training.checkpoints import Checkpoints, newest_step
 from jaxvalues.training.processes import from_main, is_main
 from jaxvalues.training.start_checks import check_shared
@@ -194,10 +195,9 @@ class RunFolder:
     def examples(self) -> Examples | None:
         """The examples that prompts of the run show; None: no examples."""
         config = self.config()
-        shown = config.formulation.examples
-        if shown is None:
+        if config.formulation.examples is None:
             return None
-        return Examples.read(shown, read_file(self.path / EXAMPLES).decode("utf-8", "replace"), config.seed)
+        return read_examples(config, read_file(self.path / EXAMPLES).decode("utf-8", "replace"))
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self.path / "tokenizer")

@@ -36,6 +36,7 @@ from jaxvalues.run.folder import FINISHED, RunFolder, RunRecord
 from jaxvalues.run.outcome import finish
 from jaxvalues.run.prediction import CONTENT_FREE, Predicted
 from jaxvalues.run.provenance import describe_environment, kept_texts
+from jaxvalues.run.sentences import make_examples
 from jaxvalues.run.shortlist import Shortlist
 from jaxvalues.training.progress import ProgressLine
 
@@ -66,7 +67,7 @@ def load_inputs(config: Config) -> Inputs:
     """Load the data and texts of a resolved config. Raises UserError or ConfigError for what is wrong with them."""
     parts, form = load_parts(config.data), config.formulation
     template = load_texts(form, TASKS[config.data.task])
-    examples = None if form.examples is None else Examples.make(form.examples, parts.training)
+    examples = make_examples(config, parts.training)
     shortlist = None if form.shortlist is None else Shortlist.read(form.shortlist)
     if shortlist is not None:
         shortlist.check((parts.held_out, *parts.reported))
@@ -80,6 +81,16 @@ def load_inputs(config: Config) -> Inputs:
 def store_path(config: Config) -> Path:
     """The file of a run's answers."""
     return config.folder / STORE if config.model.answers is None else user_path(config.model.answers)
+
+
+def sharing_answers(config: Config, store: Path) -> Config:
+    """The config of one of several runs, which keep the answers of an endpoint in one `store`: what one asked, another
+    need not. A store that the config names stays, and so does one that an earlier version made in the run folder.
+    """
+    model = config.model
+    if model.endpoint is None or model.answers is not None or (config.folder / STORE).exists():
+        return config
+    return config.model_copy(update={"model": model.model_copy(update={"answers": str(store)})})
 
 
 def ask(config: Config, run_console: RunConsole) -> dict[str, TaskScores]:

@@ -24,6 +24,7 @@ from jaxvalues.models import Outputs
 from jaxvalues.run.base import Base, fit_to_tokenizer
 from jaxvalues.run.network import SOFT, build_network
 from jaxvalues.run.provenance import kept_texts
+from jaxvalues.run.sentences import make_examples
 from jaxvalues.run.shortlist import Shortlist
 from jaxvalues.training.compilation import Compiled, Executables, Programs
 from jaxvalues.training.optimizer import AdamW
@@ -244,8 +245,7 @@ def build_system(
 
     `training` are the arguments from which examples are drawn, where prompts show some.
     """
-    shown = config.formulation.examples
-    examples = None if shown is None or training is None else Examples.make(shown, training, config.seed)
+    examples = None if training is None else make_examples(config, training)
     hf_config = fit_to_tokenizer(base.hf_config, tokenizer, base.is_random)
     system = System(
         config,

@@ -17,9 +17,11 @@ from rich.console import Console
 from jaxvalues.config.writing import writing
 from jaxvalues.evaluation.coverage import mark
 from jaxvalues.evaluation.measures import TaskScores
+from jaxvalues.remote.store import STORE
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.process import start_process
+from jaxvalues.run.remote import sharing_answers
 from jaxvalues.run.together import train_together
 from jaxvalues.run.train import train
 from jaxvalues.study.choice import choose, extended
@@ -45,6 +47,11 @@ class Share:
     def has(self, place: int) -> bool:
         """Whether what stands at this place of the plan belongs to it."""
         return place % self.parts == self.number - 1
+
+    def of(self, file: str) -> str:
+        """The name of a file that machines do not share: answers.jsonl, or answers-1of4.jsonl."""
+        stem, dot, suffix = file.rpartition(".")
+        return file if self.parts == 1 else f"{stem}-{self.number}of{self.parts}{dot}{suffix}"
 
 
 def run_study(plan: Plan, share: Share, console: Console | None = None) -> bool:
@@ -103,6 +110,7 @@ class _Runner:
             study.folder.mkdir(parents=True, exist_ok=True)
         save_study(study)
         self.share, self.programs, self.console = share, Programs(), run_console
+        self.study_folder = study.folder
         self.together = study.together
         repeats = sum(len(plan.runs(system, plan.first_values(system))) for system in plan.systems)
         self.total = repeats + sum(len(plan.trials(system)) for system in plan.systems)
@@ -183,7 +191,7 @@ class _Runner:
         if folder.is_dir():
             size = sum(file.stat().st_size for file in folder.iterdir())
             shutil.rmtree(folder, ignore_errors=True)
-            self.say(f"the output of frozen layers that runs shared ({size / 2**20:,.1f} MiB) is removed")
+            self.say(f"what frozen networks gave and runs shared ({size / 2**20:,.1f} MiB) is removed")
 
     def _train(self, one: PlannedRun, pause_at: int | None = None) -> bool:
         """Train one, to its end or until it pauses. Returns whether it came there; if not, the reason is written."""
@@ -196,7 +204,8 @@ class _Runner:
         pausing = {} if pause_at is None else {"pause_at": pause_at}
         own, paused = RunConsole(console, brief=True), False
         try:
-            train(one.config, programs=self.programs, run_console=own, **pausing)
+            config = sharing_answers(one.config, self.study_folder / self.share.of(STORE))
+            train(config, programs=self.programs, run_console=own, **pausing)
         except Paused:
             paused = True
         seconds = time.monotonic() - start

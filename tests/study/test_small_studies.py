@@ -127,7 +127,7 @@ def test_runs_that_share_features_compute_them_once(tmp_path: Path) -> None:
     )
     assert run_study(again, Share(), Console(file=out, width=200))
     assert not (tmp_path / "study" / FEATURES).exists()
-    assert "the output of frozen layers that runs shared (" in out.getvalue()
+    assert "what frozen networks gave and runs shared (" in out.getvalue()
 
 
 def min_time(plan: Plan, system: str) -> float:
