@@ -7,9 +7,9 @@ from statistics import fmean
 
 import numpy as np
 
-from jaxvalues.report.words import FALSE_ALARMS
+from jaxvalues.report.words import SAFE_SIDE
 from jaxvalues.statistics.interval import LEVEL
-from jaxvalues.statistics.tests import TTest, crossed_t, holm, permutation
+from jaxvalues.statistics.tests import TTest, crossed_t, holm, safe_permutation
 from jaxvalues.study.crossed import Paired, fixed_counts, paired
 from jaxvalues.study.reading import truths_of
 from jaxvalues.study.results import StudyResults
@@ -36,7 +36,7 @@ def how_found(results: StudyResults, split: str) -> str:
     ways = [(_t(results, pair, split), 0 if pair is None else len(pair.shape)) for pair in pairs]
     tests = dict.fromkeys(_test_name(t, keys) for t, keys in ways)
     said = f"Bold: the best system on {split}, and those not told from it by {', or '.join(tests)} (5 %, Holm)."
-    return f"{said} {FALSE_ALARMS}" if any(t is None for t, _ in ways) else said
+    return f"{said} {SAFE_SIDE}" if any(t is None for t, _ in ways) else said
 
 
 def _test_name(t: TTest | None, keys: int) -> str:
@@ -84,4 +84,4 @@ def _p(results: StudyResults, a: str, b: str, split: str) -> float:
     if (t := _t(results, pair, split)) is not None:
         return t.p
     (truth,) = truths_of([results.splits[split]]).values()
-    return permutation(fixed_counts(truth, pair), 0, 1, figure=results.study.metric)
+    return safe_permutation(fixed_counts(truth, pair), 0, 1, figure=results.study.metric)

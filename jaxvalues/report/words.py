@@ -80,11 +80,11 @@ def deciding_test(one: ContrastResult) -> str:
     return f"paired t, {runs}"
 
 
-FALSE_ALARMS = (
-    "The permutation test may give more false alarms than 5 % where one system predicts far fewer labels than the "
-    "other: 6.4 % in 4,000 simulations of two systems with the same F1 of which one predicts a quarter fewer."
+SAFE_SIDE = (
+    "The p of a permutation is the larger of two: of the difference, and of the difference in standard errors. So it "
+    "errs on the safe side."
 )
-"""What a reader must know of a p by permutation (`jaxvalues.statistics.tests`)."""
+"""What a reader must know of a p by permutation (`jaxvalues.statistics.tests.safe_permutation`)."""
 
 
 def basis(results: StudyResults) -> str:
@@ -108,7 +108,7 @@ def basis(results: StudyResults) -> str:
     sentences = [
         f"Whether a difference is decided rests on {', or '.join(tests)}. The p are adjusted over all declared "
         "contrasts of a split (Holm); a difference is decided where its adjusted p is below 5 %.",
-        *[FALSE_ALARMS] * bool(fixed),
+        *[SAFE_SIDE] * bool(fixed),
         "The 95 % intervals resample conclusions and runs: they speak about new topics too, and are not adjusted. The "
         "minimum detectable difference says how sensitive a comparison was; it decides nothing.",
     ]

@@ -40,7 +40,9 @@ def show(config: Config, console: Console, full: bool = False, compiled: bool = 
     else:
         network, parts, texts = outline(one)
         takes = _takes(one, network, step_rows(one, network, texts))
-        rows = [*_what(one, network, rate_is_default), *_on_what(one, parts), *takes]
+        trains = count(network.abstract_parts()[1]) > 0
+        on_what = _on_what(one, parts) if trains else _asked_about(one, parts)
+        rows = [*_what(one, network, rate_is_default), *on_what, *takes]
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
@@ -68,6 +70,8 @@ def _what(config: Config, network: Network, rate_is_default: bool) -> Iterator[R
     yield "task", f"{config.data.task}, by formulation {form.kind}, template {form.template}"
     yield "trains", f"{count(trainable):,} parameters, method {method}" + _named(trainable)
     yield "frozen", f"{count(frozen):,} parameters" + _named(frozen)
+    if not count(trainable):
+        return
     _, source = LEARNING_RATES[method]
     said = f"the default of {method}: {source}" if rate_is_default else "as the config says"
     yield "learning rate", f"{config.optimizer.learning_rate:g} ({said})"
@@ -75,16 +79,13 @@ def _what(config: Config, network: Network, rate_is_default: bool) -> Iterator[R
 
 def _on_what(config: Config, parts: Parts | None) -> Iterator[Row]:
     """The data and the steps, and how long they take where that was measured."""
-    training, source = config.training, config.data.dir or config.data.source
+    training = config.training
+    yield "data", _data(config, parts, "{:,} arguments train, {:,} are held out")
     if parts is None:
-        yield "data", f"{source}, not here yet: `jaxvalues data CONFIG` fetches it"
         each = training.questions_per_step or training.batch_size
         of = "arguments" if training.questions_per_step is None else "questions"
         yield "steps", f"{_epochs(training.epochs)} in batches of {each} {of}; how many is not known yet"
         return
-    reported = ", ".join(f"{split.name} {len(split):,}" for split in parts.reported) or "nothing"
-    sizes = f"{len(parts.training):,} arguments train, {len(parts.held_out):,} are held out"
-    yield "data", f"{source}: {sizes}; reported: {reported}"
     contrastive = config.loss.contrastive
     before = contrastive.epochs if contrastive is not None and contrastive.use == "pretraining" else 0
     size, epochs = epoch_size(config, parts), before + training.epochs
@@ -99,18 +100,40 @@ def _on_what(config: Config, parts: Parts | None) -> Iterator[Row]:
         yield "time", f"about {_duration(seconds)} of steps, at the {rate:,.1f} arguments/s measured in {config.folder}"
 
 
+def _asked_about(config: Config, parts: Parts | None) -> Iterator[Row]:
+    """The data of a network that nothing is trained in."""
+    shown = config.formulation.examples
+    pool = (
+        "no use is made of {:,} training arguments" if shown is None else "examples come from {:,} training arguments"
+    )
+    yield "data", _data(config, parts, pool + ", {:,} are held out to tune the decision")
+    yield "steps", "none: nothing trains"
+
+
+def _data(config: Config, parts: Parts | None, sizes: str) -> str:
+    """Where the data are, and the numbers of training and held-out arguments in the words of `sizes`."""
+    source = config.data.dir or config.data.source
+    if parts is None:
+        return f"{source}, not here yet: `jaxvalues data CONFIG` fetches it"
+    reported = ", ".join(f"{split.name} {len(split):,}" for split in parts.reported) or "nothing"
+    return f"{source}: {sizes.format(len(parts.training), len(parts.held_out))}; reported: {reported}"
+
+
 def _takes(config: Config, network: Network, rows: int) -> Iterator[Row]:
     """Estimates of work and memory."""
+    trains = count(network.abstract_parts()[1]) > 0
     for length in config.lengths:
         step, forward = work(network, config, length, rows)
-        yield (
-            f"work, length {length}",
-            f"{_figure(step / 1e9)} GFLOP a training step, {_figure(forward / 1e9)} to predict one row",
-        )
+        training = f"{_figure(step / 1e9)} GFLOP a training step, {_figure(forward / 1e9)} to predict one row"
+        asking = f"{_figure(forward / 1e9)} GFLOP to predict one row, besides what branches from it"
+        yield f"work, length {length}", training if trains else asking
     mesh = abstract_mesh(config.mesh)
     devices = math.prod(mesh.shape.values())
     said = "the device" if devices == 1 else f"each of {devices} devices"
     kept, activations = kept_bytes(network, mesh), activation_bytes(network, config, rows) / devices
+    if not trains:
+        yield "memory", f"{kept / 2**20:,.0f} MiB of weights on {said}"
+        return
     yield "memory", f"{kept / 2**20:,.0f} MiB of weights, gradients and Adam's moments on {said}"
     yield "", f"{activations / 2**20:,.0f} MiB there of activations of one micro-batch at the longest length (rough)"
 

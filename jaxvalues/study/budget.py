@@ -42,6 +42,8 @@ def size_of(config: Config) -> Size:
     config = config.model_copy(update={"model": config.model.model_copy(update={"scan": True})})  # one layer is traced
     described = outline(config)
     frozen, trainable = described.network.abstract_parts()
+    if not count(trainable):
+        return Size(0, count(frozen), 0.0)
     epoch = _epoch_flops(config, described)
     flops = None if epoch is None else float(epoch * config.training.epochs)
     return Size(count(trainable), count(frozen), flops)

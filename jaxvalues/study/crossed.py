@@ -14,7 +14,7 @@ from jaxvalues.statistics.bootstrap import resample, two_level_interval
 from jaxvalues.statistics.counts import Counts, MeanCounts
 from jaxvalues.statistics.f1 import Figure
 from jaxvalues.statistics.interval import Interval
-from jaxvalues.statistics.tests import crossed_t, permutation, sign_flip, welch_t
+from jaxvalues.statistics.tests import crossed_t, safe_permutation, sign_flip, welch_t
 from jaxvalues.statistics.variance import components_interval, minimum_detectable_difference
 from jaxvalues.study.plan import in_words
 from jaxvalues.study.reading import Truth
@@ -126,7 +126,7 @@ def difference_of(truth: Truth, pair: Paired, figure: Figure) -> dict[str, Any]:
     if t is None or t.se == 0:
         both = fixed_counts(truth, pair)
         interval = resample(both, figure=figure).interval(0, 1)
-        p = permutation(both, 0, 1, figure=figure)
+        p = safe_permutation(both, 0, 1, figure=figure)
         alone = {"over": pair.keys, "t": None, "welch": None, "sign_flip": None, "permutation": p, "p": p}
         return {**alone, "interval": interval, "detectable": minimum_detectable_difference(interval.se)}
     single = len(pair.shape) == 1

@@ -110,7 +110,7 @@ class _Runner:
             study.folder.mkdir(parents=True, exist_ok=True)
         save_study(study)
         self.share, self.programs, self.console = share, Programs(), run_console
-        self.study_folder = study.folder
+        self.study = study
         self.together = study.together
         repeats = sum(len(plan.runs(system, plan.first_values(system))) for system in plan.systems)
         self.total = repeats + sum(len(plan.trials(system)) for system in plan.systems)
@@ -172,7 +172,7 @@ class _Runner:
 
     def _halve(self, one: PlannedCombination) -> bool:
         """Train the members of a run, round by round, as far as they are among the best; whether one is chosen."""
-        halving = Halving(one, self.plan.study.metric)
+        halving = Halving(one, self.study.metric)
         for each in halving.rounds:
             step = halving.pause_at(each)
             for member in halving.left:
@@ -204,7 +204,7 @@ class _Runner:
         pausing = {} if pause_at is None else {"pause_at": pause_at}
         own, paused = RunConsole(console, brief=True), False
         try:
-            config = sharing_answers(one.config, self.study_folder / self.share.of(STORE))
+            config = sharing_answers(one.config, self.study.folder / self.share.of(STORE))
             train(config, programs=self.programs, run_console=own, **pausing)
         except Paused:
             paused = True

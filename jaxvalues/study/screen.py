@@ -9,6 +9,7 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table
 
+from jaxvalues.config import Config
 from jaxvalues.errors import counted
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.statistics.interval import Interval
@@ -26,13 +27,13 @@ def print_plan(plan: Plan, sizes: Mapping[str, Size], console: Console) -> None:
     """Print the systems of a study with their trials, runs and sizes. Computes nothing."""
     console.print(plan.study.question, style="bold", markup=False, highlight=False)
     table = _table("system", ("trials", "runs", "trained parameters", "training FLOP", "program", "time"))
-    programs: dict[str, int] = {}
+    programs: dict[tuple[str, ...], int] = {}
     trials = runs = 0
     for name in plan.systems:
         config, size = plan.first(name), sizes[name]
         tried, repeats = plan.trials(name, extended(plan)), plan.runs(name, plan.first_values(name))
         trials, runs = trials + len(tried), runs + len(repeats)
-        number = programs.setdefault(config.program(), len(programs) + 1)
+        number = programs.setdefault(_program(config), len(programs) + 1)
         table.add_row(
             name,
             f"{len(finished_trials(plan, name))} of {len(tried)}" if tried else "none",
@@ -44,7 +45,7 @@ def print_plan(plan: Plan, sizes: Mapping[str, Size], console: Console) -> None:
         )
     for name, how in plan.study.scientific.combined.items():
         flops, (done, wanted) = sizes[name].flops, _combined(plan, name)
-        program = programs[plan.first(how.of).program()]
+        program = programs[_program(plan.first(how.of))]
         table.add_row(
             name,
             "none",
@@ -66,6 +67,11 @@ def print_plan(plan: Plan, sizes: Mapping[str, Size], console: Console) -> None:
     )
     contrasts = ", ".join(f"{one.a} less {one.b}" for one in plan.contrasts)
     console.print(f"Compared: {contrasts}. Reported: {', '.join(plan.study.report)}.", highlight=False, markup=False)
+
+
+def _program(config: Config) -> tuple[str, ...]:
+    """What decides the compiled steps, as far as it is known before a network is read."""
+    return config.program(), str(config.model.path), str(config.model.revision)
 
 
 def _number(value: int | None) -> str:

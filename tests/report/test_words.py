@@ -8,7 +8,7 @@ from pathlib import Path
 from reports import all_runs
 
 from jaxvalues.report.tables import contrast_table
-from jaxvalues.report.words import FALSE_ALARMS, basis, crossed, listed
+from jaxvalues.report.words import SAFE_SIDE, basis, crossed, listed
 from jaxvalues.study.results import StudyResults
 
 TWO = {"systems": {"a": {"tuning.method": "full"}, "b": {"tuning.method": "head"}}}
@@ -17,7 +17,7 @@ TWO = {"systems": {"a": {"tuning.method": "full"}, "b": {"tuning.method": "head"
 def test_several_seeds_rest_on_a_paired_t(found: StudyResults) -> None:
     said = basis(found)
     assert "rests on a paired t test over the runs of both systems, which speaks about this test set" in said
-    assert FALSE_ALARMS not in said
+    assert SAFE_SIDE not in said
     assert [row[8] for row in contrast_table(found).rows] == ["paired t, 3 runs"] * 2
 
 
@@ -25,7 +25,7 @@ def test_single_runs_rest_on_a_permutation_whose_false_alarms_are_told(tmp_path:
     found = all_runs(tmp_path, "repeated.seed=[0]", scientific=TWO)
     said = basis(found)
     assert "a permutation of whole conclusions where each side is one run, which says nothing about other seeds" in said
-    assert FALSE_ALARMS in said
+    assert SAFE_SIDE in said
     assert [row[5:7] + row[8:9] for row in contrast_table(found).rows] == [("", "", "permutation")]
 
 
@@ -35,7 +35,7 @@ def test_equal_runs_are_said_to_be_equal(found: StudyResults) -> None:
     said = basis(some)
     assert ", or a permutation of whole conclusions where all runs of a side are equal." in said
     assert "other seeds" not in said
-    assert FALSE_ALARMS in said
+    assert SAFE_SIDE in said
     assert contrast_table(some).rows[0][5:9:3] == ("", "permutation, all runs of a side are equal")
 
 

@@ -27,6 +27,7 @@ from jaxvalues.run.estimate import epoch_size
 from jaxvalues.run.network import count
 from jaxvalues.run.show import show
 from jaxvalues.run.system import build_system
+from jaxvalues.study.budget import size_of
 from jaxvalues.training.sharding import single_mesh
 
 ROBERTA = {"model_type": "roberta", "vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1}
@@ -93,6 +94,22 @@ def test_show_reads_no_weights_and_needs_no_data(tmp_path: Path) -> None:
     (tmp_path / "base/config.json").write_text(json.dumps(ROBERTA))
     (tmp_path / "a.yaml").write_text(f"model: {{path: {tmp_path / 'base'}}}\ndata: {{source: sample}}\n")
     assert "roberta, 1 layers, hidden_size 8" in shown(tmp_path / "a.yaml")
+
+
+def test_what_is_only_asked_takes_no_steps() -> None:
+    asked = (
+        "formulation.kind=answer",
+        "formulation.template=null",
+        "formulation.synonyms=null",
+        "tuning={method: none}",
+    )
+    printed = shown(ROOT / "configs/quickstart-gpt2.yaml", *asked)
+    assert re.search("steps +none: nothing trains", printed)
+    assert "no use is made of 230 training arguments, 64 are held out to tune the decision" in printed
+    assert "GFLOP to predict one row, besides what branches from it" in printed
+    assert not re.search("learning rate|epoch|Adam|training step", printed)
+    size = size_of(load_config(ROOT / "configs/quickstart-gpt2.yaml", asked))
+    assert (size.trained, size.flops) == (0, 0)
 
 
 def test_show_fetches_the_config_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from jaxvalues.statistics.tests import (
     paired_t,
     permutation,
     permutation_per_category,
+    safe_permutation,
     sign_flip,
     welch_t,
 )
@@ -83,12 +84,14 @@ def test_a_huge_difference_has_the_smallest_p() -> None:
     counts = systems((0.95, 0.2))
     for n in (99, 999, 4000):
         assert permutation(counts, 0, 1, permutations=n) == pytest.approx(1 / (n + 1))
+        assert safe_permutation(counts, 0, 1, permutations=n) == pytest.approx(1 / (n + 1))
     assert np.all(permutation_per_category(counts, 0, 1, permutations=999) == pytest.approx(1 / 1000))
 
 
 def test_no_difference_has_p_of_one() -> None:
     counts = systems((0.6,))[[0, 0]]
     assert permutation(counts, 0, 1, permutations=99) == 1
+    assert safe_permutation(counts, 0, 1, permutations=99) == 1
     assert np.all(permutation_per_category(counts, 0, 1, permutations=99) == 1)
 
 
@@ -96,6 +99,9 @@ def test_no_difference_has_p_of_one() -> None:
 def test_which_system_comes_first_does_not_matter(figure: str) -> None:
     counts = systems((0.62, 0.6))
     there, back = (permutation(counts, *pair, figure=figure, permutations=500) for pair in ((0, 1), (1, 0)))
+    assert 0.002 < there < 0.998
+    assert there == back
+    there, back = (safe_permutation(counts, *pair, figure=figure, permutations=500) for pair in ((0, 1), (1, 0)))
     assert 0.002 < there < 0.998
     assert there == back
     np.testing.assert_array_equal(
@@ -120,6 +126,24 @@ def test_permutation_of_few_conclusions_is_the_exact_one() -> None:
         ]
         reached.append(abs(sides[0] - sides[1]) >= abs(observed) - 1e-12)
     assert permutation(counts, 0, 1, permutations=20_000) == pytest.approx(np.mean(reached), abs=0.02)
+
+
+def test_the_safe_permutation_is_the_larger_p_of_the_difference_with_and_without_its_error() -> None:
+    counts = systems((0.63, 0.6), n=60, groups=6)
+    found = []
+    for swap in product((0, 1), repeat=6):
+        keep = np.array(swap)[:, None]
+        hits, predicted = (
+            np.stack([np.where(keep, labels[i], labels[1 - i]) for i in (0, 1)])
+            for labels in (counts.hits, counts.predicted)
+        )
+        swapped = Counts(hits, predicted, counts.true)
+        difference = abs(np.subtract(*swapped.figure()))
+        found.append((difference, difference / np.linalg.norm(np.subtract(*swapped.influence()))))
+    reached = np.array(found) >= np.array(found[-1]) - 1e-9  # the last keeps everything
+    exact = reached.mean(axis=0)
+    assert exact[0] != exact[1]
+    assert safe_permutation(counts, 0, 1, permutations=20_000) == pytest.approx(exact.max(), abs=0.02)
 
 
 def test_a_category_without_positives_has_no_p() -> None:
@@ -203,6 +227,8 @@ def test_systems_that_are_means_of_runs_swap_conclusions_in_all_of_them() -> Non
     alone = Counts(hits[:, 0], predicted[:, 0], true)
     assert permutation(once, 0, 1, permutations=300) == permutation(alone, 0, 1, permutations=300)
     assert permutation(means, 0, 1, permutations=300) == permutation(means, 1, 0, permutations=300)
+    assert safe_permutation(once, 0, 1, permutations=300) == safe_permutation(alone, 0, 1, permutations=300)
+    assert safe_permutation(means, 0, 1, permutations=300) == safe_permutation(means, 1, 0, permutations=300)
     right = np.broadcast_to(true, (3, 30, 5))
     better = MeanCounts(np.stack([right, hits[1]]), np.stack([right, predicted[1]]), true)
     assert permutation(better, 0, 1, permutations=300) == pytest.approx(1 / 301)
