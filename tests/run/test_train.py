@@ -7,19 +7,17 @@ import json
 import shutil
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from rich.console import Console
-from runs import SMALL, command, metrics, results, run
+from runs import command, metrics, results, run
 from scipy.special import logit
+from small_runs import Lab
 
-from jaxvalues.config import load_config
 from jaxvalues.data.loading import load_split
-from jaxvalues.data.task import STANCE
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.tokenizers import train_tokenizer
 from jaxvalues.data.tsv import ARGUMENT_HEADER, write_table
@@ -27,44 +25,23 @@ from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.decision import read_decision
 from jaxvalues.evaluation.predictions import read_predictions
 from jaxvalues.models.loading import init_model, save_model
-from jaxvalues.run import train as run_module
 from jaxvalues.run.predict import predict
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 
-class Lab(NamedTuple):
-    """Trains variants of the small config, each in a folder of its own."""
-
-    folder: Path
-
-    def train(self, name: str, *overrides: str) -> tuple[Path, str]:
-        """(run folder, what was printed)."""
-        config = load_config(self.folder / "small.yaml", [f"output={self.folder / name}", *overrides])
-        screen = Console(file=io.StringIO(), width=120)
-        run_module.train(config, screen)
-        return self.folder / name, screen.file.getvalue()
-
-
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, quick_compiles: None) -> Lab:
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "small.yaml").write_text(f"{SMALL}runtime: {{compilation_cache: {folder / 'xla'}}}\n")
-    return Lab(folder)
-
-
-@pytest.fixture(scope="module")
-def trained(lab: Lab) -> Path:
+def trained(small_lab: Lab) -> Path:
     """The small config as it stands."""
-    return lab.train("trained")[0]
+    return small_lab.train("trained")[0]
 
 
 @pytest.fixture(scope="module")
-def base(lab: Lab) -> Path:
+def base(small_lab: Lab) -> Path:
     """A checkpoint folder of a small RoBERTa, with its tokenizer."""
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
     config = {"model_type": "roberta", "vocab_size": 500, "max_position_embeddings": 66, "type_vocab_size": 1, **sizes}
-    folder = lab.folder / "base"
+    folder = small_lab.folder / "base"
     folder.mkdir()
     texts = [argument.premise for argument in load_split("training", source="sample").arguments]
     train_tokenizer(texts, 500, 64).save_pretrained(folder)
@@ -87,16 +64,16 @@ def test_the_chosen_step_is_the_best_one(trained: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_learned_nothing_says_so_loudly(lab: Lab, trained: Path) -> None:
-    folder, printed = lab.train("nothing", "optimizer.learning_rate=1e-30", "training.epochs=1")
+def test_a_run_that_learned_nothing_says_so_loudly(small_lab: Lab, trained: Path) -> None:
+    folder, printed = small_lab.train("nothing", "optimizer.learning_rate=1e-30", "training.epochs=1")
     assert json.loads((folder / "scores.json").read_text())["step"] == 0
     assert "WARNING: no step of training scored better on the held-out part than the untrained start" in printed
     assert "optimizer.learning_rate (it is 1e-30)" in " ".join(printed.split())
 
 
 @pytest.mark.exhaustive
-def test_another_seed_is_another_run(lab: Lab, trained: Path) -> None:
-    other, _ = lab.train("seed", "seed=1", "training.epochs=1")
+def test_another_seed_is_another_run(small_lab: Lab, trained: Path) -> None:
+    other, _ = small_lab.train("seed", "seed=1", "training.epochs=1")
     assert np.abs(probabilities(other) - probabilities(trained)).max() > 1e-3
 
 
@@ -158,12 +135,12 @@ def test_predict_a_file_of_hostile_texts(trained: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.exhaustive
-def test_a_run_predicts_with_the_texts_it_was_trained_with(lab: Lab, tmp_path: Path) -> None:
+def test_a_run_predicts_with_the_texts_it_was_trained_with(small_lab: Lab, tmp_path: Path) -> None:
     template, descriptions = tmp_path / "mine.txt", tmp_path / "mine.tsv"
     template.write_text("{premise}\r\n", encoding="utf-8")
     descriptions.write_text("Category\tDescription\n" + "".join(f"{name}\ta.\n" for name in CATEGORIES))
     overrides = (f"formulation.template={template}", f"formulation.descriptions={descriptions}", "training.epochs=1")
-    folder, printed = lab.train("described", *overrides)
+    folder, printed = small_lab.train("described", *overrides)
     assert "training: 230 of 230 arguments are truncated to 48 tokens" in printed
     assert (folder / "template.txt").read_text() == "{premise} {sep} " + "; ".join("a" * 20) + "\n"
 
@@ -174,9 +151,9 @@ def test_a_run_predicts_with_the_texts_it_was_trained_with(lab: Lab, tmp_path: P
         with pytest.raises(
             ConfigError, match=r"differs \(other tokenizer; other text in template or descriptions\): give another"
         ):
-            lab.train("described", *overrides)
+            small_lab.train("described", *overrides)
         file.write_text(original)
-    lab.train("described", *overrides)
+    small_lab.train("described", *overrides)
     assert results(folder) == before
 
     template.unlink()
@@ -185,13 +162,13 @@ def test_a_run_predicts_with_the_texts_it_was_trained_with(lab: Lab, tmp_path: P
     assert (tmp_path / "probabilities-test.tsv").read_bytes() == before["probabilities-test.tsv"]
 
 
-def test_descriptions_that_do_not_fit_stop_a_run_before_it_starts(lab: Lab) -> None:
+def test_descriptions_that_do_not_fit_stop_a_run_before_it_starts(small_lab: Lab) -> None:
     with pytest.raises(ConfigError, match=r"the descriptions take \d+ tokens, .* and data\.max_length 48 leaves none"):
-        lab.train("refused", "formulation.descriptions=definition")
-    assert not (lab.folder / "refused").exists()
+        small_lab.train("refused", "formulation.descriptions=definition")
+    assert not (small_lab.folder / "refused").exists()
 
 
-def test_predict_refuses(lab: Lab, trained: Path, tmp_path: Path) -> None:
+def test_predict_refuses(small_lab: Lab, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="either a split or a file"):
         predict(trained)
     with pytest.raises(ConfigError, match=r"formulation\.template cannot be changed"):
@@ -204,13 +181,13 @@ def test_predict_refuses(lab: Lab, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="eval_batch_size: 12 rows"):
         predict(trained, split="test", overrides=("training.eval_batch_size=12",))
     with pytest.raises(UserError, match="holds no finished run"):
-        predict(lab.folder, split="test")
+        predict(small_lab.folder, split="test")
 
 
 @pytest.mark.exhaustive
-def test_scan_layers_held_out_fraction_and_thresholds_per_category(lab: Lab, tmp_path: Path) -> None:
+def test_scan_layers_held_out_fraction_and_thresholds_per_category(small_lab: Lab, tmp_path: Path) -> None:
     overrides = ("model.scan=true", "data.held_out=0.2", "decision.threshold=tuned_per_category", "training.epochs=1")
-    folder, _ = lab.train("scan", *overrides)
+    folder, _ = small_lab.train("scan", *overrides)
     predict(folder, split="test", out=tmp_path)
     assert (tmp_path / "probabilities-test.tsv").read_bytes() == (folder / "probabilities-test.tsv").read_bytes()
     assert len(set(read_decision(folder).thresholds)) > 1
@@ -224,8 +201,8 @@ def test_scan_layers_held_out_fraction_and_thresholds_per_category(lab: Lab, tmp
 
 
 @pytest.mark.slow
-def test_bfloat16_accumulation_keep_last_and_a_fixed_threshold(lab: Lab) -> None:
-    folder, _ = lab.train(
+def test_bfloat16_accumulation_keep_last_and_a_fixed_threshold(small_lab: Lab) -> None:
+    folder, _ = small_lab.train(
         "bfloat16", "model.dtype=bfloat16", "training.accumulation=2", "training.keep=last",
         "decision.threshold=fixed", "decision.value=0.3", "training.epochs=1",
     )  # fmt: skip
@@ -238,8 +215,8 @@ def test_bfloat16_accumulation_keep_last_and_a_fixed_threshold(lab: Lab) -> None
 
 
 @pytest.mark.slow
-def test_patience_stops_early(lab: Lab) -> None:
-    folder, _ = lab.train(
+def test_patience_stops_early(small_lab: Lab) -> None:
+    folder, _ = small_lab.train(
         "patience", "optimizer.learning_rate=1e-12", "training.patience=2", "training.evaluate_every=2"
     )
     assert [line["step"] for line in metrics(folder) if line["kind"] == "held_out"] == [0, 2, 4]
@@ -248,14 +225,14 @@ def test_patience_stops_early(lab: Lab) -> None:
 
 
 @pytest.mark.exhaustive
-def test_last_layers_needs_the_weights_it_started_from(lab: Lab, base: Path, tmp_path: Path) -> None:
+def test_last_layers_needs_the_weights_it_started_from(small_lab: Lab, base: Path, tmp_path: Path) -> None:
     overrides = [f"model.path={base}", "model.config=null", "model.train_tokenizer=null", "training.epochs=1"]
-    folder, printed = lab.train("last", *overrides, "tuning.method=last_layers", "tuning.layers=1")
+    folder, printed = small_lab.train("last", *overrides, "tuning.method=last_layers", "tuning.layers=1")
     assert str(base) in printed
     predict(folder, split="test", out=tmp_path)
     assert (tmp_path / "probabilities-test.tsv").read_bytes() == (folder / "probabilities-test.tsv").read_bytes()
 
-    moved = lab.folder / "moved"
+    moved = small_lab.folder / "moved"
     shutil.copytree(base, moved)
     predict(folder, split="test", out=tmp_path, overrides=(f"model.path={moved}",))
     weights = (moved / "model.safetensors").read_bytes()
@@ -265,25 +242,25 @@ def test_last_layers_needs_the_weights_it_started_from(lab: Lab, base: Path, tmp
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_stops_the_run(lab: Lab) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(small_lab: Lab) -> None:
     overrides = ("optimizer.learning_rate=1e30", "optimizer.clip_norm=null", "training.checkpoint_every=1")
     with pytest.raises(UserError, match=r"the loss at step \d+ is nan.*optimizer\.learning_rate"):
-        lab.train("diverged", *overrides, "training.evaluate_every=epoch")
-    newest = ocp.CheckpointManager((lab.folder / "diverged/checkpoints/resume").absolute())
+        small_lab.train("diverged", *overrides, "training.evaluate_every=epoch")
+    newest = ocp.CheckpointManager((small_lab.folder / "diverged/checkpoints/resume").absolute())
     state = newest.restore(newest.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state["trainable"]))
     with pytest.raises(UserError, match=r"the held-out loss after step \d+ is (nan|inf)"):
-        lab.train("diverged-held-out", *overrides, "training.evaluate_every=1")
+        small_lab.train("diverged-held-out", *overrides, "training.evaluate_every=1")
 
 
-def test_another_run_in_the_folder_is_refused(lab: Lab, trained: Path) -> None:
+def test_another_run_in_the_folder_is_refused(small_lab: Lab, trained: Path) -> None:
     before = results(trained)
     with pytest.raises(
         ConfigError, match=r"seed 0 → 3; optimizer\.b1 0\.9 → 0\.8; other weights\): give another output"
     ):
-        lab.train("trained", "seed=3", "optimizer.b1=0.8")
+        small_lab.train("trained", "seed=3", "optimizer.b1=0.8")
     with pytest.raises(ConfigError, match=r"model\.config\.hidden_act None → relu"):
-        lab.train("trained", "model.config.hidden_act=relu")
+        small_lab.train("trained", "model.config.hidden_act=relu")
     assert results(trained) == before
 
 
@@ -301,18 +278,18 @@ def test_another_run_in_the_folder_is_refused(lab: Lab, trained: Path) -> None:
     ],
 )
 def test_a_config_that_cannot_run_is_refused_before_anything_is_written(
-    overrides: list[str], sentence: str, lab: Lab
+    overrides: list[str], sentence: str, small_lab: Lab
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        lab.train("refused", *overrides)
+        small_lab.train("refused", *overrides)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert not (lab.folder / "refused").exists()
+    assert not (small_lab.folder / "refused").exists()
 
 
 @pytest.mark.slow
-def test_absent_labels(lab: Lab) -> None:
-    folder = lab.folder / "data"
+def test_absent_labels(small_lab: Lab) -> None:
+    folder = small_lab.folder / "data"
     folder.mkdir()
     for split in ("training", "validation", "test"):
         sample = load_split(split, source="sample")
@@ -323,17 +300,17 @@ def test_absent_labels(lab: Lab) -> None:
             write_table(
                 folder / f"labels-{split}.tsv", ("Argument ID", *CATEGORIES), [(id, *row) for id, row in labels]
             )
-    run_folder, printed = lab.train("unlabelled", f"data.dir={folder}", "training.epochs=1")
+    run_folder, printed = small_lab.train("unlabelled", f"data.dir={folder}", "training.epochs=1")
     assert "test: the labels are absent, so it is predicted and not scored" in printed
     assert json.loads((run_folder / "scores.json").read_text())["splits"] == {}
     assert len(probabilities(run_folder)) == len(load_split("test", source="sample"))
     with pytest.raises(ConfigError, match=r"data\.held_out: the split test has no labels"):
-        lab.train("untunable", f"data.dir={folder}", "data.held_out=test", "data.report=[validation]")
+        small_lab.train("untunable", f"data.dir={folder}", "data.held_out=test", "data.report=[validation]")
 
 
-def test_a_run_folder_that_cannot_be_made(lab: Lab) -> None:
+def test_a_run_folder_that_cannot_be_made(small_lab: Lab) -> None:
     with pytest.raises(UserError, match=r"the run folder .* cannot be made"):
-        lab.train("small.yaml/run")
+        small_lab.train("small.yaml/run")
 
 
 @pytest.mark.slow
@@ -354,78 +331,13 @@ def test_the_score_command_agrees_with_training(trained: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_diverging_run_exits_with_one_sentence(lab: Lab) -> None:
-    overrides = ("optimizer.learning_rate=1e30", "optimizer.clip_norm=null", f"output={lab.folder / 'diverged-too'}")
-    code, _, err = command("train", lab.folder / "small.yaml", *overrides)
+def test_a_diverging_run_exits_with_one_sentence(small_lab: Lab) -> None:
+    overrides = (
+        "optimizer.learning_rate=1e30",
+        "optimizer.clip_norm=null",
+        f"output={small_lab.folder / 'diverged-too'}",
+    )
+    code, _, err = command("train", small_lab.folder / "small.yaml", *overrides)
     assert code == 1
     assert err.startswith("jaxvalues: the loss at step")
     assert err.count("\n") == 1
-
-
-T5 = {"model_type": "t5", "d_model": 64, "d_kv": 32, "d_ff": 128, "num_heads": 2, "num_layers": 2}
-GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 80}
-PROMPT = "tuning={method: prompt, length: 4}"
-STANCES = {
-    "classified": (),
-    "at the mask": ("formulation={kind: masked_choice}", PROMPT),
-    "answered by gpt2": ("formulation={kind: answer}", PROMPT, f"model.config={json.dumps(GPT2)}"),
-    "answered by t5": (
-        "formulation={kind: answer, verbalizer: {calibrate: true}}",
-        PROMPT,
-        f"model.config={json.dumps(T5)}",
-    ),
-}
-
-
-def train_stance(lab: Lab, case: str) -> tuple[Path, str]:
-    """A short run of the stance; done once."""
-    return lab.train(f"stance {case}", "data.task=stance", "training.epochs=1", *STANCES[case])
-
-
-@pytest.mark.slow
-@pytest.mark.main_cases("classified")
-@pytest.mark.parametrize("case", STANCES)
-def test_a_stance_is_learnt_and_scored_by_its_accuracy(case: str, lab: Lab) -> None:
-    folder, printed = train_stance(lab, case)
-    assert "accuracy" in printed
-    predicted = read_predictions(folder / "predictions-test.tsv", STANCE.labels)
-    split = STANCE.relabel(load_split("test", source="sample"))
-    assert predicted.ids == split.ids
-    scores = json.loads((folder / "scores.json").read_text())
-    test = scores["splits"]["test"]
-    assert test["accuracy"] == pytest.approx((predicted.probabilities == split.labels).mean())
-    assert test["majority_accuracy"] == pytest.approx(np.bincount(split.labels[:, 0]).max() / len(split))
-    assert len(np.unique(read_predictions(folder / "probabilities-test.tsv", STANCE.labels).probabilities)) > 1
-
-    held_out = {line["step"]: line["accuracy"] for line in metrics(folder) if line["kind"] == "held_out"}
-    assert scores["step"] == max(held_out, key=held_out.get)
-    assert scores["held_out"]["accuracy"] == pytest.approx(held_out[scores["step"]])
-
-
-@pytest.mark.slow
-def test_a_run_of_the_stance_predicts_what_it_wrote(lab: Lab, tmp_path: Path) -> None:
-    folder, _ = train_stance(lab, "classified")
-    scored = predict(folder, split="test", out=tmp_path)
-    for name in ("predictions-test.tsv", "probabilities-test.tsv"):
-        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
-    assert scored.to_json() == json.loads((folder / "scores.json").read_text())["splits"]["test"]
-    with pytest.raises(ConfigError, match=r"data\.task"):
-        predict(folder, split="test", out=tmp_path, overrides=("data.task=values",))
-
-
-@pytest.mark.slow
-def test_what_is_for_values_refuses_a_run_of_the_stance(lab: Lab, tmp_path: Path) -> None:
-    folder, _ = train_stance(lab, "classified")
-    truth = files("jaxvalues.data") / "sample/labels-test.tsv"
-    refused = {
-        ("export", folder, tmp_path / "hf", "--to", "hf"): (2, "only runs of the task values"),
-        ("ensemble", folder, tmp_path, "--out", tmp_path / "both"): (2, "only runs of the task values"),
-        ("score", "--truth", truth, "--run", folder / "predictions-test.tsv"): (
-            1,
-            "the column 'in favor of' is no category",
-        ),
-    }
-    for words, (expected, said) in refused.items():
-        code, _, err = command(*words)
-        assert (code, err.count("\n")) == (expected, 1)
-        assert said in err
