@@ -76,6 +76,7 @@ class RunConsole:
             self.print("the tokenizer has a chat template, which is not used: formulation.chat=true uses it")
         if not count(trainable):
             self.print(f"nothing trains; {len(parts.held_out)} held-out arguments decide where Yes begins")
+            self.print("answers are kept as they come: where this is stopped, the same command goes on")
             return
         contrastive, epochs = system.config.loss.contrastive, _epochs(system.config.training.epochs)
         if contrastive is not None and contrastive.use == "pretraining":

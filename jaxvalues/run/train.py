@@ -11,6 +11,7 @@ from rich.console import Console
 from jaxvalues.config import Config
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.batches import Tokens
+from jaxvalues.data.held_out import HELD_OUT
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.run.ahead import compiling_ahead
@@ -128,14 +129,14 @@ def train(
     weights = Weights(frozen, trainable)
     keep_embeddings(folder, "after", system, weights, held_out_tokens)
 
-    def predicted(split: Split, tokens: Tokens) -> Predicted:
-        with ProgressLine(run_console.console, f"{split.name}: row", len(tokens)) as line:
+    def predicted(split: Split, tokens: Tokens, name: str | None = None) -> Predicted:
+        with ProgressLine(run_console.console, f"{name or split.name}: row", len(tokens)) as line:
             return predict_split(system, weights, split, tokens, Watch(line, folder=folder.path / ANSWERS))
 
     outcome = finish(
         folder,
         config.decision,
-        predicted(parts.held_out, held_out_tokens),
+        predicted(parts.held_out, held_out_tokens, HELD_OUT),
         (predicted(one, encode(system, one, run_console)) for one in parts.reported),
         step=step,
         how="{}" + scored_by(config),
