@@ -15,6 +15,7 @@ import numpy as np
 from jaxvalues.config import TuningConfig
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import ConfigError
+from jaxvalues.models.layers.initializers import standard_normal
 from jaxvalues.tuning.method import Target
 
 Initializer = Callable[[jax.Array, jax.Array], jax.Array]
@@ -40,7 +41,7 @@ def make_initializer(config: TuningConfig, target: Target) -> Initializer:
 
 def normal(length: int, deviation: float) -> Initializer:
     """Normal with mean 0."""
-    return lambda rng, words: deviation * jax.random.normal(rng, (length, words.shape[1]))
+    return lambda rng, words: deviation * standard_normal(rng, (length, words.shape[1]))
 
 
 def uniform(length: int, half_width: float) -> Initializer:

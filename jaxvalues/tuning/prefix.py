@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from jaxvalues.models.layers.initializers import standard_normal
 from jaxvalues.models.t5.model import Prefix
 from jaxvalues.tuning.method import AdditiveMethod, Bound, Params, Stack
 from jaxvalues.tuning.networks import MLP
@@ -56,9 +57,9 @@ class PrefixTuning(AdditiveMethod):
     def _start_stack(self, rng: jax.Array, stack: Stack) -> Any:
         if self.size is None:
             shape = (stack.num_layers, 2, self.length, stack.num_heads, stack.head_size)
-            return self.deviation * jax.random.normal(rng, shape)
+            return self.deviation * standard_normal(rng, shape)
         embedding, mlp = jax.random.split(rng)
-        drawn = self.deviation * jax.random.normal(embedding, (self.length, self.target.word_size))
+        drawn = self.deviation * standard_normal(embedding, (self.length, self.target.word_size))
         return {"embedding": drawn, **self._mlp(stack).init(mlp)}
 
     def _mlp(self, stack: Stack) -> MLP:

@@ -28,6 +28,7 @@ from jaxvalues.models.deberta.config import DebertaConfig
 from jaxvalues.models.layers.dense import Dense
 from jaxvalues.models.layers.embedding import Embedding, after_prompt, normal_with_zero_row
 from jaxvalues.models.layers.encoder import Encoder
+from jaxvalues.models.layers.initializers import normal
 from jaxvalues.models.layers.masks import pad_left, select_positions
 from jaxvalues.models.layers.mlp import MLP
 from jaxvalues.models.layers.norm import LayerNorm
@@ -82,7 +83,7 @@ class DebertaEmbeddings(nn.Module):
             token_type = self._table("token_type", c.type_vocab_size)
             types = None if token_type_ids is None else pad_left(token_type_ids, size, 0)
             x += token_type[0] if types is None else token_type.take(types, axis=0, mode="fill")
-        init = nn.initializers.normal(c.initializer_range)
+        init = normal(c.initializer_range)
         if c.word_size != c.hidden_size:
             x = Dense(c.hidden_size, use_bias=False, dtype=self.dtype, kernel_init=init, name="project")(x)
         # The convolution looks at neighbours, so padding must be zero.

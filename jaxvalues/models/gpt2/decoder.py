@@ -25,6 +25,7 @@ from jaxvalues.models.layers.branches import Branches, attend
 from jaxvalues.models.layers.decoder import Decoder
 from jaxvalues.models.layers.dense import Dense
 from jaxvalues.models.layers.embedding import Embedding, after_prompt
+from jaxvalues.models.layers.initializers import normal
 from jaxvalues.models.layers.masks import select_positions
 from jaxvalues.models.layers.norm import LayerNorm
 from jaxvalues.models.layers.ops import activation, dropout
@@ -49,7 +50,7 @@ class GPT2Embeddings(nn.Module):
         rng: jax.Array | None = None,
     ) -> jax.Array:
         c = self.config
-        init = nn.initializers.normal(c.initializer_range)
+        init = normal(c.initializer_range)
         word = Embedding((c.vocab_size, c.hidden_size), init, name="word")()
         position = Embedding((c.max_position_embeddings, c.hidden_size), init, name="position")()
         # An id outside the vocabulary, or a position beyond the last, gives NaN rather than some other one's vector.
@@ -143,7 +144,7 @@ class GPT2MLP(nn.Module):
 
 
 def _dense(config: GPT2Config, features: int, dtype: jnp.dtype, name: str, std: float | None = None) -> Dense:
-    init = nn.initializers.normal(config.initializer_range if std is None else std)
+    init = normal(config.initializer_range if std is None else std)
     return Dense(features, dtype=dtype, kernel_init=init, name=name)
 
 

@@ -18,6 +18,7 @@ from jaxvalues.models.checkpoints.place import PlaceLike
 from jaxvalues.models.layers.branches import Branches
 from jaxvalues.models.layers.cache import Cache
 from jaxvalues.models.layers.embedding import Embedding
+from jaxvalues.models.layers.initializers import normal
 from jaxvalues.models.layers.ops import soft_cap, word_logits
 from jaxvalues.models.llama.checkpoint import LM_HEAD
 from jaxvalues.models.loading import build_model, load_checkpoint, random_params, save_checkpoint
@@ -41,7 +42,7 @@ class CausalLM(nn.Module):
     def setup(self) -> None:
         if not self.is_tied:
             c = self.encoder.config
-            self.head = Embedding((c.vocab_size, c.hidden_size), nn.initializers.normal(c.initializer_range))
+            self.head = Embedding((c.vocab_size, c.hidden_size), normal(c.initializer_range))
 
     def __call__(
         self,

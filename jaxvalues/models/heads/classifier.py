@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.layers.dense import Dense
+from jaxvalues.models.layers.initializers import normal
 from jaxvalues.models.layers.masks import last_token
 from jaxvalues.models.layers.ops import dropout
 
@@ -103,7 +104,7 @@ class Head(nn.Module):
     def __call__(self, features: jax.Array, rng: jax.Array | None = None) -> jax.Array:
         shape = (features.shape[-1], self.num_labels)
         multiple = self.heads == "multiple"
-        kernel = self.param("kernel", nn.initializers.normal(0.02), shape[::-1] if multiple else shape)
+        kernel = self.param("kernel", normal(0.02), shape[::-1] if multiple else shape)
         bias = self.param("bias", nn.initializers.zeros, (self.num_labels,))
         if not multiple:
             return dropout(features, self.dropout_rate, rng) @ kernel + bias

@@ -21,6 +21,7 @@ from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import Rule, Table, dense, norm, to_tensors
 from jaxvalues.models.checkpoints.place import PlaceLike
 from jaxvalues.models.layers.dense import Dense
+from jaxvalues.models.layers.initializers import normal
 from jaxvalues.models.layers.norm import LayerNorm
 from jaxvalues.models.layers.ops import activation, word_logits
 from jaxvalues.models.loading import build_model, load_checkpoint, random_params, save_checkpoint
@@ -86,7 +87,7 @@ class MaskedLMHead(nn.Module):
     @nn.compact
     def __call__(self, hidden: jax.Array, embeddings: jax.Array, words: jax.Array | None = None) -> jax.Array:
         c = self.config
-        init = nn.initializers.normal(c.initializer_range)
+        init = normal(c.initializer_range)
         x = Dense(embeddings.shape[1], dtype=self.dtype, kernel_init=init, name="dense")(hidden)
         # RoBERTa's and MPNet's heads have gelu whatever their configs say.
         x = activation("gelu" if c.model_type in (*ROBERTA, "mpnet") else c.hidden_act)(x)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvalues.models.layers.config import TransformerConfig
+from jaxvalues.models.layers.initializers import normal
 from jaxvalues.models.layers.ops import dropout
 from jaxvalues.models.layers.products import times_matrix
 from jaxvalues.models.layers.stand_ins import with_whole
@@ -100,4 +101,4 @@ def normal_dense(
     config: TransformerConfig, features: int, dtype: jnp.dtype, name: str, *, use_bias: bool = True
 ) -> Dense:
     """A dense layer to `features`; its kernel starts normal with the config's `initializer_range`."""
-    return Dense(features, use_bias, dtype, nn.initializers.normal(config.initializer_range), name=name)
+    return Dense(features, use_bias, dtype, normal(config.initializer_range), name=name)

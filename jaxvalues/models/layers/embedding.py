@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvalues.errors import UserError
+from jaxvalues.models.layers.initializers import standard_normal
 
 
 class Embedding(nn.Module):
@@ -26,7 +27,7 @@ def normal_with_zero_row(stddev: float, row: int | None) -> Any:
     """An initializer of a table: normal, and zeros in one `row` (None: in no row)."""
 
     def init(rng: jax.Array, shape: tuple[int, int]) -> jax.Array:
-        table = stddev * jax.random.normal(rng, shape)
+        table = stddev * standard_normal(rng, shape)
         return table if row is None else table.at[row].set(0.0)
 
     return init

@@ -127,7 +127,7 @@ def _kept_on_cpu(rng: jax.Array, threshold: int, rows: int, size: int) -> jax.Ar
 
     def compare(below: jax.Array, drawn: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         pair, ones = drawn
-        for word, one in zip(_threefry(rng, place, pair), ones, strict=True):
+        for word, one in zip(threefry(rng, place, pair), ones, strict=True):
             below = jnp.where(one, ~word | below, ~word & below)
         return below, None
 
@@ -140,7 +140,7 @@ _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = np.uint32(0x1BD11BDA)
 
 
-def _threefry(rng: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+def threefry(rng: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Two random words for each pair of counters (x, y) under the key `rng`: Threefry-2x32 of 20 rounds (Salmon et al.,
     2011), the generator of `jax.random`.
 

@@ -25,6 +25,7 @@ from jax import lax
 from jaxvalues.models.layers.branches import Branches
 from jaxvalues.models.layers.decoder import Decoder
 from jaxvalues.models.layers.embedding import Embedding, after_prompt
+from jaxvalues.models.layers.initializers import normal
 from jaxvalues.models.layers.ops import dropout
 from jaxvalues.models.layers.transformer import Inputs, PerLayer
 from jaxvalues.models.llama.config import LlamaConfig
@@ -46,7 +47,7 @@ class LlamaEmbeddings(nn.Module):
         self, input_ids: jax.Array, prompt: jax.Array | None = None, rng: jax.Array | None = None
     ) -> jax.Array:
         c = self.config
-        word = Embedding((c.vocab_size, c.hidden_size), nn.initializers.normal(c.initializer_range), name="word")()
+        word = Embedding((c.vocab_size, c.hidden_size), normal(c.initializer_range), name="word")()
         # An id outside the vocabulary gives NaN rather than some other one's vector.
         words = c.word_scale * word.take(input_ids, axis=0, mode="fill")
         return dropout(after_prompt(prompt, words).astype(self.dtype), c.hidden_dropout_prob, rng)

@@ -11,11 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from jaxvalues.models.layers.distance_bias import distance_bias, distance_buckets
 from jaxvalues.models.layers.embedding import Embedding
 from jaxvalues.models.layers.encoder import Encoder
+from jaxvalues.models.layers.initializers import normal
 from jaxvalues.models.layers.post_norm import PostNormLayer, WordEmbeddings
 from jaxvalues.models.layers.transformer import Inputs, PerLayer
 from jaxvalues.models.mpnet.config import BUCKETS, MAX_DISTANCE
@@ -27,7 +27,7 @@ class MPNetEmbeddings(WordEmbeddings):
     def setup(self) -> None:
         super().setup()
         c = self.config
-        self.relative = Embedding((BUCKETS, c.num_attention_heads), nn.initializers.normal(c.initializer_range))
+        self.relative = Embedding((BUCKETS, c.num_attention_heads), normal(c.initializer_range))
 
     def bias(self, tokens: int, past: int = 0) -> jax.Array:
         """The bias [1, N, T, S + T] of the scores of T `tokens` and, before them, of S `past` keys, for which it is 0.

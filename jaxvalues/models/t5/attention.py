@@ -9,6 +9,7 @@ from jax import lax
 
 from jaxvalues.models.layers.attention import Extend, KeysValues, attention
 from jaxvalues.models.layers.dense import Dense
+from jaxvalues.models.layers.initializers import normal
 from jaxvalues.models.layers.products import matmul
 
 
@@ -88,5 +89,5 @@ class T5Attention(nn.Module):
         return x.reshape(*x.shape[:2], self.num_heads, self.head_size)
 
     def _dense(self, features: int, deviation: float) -> Dense:
-        init = nn.initializers.normal(self.factor * deviation)
+        init = normal(self.factor * deviation)
         return Dense(features, use_bias=False, dtype=self.dtype, kernel_init=init)

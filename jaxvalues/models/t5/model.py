@@ -25,6 +25,7 @@ from flax import linen as nn
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.layers.embedding import Embedding, after_prompt
+from jaxvalues.models.layers.initializers import normal
 from jaxvalues.models.layers.layout import Segments
 from jaxvalues.models.layers.ops import word_logits
 from jaxvalues.models.t5.config import T5Config
@@ -66,7 +67,7 @@ class T5(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        init = nn.initializers.normal(c.initializer_factor)
+        init = normal(c.initializer_factor)
         self.embeddings = T5Embeddings((c.vocab_size, c.d_model), init)
         self.encoder = T5Stack(c, self.segments, False, self.dtype, self.remat)
         self.decoder = T5Stack(c, self.decoder_segments, True, self.dtype, self.remat)

@@ -15,6 +15,7 @@ from jaxvalues.models.layers.attention import Extend, KeysValues, preceded_by
 from jaxvalues.models.layers.dense import Dense
 from jaxvalues.models.layers.distance_bias import distance_bias, distance_buckets
 from jaxvalues.models.layers.embedding import Embedding
+from jaxvalues.models.layers.initializers import normal
 from jaxvalues.models.layers.layout import Segments, segment_key
 from jaxvalues.models.layers.masks import pad_left
 from jaxvalues.models.layers.norm import RMSNorm
@@ -53,7 +54,7 @@ class T5MLP(nn.Module):
         return self._dense("down", c.d_model, c.d_ff)(dropout(hidden, c.dropout_rate, rng))
 
     def _dense(self, name: str, features: int, inputs: int) -> Dense:
-        init = nn.initializers.normal(self.config.initializer_factor * inputs**-0.5)
+        init = normal(self.config.initializer_factor * inputs**-0.5)
         return Dense(features, use_bias=False, dtype=self.dtype, kernel_init=init, name=name)
 
 
@@ -141,7 +142,7 @@ class T5Stack(nn.Module):
         c = self.config
         example = jnp.zeros((1, 1, c.d_model))
         self.layers = layers_of(self, self._layer, self.segments, example, example)
-        init = nn.initializers.normal(c.initializer_factor * c.d_model**-0.5)
+        init = normal(c.initializer_factor * c.d_model**-0.5)
         self.relative_bias = Embedding((c.relative_attention_num_buckets, c.num_heads), init)
         self.norm = _norm(c, self.dtype)
 

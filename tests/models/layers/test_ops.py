@@ -51,7 +51,7 @@ def test_every_rate_has_its_number_of_bits(threshold, backend):
 def test_random_words_are_those_of_jax():
     """The same generator, whose loop JAX writes to memory, and no draw twice."""
     key, counters = jax.random.key(7), np.arange(12, dtype=np.uint32).reshape(2, 6)
-    ours = jax.jit(ops._threefry)(key, *counters)
+    ours = jax.jit(ops.threefry)(key, *counters)
     np.testing.assert_array_equal(np.concatenate(ours), threefry_2x32(jax.random.key_data(key), counters.ravel()))
     wide = jax.random.key(7, impl="rbg")  # four words a key
     drops = [np.asarray(ops.dropout(jnp.ones((64, 64)), 0.5, one)) for one in (key, wide, jax.random.fold_in(wide, 1))]
