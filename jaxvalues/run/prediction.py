@@ -14,10 +14,11 @@ from jaxvalues.data.arguments import STANCES, Argument, Split
 from jaxvalues.data.batches import Batch, PlannedBatch, Tokens, collate, evaluation_plan, inputs_shape, model_inputs
 from jaxvalues.data.task import TASKS
 from jaxvalues.evaluation.thresholds import EXCLUDED
+from jaxvalues.run.beginnings import behind, lengths_behind, others, shared_beginning
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.features import Hidden, Say, kept_features, silent
 from jaxvalues.run.generated import first_turns, listed_logits
-from jaxvalues.run.held import hold_all
+from jaxvalues.run.held import hold_all, hold_frozen
 from jaxvalues.run.journal import journal
 from jaxvalues.run.record import prompt_record
 from jaxvalues.run.system import System, Weights
@@ -102,7 +103,7 @@ def scored_logits(
     if system.score_step is None:
         return likelihood_logits(system, weights, tokens, watch), None
     scores = np.zeros((*tokens.questions.categories.shape, 2), np.float32)
-    for planned, output in _outputs(system, system.score_step, weights, tokens, watch):
+    for planned, output in _asked(system, system.score_step, weights, tokens, watch):
         scores[planned.rows] = output[: len(planned.rows)]
     logits, mass = (tokens.to_arguments(scores[..., i]) for i in range(2))
     return logits - _content_free(system, weights), mass
@@ -180,7 +181,7 @@ def _row_logits(system: System, weights: Weights, tokens: Tokens, watch: Watch =
     members = () if system.members is None else (system.members.number,)
     logits = np.zeros((*members, len(tokens), columns), np.float32)
     done = 0
-    for planned, output in _outputs(system, system.eval_step, weights, tokens, watch):
+    for planned, output in _asked(system, system.eval_step, weights, tokens, watch):
         logits[..., planned.rows, :] = output[..., : len(planned.rows), :]
         done += len(planned.rows)
     return logits if done == len(tokens) else None
@@ -203,6 +204,26 @@ def _compiling_next(
         yield
 
 
+def _asked(
+    system: System, step: Executables, weights: Weights, tokens: Tokens, watch: Watch
+) -> Iterator[tuple[PlannedBatch, np.ndarray]]:
+    """`_outputs`, where what many prompts begin with is read once."""
+    beginning = shared_beginning(tokens.ids) if system.reads_beginnings else None
+    if beginning is None:
+        yield from _outputs(system, step, weights, tokens, watch)
+        return
+    ask, read = system.behind(step, len(beginning.ids))
+    frozen = hold_frozen(system, weights).frozen
+    same = Weights(frozen, read(frozen, beginning.ids))
+    rest, rest_tokens = others(tokens, beginning)
+    for rows, asked in (
+        (beginning.rows, _outputs(system, ask, same, behind(tokens, beginning), watch)),
+        (rest, _outputs(system, step, weights, rest_tokens, watch)),
+    ):
+        for planned, output in asked:
+            yield dataclasses.replace(planned, rows=rows[planned.rows]), output
+
+
 def _outputs(
     system: System, step: Executables, weights: Weights, tokens: Tokens, watch: Watch = ALONE
 ) -> Iterator[tuple[PlannedBatch, np.ndarray]]:
@@ -211,7 +232,9 @@ def _outputs(
     What the journal has comes first, and is not computed again.
     """
     size, waiting, line = system.config.training.eval_batch_size, None, watch.line
-    plan = evaluation_plan(tokens.lengths, system.config.lengths, size)
+    lengths, beginning = system.config.lengths, tokens.beginning
+    lengths = lengths if beginning is None else lengths_behind(lengths, len(beginning))
+    plan = evaluation_plan(tokens.lengths, lengths, size)
     kept = journal(system, tokens, step.name, watch.folder)
     if kept is not None:
         known = [planned for planned in plan if kept.has(planned.rows.tolist())]
@@ -220,7 +243,7 @@ def _outputs(
             line.known(sum(len(planned.rows) for planned in known))
         for planned in known:
             yield planned, kept.of(planned.rows.tolist())
-    weights = hold_all(system, weights)
+    weights = hold_all(system, weights) if beginning is None else weights
 
     def make(planned: PlannedBatch) -> tuple[PlannedBatch, tuple[int, ...], dict[str, jax.Array]]:
         inputs = model_inputs(collate(tokens, planned, size, system.pad_id))

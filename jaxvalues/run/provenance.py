@@ -126,7 +126,7 @@ def input_facts(base: Base, parts: Parts, tokens: Mapping[str, Tokens]) -> dict[
 
 def ids_hash(tokens: Tokens) -> str:
     """The hash of the token ids of all rows."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"" if tokens.beginning is None else np.asarray(tokens.beginning, np.int32).tobytes())
     for row in tokens.ids:
         digest.update(np.asarray(row, np.int32).tobytes() + b"|")
     return digest.hexdigest()

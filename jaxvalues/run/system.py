@@ -20,7 +20,8 @@ from jaxvalues.formulations import load_texts, make_formulation
 from jaxvalues.formulations.examples import Examples
 from jaxvalues.formulations.rows import SafeTokenizer
 from jaxvalues.generation import LanguageModel, greedy
-from jaxvalues.models import Outputs
+from jaxvalues.models import CausalLM, Outputs
+from jaxvalues.models.layers.cache import empty_cache
 from jaxvalues.run.base import Base, fit_to_tokenizer
 from jaxvalues.run.network import SOFT, build_network
 from jaxvalues.run.provenance import kept_texts
@@ -137,6 +138,33 @@ class System:
         return state if self.members is None else abstract_together(state, self.members)
 
     @property
+    def trains(self) -> bool:
+        """Whether anything trains."""
+        return bool(jax.tree.leaves(self.network.abstract_parts()[1]))
+
+    @property
+    def reads_beginnings(self) -> bool:
+        """Whether what many prompts begin with can be read once: by a causal network that nothing is trained in."""
+        return not self.trains and isinstance(self.network.module, CausalLM)
+
+    def behind(self, step: Executables, length: int) -> tuple[Executables, Any]:
+        """What asks about rows behind a beginning of so many tokens, and what reads that.
+
+        The first is `step` with the keys and values of the beginning in the place of what trains; the second gives
+        these, [L, 2, P, K, H], for (frozen, ids [P]).
+        """
+
+        def make() -> dict[str, Any]:
+            ask = {"score": self._score, "evaluate": self._evaluate}[step.name]
+            whole, name = replicated(self.mesh), f"{step.name} behind {length}"
+            jitted = jax.jit(lambda past, frozen, batch: ask({}, frozen, batch, past), out_shardings=whole)
+            return {"ask": Executables(name, jitted), "read": jax.jit(self._read, out_shardings=whole)}
+
+        steps = self.programs.get((*self.key, step.name, length), make)
+        steps["ask"].announce = self.announce
+        return steps["ask"], steps["read"]
+
+    @property
     def texts(self) -> dict[str, str]:
         """What a run folder keeps of the texts that the run reads, {file name: content}."""
         return kept_texts(self.template, getattr(self.formulation, "synonyms", None), self.examples)
@@ -207,10 +235,30 @@ class System:
         is_prompted = self.config.tuning.method == "none" or self.config.formulation.chat
         return is_prompted and getattr(self.formulation, "measures_mass", False)
 
-    def _score(self, trainable: Params, frozen: Params, batch: dict[str, jax.Array]) -> jax.Array:
-        """Logits and probabilities of the answer words, [B, K, 2]."""
+    def _score(
+        self, trainable: Params, frozen: Params, batch: dict[str, jax.Array], past: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits and probabilities of the answer words, [B, K, 2], behind the keys and values `past`."""
+        return self.formulation.scores(self.network.module, self._bound(trainable, frozen, past), batch)
+
+    def _evaluate(
+        self, trainable: Params, frozen: Params, batch: dict[str, jax.Array], past: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits [B, K] behind the keys and values `past`."""
+        return self.formulation.forward(self.network.module, self._bound(trainable, frozen, past), batch).logits
+
+    def _bound(self, trainable: Params, frozen: Params, past: jax.Array | None) -> Bound:
         bound = self._gathered(self.network.tuning.bind(frozen, trainable))
-        return self.formulation.scores(self.network.module, bound, batch)
+        return bound if past is None else bound._replace(prefix=past)
+
+    def _read(self, frozen: Params, ids: jax.Array) -> jax.Array:
+        """The keys and values [L, 2, P, K, H] of tokens [P] at the beginning of a text."""
+        network, params = self.network.module, self._bound({}, frozen, None).params
+        cache = empty_cache(network.encoder, 1, len(ids))
+        ids = ids[None]
+        options = {"positions": jnp.zeros((1, 1), jnp.int32), "words": ids[0, :1], "filled": 0}
+        _, cache = network.apply({"params": params}, ids, jnp.ones_like(ids), cache, method="extend", **options)
+        return cache.kv[:, :, 0]
 
     def _generate(self, trainable: Params, frozen: Params, batch: dict[str, jax.Array]) -> jax.Array:
         """What the model answers to each row of a batch: ids [B, M]."""

@@ -148,6 +148,7 @@ def test_what_trains_and_weights_without_a_name_are_not_kept(tmp_path: Path) -> 
     one.identity = None
     predicted(one, tmp_path)
     predicted(system("scored", tuning={"method": "norms"}), tmp_path)
+    predicted(system("scored", formulation={"verbalizer": {"soft": True}}), tmp_path)  # trains with method none
     assert not list(tmp_path.iterdir())
 
 
