@@ -45,15 +45,15 @@ class Generated:
     finish_reason: Literal["stop", "length"]
 
 
-class _Asked(NamedTuple):
-    """The settings of a call of `generate`."""
+class Asked(NamedTuple):
+    """The settings of a call of `generate`, which says what they mean; `new` is its `max_new_tokens`."""
 
     new: int
-    temperature: float
-    top_p: float
-    seed: int
-    stops: tuple[str, ...]
-    samples: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stops: tuple[str, ...] = ()
+    samples: int = 1
 
 
 class _Row(NamedTuple):
@@ -109,31 +109,21 @@ class LanguageModel:
         Returns one result for each prompt and sample, in order. Raises `UserError`, before anything is computed, for a
         prompt that is empty, has no chat template or two BOS tokens, or does not fit the context with `max_new_tokens`.
         """
-        settings = {"temperature": temperature, "top_p": top_p, "seed": seed, "stop": stop, "samples": samples}
+        asked = Asked(max_new_tokens, temperature, top_p, seed, check_stops(stop), samples)
         results: dict[tuple[int, int], Generated] = {}
-        for batch in self.generate_batches(prompts, max_new_tokens, **settings):
+        for batch in self.generate_batches(prompts, asked):
             results |= batch
         return [results[key] for key in sorted(results)]
 
     def generate_batches(
-        self,
-        prompts: Sequence[Prompt],
-        max_new_tokens: int = 128,
-        *,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        stop: str | Sequence[str] | None = (),
-        samples: int = 1,
-        known: Container[tuple[int, int]] = (),
+        self, prompts: Sequence[Prompt], asked: Asked, known: Container[tuple[int, int]] = ()
     ) -> Iterator[dict[tuple[int, int], Generated]]:
         """The results of `generate` as batches are done, each {(index of the prompt, number of the sample): result}.
 
         What is in `known` is not generated again, unless in a batch with other samples of its prompt.
         """
-        asked = _Asked(max_new_tokens, temperature, top_p, seed, check_stops(stop), samples)
         _check_settings(asked)
-        rows = self._read(prompts, max_new_tokens)
+        samples, rows = asked.samples, self._read(prompts, asked.new)
         each = min(samples, self.batch_size)  # samples of a prompt in one batch
         at_once = self.batch_size // each
         parts = [
@@ -190,13 +180,13 @@ class LanguageModel:
             raise UserError(NOT_FINITE)
         return scores
 
-    def _shape(self, row: Row, asked: _Asked) -> tuple[int, int]:
+    def _shape(self, row: Row, asked: Asked) -> tuple[int, int]:
         """The padded length of a prompt, and the room for new tokens."""
         if self._is_causal:
             return prompt_and_slots(len(row), asked.new, self._most_tokens)
         return token_bucket(len(row)), token_bucket(asked.new)
 
-    def _decoded(self, asked: _Asked, batch: dict[str, np.ndarray], rows: Sequence[_Row], slots: int) -> list[Ended]:
+    def _decoded(self, asked: Asked, batch: dict[str, np.ndarray], rows: Sequence[_Row], slots: int) -> list[Ended]:
         """What follows each of the `rows` of a batch."""
         keys = row_keys(asked.seed, *(np.array([row[i] for row in rows], np.uint32) for i in (0, 1)))
         sampling = Sampling(jnp.float32(asked.temperature), jnp.float32(asked.top_p), keys)
@@ -317,7 +307,7 @@ def _checked_list(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
     return prompts
 
 
-def _check_settings(asked: _Asked) -> None:
+def _check_settings(asked: Asked) -> None:
     whole = {"max_new_tokens": (asked.new, 1), "seed": (asked.seed, 0), "samples": (asked.samples, 1)}
     for name, (value, least) in whole.items():
         if type(value) is not int or not least <= value < 2**31:

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxvalues.data.batches import Tokens
 from jaxvalues.errors import ConfigError
-from jaxvalues.generation import Generated, LanguageModel
+from jaxvalues.generation import Asked, Generated, LanguageModel
 from jaxvalues.run.held import hold_all
 from jaxvalues.run.journal import journal
 from jaxvalues.run.system import System, Weights
@@ -63,20 +63,21 @@ def _generate(system: System, weights: Weights, tokens: Tokens, watch: Watch) ->
     if jax.process_count() > 1:
         raise ConfigError(f"formulation.kind {system.config.formulation.kind} generates texts in one process only")
     form, samples = system.config.formulation, system.config.formulation.generation.samples
-    settings = {
-        "temperature": form.generation.temperature,
-        "top_p": form.generation.top_p,
-        "seed": system.config.seed if form.generation.temperature else 0,
-        "stop": () if form.chat else ("\n\n",),  # in plain text, what follows would be the next question
-        "samples": samples,
-    }
-    kept = journal(system, tokens, "generate", watch.folder, seed=settings["seed"])
+    asked = Asked(
+        form.longest_answer,
+        temperature=form.generation.temperature,
+        top_p=form.generation.top_p,
+        seed=system.config.seed if form.generation.temperature else 0,
+        stops=() if form.chat else ("\n\n",),  # in plain text, what follows would be the next question
+        samples=samples,
+    )
+    kept = journal(system, tokens, "generate", watch.folder, seed=asked.seed)
     known = {} if kept is None else {row: Generated(**one) for row, one in kept.known.items()}
     prompts = [row.tolist() for row in tokens.ids]
     model = _language_model(system, weights)
     if watch.line is not None:
         watch.line.known(len(known) // samples)
-    for batch in model.generate_batches(prompts, form.longest_answer, **settings, known=known):
+    for batch in model.generate_batches(prompts, asked, known):
         if kept is not None:
             kept.add(list(batch), [dataclasses.asdict(one) for one in batch.values()])
         if watch.line is not None:
