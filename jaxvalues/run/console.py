@@ -109,6 +109,8 @@ class RunConsole:
             steps |= {"to pretrain": system.pretrain_step, "for features": system.feature_step}
             steps |= {"to generate": system.generate_step, "to score answers": system.score_step}
             shapes = {what: len(step) for what, step in steps.items() if step is not None}
+            if behind := sum(map(len, system.steps_behind)):
+                shapes["to ask behind what prompts share"] = behind
             parts = ", ".join(f"{number} {what}" for what, number in shapes.items())
             self.print(f"compiled {counted(sum(shapes.values()), 'program')}, one for each batch shape: {parts}")
         if trainable and step == 0:

@@ -165,6 +165,12 @@ class System:
         return steps["ask"], steps["read"]
 
     @property
+    def steps_behind(self) -> list[Executables]:
+        """The steps that `behind` made, for each length."""
+        known = self.programs.held.items()
+        return [steps["ask"] for key, steps in known if key[: len(self.key)] == self.key and "ask" in steps]
+
+    @property
     def texts(self) -> dict[str, str]:
         """What a run folder keeps of the texts that the run reads, {file name: content}."""
         return kept_texts(self.template, getattr(self.formulation, "synonyms", None), self.examples)

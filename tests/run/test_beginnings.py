@@ -94,7 +94,7 @@ def test_answers_are_those_of_whole_prompts(
     assert behind(tokens, beginning).lengths.max() < tokens.lengths.max() - 63
 
     shared = prediction.scored_logits(one, weights, tokens)
-    assert any(step["ask"].compiled for step in one.programs.held.values() if "ask" in step)
+    assert [len(step) > 0 for step in one.steps_behind] == [True]
     monkeypatch.setattr(prediction, "shared_beginning", lambda ids: None)
     whole = prediction.scored_logits(one, weights, tokens)
     spread = whole[0].std()
