@@ -259,7 +259,8 @@ def _notes(plan: Plan, systems: Mapping[str, SystemResult]) -> list[str]:
             "figures are optimistic."
         )
     for system in systems.values():
-        if still := [", ".join(in_words(run.repeated)) for run in system.runs if run.step == 0]:
+        still = [", ".join(in_words(run.repeated)) for run in system.runs if run.step == 0]
+        if still and system.trained_parameters:
             notes.append(f"{system.name}: with {name_list(still)} no step was better than the untrained start.")
         for run in system.runs:
             if said := note({"held-out": run.held_out, **run.scores}):

@@ -28,6 +28,7 @@ from jaxvalues.run.console import RunConsole
 from jaxvalues.run.prediction import likelihood_logits
 from jaxvalues.run.state import restart, training_stages
 from jaxvalues.run.system import System, Weights
+from jaxvalues.run.watch import Watch
 from jaxvalues.training.checkpoints import Checkpoints
 from jaxvalues.training.compilation import Executables, Programs, enable_cache
 from jaxvalues.training.loop import Loop
@@ -125,7 +126,7 @@ def test_predicting_compiles_once_for_each_length(run: tiny.Run, monkeypatch: py
     assert len(compiled) == 2, compiled
     with counting() as compiled:
         np.testing.assert_array_equal(likelihood_logits(fresh, weights, run.tokens), logits)
-        assert likelihood_logits(fresh, weights, run.tokens, stop=lambda: True) is None
+        assert likelihood_logits(fresh, weights, run.tokens, Watch(stop=lambda: True)) is None
     assert compiled == []
     assert len(begun) == 1
 
@@ -191,7 +192,10 @@ def test_logits_follow_the_rows_whatever_order_they_come_in(run: tiny.Run) -> No
     assert np.ptp(expected, axis=0).min() > 1e-3  # the rows do differ
     empty = likelihood_logits(run.system, Weights(run.frozen, run.state.trainable), Tokens((), None))
     assert empty.shape == (0, 20)
-    assert likelihood_logits(run.system, Weights(run.frozen, run.state.trainable), shuffled, stop=lambda: True) is None
+    assert (
+        likelihood_logits(run.system, Weights(run.frozen, run.state.trainable), shuffled, Watch(stop=lambda: True))
+        is None
+    )
 
 
 def test_an_executable_never_compiles_again_behind_ones_back() -> None:

@@ -15,7 +15,7 @@ from jaxvalues.models.layers.ops import threefry
 
 
 def normal(stddev: float) -> Any:
-    """Flax's `nn.initializers.normal`, the same values bit for bit, which compiles faster on CPU."""
+    """Flax's `nn.initializers.normal`, the same values up to rounding, which compiles faster on CPU."""
 
     def init(rng: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         return standard_normal(rng, shape).astype(dtype) * jnp.asarray(stddev, dtype)
