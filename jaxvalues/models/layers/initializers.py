@@ -31,8 +31,16 @@ def standard_normal(rng: jax.Array, shape: Sequence[int]) -> jax.Array:
     """
     size = math.prod(shape)
     is_default = jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) and jax.random.key_impl(rng) == "threefry2x32"
-    if jax.default_backend() != "cpu" or not is_default or not jax.config.jax_threefry_partitionable or size >= 2**32:
+    is_default &= bool(jax.config.jax_threefry_partitionable) and size < 2**32
+    # Of several devices each would round the last product as its own program does, and differ from one device.
+    if jax.default_backend() != "cpu" or jax.device_count() > 1 or not is_default:
         return jax.random.normal(rng, tuple(shape))
+    return in_one_expression(rng, shape)
+
+
+def in_one_expression(rng: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """`standard_normal` of a key of the default generator, for less than 2**32 numbers."""
+    size = math.prod(shape)
     place = lax.iota(jnp.uint32, size)
     one, other = threefry(rng, jnp.zeros_like(place), place)
     mantissa = (one ^ other) >> np.uint32(9) | np.uint32(0x3F800000)
