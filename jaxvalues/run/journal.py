@@ -81,7 +81,7 @@ def journal(system: System, tokens: Tokens, how: str, folder: Path | None, **dec
     """
     shared = system.config.runtime.features
     place = folder if shared is None else user_path(shared)
-    if folder is None or system.trains or system.identity is None:
+    if folder is None or system.network.trains or system.identity is None:
         return None
     return Journal(place, system, tokens, how, **decides)
 

@@ -86,6 +86,11 @@ class Network:
         """Shapes of (frozen, trainable), in trees that the caller may change."""
         return jax.tree.map(lambda shape: shape, self._abstract_parts)
 
+    @property
+    def trains(self) -> bool:
+        """Whether anything trains."""
+        return bool(jax.tree.leaves(self._abstract_parts[1]))
+
     @cached_property
     def abstract_params(self) -> Params:
         """Shapes of what `init` returns. Tracing a network takes a third of a second, so it is done once."""

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxvalues.data.batches import plan_batches
+from jaxvalues.data.batches import Tokens, collate, evaluation_plan
 from jaxvalues.data.tokenizers import load_tokenizer, pad_id
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.formulations.examples import Examples
-from jaxvalues.formulations.rows import SafeTokenizer
+from jaxvalues.formulations.rows import SafeTokenizer, as_arrays
 from jaxvalues.models.checkpoints.weights import content_hash
 from jaxvalues.models.loading import fetch, load_model, tokenizer_folder
 
@@ -48,16 +48,12 @@ class SentenceEncoder:
         first, last = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         lengths = [length for length in LENGTHS if length <= self.module.config.max_tokens] or [LENGTHS[0]]
         known = SafeTokenizer(self.tokenizer)(texts)
-        rows = [[first, *known[text][: lengths[-1] - 2], last] for text in texts]
-        vectors = np.zeros((len(rows), self.module.config.hidden_size), np.float32)
-        plan = plan_batches(np.arange(len(rows)), np.array([len(row) for row in rows]), lengths, BATCH)
-        for planned in plan:
-            ids = np.full((BATCH, planned.length), pad_id(self.tokenizer), np.int32)
-            mask = np.zeros_like(ids)
-            mask[:, 0] = 1  # also of rows that only fill the batch
-            for place, row in enumerate(planned.rows):
-                ids[place, : len(rows[row])], mask[place, : len(rows[row])] = rows[row], 1
-            vectors[planned.rows] = np.asarray(self._encode(self.params, ids, mask))[: len(planned.rows)]
+        tokens = Tokens(as_arrays([[first, *known[text][: lengths[-1] - 2], last] for text in texts]), None)
+        vectors, pad = np.zeros((len(tokens), self.module.config.hidden_size), np.float32), pad_id(self.tokenizer)
+        for planned in evaluation_plan(tokens.lengths, lengths, BATCH):
+            batch = collate(tokens, planned, BATCH, pad)
+            found = self._encode(self.params, batch["input_ids"], batch["attention_mask"])
+            vectors[planned.rows] = np.asarray(found)[: len(planned.rows)]
         return vectors
 
     @cached_property

@@ -40,8 +40,7 @@ def show(config: Config, console: Console, full: bool = False, compiled: bool = 
     else:
         network, parts, texts = outline(one)
         takes = _takes(one, network, step_rows(one, network, texts))
-        trains = count(network.abstract_parts()[1]) > 0
-        on_what = _on_what(one, parts) if trains else _asked_about(one, parts)
+        on_what = _on_what(one, parts) if network.trains else _asked_about(one, parts)
         rows = [*_what(one, network, rate_is_default), *on_what, *takes]
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
@@ -70,7 +69,7 @@ def _what(config: Config, network: Network, rate_is_default: bool) -> Iterator[R
     yield "task", f"{config.data.task}, by formulation {form.kind}, template {form.template}"
     yield "trains", f"{count(trainable):,} parameters, method {method}" + _named(trainable)
     yield "frozen", f"{count(frozen):,} parameters" + _named(frozen)
-    if not count(trainable):
+    if not network.trains:
         return
     _, source = LEARNING_RATES[method]
     said = f"the default of {method}: {source}" if rate_is_default else "as the config says"
@@ -121,17 +120,16 @@ def _data(config: Config, parts: Parts | None, sizes: str) -> str:
 
 def _takes(config: Config, network: Network, rows: int) -> Iterator[Row]:
     """Estimates of work and memory."""
-    trains = count(network.abstract_parts()[1]) > 0
     for length in config.lengths:
         step, forward = work(network, config, length, rows)
         training = f"{_figure(step / 1e9)} GFLOP a training step, {_figure(forward / 1e9)} to predict one row"
         asking = f"{_figure(forward / 1e9)} GFLOP to predict one row, besides what branches from it"
-        yield f"work, length {length}", training if trains else asking
+        yield f"work, length {length}", training if network.trains else asking
     mesh = abstract_mesh(config.mesh)
     devices = math.prod(mesh.shape.values())
     said = "the device" if devices == 1 else f"each of {devices} devices"
     kept, activations = kept_bytes(network, mesh), activation_bytes(network, config, rows) / devices
-    if not trains:
+    if not network.trains:
         yield "memory", f"{kept / 2**20:,.0f} MiB of weights on {said}"
         return
     yield "memory", f"{kept / 2**20:,.0f} MiB of weights, gradients and Adam's moments on {said}"

@@ -48,7 +48,7 @@ def step_memory(config: str | Path | Config, overrides: Sequence[str] = ()) -> d
     base = find_base(config.model, config.seed)
     tokenizer = find_tokenizer(config, base, parts.full_training, texts)
     system = build_system(config, base, tokenizer, make_mesh(config.mesh), training=parts.training)
-    if not jax.tree.leaves(system.network.abstract_parts()[1]):
+    if not system.network.trains:
         raise ConfigError(f"tuning.method {config.tuning.method} trains nothing, so there is no training step")
     batches = training_batches(system, parts.training, quiet)
     stage = training_stages(system, batches.steps_per_epoch, parts.training.labels)[-1]

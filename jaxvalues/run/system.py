@@ -138,14 +138,9 @@ class System:
         return state if self.members is None else abstract_together(state, self.members)
 
     @property
-    def trains(self) -> bool:
-        """Whether anything trains."""
-        return bool(jax.tree.leaves(self.network.abstract_parts()[1]))
-
-    @property
     def reads_beginnings(self) -> bool:
         """Whether what many prompts begin with can be read once: by a causal network that nothing is trained in."""
-        return not self.trains and isinstance(self.network.module, CausalLM)
+        return not self.network.trains and isinstance(self.network.module, CausalLM)
 
     def behind(self, step: Executables, length: int) -> tuple[Executables, Any]:
         """What asks about rows behind a beginning of so many tokens, and what reads that.

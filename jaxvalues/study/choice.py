@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxvalues.errors import ConfigError
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.study.failures import has_diverged
-from jaxvalues.study.plan import Plan
+from jaxvalues.study.plan import Plan, PlannedRun
 from jaxvalues.study.results import Trial
 
 MOST_EXTENSIONS = 2
@@ -24,11 +24,16 @@ def finished_trials(plan: Plan, system: str, added: Added | None = None) -> list
 
     `added` are the values that the study adds to ranges; None: looked up.
     """
+    return _scored(plan.trials(system, extended(plan) if added is None else added), plan.study.metric)
+
+
+def _scored(trials: Sequence[PlannedRun], metric: str) -> list[Trial]:
+    """The finished ones of some trials, with their held-out figure."""
     found = []
-    for one in plan.trials(system, extended(plan) if added is None else added):
+    for one in trials:
         folder = RunFolder(one.config.folder)
         if folder.is_finished:
-            found.append(Trial(one.coordinates, float(folder.held_out_scores().headline[plan.study.metric])))
+            found.append(Trial(one.coordinates, float(folder.held_out_scores().headline[metric])))
     return found
 
 
@@ -38,10 +43,10 @@ def choose(plan: Plan, system: str, added: Added | None = None) -> Mapping[str, 
     Of equal trials the first is chosen. One whose loss is not finite is worse than all others; None where all are so.
     `added` is that of `finished_trials`.
     """
-    added = extended(plan) if added is None else added
-    trials, done = plan.trials(system, added), finished_trials(plan, system, added)
+    trials = plan.trials(system, extended(plan) if added is None else added)
     if not trials:
         return {}
+    done = _scored(trials, plan.study.metric)
     if not done or len(done) + sum(has_diverged(one.config.folder) for one in trials) < len(trials):
         return None
     return max(done, key=lambda trial: trial.figure).values

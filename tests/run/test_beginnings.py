@@ -110,4 +110,4 @@ def test_what_trains_reads_whole_prompts() -> None:
     assert not tiny.system(tiny.question_config("answer", "gpt2", {"tuning": {"method": "prompt"}})).reads_beginnings
     assert not tiny.system(tiny.question_config("answer", "t5", {"tuning": {"method": "none"}})).reads_beginnings
     soft = {"formulation": {"verbalizer": {"soft": True}}, "tuning": {"method": "none"}}
-    assert tiny.system(tiny.question_config("answer", "gpt2", soft)).trains
+    assert tiny.system(tiny.question_config("answer", "gpt2", soft)).network.trains
