@@ -11,9 +11,10 @@ import itertools
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class Options:
 
 
 def bench(config: Config, options: Options, console: Console, file: Path | None = None) -> dict[str, Any]:
-    """Measure, print a table, and write all measurements to `file` (JSON). Returns the measurements.
+    """Measure, print a table, and write all measurements to `file` (JSON), after each case. Returns the measurements.
 
     Where no peer is named and the default one is not installed, jaxvalues is measured alone, which is printed.
     Raises UserError when a named peer is not installed, and ConfigError for a config that a peer cannot match.
@@ -110,6 +111,13 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
         hf_config = task.hf_config
         ids = range(hf_config.get("pad_token_id", 0) + 1, hf_config["vocab_size"])
         before, cases = os.getloadavg(), []
+        result = {
+            "bench": "steps",
+            "config": config.name,
+            "model": {key: value for key, value in hf_config.items() if not isinstance(value, dict | list)},
+            "tokens": "a batch of the training split" if options.real else "random, no padding",
+            "cases": cases,
+        }
         for length, work in itertools.product(options.lengths or config.lengths, options.work):
             asked = replace(task, work=work, new_tokens={"prefill": 1, "generate": options.new_tokens}.get(work, 0))
             if work in GENERATION:
@@ -123,24 +131,18 @@ def bench(config: Config, options: Options, console: Console, file: Path | None 
             tasks = {name: (write(asked, name, one, folder),) for name, one in batches.items()}
             if APART in peers:
                 tasks = {name: micro_batch_variants(one, MICRO_BATCHES[name]) for name, (one,) in tasks.items()}
-            case = measure(tasks, options, Path(folder))
+            shape = list(inputs_shape(batch))
+            say = partial(_say, console, f"{work}, {describe_shape(shape)} tokens")
+            case = measure(tasks, options, Path(folder), say)
             for name, one in batches.items():
                 case[name]["positions"] = positions(one, config)
-            shape = list(inputs_shape(batch))
             cases.append({"work": work, "shape": shape, "new_tokens": asked.new_tokens, "contenders": case})
-            console.print(f"{work}, {describe_shape(cases[-1]['shape'])} tokens: measured.", highlight=False)
-    result = {
-        "bench": "steps",
-        "config": config.name,
-        "model": {key: value for key, value in task.hf_config.items() if not isinstance(value, dict | list)},
-        "tokens": "a batch of the training split" if options.real else "random, no padding",
-        "machine": describe_machine(before),
-        "cases": cases,
-        "generation": generation_rates(cases),
-    }
+            say("measured")
+            result |= {"machine": describe_machine(before), "generation": generation_rates(cases)}
+            if file is not None:  # now: the next case may take minutes, or fail
+                write_json(file, result)
     render(result, console)
     if file is not None:
-        write_json(file, result)
         console.print(f"Everything measured is in {file}.", highlight=False, markup=False, emoji=False)
     return result
 
@@ -218,10 +220,16 @@ def fastest(name: str, tasks: Sequence[Task], folder: Path) -> Task:
     return min(tasks, key=seconds)
 
 
-def measure(choices: Mapping[str, Sequence[Task]], options: Options, folder: Path) -> dict[str, Any]:
+def _say(console: Console, case: str, text: str) -> None:
+    console.print(f"{case}: {text}", highlight=False, markup=False)
+
+
+def measure(
+    choices: Mapping[str, Sequence[Task]], options: Options, folder: Path, say: Callable[[str], None]
+) -> dict[str, Any]:
     """Measure one case. Returns {contender: description, first steps, samples and quartiles in seconds per step}.
 
-    `choices` are the tasks that each contender may run; the fastest is measured.
+    `choices` are the tasks that each contender may run; the fastest is measured. What takes long is told to `say`.
     """
     results: dict[str, Any] = {name: {} for name in choices}
     tasks: dict[str, Task] = {}
@@ -231,12 +239,15 @@ def measure(choices: Mapping[str, Sequence[Task]], options: Options, folder: Pat
         if name not in NOT_COMPILED:
             with Worker(name, tasks[name]) as cold:
                 result |= {"is": cold.describe(), "cold": cold.first()}
+            say(f"{name}, nothing in the compile cache: first step {result['cold']['seconds']:.3g} s")
         if name == "jaxvalues":  # the peers use its platform and dtype
             where = {key: result["is"][key] for key in ("platform", "dtype")}
     with ExitStack() as stack:
         workers = {name: stack.enter_context(Worker(name, one)) for name, one in tasks.items()}
         for name, worker in workers.items():
             results[name] |= {"is": worker.describe(), "warm": worker.first()}
+            again = "" if name in NOT_COMPILED else ", compiled before"
+            say(f"{name}{again}: first step {results[name]['warm']['seconds']:.3g} s")
 
         # One warm step of the fastest contender gives the number of steps per sample.
         count = math.ceil(SAMPLE_SECONDS / min(worker.run(1) for worker in workers.values()))

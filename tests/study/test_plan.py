@@ -238,7 +238,7 @@ def test_a_size_that_a_budget_chooses_is_set_by_nothing_else(
 
 
 def test_a_budget_says_why_no_size_of_a_system_is_possible(tmp_path: Path) -> None:
-    systems = {"a": {"tuning.method": "prompt", "formulation.template": "nowhere.txt"}, "b": {"tuning.method": "bitfit"}}
+    systems = {"a": {"tuning.method": "prompt", "formulation.template": "nowhere.txt"}, "b": {"tuning.method": "full"}}
     plan = planned(tmp_path, scientific={"systems": systems}, budget={"trainable_parameters": 5000})
     with pytest.raises(ConfigError, match=r"`nowhere\.txt` is neither one of"):
         fit_budget(plan, lambda _: None)
