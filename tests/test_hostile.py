@@ -181,7 +181,7 @@ def test_a_handful_is_refused(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -
 KINDS = sorted({case.kind for case in CASES})
 
 
-@pytest.mark.main_cases("json", "checkpoint")
+@pytest.mark.main_cases("json")
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_some_of_each_kind_are_refused(kind: str, worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ def trained(lab: Lab) -> dict[str, tuple[Path, str]]:
     return Trained()
 
 
-@pytest.mark.main_cases("gpt2 answer prompt", "roberta masked_choice prefix", "gemma3 answer norms")
+@pytest.mark.main_cases("gpt2 answer prompt", "roberta masked_choice prefix")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_predicts_what_it_scored(kind: str, trained: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
     folder, printed = trained[kind]

@@ -13,7 +13,7 @@ WEIGHTS = {"hf": "model.safetensors", "peft": "adapter_model.safetensors"}
 
 
 @pytest.mark.slow
-@pytest.mark.main_cases("quickstart", "quickstart-gpt2")
+@pytest.mark.main_cases("quickstart")
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_quickstart_trains_and_is_exported_as_it_says(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

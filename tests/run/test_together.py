@@ -93,7 +93,7 @@ def check_same(one: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.main_cases("prompt", "head")
+@pytest.mark.main_cases("prompt")
 @pytest.mark.parametrize("method", ["prompt", "p_tuning", "prefix", "bitfit", "lora", "ia3", "head"])
 def test_the_same_as_one_by_one(method: str, lab: Lab) -> None:
     changes = [f"tuning.method={method}"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,23 +38,24 @@ def straight(work: Work) -> Path:
     return work.folder / "straight"
 
 
+Attempts = list[tuple[int, str, str]]
+"""Code, stdout and stderr of each command."""
+
+
 @pytest.fixture(scope="module")
-def disturbed(work: Work, straight: Path) -> dict[str, list[tuple[int, str, str]]]:
-    """Two runs that were disturbed again and again; (code, stdout, stderr) of each attempt. Two at a time."""
-    stopped = [("training", 3, "SIGINT"), ("evaluation", 8, "SIGTERM"), ("training", 11, "SIGHUP"), None]
-    killed = [("training", 6, "SIGKILL"), ("evaluation", 8, "SIGKILL"), ("save", 12, "SIGKILL"), None]
+def stopped(work: Work) -> Attempts:
+    """A run that was asked to stop again and again."""
+    stops = [("training", 3, "SIGINT"), ("evaluation", 8, "SIGTERM"), ("training", 11, "SIGHUP"), None]
+    return [run(*work.train("stopped"), interrupt=interrupt) for interrupt in stops]
+
+
+@pytest.fixture(scope="module")
+def killed(work: Work) -> Attempts:
+    """A run that was killed again and again, first while it compiled."""
     cold = f"runtime.compilation_cache={work.folder / 'cold'}"
-
-    def stop() -> list[tuple[int, str, str]]:
-        return [run(*work.train("stopped"), interrupt=interrupt) for interrupt in stopped]
-
-    def kill() -> list[tuple[int, str, str]]:
-        first = run(*work.train("killed", cold), interrupt=("compile", 0, "SIGKILL"))
-        return [first, *(run(*work.train("killed"), interrupt=interrupt) for interrupt in killed)]
-
-    with ThreadPoolExecutor(2) as pool:
-        attempts = {"stopped": pool.submit(stop), "killed": pool.submit(kill)}
-        return {name: attempt.result() for name, attempt in attempts.items()}
+    first = run(*work.train("killed", cold), interrupt=("compile", 0, "SIGKILL"))
+    kills = [("training", 6, "SIGKILL"), ("evaluation", 8, "SIGKILL"), ("save", 12, "SIGKILL"), None]
+    return [first, *(run(*work.train("killed"), interrupt=interrupt) for interrupt in kills)]
 
 
 @pytest.mark.exhaustive
@@ -71,9 +71,9 @@ def test_a_run_writes_what_it_should(straight: Path) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["stopped", "killed"])
 def test_a_disturbed_run_ends_as_an_undisturbed_one(
-    name: str, work: Work, straight: Path, disturbed: dict[str, list[tuple[int, str, str]]]
+    name: str, work: Work, straight: Path, request: pytest.FixtureRequest
 ) -> None:
-    code, out, err = disturbed[name][-1]
+    code, out, err = request.getfixturevalue(name)[-1]
     assert code == 0, err
     assert "resuming at step" in out
     assert metrics(work.folder / name) == metrics(straight)
@@ -81,8 +81,8 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(
 
 
 @pytest.mark.slow
-def test_a_stopped_run_says_how_to_go_on(disturbed: dict[str, list[tuple[int, str, str]]]) -> None:
-    *stops, last = disturbed["stopped"]
+def test_a_stopped_run_says_how_to_go_on(stopped: Attempts) -> None:
+    *stops, last = stopped
     for step, (code, _, err) in zip((3, 8, 11), stops, strict=True):
         assert code == 1
         assert f"jaxvalues: stopped at step {step} of {STEPS}, state saved; run the same command to resume" in err
@@ -91,9 +91,9 @@ def test_a_stopped_run_says_how_to_go_on(disturbed: dict[str, list[tuple[int, st
         assert f"resuming at step {step}\n" in out
 
 
-@pytest.mark.slow
-def test_kills_were_kills(disturbed: dict[str, list[tuple[int, str, str]]]) -> None:
-    assert [code for code, _, _ in disturbed["killed"]] == [-9, -9, -9, -9, 0]
+@pytest.mark.exhaustive
+def test_kills_were_kills(killed: Attempts) -> None:
+    assert [code for code, _, _ in killed] == [-9, -9, -9, -9, 0]
 
 
 @pytest.mark.slow
