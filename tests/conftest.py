@@ -89,11 +89,10 @@ def _reset_jax() -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _fresh_jax() -> Iterator[None]:
-    """Each module starts with the same settings and without the programs of the one before.
+    """Each module leaves the settings as it found them and no programs behind.
 
     A worker stays small, and the order of modules cannot matter.
     """
-    _reset_jax()
     yield
     _reset_jax()
 
