@@ -148,9 +148,7 @@ def _fit_parameters(plan: Plan, name: str, budget: int, say: Callable[[str], Non
         middle = (low + high + 1) // 2
         low, high = (middle, high) if _fits(trained, middle, budget) else (low, middle - 1)
     near = [size for size in (low, low + 1) if size <= most and _count_or_none(trained, size) is not None]
-    if not near:  # no size is possible, for a reason that the smallest one names
-        trained(low)
-    size = min(near, key=lambda one: abs(trained(one) - budget))
+    size = min(near or [low], key=lambda one: abs(trained(one) - budget))  # raises why, where no size is possible
     say(f"{name}: {key} {size} trains {trained(size):,} parameters, {_share(trained(size), budget)}")
     return plan.resized(name, {key: size})
 

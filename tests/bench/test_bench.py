@@ -306,38 +306,6 @@ def test_branches_beside_questions_apart(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "…" not in shown
 
 
-def test_the_fastest_way_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of the micro-batches that are tried, the one that took least."""
-    seconds = {1: 3.0, 4: 1.0, 20: 2.0}
-
-    class Timed:
-        def __init__(self, name: str, task: Task) -> None:
-            self.count = task.config["training"]["accumulation"]
-
-        def __enter__(self) -> Timed:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def first(self) -> None: ...
-
-        def run(self, count: int) -> float:
-            return seconds[self.count]
-
-    monkeypatch.setattr(measure, "Worker", Timed)
-    task = Task("train", question_config().model_dump(mode="json"), GPT2, "", "", "", "", "")
-    task = measure.write(task, "jaxvalues-apart", {"input_ids": np.zeros((160, 9))}, str(tmp_path))
-    assert np.load(task.batch)["input_ids"].shape == (160, 9)
-    variants = measure.micro_batch_variants(task, (1, 3, 4, 20))
-    assert [way.config["training"]["accumulation"] for way in variants] == [
-        1,
-        4,
-        20,
-    ]  # 160 rows do not divide by 3
-    best = measure.fastest("jaxvalues-apart", variants, tmp_path).config["training"]
-    assert (best["batch_size"], best["accumulation"], best["eval_batch_size"]) == (160, 4, 40)
-
-
 def test_questions_apart_are_the_rows_that_branches_stand_for() -> None:
     batch = {
         "input_ids": np.array([[11, 12, 13], [21, 0, 0]]),

@@ -1,4 +1,4 @@
-"""What `jaxvalues bench` says while it measures, and what it keeps when it fails. Contenders are stand-ins."""
+"""What `jaxvalues bench` measures, says meanwhile, and keeps when it fails. Contenders are stand-ins."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
-from test_bench import tiny
+from test_bench import GPT2, question_config, tiny
 
 from jaxvalues.bench import measure
 from jaxvalues.bench.measure import Options, bench
@@ -55,3 +56,25 @@ def test_what_was_measured_before_a_contender_died_is_kept(monkeypatch: pytest.M
         "train, 8 × 16 tokens: jaxvalues, compiled before: first step 12.3 s",
         "train, 8 × 16 tokens: measured",
     ]
+
+
+def test_the_fastest_way_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of the micro-batches that are tried, the one that took least."""
+    seconds = {1: 3.0, 4: 1.0, 20: 2.0}
+
+    class Timed(StandIn):
+        def run(self, count: int) -> float:
+            return seconds[self.task.config["training"]["accumulation"]]
+
+    monkeypatch.setattr(measure, "Worker", Timed)
+    task = Task("train", question_config().model_dump(mode="json"), GPT2, "", "", "", "", "")
+    task = measure.write(task, "jaxvalues-apart", {"input_ids": np.zeros((160, 9))}, str(tmp_path))
+    assert np.load(task.batch)["input_ids"].shape == (160, 9)
+    variants = measure.micro_batch_variants(task, (1, 3, 4, 20))
+    assert [way.config["training"]["accumulation"] for way in variants] == [
+        1,
+        4,
+        20,
+    ]  # 160 rows do not divide by 3
+    best = measure.fastest("jaxvalues-apart", variants, tmp_path).config["training"]
+    assert (best["batch_size"], best["accumulation"], best["eval_batch_size"]) == (160, 4, 40)

@@ -9,6 +9,8 @@ import pytest
 from runs import SMALL, metrics, results, run
 
 STEPS = 16
+Attempts = list[tuple[int, str, str]]
+"""Code, stdout and stderr of each command."""
 
 
 class Work(NamedTuple):
@@ -36,10 +38,6 @@ def straight(work: Work) -> Path:
     code, _, err = run(*work.train("straight"))
     assert code == 0, err
     return work.folder / "straight"
-
-
-Attempts = list[tuple[int, str, str]]
-"""Code, stdout and stderr of each command."""
 
 
 @pytest.fixture(scope="module")
