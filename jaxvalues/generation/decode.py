@@ -1,7 +1,7 @@
 """The decoding loop: a prompt is read once, then tokens are added one by one, with a cache of keys and values.
 
-`start` reads the prompts of a batch and chooses the first token; `decode` is one `while_loop` that adds the others and
-stops as soon as every row has ended. Both are pure functions with fixed shapes, so each is compiled once for a batch
+`start` reads the prompts of a batch and chooses the first token; `decode` is one loop that adds the others and stops as
+soon as every row has ended. Both are pure functions with fixed shapes, so each is compiled once for a batch
 shape. `decode` can be called again on its own result, with the same program: that is how stop strings are looked for
 between two calls (`generation.stopping`).
 
@@ -21,10 +21,13 @@ from flax import linen as nn
 from jax import lax
 
 from jaxvalues.generation.sampling import Sampling, choose
-from jaxvalues.models import T5, Cache, Prefix, Prompt, empty_cache, repeat_cache
+from jaxvalues.models import T5, Cache, Prefix, Prompt, append, empty_cache, repeat_cache
 from jaxvalues.models.layers.masks import last_token
 from jaxvalues.models.t5.stack import T5Cache
 from jaxvalues.tuning import Bound
+
+RECENT = 32
+"""The number of tokens that are decoded before they join the large cache."""
 
 
 class Rules(NamedTuple):
@@ -100,24 +103,38 @@ def decode(
     """
     if stopped is not None:
         state = state._replace(done=state.done | stopped)
-    step = _step_t5 if isinstance(module, T5) else _step_causal
 
     def is_unfinished(state: State) -> jax.Array:
         return (state.count < until) & ~state.done.all()
 
-    def add_token(state: State) -> State:
-        last = lax.dynamic_index_in_dim(state.ids, state.count - 1, axis=1, keepdims=False)
-        logits, cache = step(module, bound, last, ~state.done, state.cache)
+    def add_token_t5(state: State) -> State:
+        logits, cache = _step_t5(module, bound, _last(state), ~state.done, state.cache)
         return _add(state._replace(cache=cache), logits, rules)
 
-    return lax.while_loop(is_unfinished, add_token, state)
+    # A step reads all keys and values and writes those of one token. In a cache of its own, which is small, the large
+    # one stays as it is for many steps: what XLA makes of it to read it, it makes once, and it copies nothing.
+    def add_some_tokens(state: State) -> State:
+        cache = state.cache
+
+        def goes_on(carried: tuple[State, Cache]) -> jax.Array:
+            return is_unfinished(carried[0]) & (carried[1].length < carried[1].real.shape[1])
+
+        def add_token(carried: tuple[State, Cache]) -> tuple[State, Cache]:
+            state, recent = carried
+            logits, recent = _step_causal(module, bound, _last(state), ~state.done, recent, before=cache)
+            return _add(state, logits, rules), recent
+
+        recent = empty_cache(module.encoder, len(state.ids), min(RECENT, state.ids.shape[1]))
+        state, recent = lax.while_loop(goes_on, add_token, (state._replace(cache=None), recent))
+        return state._replace(cache=append(cache, recent))
+
+    return lax.while_loop(is_unfinished, add_token_t5 if isinstance(module, T5) else add_some_tokens, state)
 
 
 def cache_all(module: nn.Module, bound: Bound, state: State) -> State:
     """The state with the last token of every row that has not ended in its cache, so that a text can be continued."""
     step = _step_t5 if isinstance(module, T5) else _step_causal
-    last = lax.dynamic_index_in_dim(state.ids, state.count - 1, axis=1, keepdims=False)
-    return state._replace(cache=step(module, bound, last, ~state.done, state.cache)[1])
+    return state._replace(cache=step(module, bound, _last(state), ~state.done, state.cache)[1])
 
 
 def right_aligned(rows: Sequence[Sequence[int]], shape: tuple[int, int], pad: int) -> dict[str, np.ndarray]:
@@ -141,6 +158,11 @@ def left_aligned(rows: Sequence[Sequence[int]], shape: tuple[int, int], pad: int
         batch["input_ids"][number, : len(row)] = row
         batch["attention_mask"][number, : len(row)] = 1
     return batch
+
+
+def _last(state: State) -> jax.Array:
+    """The last token [B] of each row."""
+    return lax.dynamic_index_in_dim(state.ids, state.count - 1, axis=1, keepdims=False)
 
 
 def _add(state: State, logits: jax.Array, rules: Rules) -> State:
@@ -170,10 +192,14 @@ def _read_causal(module: nn.Module, bound: Bound, batch: dict[str, jax.Array], s
 
 
 def _step_causal(
-    module: nn.Module, bound: Bound, token: jax.Array, real: jax.Array, cache: Cache
+    module: nn.Module, bound: Bound, token: jax.Array, real: jax.Array, cache: Cache, *, before: Cache | None = None
 ) -> tuple[jax.Array, Cache]:
-    """The logits [B, V] after the next `token` [B] of each row, and the cache with those that are `real` [B]."""
-    logits, cache = _apply(module, bound, "extend")(token[:, None], real[:, None].astype(jnp.int32), cache)
+    """The logits [B, V] after the next `token` [B] of each row, and the cache with those that are `real` [B].
+
+    The tokens in a cache `before` stand before those.
+    """
+    tokens, mask = token[:, None], real[:, None].astype(jnp.int32)
+    logits, cache = _apply(module, bound, "extend")(tokens, mask, cache, before=before)
     return logits[:, 0], cache
 
 

@@ -12,7 +12,7 @@ from jaxvalues.models.heads.causal_lm import CausalLM, build_causal_lm, init_cau
 from jaxvalues.models.heads.classifier import Classifier, Outputs
 from jaxvalues.models.heads.masked_lm import MaskedLM, build_masked_lm, init_masked_lm, load_masked_lm, save_masked_lm
 from jaxvalues.models.layers.branches import Branches, Packed, pack
-from jaxvalues.models.layers.cache import Cache, empty_cache, repeat_cache
+from jaxvalues.models.layers.cache import Cache, append, as_prefix, empty_cache, repeat_cache
 from jaxvalues.models.layers.layout import group, segments_for, ungroup
 from jaxvalues.models.loading import (
     abstract_model,
@@ -43,6 +43,8 @@ __all__ = [
     "Prefix",
     "Prompt",
     "abstract_model",
+    "append",
+    "as_prefix",
     "build_causal_lm",
     "build_masked_lm",
     "build_model",

@@ -21,7 +21,7 @@ from jaxvalues.formulations.examples import Examples
 from jaxvalues.formulations.rows import SafeTokenizer
 from jaxvalues.generation import LanguageModel, greedy
 from jaxvalues.models import CausalLM, Outputs
-from jaxvalues.models.layers.cache import empty_cache
+from jaxvalues.models.layers.cache import as_prefix, empty_cache
 from jaxvalues.run.base import Base, fit_to_tokenizer
 from jaxvalues.run.network import SOFT, build_network
 from jaxvalues.run.provenance import kept_texts
@@ -259,7 +259,7 @@ class System:
         ids = ids[None]
         options = {"positions": jnp.zeros((1, 1), jnp.int32), "words": ids[0, :1], "filled": 0}
         _, cache = network.apply({"params": params}, ids, jnp.ones_like(ids), cache, method="extend", **options)
-        return cache.kv[:, :, 0]
+        return as_prefix(cache)
 
     def _generate(self, trainable: Params, frozen: Params, batch: dict[str, jax.Array]) -> jax.Array:
         """What the model answers to each row of a batch: ids [B, M]."""

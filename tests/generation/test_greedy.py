@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,9 @@ def naive(name: str, module: Any, bound: Bound, end: int) -> np.ndarray:
 @pytest.mark.main_cases("gpt2-prefix", "t5-prompt")
 @pytest.mark.parametrize("what", ["nothing", "prompt", "prefix"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_it_says_what_a_loop_without_a_cache_says(name: str, what: str) -> None:
-    """Padded right, and left; after the end there is only padding."""
+def test_it_says_what_a_loop_without_a_cache_says(name: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padded right, and left; after the end there is only padding. Two tokens at a time join the large cache."""
+    monkeypatch.setattr(import_module("jaxvalues.generation.decode"), "RECENT", 2)
     module, params = network(name)
     bound = Bound(params, **added(name, what))
 

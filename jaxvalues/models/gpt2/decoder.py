@@ -13,6 +13,7 @@ Parameters, for layer i in segment form (`models.layers.layout`):
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvalues.models.gpt2.config import GPT2Config
-from jaxvalues.models.layers.attention import after_past
+from jaxvalues.models.layers.attention import preceded_by
 from jaxvalues.models.layers.branches import Branches, attend
 from jaxvalues.models.layers.decoder import Decoder
 from jaxvalues.models.layers.dense import Dense
@@ -62,9 +63,10 @@ class GPT2Embeddings(nn.Module):
 class GPT2Layer(nn.Module):
     """One pre-norm transformer layer: x [B, T, D] to the same, and its keys and values [2, B, T, N, H].
 
-    `mask` [B, 1, T, S + T] is True where a query may attend to a key; `past` [2, B or 1, S, N, H] are keys and values
-    of S earlier positions. With `positions` [B, K] only the output there is computed, [B, K, D], from all of x. If rows
-    end in `branches`, scores between these, which `mask` hides, are not computed.
+    `mask` [B, 1, T, S + T] is True where a query may attend to a key; `prefix` [2, P, N, H] are keys and values before
+    those of every row, and each of `cached` [2, B, N, R, H] are those of R earlier positions. With `positions` [B, K]
+    only the output there is computed, [B, K, D], from all of x. If rows end in `branches`, scores between these, which
+    `mask` hides, are not computed.
     """
 
     config: GPT2Config
@@ -77,13 +79,15 @@ class GPT2Layer(nn.Module):
         x: jax.Array,
         mask: jax.Array | None = None,
         rng: jax.Array | None = None,
-        past: jax.Array | None = None,
+        prefix: jax.Array | None = None,
         positions: jax.Array | None = None,
+        *,
+        cached: Sequence[jax.Array] = (),
     ) -> tuple[jax.Array, jax.Array]:
         c = self.config
         rngs = (None,) * 3 if rng is None else jax.random.split(rng, 3)
         a, new = GPT2Attention(c, self.dtype, self.branches, name="attention")(
-            _layer_norm(c, self.dtype, "attention_norm")(x), mask, rngs[0], past, positions
+            _layer_norm(c, self.dtype, "attention_norm")(x), mask, rngs[0], prefix, positions, cached=cached
         )
         x = select_positions(x, positions) + dropout(a, c.hidden_dropout_prob, rngs[1])
         m = GPT2MLP(c, self.dtype, name="mlp")(_layer_norm(c, self.dtype, "mlp_norm")(x))
@@ -103,8 +107,10 @@ class GPT2Attention(nn.Module):
         x: jax.Array,
         mask: jax.Array | None = None,
         rng: jax.Array | None = None,
-        past: jax.Array | None = None,
+        prefix: jax.Array | None = None,
         positions: jax.Array | None = None,
+        *,
+        cached: Sequence[jax.Array] = (),
     ) -> tuple[jax.Array, jax.Array]:
         c = self.config
         batch, tokens, width = x.shape
@@ -113,7 +119,7 @@ class GPT2Attention(nn.Module):
         qkv = jnp.split(_dense(c, 3 * width, self.dtype, "qkv")(x), 3, axis=-1)
         query, key, value = (part.reshape(batch, tokens, *heads) for part in qkv)
         new = jnp.stack([key, value])
-        key, value = after_past(past, (key, value))
+        key, value = preceded_by(prefix)((key, value))
         if positions is not None:
             query = select_positions(query.reshape(x.shape), positions).reshape(*positions.shape, *heads)
             mask = jnp.take_along_axis(mask, positions[:, None, :, None], axis=2)
@@ -123,6 +129,7 @@ class GPT2Attention(nn.Module):
             value,
             self.branches,
             mask=mask,
+            cached=cached,
             scale=None if c.scale_attn_weights else 1.0,
             dropout_rate=c.attention_probs_dropout_prob,
             dropout_rng=rng,
@@ -179,7 +186,7 @@ class GPT2(Decoder):
         self, params: Any, x: jax.Array, inputs: Inputs, each: PerLayer, positions: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
         layer = self.make_layer(inputs.branches)
-        return layer.apply({"params": params}, x, inputs.mask, each.rng, each.prefix, positions)
+        return layer.apply({"params": params}, x, inputs.mask, each.rng, each.prefix, positions, cached=each.cached)
 
     def finish(self, x: jax.Array) -> jax.Array:
         return self.norm(x)

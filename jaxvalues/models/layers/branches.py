@@ -15,6 +15,7 @@ itself alone: a seventh of all scores for questions of 30 tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -109,11 +110,15 @@ def attend(
     branches: Branches | None,
     *,
     mask: jax.Array | None,
+    cached: Sequence[jax.Array] = (),
     **options: Any,
 ) -> jax.Array:
-    """`attention`, or `branched_attention` where rows end in `branches`; `options` are those that both have."""
-    if branches is None:
-        return attention(query, key, value, mask=mask, **options)
+    """`attention`, or `branched_attention` where rows end in `branches`; `options` are those that both have.
+
+    Behind `cached` keys it is always the first: there the mask alone keeps branches apart.
+    """
+    if branches is None or cached:
+        return attention(query, key, value, mask=mask, cached=cached, **options)
     return branched_attention(query, key, value, mask=mask, branches=branches, **options)
 
 

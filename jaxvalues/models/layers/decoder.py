@@ -13,7 +13,7 @@ from jax import lax
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.layers.branches import Branches
-from jaxvalues.models.layers.cache import Cache
+from jaxvalues.models.layers.cache import Cache, from_bits, to_bits
 from jaxvalues.models.layers.masks import causal_mask, count_positions
 from jaxvalues.models.layers.stack import run_layers
 from jaxvalues.models.layers.transformer import Inputs, PerLayer, Transformer
@@ -28,17 +28,13 @@ class Decoder(Transformer):
     def layer_and_cache(
         self, params: Any, x: jax.Array, inputs: Inputs, each: PerLayer, positions: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """As `layer`, and the keys and values [2, B, P + T, K, H] of x.
-
-        `each.prefix` [2, B or 1, S, K, H] are those of a prefix, or of earlier tokens.
-        """
+        """As `layer`, and the keys and values [2, B, P + T, K, H] of x."""
         raise NotImplementedError
 
     def layer(
         self, params: Any, x: jax.Array, inputs: Inputs, each: PerLayer, positions: int | jax.Array | None = None
     ) -> jax.Array:
-        prefix = None if each.prefix is None else each.prefix[:, None]
-        return self.layer_and_cache(params, x, inputs, each._replace(prefix=prefix), positions)[0]
+        return self.layer_and_cache(params, x, inputs, each, positions)[0]
 
     def __call__(
         self,
@@ -113,6 +109,7 @@ class Decoder(Transformer):
         attention_mask: jax.Array,
         cache: Cache,
         *,
+        before: Cache | None = None,
         position_ids: jax.Array | None = None,
         prompt: jax.Array | None = None,
         positions: jax.Array | None = None,
@@ -125,9 +122,13 @@ class Decoder(Transformer):
         (`attention_mask` [B, T]). `position_ids` default to the count of real tokens from the cache's first on. For a
         window, tokens in the cache stand where that count puts them. Tokens for which the cache has no slots give NaN.
 
-        `filled` is the number of slots that hold something, if that is known: the others are then not read.
+        `filled` is the number of slots that hold something, if that is known: the others are then not read. The tokens
+        of a cache `before`, which is only read, stand before those in `cache`. No gradient passes through a cache.
         """
-        past, size = cache.real[:, :filled], self.config.prompt_length(prompt, len(input_ids))
+        read = cache._replace(kv=cache.kv[..., :filled, :], real=cache.real[:, :filled])
+        earlier = [read] if before is None else [before, read]
+        past = jnp.concatenate([each.real for each in earlier], axis=1)
+        size = self.config.prompt_length(prompt, len(input_ids))
         position_ids = absolute_positions(attention_mask, position_ids, size, past)
         inputs = Inputs(
             input_ids,
@@ -148,25 +149,27 @@ class Decoder(Transformer):
         def apply(
             params: Any, state: Any, each: Any, positions: jax.Array | None = None
         ) -> tuple[jax.Array, jax.Array]:
-            (x, added), (i, earlier) = state, each
-            x, new = self.layer_and_cache(params, x, inputs, PerLayer(None, earlier, i), positions)
-            return x, lax.dynamic_update_slice(added, new[None].astype(added.dtype), (i, 0, 0, 0, 0, 0))
+            (x, added), (i, cached) = state, each
+            x, new = self.layer_and_cache(params, x, inputs, PerLayer(None, None, i, cached), positions)
+            new = to_bits(new.swapaxes(2, 3)[None].astype(cache.kv.dtype))
+            return x, lax.dynamic_update_slice(added, new, (i, 0, 0, 0, 0, 0))
 
-        layers, _, rows, _, *heads = cache.kv.shape
-        added = jnp.zeros((layers, 2, rows, real.shape[1], *heads), cache.kv.dtype)
+        layers, _, rows, heads, _, width = cache.kv.shape
+        added = to_bits(jnp.zeros((layers, 2, rows, heads, real.shape[1], width), cache.kv.dtype))
         ((x, added),) = run_layers(
             apply,
             self.layers,
             (x, added),
-            (np.arange(layers, dtype=np.int32), cache.kv[:, :, :, :filled]),
+            (np.arange(layers, dtype=np.int32), tuple(each.kv for each in earlier if each.real.shape[1])),
             segments=self.segments,
             wanted=(layers,),
             apply_top=None if positions is None else partial(apply, positions=positions),
         )
-        kv = lax.dynamic_update_slice(cache.kv, added, (0, 0, 0, cache.length, 0, 0))
+        added = from_bits(added, cache.kv.dtype)
+        kv = lax.dynamic_update_slice_in_dim(cache.kv, added, cache.length, axis=4)
         x = self.finish(x if positions is not None else x[:, size:])
         fits = cache.length + real.shape[1] <= cache.real.shape[1]
-        real = lax.dynamic_update_slice(cache.real, real, (0, cache.length))
+        real = lax.dynamic_update_slice_in_dim(cache.real, real, cache.length, axis=1)
         return jnp.where(fits, x, jnp.nan), Cache(kv, real, cache.length + size + input_ids.shape[1])
 
 

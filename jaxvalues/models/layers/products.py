@@ -39,11 +39,15 @@ def times_matrix(x: jax.Array, matrix: jax.Array | ShardedWeight | QuantizedWeig
     return product.reshape(*x.shape[:-1], matrix.shape[1 - over])
 
 
-def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    """`jnp.matmul` of a [..., T, K] and b [..., K, S] with the same leading axes: [..., T, S] float32."""
+def matmul(a: jax.Array, b: jax.Array, *, transposed: bool = False) -> jax.Array:
+    """`jnp.matmul` of a [..., T, K] and b [..., K, S] with the same leading axes: [..., T, S] float32.
+
+    If b is `transposed`, it is [..., S, K]. It is then read as it lies: XLA on CPU computes a product with a transposed
+    matrix of bfloat16 in float32.
+    """
     if a.dtype == b.dtype == jnp.bfloat16:
-        return _mixed_matmul(a, b)
-    return jnp.matmul(a, b, preferred_element_type=jnp.float32)
+        return _mixed_matmul(a, b, transposed)
+    return jnp.matmul(a, b.swapaxes(-1, -2) if transposed else b, preferred_element_type=jnp.float32)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -104,20 +108,28 @@ def _sharded_times_matrix_backward(
 _sharded_times_matrix.defvjp(_sharded_times_matrix_forward, _sharded_times_matrix_backward)
 
 
-@jax.custom_vjp
-def _mixed_matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    return _mixed(a, b, ((a.ndim - 1,), (b.ndim - 2,)), a.ndim - 2)
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _mixed_matmul(a: jax.Array, b: jax.Array, transposed: bool) -> jax.Array:
+    return _mixed(a, b, ((a.ndim - 1,), (b.ndim - (1 if transposed else 2),)), a.ndim - 2)
 
 
-def _mixed_matmul_backward(kept: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _mixed_matmul_forward(
+    a: jax.Array, b: jax.Array, transposed: bool
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _mixed_matmul(a, b, transposed), (a, b)
+
+
+def _mixed_matmul_backward(
+    transposed: bool, kept: tuple[jax.Array, jax.Array], grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     a, b = kept
     batch, row, column = a.ndim - 2, a.ndim - 2, a.ndim - 1
-    of_a = _mixed(grad, b, ((column,), (column,)), batch)
-    of_b = _mixed(a, grad, ((row,), (row,)), batch)
+    of_a = _mixed(grad, b, ((column,), (row if transposed else column,)), batch)
+    of_b = _mixed(*((grad, a) if transposed else (a, grad)), ((row,), (row,)), batch)
     return of_a.astype(a.dtype), of_b.astype(b.dtype)
 
 
-_mixed_matmul.defvjp(lambda a, b: (_mixed_matmul(a, b), (a, b)), _mixed_matmul_backward)
+_mixed_matmul.defvjp(_mixed_matmul_forward, _mixed_matmul_backward)
 
 
 def _mixed(a: jax.Array, b: jax.Array, contracted: Contracted, batch: int = 0) -> jax.Array:

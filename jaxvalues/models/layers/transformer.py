@@ -55,11 +55,15 @@ class Inputs(NamedTuple):
 
 
 class PerLayer(NamedTuple):
-    """What each layer has for itself: its dropout key, keys and values of its prefix [2, P, K, H], its index."""
+    """What each layer has for itself: its dropout key, keys and values of its prefix [2, P, K, H], its index.
+
+    Each of `cached` [2, B, K, R, H] are keys and values of R earlier tokens, in a decoder.
+    """
 
     rng: jax.Array | None
     prefix: jax.Array | None
     index: Any
+    cached: tuple[jax.Array, ...] = ()
 
 
 class Transformer(nn.Module):

@@ -85,7 +85,7 @@ class Llama(Decoder):
     ) -> tuple[jax.Array, jax.Array]:
         tables = self._tables_of_layer(inputs.shared, each.index)
         layer = self.make_layer(inputs.branches)
-        return layer.apply({"params": params}, x, tables, each.rng, each.prefix, positions)
+        return layer.apply({"params": params}, x, tables, each.rng, each.prefix, positions, cached=each.cached)
 
     def finish(self, x: jax.Array) -> jax.Array:
         return self.norm(x)

@@ -5,6 +5,7 @@ Gemma's has a norm before and one after each block; the others one before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxvalues.models.layers.attention import after_past
+from jaxvalues.models.layers.attention import preceded_by
 from jaxvalues.models.layers.branches import Branches, attend
 from jaxvalues.models.layers.dense import normal_dense
 from jaxvalues.models.layers.masks import select_positions
@@ -34,9 +35,9 @@ class Tables(NamedTuple):
 class LlamaLayer(nn.Module):
     """One pre-norm transformer layer: x [B, T, D] to the same, and its keys and values [2, B, T, K, H].
 
-    `past` [2, B or 1, S, K, H] are keys, already turned, and values of S earlier positions. With `positions` [B, C]
-    only the output there is computed, [B, C, D], from all of x. If rows end in `branches`, scores between these, which
-    the mask hides, are not computed.
+    `prefix` [2, P, K, H] are keys, already turned, and values before those of every row, and each of `cached`
+    [2, B, K, R, H] are those of R earlier positions. With `positions` [B, C] only the output there is computed,
+    [B, C, D], from all of x. If rows end in `branches`, scores between these, which the mask hides, are not computed.
     """
 
     config: LlamaConfig
@@ -49,13 +50,15 @@ class LlamaLayer(nn.Module):
         x: jax.Array,
         tables: Tables,
         rng: jax.Array | None = None,
-        past: jax.Array | None = None,
+        prefix: jax.Array | None = None,
         positions: jax.Array | None = None,
+        *,
+        cached: Sequence[jax.Array] = (),
     ) -> tuple[jax.Array, jax.Array]:
         c = self.config
         rngs = (None,) * 3 if rng is None else jax.random.split(rng, 3)
         a, new = LlamaAttention(c, self.dtype, self.branches, name="attention")(
-            self._norm("attention_norm")(x), tables, rngs[0], past, positions
+            self._norm("attention_norm")(x), tables, rngs[0], prefix, positions, cached=cached
         )
         if c.gemma:
             a = self._norm("attention_output_norm")(a)
@@ -82,15 +85,17 @@ class LlamaAttention(nn.Module):
         x: jax.Array,
         tables: Tables,
         rng: jax.Array | None = None,
-        past: jax.Array | None = None,
+        prefix: jax.Array | None = None,
         positions: jax.Array | None = None,
+        *,
+        cached: Sequence[jax.Array] = (),
     ) -> tuple[jax.Array, jax.Array]:
         c = self.config
         asked, (mask, cos, sin) = x, tables
         key, value = (self._heads(x, c.num_key_value_heads, name) for name in ("key", "value"))
         key = rotate(self._normalised(key, "key_norm"), cos, sin)
         new = jnp.stack([key, value])
-        key, value = after_past(past, (key, value))
+        key, value = preceded_by(prefix)((key, value))
         if positions is not None:
             asked, cos, sin = (select_positions(each, positions) for each in (x, cos, sin))
             mask = jnp.take_along_axis(mask, positions[:, None, :, None], axis=2)
@@ -102,6 +107,7 @@ class LlamaAttention(nn.Module):
             value,
             self.branches,
             mask=mask,
+            cached=cached,
             scale=c.query_scale,
             cap=c.attn_logit_softcapping,
             dropout_rate=c.attention_probs_dropout_prob,

@@ -11,7 +11,7 @@ from gpt2_reference import CONFIG, batch, model, tensors, torch_model, torch_res
 from make_golden import GOLDEN, STRIDE
 
 from jaxvalues.errors import UserError
-from jaxvalues.models import Classifier, build_model, empty_cache, group, init_causal_lm, init_model
+from jaxvalues.models import Classifier, as_prefix, build_model, empty_cache, group, init_causal_lm, init_model
 from jaxvalues.models.checkpoints.conversion import to_tensors
 from jaxvalues.models.gpt2.checkpoint import TABLE
 
@@ -206,7 +206,7 @@ def _keys(module, params, ids):
     """The keys and values [L, 2, P, N, H] of a text."""
     cache = empty_cache(module.encoder, 1, len(ids))
     _, cache = run(module, params, ids[None], np.ones((1, len(ids))), cache, method="extend")
-    return cache.kv[:, :, 0]
+    return as_prefix(cache)
 
 
 def test_gradients_reach_prompt_and_prefix_and_stop_below():

@@ -10,7 +10,7 @@ from gpt2_reference import CONFIG, batch, model, tensors, torch_model
 from safetensors.numpy import load_file
 
 from jaxvalues.errors import UserError
-from jaxvalues.models import empty_cache, init_masked_lm, load_causal_lm, load_model, save_causal_lm, ungroup
+from jaxvalues.models import append, empty_cache, init_masked_lm, load_causal_lm, load_model, save_causal_lm, ungroup
 from jaxvalues.models.loading import save_checkpoint
 
 
@@ -72,10 +72,16 @@ def test_decoding_with_a_cache_gives_the_logits_of_the_whole_text(scan):
     last = np.full((6, 1), 12)
     logits, cache = extend(cache, tokens[:, :13], mask[:, :13], prompt=prompt, positions=last)
     got, compiled = [logits], extend._cache_size()
-    for t in range(13, 17):
+    for t in range(13, 15):
         logits, cache = extend(cache, tokens[:, t : t + 1], mask[:, t : t + 1])
         got.append(logits)
     assert extend._cache_size() == compiled + 1
+    recent = empty_cache(module.encoder, 6, 3)
+    for t in range(15, 17):
+        logits, recent = extend(recent, tokens[:, t : t + 1], mask[:, t : t + 1], before=cache)
+        got.append(logits)
+    assert extend._cache_size() == compiled + 2
+    cache = append(cache, recent)
     real = mask[:, 12:, None]
     assert_close(np.concatenate(got, axis=1) * real, whole[:, 12:] * real)
     assert int(cache.length) == 22

@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from jaxvalues.errors import UserError
 from jaxvalues.models.layers.attention import attention
-from jaxvalues.models.layers.cache import empty_cache
+from jaxvalues.models.layers.cache import as_prefix, empty_cache
 from jaxvalues.models.layers.config import TransformerConfig, check_supported
 from jaxvalues.models.layers.decoder import Decoder
 from jaxvalues.models.layers.embedding import Embedding, after_prompt
@@ -118,7 +118,7 @@ def test_hooks_are_all_that_a_new_family_needs(scan):
         x, cache = run(module, params, IDS[:, piece], MASK[:, piece], cache, method="extend")
         pieces.append(x)
     assert_close(np.concatenate(pieces, 1) * real, last * real)
-    prefix = cache.kv[:, :, 0, :2]  # of the first two tokens of the first row
+    prefix = as_prefix(cache)[:, :, :2]  # of the first two tokens of the first row
     (after,) = run(module, params, IDS[:1, 2:], MASK[:1, 2:], prefix=prefix)
     assert_close(after, last[:1, 2:])
 

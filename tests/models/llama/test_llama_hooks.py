@@ -14,7 +14,7 @@ from gpt2_reference import pad
 from llama_reference import CONFIGS, batch, model, tensors, torch_model
 
 from jaxvalues.errors import UserError
-from jaxvalues.models import Branches, Classifier, empty_cache, init_model, pack, repeat_cache
+from jaxvalues.models import Branches, Classifier, as_prefix, empty_cache, init_model, pack, repeat_cache
 
 INPUTS = batch()
 TOKENS = INPUTS["input_ids"], INPUTS["attention_mask"]
@@ -49,11 +49,15 @@ def test_decoding_with_a_cache_gives_the_logits_of_the_whole_text(kind, scan):
         return module.apply({"params": params}, tokens, mask, cache, method="extend", **options)
 
     cache = empty_cache(module.encoder, 6, 3 + 2 + 17, prefix=prefix)
-    assert cache.kv.shape == (2, 2, 6, 22, c.key_value_heads, c.head_size)
+    assert cache.kv.shape == (2, 2, 6, c.key_value_heads, 22, c.head_size)
     logits, cache = extend(cache, tokens[:, :13], mask[:, :13], prompt=prompt, positions=np.full((6, 1), 12))
     got = [logits]
-    for t in range(13, 17):
+    for t in range(13, 15):
         logits, cache = extend(cache, tokens[:, t : t + 1], mask[:, t : t + 1])
+        got.append(logits)
+    recent = empty_cache(module.encoder, 6, 2)
+    for t in range(15, 17):
+        logits, recent = extend(recent, tokens[:, t : t + 1], mask[:, t : t + 1], before=cache)
         got.append(logits)
     assert_close(np.concatenate(got, axis=1) * mask[:, 12:, None], whole[:, 12:] * mask[:, 12:, None])
     with pytest.raises(UserError, match=r"a cache of 41 slots was asked for, but this \w+ model reads 40"):
@@ -112,7 +116,7 @@ def _keys(module, params, ids):
     """The keys and values [L, 2, P, K, H] of a text."""
     cache = empty_cache(module.encoder, 1, len(ids))
     _, cache = run(module, params, ids[None], np.ones((1, len(ids))), cache, method="extend")
-    return cache.kv[:, :, 0]
+    return as_prefix(cache)
 
 
 def test_gradients_reach_prompt_and_prefix_and_stop_below():
