@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -66,8 +66,11 @@ def config_of(network: str) -> Config:
     })  # fmt: skip
 
 
-def compiling(configs: Sequence[Config], console: Console) -> dict[str, Any]:
-    """Measure every way for each config, and print a table for each. Raises UserError where a process fails."""
+def compiling(configs: Sequence[Config], console: Console, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Measure every way for each config, and print a table for each.
+
+    `keep` gets everything measured after each config. Raises UserError where a process fails.
+    """
     before, cases = os.getloadavg(), []
     left_out = why_no_torch()
     if left_out is not None:
@@ -79,7 +82,8 @@ def compiling(configs: Sequence[Config], console: Console) -> dict[str, Any]:
             if EAGER[way] in ways:
                 one["break_even_step"] = break_even(one, ways[EAGER[way]])
         cases.append({"network": config.name, "ways": ways})
-    result = {"bench": "compile", "cases": cases, "left_out": left_out, "machine": describe_machine(before)}
+        result = {"bench": "compile", "cases": cases, "left_out": left_out, "machine": describe_machine(before)}
+        keep(result)  # now: the next network may take minutes, or fail
     render_compiling(result, console)
     return result
 

@@ -31,8 +31,8 @@ def run_preset(
 ) -> dict[str, Any]:
     """Measure a preset on its own config, or on that of `file`, with `overrides`; write JSON if asked.
 
-    `networks` are those of the preset `compile` (none: all). Raises ConfigError for a preset or network that there is
-    not.
+    `networks` are those of the preset `compile` (none: all), which writes after each of them. Raises ConfigError for a
+    preset or network that there is not.
     """
     if preset not in PRESETS:
         raise ConfigError(f"--preset is `{preset}`, expected one of {', '.join(PRESETS)}")
@@ -49,12 +49,17 @@ def run_preset(
         configs = [_changed(config_of(name), overrides) for name in networks or NETWORKS]
     else:
         configs = [_changed(parse_config(GPT2_PROMPT if preset == "sweep" else TINY), overrides)]
+
+    def keep(result: dict[str, Any]) -> None:
+        if json_file is not None:
+            write_json(json_file, result)
+
     if preset == "compile":
-        result = compiling(configs, console)
+        result = compiling(configs, console, keep)
     else:
         result = (sweep if preset == "sweep" else feed)(configs[0], console)
+        keep(result)
     if json_file is not None:
-        write_json(json_file, result)
         console.print(f"Everything measured is in {json_file}.", highlight=False, markup=False, emoji=False)
     return result
 

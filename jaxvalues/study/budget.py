@@ -148,16 +148,16 @@ def _fit_parameters(plan: Plan, name: str, budget: int, say: Callable[[str], Non
         middle = (low + high + 1) // 2
         low, high = (middle, high) if _fits(trained, middle, budget) else (low, middle - 1)
     near = [size for size in (low, low + 1) if size <= most and _count_or_none(trained, size) is not None]
-    size = min(near or [low], key=lambda one: abs(trained(one) - budget))  # raises why, where no size is possible
+    size = min(near, key=lambda one: abs(trained(one) - budget))
     say(f"{name}: {key} {size} trains {trained(size):,} parameters, {_share(trained(size), budget)}")
     return plan.resized(name, {key: size})
 
 
 def _between(trained: Callable[[int], int], budget: int, most: int) -> tuple[int, int]:
     """Sizes from the lowest to the highest that may be the last one within the budget, near together if all goes
-    evenly."""
-    one, two = (_count_or_none(trained, size) for size in (1, 2))
-    if one is None or two is None or two <= one:
+    evenly. Raises ConfigError where not even size 1 is possible."""
+    one, two = trained(1), _count_or_none(trained, 2)
+    if two is None or two <= one:
         return 1, most
     guess = max(1, min(most, 1 + (budget - one) // (two - one)))
     low = guess if _fits(trained, guess, budget) else 1

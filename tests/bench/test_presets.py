@@ -18,6 +18,7 @@ from jaxvalues.bench.comparison import compare_results, figures, read_result
 from jaxvalues.bench.compile_task import EAGER, JAX, TORCH, Events, steady
 from jaxvalues.bench.compiling import NETWORKS, break_even, config_of, why_no_torch
 from jaxvalues.bench.feed import TINY, WAYS, feed
+from jaxvalues.bench.presets import run_preset
 from jaxvalues.bench.sweep import GPT2_PROMPT, sweep
 from jaxvalues.config import parse_config
 from jaxvalues.config.trees import merge
@@ -42,6 +43,20 @@ def measured(seconds: float = 1.0) -> dict[str, Any]:
         for number, way in enumerate(JAX)
     }  # fmt: skip
     return {"bench": "compile", "cases": [{"network": "gpt2", "ways": ways}], "machine": MACHINE}
+
+
+def test_a_network_that_fails_leaves_what_was_measured_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(config: Any, *_: Any) -> dict[str, Any]:
+        if config.name == "gpt2":
+            return measured()["cases"][0]["ways"]
+        raise UserError("it failed")
+
+    monkeypatch.setattr(compiling, "_measure", measure)
+    monkeypatch.setattr(compiling, "why_no_torch", lambda: None)
+    file = tmp_path / "bench.json"
+    with pytest.raises(UserError, match="it failed"):
+        run_preset("compile", Console(quiet=True), networks=["gpt2", "bert-base"], json_file=file)
+    assert [case["network"] for case in read_result(file)["cases"]] == ["gpt2"]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +199,9 @@ def test_every_way_to_start_a_step(network: str) -> None:
     tree = config_of(network).model_dump(mode="json")
     small = {"n_embd": 64, "n_layer": 2, "n_head": 2} if network == "gpt2" else SMALL
     tree["model"]["config"] = {**NETWORKS[network], **small, "vocab_size": 1000}
-    found = compiling.compiling([parse_config(tree)], Console(quiet=True))
+    kept: list[dict[str, Any]] = []
+    found = compiling.compiling([parse_config(tree)], Console(quiet=True), kept.append)
+    assert kept == [found]
     ways = found["cases"][0]["ways"]
     assert list(ways) == [*JAX, *(TORCH if found["left_out"] is None else ())]
     assert ways["op by op"]["executables"] > 10 * ways["jit"]["executables"]

@@ -11,7 +11,7 @@ from runs import ROOT
 from studies import SYSTEMS, planned, write_study
 
 from jaxvalues.errors import ConfigError
-from jaxvalues.study.budget import fit_budget, sizes_of
+from jaxvalues.study.budget import fit_budget, size_of, sizes_of
 from jaxvalues.study.files import load_study, save_study
 from jaxvalues.study.plan import make_plan, nested
 
@@ -237,8 +237,13 @@ def test_a_size_that_a_budget_chooses_is_set_by_nothing_else(
         fit_budget(plan, lambda _: None)
 
 
-def test_a_budget_says_why_no_size_of_a_system_is_possible(tmp_path: Path) -> None:
+def test_a_budget_says_at_once_why_no_size_of_a_system_is_possible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int | None] = []
+    monkeypatch.setattr("jaxvalues.study.budget.size_of", lambda one: sizes.append(one.tuning.length) or size_of(one))
     systems = {"a": {"tuning.method": "prompt", "formulation.template": "nowhere.txt"}, "b": {"tuning.method": "full"}}
     plan = planned(tmp_path, scientific={"systems": systems}, budget={"trainable_parameters": 5000})
     with pytest.raises(ConfigError, match=r"`nowhere\.txt` is neither one of"):
         fit_budget(plan, lambda _: None)
+    assert sizes == [1]
