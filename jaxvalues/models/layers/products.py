@@ -134,6 +134,12 @@ _mixed_matmul.defvjp(_mixed_matmul_forward, _mixed_matmul_backward)
 
 def _mixed(a: jax.Array, b: jax.Array, contracted: Contracted, batch: int = 0) -> jax.Array:
     """The product in bfloat16 over the `contracted` axes, with the first `batch` axes of both in common: float32."""
+    if batch > 1 and jax.default_backend() == "cpu":
+        # Over several axes in common XLA on CPU makes a transposed operand part of the product. Its bfloat16 units do
+        # not compute that, so it would be computed in float32, which takes three times as long.
+        leading, over = a.shape[:batch], [tuple(axis - batch + 1 for axis in axes) for axes in contracted]
+        product = _mixed(*(x.reshape(-1, *x.shape[batch:]) for x in (a, b)), tuple(over), 1)
+        return product.reshape(*leading, *product.shape[1:])
     shared = tuple(range(batch))
     a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
     return lax.dot_general(a, b, (contracted, (shared, shared)), preferred_element_type=jnp.float32)
