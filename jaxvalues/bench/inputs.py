@@ -15,12 +15,13 @@ from jaxvalues.data.batches import Batch, PlannedBatch, QuestionIndex, Tokens, c
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.errors import ConfigError, UserError
-from jaxvalues.formulations import Formulation
+from jaxvalues.formulations import ChainOfThought, Formulation
 
 
 def encode(formulation: Formulation, split: Split, peers: Sequence[str]) -> Tokens:
     """Encode a split as a run does. With the peer PEFT, each argument gets one question, in a row of its own.
 
+    Of a chain of thought these are the second turns: the premise stands for what the model would have replied.
     Raises ConfigError if the peer `jaxvalues-apart` is given and the questions do not branch.
     """
     if any(peer in PEFTS for peer in peers):
@@ -29,7 +30,11 @@ def encode(formulation: Formulation, split: Split, peers: Sequence[str]) -> Toke
         )
         numbers = np.arange(len(split.arguments))  # categories alternate from row to row
         return formulation.encode(split.arguments, split.labels, (numbers, numbers % len(CATEGORIES)))
-    tokens = formulation.encode(split.arguments, split.labels)
+    if isinstance(formulation, ChainOfThought):
+        tokens = formulation.second_turns(split.arguments, [argument.premise for argument in split.arguments])
+        tokens = dataclasses.replace(tokens, labels=split.labels)
+    else:
+        tokens = formulation.encode(split.arguments, split.labels)
     if APART in peers and (tokens.questions is None or tokens.questions.question_ids is None):
         raise ConfigError(
             f"--peer {APART} needs questions that branch from their argument: a question formulation, a causal model, "

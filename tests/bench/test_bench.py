@@ -11,16 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from transformers import AutoTokenizer
 
 from jaxvalues.bench import measure
 from jaxvalues.bench.inputs import positions, random_batch, separate_questions
-from jaxvalues.bench.measure import WORK, Options, bench
+from jaxvalues.bench.measure import WORK, Options, bench, make_task
 from jaxvalues.bench.peers import check_comparable, missing_packages
 from jaxvalues.bench.report import describe_shape, saving
 from jaxvalues.bench.task import Task
 from jaxvalues.bench.worker import Worker
 from jaxvalues.config import Config, parse_config
 from jaxvalues.data.batches import Tokens
+from jaxvalues.data.loading import load_split
 from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.errors import ConfigError, UserError
 
@@ -304,6 +306,19 @@ def test_branches_beside_questions_apart(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "Branches" in shown
     assert max(len(line) for line in shown.splitlines()) <= 120
     assert "…" not in shown
+
+
+def test_a_chain_of_thought_is_measured_by_its_second_turns(tmp_path: Path) -> None:
+    """The premise is there three times: in the first turn, as the reply to it, and in the question."""
+    formulation = {"kind": "chain_of_thought", "generation": {"max_new_tokens": 16}}
+    data = {"source": "sample", "max_length": 512, "buckets": [512]}
+    config = question_config(formulation=formulation, tuning={"method": "none"}, data=data).explicit()
+    task, tokens, _ = make_task(config, ("jaxvalues-apart",), str(tmp_path), Options(work=("inference",)))
+    argument = load_split("training", source="sample").arguments[0]
+    text = AutoTokenizer.from_pretrained(task.tokenizer).decode(tokens.ids[0])
+    assert text.count(argument.premise) == 3
+    assert len(tokens.questions.question_ids) == 20
+    assert tokens.labels.shape == (len(tokens), 20)
 
 
 def test_questions_apart_are_the_rows_that_branches_stand_for() -> None:
