@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -35,10 +36,13 @@ def standard_normal(rng: jax.Array, shape: Sequence[int]) -> jax.Array:
     # Of several devices each would round the last product as its own program does, and differ from one device.
     if jax.default_backend() != "cpu" or jax.device_count() > 1 or not is_default:
         return jax.random.normal(rng, tuple(shape))
-    return in_one_expression(rng, shape)
+    return in_one_expression(rng, tuple(shape))
 
 
-def in_one_expression(rng: jax.Array, shape: Sequence[int]) -> jax.Array:
+# Flax traces the initial values of a parameter wherever it is used, to compare shapes. Under jit each shape is traced
+# once in a process: for 30 layers that takes seconds less, in every program.
+@partial(jax.jit, static_argnums=1)
+def in_one_expression(rng: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """`standard_normal` of a key of the default generator, for less than 2**32 numbers."""
     size = math.prod(shape)
     place = lax.iota(jnp.uint32, size)
@@ -46,4 +50,4 @@ def in_one_expression(rng: jax.Array, shape: Sequence[int]) -> jax.Array:
     mantissa = (one ^ other) >> np.uint32(9) | np.uint32(0x3F800000)
     lowest = np.nextafter(np.float32(-1), np.float32(0))
     uniform = (lax.bitcast_convert_type(mantissa, jnp.float32) - np.float32(1)) * (np.float32(1) - lowest) + lowest
-    return (np.float32(np.sqrt(2)) * lax.erf_inv(lax.max(lowest, uniform))).reshape(tuple(shape))
+    return (np.float32(np.sqrt(2)) * lax.erf_inv(lax.max(lowest, uniform))).reshape(shape)
