@@ -28,7 +28,10 @@ class Decoder(Transformer):
     def layer_and_cache(
         self, params: Any, x: jax.Array, inputs: Inputs, each: PerLayer, positions: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """As `layer`, and the keys and values [2, B, P + T, K, H] of x."""
+        """As `layer`, and the keys and values [2, B, P + T, K, H] of x.
+
+        Those in `each.prefix` and `each.cached` (see `PerLayer`) stand before them.
+        """
         raise NotImplementedError
 
     def layer(

@@ -7,6 +7,7 @@ processor's bfloat16 units; on GPU and TPU a float32 result is more exact and co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -50,15 +51,14 @@ def matmul(a: jax.Array, b: jax.Array, *, transposed: bool = False) -> jax.Array
     return jnp.matmul(a, b.swapaxes(-1, -2) if transposed else b, preferred_element_type=jnp.float32)
 
 
+def _keeping_both(product: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, tuple[jax.Array, jax.Array]]]:
+    """The forward pass of a product for `defvjp`: it keeps both operands for the backward pass."""
+    return lambda a, b, how: (product(a, b, how), (a, b))
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _mixed_times_matrix(x: jax.Array, matrix: jax.Array, over: int) -> jax.Array:
     return _mixed(x, matrix, ((x.ndim - 1,), (over,)))
-
-
-def _mixed_times_matrix_forward(
-    x: jax.Array, matrix: jax.Array, over: int
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _mixed_times_matrix(x, matrix, over), (x, matrix)
 
 
 def _mixed_times_matrix_backward(
@@ -77,7 +77,7 @@ def _mixed_gradient(x: jax.Array, grad: jax.Array, over: int) -> jax.Array:
     return _mixed(*sides, (rows, rows))
 
 
-_mixed_times_matrix.defvjp(_mixed_times_matrix_forward, _mixed_times_matrix_backward)
+_mixed_times_matrix.defvjp(_keeping_both(_mixed_times_matrix), _mixed_times_matrix_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -113,12 +113,6 @@ def _mixed_matmul(a: jax.Array, b: jax.Array, transposed: bool) -> jax.Array:
     return _mixed(a, b, ((a.ndim - 1,), (b.ndim - (1 if transposed else 2),)), a.ndim - 2)
 
 
-def _mixed_matmul_forward(
-    a: jax.Array, b: jax.Array, transposed: bool
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _mixed_matmul(a, b, transposed), (a, b)
-
-
 def _mixed_matmul_backward(
     transposed: bool, kept: tuple[jax.Array, jax.Array], grad: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -129,7 +123,7 @@ def _mixed_matmul_backward(
     return of_a.astype(a.dtype), of_b.astype(b.dtype)
 
 
-_mixed_matmul.defvjp(_mixed_matmul_forward, _mixed_matmul_backward)
+_mixed_matmul.defvjp(_keeping_both(_mixed_matmul), _mixed_matmul_backward)
 
 
 def _mixed(a: jax.Array, b: jax.Array, contracted: Contracted, batch: int = 0) -> jax.Array:
@@ -137,9 +131,9 @@ def _mixed(a: jax.Array, b: jax.Array, contracted: Contracted, batch: int = 0) -
     if batch > 1 and jax.default_backend() == "cpu":
         # Over several axes in common XLA on CPU makes a transposed operand part of the product. Its bfloat16 units do
         # not compute that, so it would be computed in float32, which takes three times as long.
-        leading, over = a.shape[:batch], [tuple(axis - batch + 1 for axis in axes) for axes in contracted]
-        product = _mixed(*(x.reshape(-1, *x.shape[batch:]) for x in (a, b)), tuple(over), 1)
-        return product.reshape(*leading, *product.shape[1:])
+        over = tuple(tuple(axis - batch + 1 for axis in axes) for axes in contracted)
+        product = _mixed(*(x.reshape(-1, *x.shape[batch:]) for x in (a, b)), over, 1)
+        return product.reshape(*a.shape[:batch], *product.shape[1:])
     shared = tuple(range(batch))
     a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
     return lax.dot_general(a, b, (contracted, (shared, shared)), preferred_element_type=jnp.float32)

@@ -12,7 +12,7 @@ from bert_reference import assert_close
 from flax import linen as nn
 
 from jaxvalues.errors import UserError
-from jaxvalues.models.layers.attention import attention
+from jaxvalues.models.layers.attention import attention, preceded_by
 from jaxvalues.models.layers.cache import as_prefix, empty_cache
 from jaxvalues.models.layers.config import TransformerConfig, check_supported
 from jaxvalues.models.layers.decoder import Decoder
@@ -42,18 +42,16 @@ class RotaryLayer(nn.Module):
     """A layer with rotary positions (Su et al., 2021), which it is given through what all layers share."""
 
     @nn.compact
-    def __call__(self, x, places, scale, mask=None, rng=None, past=None, positions=None):  # noqa: PLR0917
+    def __call__(self, x, places, scale, mask=None, rng=None, prefix=None, positions=None, cached=()):  # noqa: PLR0917
         heads = (*x.shape[:2], 4, 8)
         query, key, value = (nn.Dense(32, name=name)(x).reshape(heads) for name in ("query", "key", "value"))
         query, key = rotate(query, places), rotate(key, places)
         new = jnp.stack([key, value])
-        if past is not None:
-            past = jnp.broadcast_to(past, (2, len(x), *past.shape[2:]))
-            key, value = (jnp.concatenate(pair, axis=1) for pair in zip(past, new, strict=True))
+        key, value = preceded_by(prefix)((key, value))
         if positions is not None:
             query = select_positions(query.reshape(x.shape), positions).reshape(*positions.shape, 4, 8)
             mask = jnp.take_along_axis(mask, positions[:, None, :, None], axis=2)
-        out = attention(query, key, value, mask=mask)
+        out = attention(query, key, value, mask=mask, cached=cached)
         out = nn.Dense(32, name="output")(out.reshape(*out.shape[:2], 32))
         return select_positions(x, positions) + scale * dropout(out, CONFIG.hidden_dropout_prob, rng), new
 
@@ -84,7 +82,7 @@ class Rotary(Decoder):
     def layer_and_cache(self, params, x, inputs: Inputs, each: PerLayer, positions=None):
         places, scale = inputs.shared
         return self.make_layer().apply(
-            {"params": params}, x, places, scale, inputs.mask, each.rng, each.prefix, positions
+            {"params": params}, x, places, scale, inputs.mask, each.rng, each.prefix, positions, each.cached
         )
 
 
