@@ -112,11 +112,7 @@ class _Runner:
         self.share, self.programs, self.console = share, Programs(), run_console
         self.study = study
         self.together = study.together
-        repeats = sum(len(plan.runs(system, plan.first_values(system))) for system in plan.systems)
-        self.total = repeats + sum(len(plan.trials(system)) for system in plan.systems)
-        for name, how in study.scientific.combined.items():
-            for one in combined_runs(plan, name, plan.first_values(how.of)):
-                self.total += 1 if how.combine == "halving" else len(one.members) - 1
+        self.total = len(planned_folders(plan))
         self.done: set[Path] = set()
         self.seconds: list[float] = []
 
@@ -283,6 +279,20 @@ class _Runner:
             mean = sum(self.seconds) / len(self.seconds)
             said += f", about {duration(mean * left / self.share.parts)} left"
         return said
+
+
+def planned_folders(plan: Plan) -> set[Path]:
+    """The folders of all trials, runs and members, each once, before anything is chosen on held-out arguments."""
+    planned = [one for system in plan.systems for one in plan.trials(system)]
+    planned += [one for system in plan.systems for one in plan.runs(system, plan.first_values(system))]
+    chosen = set()
+    for name, how in plan.study.scientific.combined.items():
+        for one in combined_runs(plan, name, plan.first_values(how.of)):
+            if how.combine == "halving":
+                chosen.add(one.folder)
+            else:
+                planned += one.members
+    return chosen.union(one.config.folder for one in planned)
 
 
 def _drop(halving: Halving, step: int, _: Console) -> None:

@@ -28,7 +28,7 @@ from jaxvalues.study.budget import Size, sizes_of
 from jaxvalues.study.combined import check_rounds, combined_runs, in_a_sentence, rounds_of, runs_worth
 from jaxvalues.study.combining import CHOICE, Halving, result_folder, score_after
 from jaxvalues.study.plan import Plan
-from jaxvalues.study.run import Share, is_finished, run_study
+from jaxvalues.study.run import Share, is_finished, planned_folders, run_study
 from jaxvalues.training.loop import Paused
 
 MEAN = {"of": "weak", "over": "init", "members": 3}
@@ -94,6 +94,8 @@ def test_members_differ_in_what_they_are_over_and_the_first_is_the_system_s_own_
     changed = study(tmp_path, "training.epochs=9", combined={"inits": MEAN})
     assert combined_runs(changed, "inits", {})[0].folder not in folders
     assert [one.a for one in plan.contrasts] == ["weak", "same", "inits", "orders", "templates"]
+    # What is left of a study: three systems of four runs, and members that are no runs of a system.
+    assert len(planned_folders(plan)) == 3 * 4 + 4 * 2 + 4 * 1
 
 
 def test_halving_takes_two_runs_for_four_members() -> None:
