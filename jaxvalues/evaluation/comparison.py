@@ -6,6 +6,7 @@ arguments says which argument belongs to which; without it they resample argumen
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -106,9 +107,10 @@ def run_names(runs: Sequence[str | Path]) -> list[str]:
 
     Raises ConfigError for a file that is given twice.
     """
-    paths = [Path(run).absolute() for run in runs]
-    for path, run in zip(paths, runs, strict=True):
-        if paths.count(path) > 1:
+    paths = [Path(os.path.abspath(run)) for run in runs]
+    files = [path.resolve() for path in paths]
+    for path, run in zip(files, runs, strict=True):
+        if files.count(path) > 1:
             raise ConfigError(f"--run {run}: the file is given twice")
     parts = [(*path.parts[1:-1], path.name.removesuffix(".tsv")) for path in paths]
     depth = [1] * len(parts)

@@ -29,7 +29,7 @@ from jaxvalues.report.heat_map import heat_map
 from jaxvalues.report.table import Table
 from jaxvalues.report.tables import category_table, contrast_table, main_table
 from jaxvalues.report.training_curves import learning_curves, tuning_curves
-from jaxvalues.report.words import figure, listed, number, sentence_case
+from jaxvalues.report.words import figure, listed, number, resampled, sentence_case
 from jaxvalues.study.results import StudyResults, SystemResult
 from jaxvalues.study.screen import verdict
 
@@ -109,7 +109,8 @@ def scores(results: StudyResults, split: str) -> Picture | None:
         ax.set_yticks(range(len(systems)), [wrapped(label, 40) for label in reversed(systems)])
         ax.set_ylim(-0.6, len(systems) - 0.4)
         ax.grid(axis="y", visible=False)
-        caption(drawn, f"{results.figure_name} with 95 % interval over conclusions and runs; dots: single runs")
+        dots = "; dots: single runs" if resampled(results) != "conclusions" else ""
+        caption(drawn, f"{results.figure_name} with 95 % interval over {resampled(results)}{dots}")
         estimates = _estimates(results, split)
         best = max(estimates, key=estimates.__getitem__)
         finding = f"The highest {results.figure_name} on {split} is that of {best}: {figure(estimates[best])}."

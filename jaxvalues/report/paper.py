@@ -12,7 +12,7 @@ from scipy import stats
 from jaxvalues.config import Config
 from jaxvalues.errors import name_list
 from jaxvalues.evaluation.official import score
-from jaxvalues.report.words import figure, interval, verdict
+from jaxvalues.report.words import figure, interval, resampled, verdict
 from jaxvalues.statistics.interval import LEVEL, Interval
 from jaxvalues.statistics.tests import holm, t_test
 from jaxvalues.study.reading import config_of
@@ -126,6 +126,14 @@ def _pretrained(results: StudyResults, system: str) -> Config | None:
     return config if config is not None and config.model.config is None else None
 
 
+def _asked(results: StudyResults, system: str) -> tuple[str | None, ...] | None:
+    """The pre-trained model of a system in which nothing trains; None for any other."""
+    config = _pretrained(results, system)
+    if config is None or config.tuning.method != "none":
+        return None
+    return (config.model.endpoint, config.model.id or config.model.path, config.model.revision)
+
+
 def _kind(results: StudyResults, system: str) -> str | None:
     """Whether a system is fine-tuned, or a prompted language model; None for any other.
 
@@ -153,6 +161,8 @@ def _aligned(results: StudyResults) -> str:
     if not aligned:
         return "Not decided by these data: no aligned language model was run."
     others = {name for name in results.systems if _pretrained(results, name) is not None} - aligned
+    asked = {_asked(results, name) for name in aligned}  # also without its chat format, such a model is no other one
+    others -= {name for name in others if _asked(results, name) in asked}
     compared = [one for one in results.contrasts if len({one.a, one.b} & aligned) == len({one.a, one.b} & others) == 1]
     said = " ".join(f"On {one.split}: {verdict(one)}" for one in compared)
     return said or (
@@ -172,14 +182,14 @@ def _known(results: StudyResults, names: Collection[str]) -> str:
     if not known:
         return "Not decided by these data: no system here starts from pre-trained weights."
     return " ".join(
-        _beside_all_ones(split, all_ones(data.labels), found)
+        _beside_all_ones(split, all_ones(data.labels), found, resampled(results))
         for split, data in results.splits.items()
         if (found := {name: one.intervals[split] for name, one in known.items() if split in one.intervals})
     )
 
 
-def _beside_all_ones(split: str, baseline: float, found: Mapping[str, Interval]) -> str:
-    """Which systems have an official F1 above or below the baseline, the best ones first."""
+def _beside_all_ones(split: str, baseline: float, found: Mapping[str, Interval], over: str) -> str:
+    """Which systems have an official F1 above or below the baseline, the best first; their intervals are `over`."""
     ordered = dict(sorted(found.items(), key=lambda item: -item[1].estimate))
     adjusted = dict(zip(ordered, holm([_p_against(baseline, one) for one in ordered.values()]), strict=True))
     groups: dict[str, list[str]] = {"Above it": [], "Below it": [], "Not decided": []}
@@ -189,7 +199,7 @@ def _beside_all_ones(split: str, baseline: float, found: Mapping[str, Interval])
     said = [f"{place}: {name_list(some, separator='; ')}." for place, some in groups.items() if some]
     test = "5 %" if len(found) == 1 else f"5 %, adjusted over {len(found)} systems by Holm"
     start = f"On {split}, naming every category every time has an official F1 of {figure(baseline)}."
-    return f"{start} {' '.join(said)} (Pre-trained systems, with 95 % intervals over conclusions and runs; {test}.)"
+    return f"{start} {' '.join(said)} (Pre-trained systems, with 95 % intervals over {over}; {test}.)"
 
 
 def _p_against(value: float, one: Interval) -> float:

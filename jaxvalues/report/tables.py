@@ -10,7 +10,8 @@ import numpy as np
 from jaxvalues.report.best_group import best_group, how_found
 from jaxvalues.report.paper import ROWS, paper_row
 from jaxvalues.report.table import Table
-from jaxvalues.report.words import deciding_test, difference, figure, interval, number, p_value
+from jaxvalues.report.words import deciding_test, difference, figure, interval, number, p_value, resampled
+from jaxvalues.statistics.variance import CONCLUSION
 from jaxvalues.study.plan import in_words
 from jaxvalues.study.results import StudyResults, SystemResult
 
@@ -23,7 +24,7 @@ def main_table(results: StudyResults) -> Table:
         *(f"{split}: official F1" for split in splits),
         *(f"{split}: mean category F1" for split in splits),
     ]
-    compared = [split for split in splits if any(one.split == split for one in results.contrasts)]
+    compared = [split for split in splits if any(_to_baseline(results, name, split) for name in results.systems)]
     header += [f"{split}: minus {baseline_of(results)}" for split in compared]
     header += ["Trained parameters", "Training FLOP", "Seconds", "Memory", "Runs", *["Trials"] * tried]
     rows = []
@@ -45,7 +46,7 @@ def main_table(results: StudyResults) -> Table:
     best = best_group(results, splits[-1]) if splits else frozenset()
     return Table(
         "systems",
-        "Official F1 with 95 % interval over conclusions and runs, and what each system took.",
+        f"Official F1 with 95 % interval over {resampled(results)}, and what each system took.",
         tuple(header),
         tuple(rows),
         frozenset(i for i, name in enumerate(results.systems) if name in best),
@@ -59,9 +60,12 @@ def baseline_of(results: StudyResults) -> str:
 
 
 def _to_baseline(results: StudyResults, name: str, split: str) -> str:
-    """The difference of a system to the baseline on a split, if the study declares it."""
-    wanted = (name, baseline_of(results), split)
-    return next((difference(one) for one in results.contrasts if (one.a, one.b, one.split) == wanted), "")
+    """The difference of a system to the baseline on a split, if the study declares it, in either direction."""
+    baseline = baseline_of(results)
+    for one in results.contrasts:
+        if one.split == split and {one.a, one.b} == {name, baseline}:
+            return difference(one, turned=one.b == name)
+    return ""
 
 
 def contrast_table(results: StudyResults) -> Table:
@@ -130,14 +134,13 @@ def variance_table(results: StudyResults, split: str) -> Table | None:
     factors = list(max((found.components for found in systems.values()), key=len))  # one that combines has fewer
     rows = []
     for name, found in systems.items():
-        variances = dict(found.components)
-        variances["conclusion"] /= found.levels["conclusion"]  # of the whole split, not of one conclusion
+        variances = found.averaged(CONCLUSION)
         cells = [figure(variances[key] ** 0.5) if key in variances else "" for key in factors]
         rows.append((name, *cells))
     return Table(
         f"variance-{split}",
-        f"Standard deviation of the figure on {split} by source: of one run for seeds and the like, of the whole "
-        "split for conclusions.",
+        f"Standard deviation of the figure of one run on {split} by source: other seeds and the like, other "
+        "conclusions (as many as here), and all their interactions together.",
         ("System", *factors),
         tuple(rows),
     )

@@ -15,9 +15,16 @@ def interval(one: Interval) -> str:
     return f"{figure(one.estimate)} ({figure(one.low)}–{figure(one.high)})"
 
 
-def difference(one: ContrastResult) -> str:
-    """A difference with its interval: +.031 (+.010 to +.052)."""
-    return f"{signed(one.difference)} ({signed(one.interval.low)} to {signed(one.interval.high)})"
+def difference(one: ContrastResult, *, turned: bool = False) -> str:
+    """A difference with its interval: +.031 (+.010 to +.052); that of b less a if `turned`."""
+    sign = -1 if turned else 1
+    low, high = sorted((sign * one.interval.low, sign * one.interval.high))
+    return f"{signed(sign * one.difference)} ({signed(low)} to {signed(high)})"
+
+
+def resampled(results: StudyResults) -> str:
+    """What the intervals are over: where no system has several runs, conclusions alone."""
+    return "conclusions and runs" if any(len(one.runs) > 1 for one in results.systems.values()) else "conclusions"
 
 
 def p_value(p: float | None) -> str:
@@ -109,7 +116,7 @@ def basis(results: StudyResults) -> str:
         f"Whether a difference is decided rests on {', or '.join(tests)}. The p are adjusted over all declared "
         "contrasts of a split (Holm); a difference is decided where its adjusted p is below 5 %.",
         *[SAFE_SIDE] * bool(fixed),
-        "The 95 % intervals resample conclusions and runs: they speak about new topics too, and are not adjusted. The "
+        f"The 95 % intervals resample {resampled(results)}: they speak about new topics too, and are not adjusted. The "
         "minimum detectable difference says how sensitive a comparison was; it decides nothing.",
     ]
     return " ".join(sentences)

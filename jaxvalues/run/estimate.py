@@ -36,18 +36,22 @@ def step_rows(config: Config, network: Network, texts: AnyTemplate) -> int:
 def work(network: Network, config: Config, length: int, rows: int) -> tuple[float, float]:
     """Estimated floating-point operations of (one training step of `rows` rows, one row's prediction) at one length.
 
-    Two operations a weight of the matrix products and token, and 4·T·D a token and layer for attention (Kaplan et al.
-    2020, §2.1). Backward costs twice as much in the layers that train, as much as forward where gradients only pass
-    through to what was added before the input; nothing below the lowest layer that trains. What branches from a row,
-    and the output matrix, is not counted.
+    Two operations a weight of the matrix products and token, and 4·T·D a token and layer for attention, over T tokens
+    with those of a prompt or prefix (Kaplan et al. 2020, §2.1). Backward costs twice as much in attention, and in
+    products whose weights train; as much as forward where the weights are frozen and gradients only pass through;
+    nothing below the lowest layer that trains. What branches from a row, what LoRA adds and the output matrix are not
+    counted.
     """
-    model = network.sizes
-    per_layer = 2 * (4 * model.hidden_size**2 + 2 * model.hidden_size * model.intermediate_size)
-    per_layer += 4 * length * model.hidden_size
-    trained = network.num_layers - network.boundary
-    forward = per_layer * length * network.num_layers
-    passes = {"none": 0, **dict.fromkeys(("prompt", "p_tuning", "prefix"), 1)}.get(config.tuning.method, 2)
-    backward = passes * per_layer * length * trained
+    model, tuning = network.sizes, config.tuning
+    tokens = length + (tuning.length if tuning.method in ("prompt", "p_tuning") else 0)
+    keys = tokens + (tuning.length if tuning.method == "prefix" else 0)
+    products = 2 * tokens * (4 * model.hidden_size**2 + 2 * model.hidden_size * model.intermediate_size)
+    attention = 4 * tokens * keys * model.hidden_size
+    forward = network.num_layers * (products + attention)
+    if tuning.method == "none":
+        return rows * forward, forward
+    passes = 2 if tuning.method in ("full", "last_layers") else 1
+    backward = (network.num_layers - network.boundary) * (passes * products + 2 * attention)
     return rows * (forward + backward), forward
 
 

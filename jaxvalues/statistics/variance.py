@@ -48,8 +48,16 @@ class VarianceSplit:
     @property
     def components(self) -> dict[str, float]:
         """{factor: variance between its levels}, and the sum of all interactions as "interactions"."""
-        mains = {name: self.squares[(name,)].component for name in self.levels}
-        rest = sum(square.component for factors, square in self.squares.items() if len(factors) > 1)
+        return self.averaged()
+
+    def averaged(self, over: str | None = None) -> dict[str, float]:
+        """`components` of the mean over the factor `over`: what involves it is divided by its number of levels."""
+        sizes = {
+            factors: square.component / (self.levels[over] if over in factors else 1)
+            for factors, square in self.squares.items()
+        }
+        mains = {name: sizes[(name,)] for name in self.levels}
+        rest = sum(size for factors, size in sizes.items() if len(factors) > 1)
         return mains | ({"interactions": rest} if len(self.levels) > 1 else {})
 
 
@@ -97,8 +105,8 @@ def pseudo_values(counts: Counts, figure: Figure = "official_f1") -> np.ndarray:
 def split_counts(counts: Counts, factors: Sequence[str], figure: Figure = "official_f1") -> VarianceSplit:
     """The components of a figure over `factors` (the leading axes of `counts`) and over the conclusions.
 
-    The component "conclusion" is that of one conclusion: its share of the variance of the figure is the component
-    divided by the number of conclusions.
+    The component "conclusion" is that of one conclusion, and so are its interactions; `averaged("conclusion")` gives
+    all components of the figure on the whole split.
     """
     return split_variance(pseudo_values(counts, figure), (*factors, CONCLUSION))
 

@@ -22,7 +22,7 @@ from jaxvalues.study.budget import Size
 from jaxvalues.study.choice import choose, edges, extended, finished_trials
 from jaxvalues.study.combined import PlannedCombination, combined_runs, in_a_sentence
 from jaxvalues.study.combining import result_folder
-from jaxvalues.study.crossed import FEWEST_SIGNS, counts_of, difference_of, interval_of, paired
+from jaxvalues.study.crossed import FEWEST_SIGNS, counts_of, difference_of, interval_of, paired, place_of
 from jaxvalues.study.failures import failure_file
 from jaxvalues.study.measured import read_measured
 from jaxvalues.study.plan import Plan, in_words
@@ -49,7 +49,7 @@ def analyse(plan: Plan, sizes: Mapping[str, Size]) -> StudyResults:
         systems=systems,
         contrasts=tuple(contrasts),
         missing=tuple(_missing(plan, systems, truths)),
-        notes=tuple(_notes(plan, systems)),
+        notes=(*_notes(plan, systems), *_fewer_runs(plan, systems, contrasts), *_trained_together(systems)),
         environment=_environment(systems),
     )
 
@@ -253,11 +253,8 @@ def _missing_members(plan: Plan, name: str) -> list[str]:
 
 def _notes(plan: Plan, systems: Mapping[str, SystemResult]) -> list[str]:
     study, notes = plan.study, [in_a_sentence(plan, name) for name in plan.study.scientific.combined]
-    if plan.held_out is not None:
-        notes.append(
-            f"A replication: steps and thresholds were chosen on {plan.held_out}, which is reported too, so its "
-            "figures are optimistic."
-        )
+    if plan.replication is not None:
+        notes.append(plan.replication)
     for system in systems.values():
         still = [", ".join(in_words(run.repeated)) for run in system.runs if run.step == 0]
         if still and system.trained_parameters:
@@ -288,6 +285,31 @@ def _notes(plan: Plan, systems: Mapping[str, SystemResult]) -> list[str]:
             "chosen by the official F1."
         )
     return notes
+
+
+def _fewer_runs(plan: Plan, systems: Mapping[str, SystemResult], contrasts: Sequence[ContrastResult]) -> list[str]:
+    """A sentence for each contrast that leaves out runs which only one of its systems has."""
+    compared = {(one.a, one.b): len(one.differences) for one in contrasts}
+    said = []
+    for (a, b), both in compared.items():
+        shared = [key for key in plan.repeated(a) if key in plan.repeated(b)]
+        if any(len({place_of(run, shared) for run in systems[name].runs}) > both for name in (a, b)):
+            said.append(
+                f"{a} less {b} is over the {counted(both, 'run')} that both have; the figures of each system are over "
+                "all of its runs."
+            )
+    return said
+
+
+def _trained_together(systems: Mapping[str, SystemResult]) -> list[str]:
+    """A sentence for each system of which several runs trained at once."""
+    most = {name: max((run.together or 1 for run in system.runs), default=1) for name, system in systems.items()}
+    return [
+        f"{name}: up to {number} runs trained at once; the seconds of one are their time divided by their number, and "
+        "the memory is that of all."
+        for name, number in most.items()
+        if number > 1
+    ]
 
 
 def _environment(systems: Mapping[str, SystemResult]) -> dict[str, Any]:

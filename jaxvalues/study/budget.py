@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -58,9 +59,10 @@ def sizes_of(plan: Plan) -> dict[str, Size]:
     sizes = {}
     for name in plan.systems:
         try:
-            sizes[name] = size_of(plan.first(name))
-        except ConfigError as error:
-            raise ConfigError(f"the study's system {name}: {error}") from None
+            with _naming(name):
+                sizes[name] = size_of(plan.first(name))
+        except ConfigError:
+            raise
         except UserError:  # its runs fail and say why, and the others go on
             sizes[name] = _size_before(plan, name)
     for name, how in plan.study.scientific.combined.items():
@@ -69,6 +71,15 @@ def sizes_of(plan: Plan) -> dict[str, Size]:
         flops = None if one.flops is None else one.flops * runs_worth(how, members)
         sizes[name] = Size(None if one.trained is None else one.trained * kept, one.frozen, flops)
     return sizes
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Put the name of a system before what is wrong with its config."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"the study's system {name}: {error}") from None
 
 
 def _size_before(plan: Plan, name: str) -> Size:
@@ -182,7 +193,8 @@ def _count_or_none(trained: Callable[[int], int], size: int) -> int | None:
 def _fit_epochs(plan: Plan, name: str, budget: float, say: Callable[[str], None]) -> Plan:
     _check_free(plan, name, "training.epochs")
     config = plan.first(name)
-    one = 0.0 if config.model.endpoint is not None else _epoch_flops(config, outline(config))
+    with _naming(name):
+        one = 0.0 if config.model.endpoint is not None else _epoch_flops(config, outline(config))
     if one is None:
         raise ConfigError("budget.training_flops needs the data here: `jaxvalues data CONFIG` fetches them")
     if one == 0:

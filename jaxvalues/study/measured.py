@@ -9,14 +9,18 @@ from jaxvalues.config.reading import read_json
 from jaxvalues.config.writing import write_json
 
 MEASURED = "measured.json"
-"""In the folder of a run of a study: its seconds and memory."""
+"""In the folder of a run of a study: its seconds and memory, and how many runs shared them."""
 
 
 class Measured(NamedTuple):
-    """Wall-clock seconds and the largest memory of the process in bytes; None where they were not recorded."""
+    """What a run took; None where it was not recorded."""
 
     seconds: float | None = None
+    """Wall-clock seconds; the share of one run where several trained at once."""
     peak_bytes: int | None = None
+    """The largest memory of the process."""
+    together: int | None = None
+    """How many runs trained at once."""
 
 
 def read_measured(folder: Path) -> Measured:
@@ -31,11 +35,11 @@ def read_measured(folder: Path) -> Measured:
 def write_measured(folder: Path, took: Measured) -> None:
     """Record what a run took."""
     seconds = None if took.seconds is None else round(took.seconds, 2)
-    write_json(folder / MEASURED, {"seconds": seconds, "peak_bytes": took.peak_bytes})
+    write_json(folder / MEASURED, took._replace(seconds=seconds)._asdict())
 
 
 def together(each: list[Measured]) -> Measured:
     """What several runs took in all: the sum of the seconds, as far as they are known, and the largest memory."""
     seconds = [one.seconds for one in each if one.seconds is not None]
-    peaks = [one.peak_bytes for one in each if one.peak_bytes is not None]
-    return Measured(sum(seconds) if seconds else None, max(peaks, default=None))
+    peaks, numbers = ([value for one in each if (value := one[at]) is not None] for at in (1, 2))
+    return Measured(sum(seconds) if seconds else None, max(peaks, default=None), max(numbers, default=None))

@@ -112,6 +112,17 @@ class Plan:
         changed = PlannedSystem(one.name, {**one.changes, **changes}, merge(one.tree, nested(changes)))
         return Plan(self.study, {**self.systems, system: changed}, self.contrasts, self.held_out)
 
+    @property
+    def replication(self) -> str | None:
+        """In a replication: what is chosen on the reported split."""
+        if self.held_out is None:
+            return None
+        *others, last = ("steps", "thresholds", *self.study.nuisance.keys)
+        return (
+            f"A replication: {', '.join(others)} and {last} are chosen on {self.held_out}, which is reported too, so "
+            "its figures are optimistic."
+        )
+
     def digest(self) -> str:
         """A short hash of the study and the settings of its systems, whatever decides its numbers."""
         elsewhere = {"output", "base", "changes", "scientific", "keep_features", "together"}
@@ -214,7 +225,10 @@ def _systems(study: Study) -> dict[str, dict[str, Any]]:
         for one in combinations(study.scientific.axes)
         if not any(excluded.items() <= one.items() for excluded in study.scientific.exclude)
     ]
-    return {" ".join(map(_value, one.values())): one for one in kept}
+    named = {" ".join(map(_value, one.values())): one for one in kept}
+    if len(named) < len(kept):
+        raise ConfigError("scientific.axes: the values of two systems read alike, so one name would stand for both")
+    return named
 
 
 def _system(study: Study, name: str, changes: Mapping[str, Any]) -> PlannedSystem:

@@ -88,6 +88,7 @@ def read_run(
         embeddings=read_embeddings(folder.path),
         seconds=took.seconds,
         peak_bytes=took.peak_bytes,
+        together=took.together,
     )
 
 

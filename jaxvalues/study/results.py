@@ -43,9 +43,11 @@ class RunResult:
     embeddings: Mapping[str, Embedded]
     """Of the held-out arguments, "before" and "after" training; empty without a contrastive loss."""
     seconds: float | None
-    """Wall-clock seconds of the whole run; None where they were not recorded."""
+    """Wall-clock seconds of the whole run, a share of them where several trained at once; None if not recorded."""
     peak_bytes: int | None
     """The largest memory of the process; None where it was not recorded."""
+    together: int | None = None
+    """How many runs trained at once; None where that was not recorded."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,7 @@ def _system_json(system: SystemResult, metric: str) -> dict[str, Any]:
                 "coverage": {split: scores.coverage for split, scores in run.scores.items()},
                 "seconds": run.seconds,
                 "peak_bytes": run.peak_bytes,
+                "together": run.together,
             }
             for run in system.runs
         ],

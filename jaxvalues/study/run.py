@@ -61,6 +61,8 @@ def run_study(plan: Plan, share: Share, console: Console | None = None) -> bool:
     same command resumes there.
     """
     runner = _Runner(plan, share, console)
+    if plan.replication is not None:
+        runner.say(plan.replication)
     finished, added, before = True, extended(plan), None
     while added != before:  # until all that the ranges have is tried
         for number, system in enumerate(plan.systems):
@@ -233,18 +235,20 @@ class _Runner:
         else:
             seconds = (time.monotonic() - start) / len(group)
             ends = [
-                self._logged(one.label, one.config.folder, partial(self._end, one, own, seconds))
+                self._logged(one.label, one.config.folder, partial(self._end, one, own, seconds, len(group)))
                 for one, own in zip(group, found, strict=True)
             ]
         gc.collect()  # frees the arrays of these runs before the next ones start
         return all(ends)
 
-    def _end(self, one: PlannedRun, found: dict[str, TaskScores] | Exception, seconds: float, _: Console) -> None:
-        """Write and say what one of several runs found. Raises the exception by which it failed."""
+    def _end(
+        self, one: PlannedRun, found: dict[str, TaskScores] | Exception, seconds: float, number: int, _: Console
+    ) -> None:
+        """Write and say what one of a `number` of runs found. Raises the exception by which it failed."""
         if isinstance(found, Exception):
             raise found
         folder = one.config.folder
-        write_measured(folder, together([read_measured(folder), Measured(seconds, peak_bytes())]))
+        write_measured(folder, together([read_measured(folder), Measured(seconds, peak_bytes(), number)]))
         self.done.add(folder)
         self.seconds.append(seconds)
         self._say_scores(one.label, folder, seconds)

@@ -188,6 +188,8 @@ class Study(Section):
             raise ValueError(f"output: {URL_REFUSED}, not {self.output}")
         if not self.report:
             raise ValueError("`report` names no split, so that nothing can be compared")
+        if len(set(self.report)) < len(self.report):
+            raise ValueError("`report` names a split twice")
         if not self.repeated:
             raise ValueError("`repeated` names nothing; give at least seed: [0]")
         for key, values in self.repeated.items():

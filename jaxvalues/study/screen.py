@@ -66,6 +66,8 @@ def print_plan(plan: Plan, sizes: Mapping[str, Size], console: Console) -> None:
         highlight=False,
     )
     contrasts = ", ".join(f"{one.a} less {one.b}" for one in plan.contrasts)
+    if plan.replication is not None:
+        console.print(plan.replication, highlight=False, markup=False)
     console.print(f"Compared: {contrasts}. Reported: {', '.join(plan.study.report)}.", highlight=False, markup=False)
 
 

@@ -24,6 +24,8 @@ def results_of_folder(path: Path, data_dir: str | Path | None = None) -> StudyRe
     Raises UserError for a folder that holds no finished run of the task values.
     """
     folder = RunFolder(path)
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder")
     if not folder.is_finished:
         raise UserError(f"{path} holds no study (study.yaml) and no finished run (scores.json)")
     runs = leaves(folder)

@@ -174,7 +174,11 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("runs", "sentence"),
-    [(["a/p.tsv", "a/p.tsv"], "--run a/p.tsv: the file is given twice"), (["a/p.tsv", "a/p"], "the same name without")],
+    [
+        (["a/p.tsv", "a/p.tsv"], "--run a/p.tsv: the file is given twice"),
+        (["a/p.tsv", "b/../a/p.tsv"], "--run b/../a/p.tsv: the file is given twice|--run a/p.tsv: the file is given"),
+        (["a/p.tsv", "a/p"], "the same name without"),
+    ],
 )
 def test_files_that_are_one_are_refused(runs: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):

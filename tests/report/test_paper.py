@@ -111,6 +111,9 @@ def test_an_aligned_language_model_answers_the_third_question(
     third = three_questions(found)[2][1]
     assert "On test: strong is better than weak by" in third
     assert "same" not in third
+    becomes(monkeypatch, found, weak=chat, strong={**chat, "formulation": {"kind": "answer"}})  # the same model
+    assert "no contrast of this study" in three_questions(found)[2][1]
+    becomes(monkeypatch, found, weak=chat, strong=PRETRAINED)
     alone = three_questions(replace(found, contrasts=()))[2][1]
     assert re.search(r"no contrast of this study .* Above it: weak, \.\d+", alone)
     becomes(monkeypatch, found, weak=chat)

@@ -10,7 +10,7 @@ import tiny
 
 from jaxvalues.config import MeshConfig
 from jaxvalues.run.base import Base
-from jaxvalues.run.estimate import kept_bytes
+from jaxvalues.run.estimate import kept_bytes, work
 from jaxvalues.run.held import hold_frozen
 from jaxvalues.run.network import build_network
 from jaxvalues.run.state import initial_state, initial_weights
@@ -56,3 +56,14 @@ def test_t5_11b_with_a_frozen_network_fits_eight_devices_of_16_gb_between_steps(
         network = build_network(config.model_copy(update={"model": model}), t5)
         each = kept_bytes(network, abstract_mesh(MeshConfig(fsdp=8)))
         assert 2.8e9 < each < 3.2e9
+
+
+def test_frozen_weights_need_half_of_the_backward_pass_and_prompts_lengthen_rows() -> None:
+    def step(**tuning: Any) -> float:
+        config = tiny.config({"tuning": tuning})
+        return work(tiny.system(config).network, config, 16, 8)[0]
+
+    full, lora, prompt = step(method="full"), step(method="lora"), step(method="prompt", length=16)
+    assert full / 2 < lora < full
+    assert 2 * lora < prompt < 4 * lora  # twice the tokens, and attention grows with their square
+    assert 3 * step(method="none") == pytest.approx(full)  # forward alone

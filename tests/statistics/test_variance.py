@@ -35,6 +35,8 @@ def test_two_factors_by_hand() -> None:
     )
     assert split.components == pytest.approx({"seed": 4.0, "template": 0.0, "interactions": 1.0})
     assert split.levels == {"seed": 2, "template": 2}
+    # Of the mean over the two templates: what involves them is halved, the interaction too.
+    assert split.averaged("template") == pytest.approx({"seed": 4.0, "template": 0.0, "interactions": 0.5})
 
 
 def test_one_factor_is_the_sample_variance() -> None:

@@ -108,6 +108,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     )
     (weak,) = found.contrasts  # of the seeds that both have
     assert list(weak.differences) == ["seed 0", "seed 2"]
+    assert any(note.startswith("weak less strong is over the 2 runs that both have; ") for note in found.notes)
     assert found.systems["same"].intervals == {}
 
 
@@ -217,7 +218,7 @@ def test_a_replication_says_so(tmp_path: Path) -> None:
     assert list(found.splits) == ["validation", "test"]
     run = found.systems["weak"].runs[0]
     assert run.scores["validation"].official_f1 == run.held_out.official_f1
-    assert found.notes[0].startswith("A replication: steps and thresholds were chosen on validation")
+    assert found.notes[0].startswith("A replication: steps and thresholds are chosen on validation")
 
 
 def test_a_folder_that_holds_nothing(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from jaxvalues.study.choice import beyond, choose, edges, extended, finished_tri
 from jaxvalues.study.compare import parse_share
 from jaxvalues.study.failures import failure_file
 from jaxvalues.study.grouping import groups
-from jaxvalues.study.measured import MEASURED
+from jaxvalues.study.measured import MEASURED, read_measured
 from jaxvalues.study.plan import Plan
 from jaxvalues.study.run import Share, run_study
 from jaxvalues.training.loop import Stopped
@@ -115,7 +115,8 @@ def test_what_differs_in_traced_numbers_alone_trains_together(
     alone = [f"strong/{rate}" for rate in rates]
     pairs = [["2 together", *(f"{name}/{rate}" for rate in rates)] for name in ("weak", "same")]
     assert trained == [*alone, *pairs[0], *pairs[1], *seeds]  # random weights are those of the seed
-    assert (plan.trials("weak")[0].config.folder / MEASURED).is_file()
+    took = [read_measured(one.config.folder).together for one in (*plan.trials("weak")[:2], *plan.trials("strong")[:1])]
+    assert took == [2, 2, None]
 
     def fails(configs: Sequence[Config], consoles: Sequence[Any], programs: Any) -> list[Any]:
         raise RuntimeError("RESOURCE_EXHAUSTED")
