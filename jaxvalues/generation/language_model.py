@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import numbers
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -18,7 +17,7 @@ from jaxvalues.data.tokenizers import pad_id
 from jaxvalues.errors import UserError, short
 from jaxvalues.formulations.lm_scoring import answer_log_probs
 from jaxvalues.generation.decode import Rules, State, decode, left_aligned, right_aligned, start
-from jaxvalues.generation.prompts import Answer, Prompt, PromptReader, Row
+from jaxvalues.generation.prompts import Answer, Prompt, PromptReader, Row, about
 from jaxvalues.generation.sampling import Sampling, row_keys
 from jaxvalues.generation.scoring import Join, Scored, answers_of_each, plan, read_answers
 from jaxvalues.generation.shapes import batches, power_of_two, prompt_and_slots, token_bucket
@@ -122,7 +121,7 @@ class LanguageModel:
 
         What is in `known` is not generated again, unless in a batch with other samples of its prompt.
         """
-        _check_settings(asked)
+        asked = _checked_settings(asked)
         samples, rows = asked.samples, self._read(prompts, asked.new)
         each = min(samples, self.batch_size)  # samples of a prompt in one batch
         at_once = self.batch_size // each
@@ -215,13 +214,13 @@ class LanguageModel:
         """The ids of prompts that have room for `new` tokens behind them."""
         rows = []
         for number, prompt in enumerate(_checked_list(prompts)):
-            with about_prompt(number):
+            with about(f"prompts[{number}]"):
                 rows.append(self._reader.ids(prompt))
                 self._check_length(len(rows[-1]), new, "max_new_tokens")
         return rows
 
     def _scored(self, number: int, prompt: Prompt, answers: Sequence[Answer], join: Join) -> Scored:
-        with about_prompt(number):
+        with about(f"prompts[{number}]"):
             scored = read_answers(self._reader, prompt, answers, join)
             self._check_length(len(scored.prompt), max(map(len, scored.answers)), "an answer")
         return scored
@@ -292,30 +291,27 @@ class LanguageModel:
         return jax.jit(score)
 
 
-@contextmanager
-def about_prompt(number: int) -> Iterator[None]:
-    """Puts the number of the prompt before the sentence of a `UserError`."""
-    try:
-        yield
-    except UserError as error:
-        raise type(error)(f"prompts[{number}]: {error}") from None
-
-
 def _checked_list(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
     if isinstance(prompts, str) or not isinstance(prompts, Sequence):
         raise UserError(f"prompts is {short(prompts)}, expected a list of prompts")
     return prompts
 
 
-def _check_settings(asked: Asked) -> None:
+def _checked_settings(asked: Asked) -> Asked:
+    """The settings with numbers of Python, as NumPy's would be other programs. Raises `UserError` for wrong ones."""
     whole = {"max_new_tokens": (asked.new, 1), "seed": (asked.seed, 0), "samples": (asked.samples, 1)}
     for name, (value, least) in whole.items():
-        if type(value) is not int or not least <= value < 2**31:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value < 2**31:
             raise UserError(f"{name} is {short(value)}, expected a whole number from {least} on, below 2^31")
     for name, value in (("temperature", asked.temperature), ("top_p", asked.top_p)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not abs(value) <= _MOST:
             raise UserError(f"{name} is {short(value)}, expected a number")
     if asked.temperature < 0:
         raise UserError(f"temperature is {asked.temperature}, expected 0 (the most likely token) or more")
     if not 0 < asked.top_p <= 1:
         raise UserError(f"top_p is {asked.top_p}, expected a probability above 0, up to 1 (all tokens)")
+    new, seed, samples = int(asked.new), int(asked.seed), int(asked.samples)
+    return Asked(new, float(asked.temperature), float(asked.top_p), seed, asked.stops, samples)
+
+
+_MOST = float(np.finfo(np.float32).max)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -49,10 +50,14 @@ class PromptReader:
 
     def answer_ids(self, answer: Answer) -> Row:
         """The ids of an answer by itself, without special tokens. Raises `UserError` for one that is empty."""
-        given = as_ids(answer)
-        ids = self._plain(answer) if given is None else self._checked(given)
+        if isinstance(answer, str):
+            ids = self._plain(answer)
+        elif (given := as_ids(answer)) is None:
+            raise UserError("it is a list of messages, expected a text or token ids")
+        else:
+            ids = self._checked(given)
         if not ids:
-            raise UserError("an answer is empty, expected a text or token ids")
+            raise UserError("it is empty, expected a text or token ids")
         return ids
 
     def joined(self, prompt: Prompt, answer: Answer) -> Row | None:
@@ -91,13 +96,22 @@ class PromptReader:
         return special_ends(self.tokenizer)
 
 
+@contextmanager
+def about(where: str) -> Iterator[None]:
+    """Puts what a `UserError` is about before its sentence, such as prompts[0]."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"{where}: {error}") from None
+
+
 def as_ids(prompt: object) -> Row | None:
     """A prompt of token ids as a list; None for a text or for messages. Raises `UserError` for anything else."""
     if isinstance(prompt, str):
         return None
     if isinstance(prompt, np.ndarray) and prompt.ndim == 1:
         prompt = prompt.tolist()
-    if not isinstance(prompt, Sequence):
+    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes | bytearray | memoryview):
         raise UserError(f"it is {short(prompt)}, expected a text, a list of token ids, or a list of messages")
     if prompt and all(isinstance(one, Mapping) for one in prompt):
         return None
@@ -115,5 +129,8 @@ def split_answers(prompt: Row, joined: Sequence[Row]) -> tuple[Row, list[Row]]:
     columns = zip(prompt, *joined, strict=False)
     shared = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
     if not shared:
-        raise UserError("its first token reaches into the answer, so that there is nothing to score it after")
+        raise UserError(
+            "its first token reaches into the answer, so that there is nothing to score it after: give a "
+            'longer prompt, or join="tokens"'
+        )
     return shared, [row[len(shared) :] for row in joined]

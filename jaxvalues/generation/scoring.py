@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxvalues.errors import UserError, counted, short
-from jaxvalues.generation.prompts import Answer, Prompt, PromptReader, Row, split_answers
+from jaxvalues.generation.prompts import Answer, Prompt, PromptReader, Row, about, split_answers
 from jaxvalues.generation.shapes import batches, power_of_two, token_bucket
 
 Join = Literal["together", "tokens"]
@@ -43,7 +43,10 @@ class ScoredBatch(NamedTuple):
 def read_answers(reader: PromptReader, prompt: Prompt, answers: Sequence[Answer], join: Join) -> Scored:
     """A prompt and its answers as tokens. Raises `UserError` for one that is empty."""
     ids = reader.ids(prompt)
-    alone = [reader.answer_ids(answer) for answer in answers]
+    alone = []
+    for number, answer in enumerate(answers):
+        with about(f"answers[{number}]"):
+            alone.append(reader.answer_ids(answer))
     if not reader.is_causal:
         return Scored(ids, alone)
     joined = [
@@ -57,8 +60,14 @@ def answers_of_each(answers: Sequence[Answer] | Sequence[Sequence[Answer]], prom
     """The answers to each of a number of prompts. Raises `UserError` unless all have equally many, at least one."""
     if isinstance(answers, str) or not isinstance(answers, Sequence) or not len(answers):
         raise UserError(f"answers is {short(answers)}, expected a list of at least one answer")
-    if not all(_is_list_of_answers(one) for one in answers):
+    lists = [_is_list_of_answers(one) for one in answers]
+    if not any(lists):
         return [list(answers)] * prompts
+    if not all(lists):
+        raise UserError(
+            f"answers[{lists.index(False)}] is {short(answers[lists.index(False)])}, expected a list of answers, as "
+            f"answers[{lists.index(True)}] is"
+        )
     sizes = {len(one) for one in answers}
     if len(answers) != prompts or len(sizes) > 1:
         raise UserError(

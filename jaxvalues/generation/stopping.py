@@ -6,7 +6,7 @@ itself says what the text of tokens is, so this is exact for every tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxvalues.errors import UserError, short
@@ -46,6 +46,8 @@ def find_end(
 
 def check_stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:
     """The stop strings of an argument `stop`; raises `UserError` unless they are texts that are not empty."""
+    if not (stop is None or isinstance(stop, str | Iterable)):
+        raise UserError(f"stop is {short(stop)}, expected a text or several")
     stops = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
     for one in stops:
         if not isinstance(one, str) or not one:

@@ -168,8 +168,18 @@ def fetch_tokenizer(path_or_name: str | Path, revision: str | None = None) -> Pa
 
 
 def tokenizer_folder(checkpoint: Path) -> Path:
-    """Where the tokenizer of a checkpoint lies: in its folder, or beside its GGUF file."""
-    return checkpoint.parent if is_gguf(checkpoint) else checkpoint
+    """Where the tokenizer of a checkpoint lies: in its folder, or beside its GGUF file.
+
+    Raises UserError for a GGUF file without one beside it.
+    """
+    if not is_gguf(checkpoint):
+        return checkpoint
+    known = ("tokenizer*.json", "*.model", "vocab.json", "vocab.txt")
+    if not any(next(checkpoint.parent.glob(pattern), None) for pattern in known):
+        raise UserError(
+            f"{checkpoint} has no Hugging Face tokenizer beside it: give one as tokenizer (model.tokenizer in a config)"
+        )
+    return checkpoint.parent
 
 
 def _fetch(path_or_name: str | Path, revision: str | None, files: list[str]) -> Path:

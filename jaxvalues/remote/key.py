@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -26,6 +27,17 @@ def api_key() -> str | None:
             "not printable ASCII"
         )
     return key or None
+
+
+def check_no_key(endpoint: str, parameters: dict[str, Any]) -> None:
+    """Raise UserError where the key of the environment is in the endpoint or the parameters of a config: these are
+    written to files and sent as they are. Short stand-ins for a key are ordinary words."""
+    key = api_key()
+    if key is None or len(key) < SHORTEST:
+        return
+    for name, text in (("model.endpoint", endpoint), ("model.remote.parameters", json.dumps(parameters))):
+        if key in text:
+            raise UserError(f"{name} holds the key in {KEY}: take it out, as the environment alone may hold it")
 
 
 def without_key(value: Any, key: str | None, sent: str) -> Any:

@@ -86,7 +86,8 @@ class Session:
         self.count(requests)
         if todo:
             with self.watch(len(todo)) as progress:
-                asking = _Asking(self, todo, progress)
+                has_answered = any(one.key in answers for one in requests) or self.sent["answered"] > 0
+                asking = _Asking(self, todo, progress, has_answered)
                 _run(self.config, asking.gate, self.budget, asking.run)
             if asking.ended is not None:
                 have = sum(one.key in answers for one in requests)
@@ -114,12 +115,13 @@ class Session:
 class _Asking:
     """Workers that ask the same list of requests until it is empty or something makes it useless to go on."""
 
-    def __init__(self, session: Session, todo: Sequence[Request], progress: Progress) -> None:
+    def __init__(self, session: Session, todo: Sequence[Request], progress: Progress, has_answered: bool) -> None:
         self.session, self.gate = session, Gate(session._pace)
         self.ended: UserError | None = None
         self._progress = progress
         self._requests: Iterator[Request] = iter(todo)
         self._workers = min(len(todo), session.config.remote.concurrency)
+        self._has_answered = has_answered  # before these, so that some without an answer are no sign of a fault
         self._answered_at, self._failed = float("-inf"), 0
 
     async def run(self, sender: Sender) -> None:
@@ -164,7 +166,7 @@ class _Asking:
         session.sent["unanswered"] += 1
         session.sent["retried"] += error.attempts - 1
         self._failed += 1
-        never = self._answered_at == float("-inf")
+        never = self._answered_at == float("-inf") and not self._has_answered
         may_be_gone = failed.retry or failed.kind == str(FORBIDDEN)
         in_vain = may_be_gone and self._answered_at < begun and not self.gate.closed
         model = session.config

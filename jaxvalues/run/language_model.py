@@ -57,6 +57,10 @@ def load_language_model(
 
     Raises `UserError` for what cannot be read, a model that is not generative, and a tokenizer that does not fit it.
     """
+    if not isinstance(path_or_id, str | Path):
+        raise UserError(f"the model is {short(path_or_id)}, expected a folder, a GGUF file or a name on the hub")
+    if scan not in (True, False, "auto"):
+        raise UserError(f"scan is {short(scan)}, expected True, False or auto")
     if dtype not in ("auto", *DTYPES):
         raise UserError(f"dtype {short(dtype)} is not supported, expected auto, {' or '.join(DTYPES)}")
     if quantization not in (None, *QUANTIZATIONS):

@@ -24,8 +24,8 @@ from jaxvalues.formulations import AnyTemplate, load_texts
 from jaxvalues.formulations.examples import Examples
 from jaxvalues.remote.budget import Budget
 from jaxvalues.remote.formulations import RemoteFormulation, first_request, make_remote
-from jaxvalues.remote.key import api_key
-from jaxvalues.remote.probe import Found
+from jaxvalues.remote.key import api_key, check_no_key
+from jaxvalues.remote.probe import Found, recall
 from jaxvalues.remote.rounds import Rounds, ask_all
 from jaxvalues.remote.session import Progress, Session, find_in, look_up
 from jaxvalues.remote.store import STORE, AnswerStore, read_store
@@ -65,6 +65,7 @@ class Inputs(NamedTuple):
 
 def load_inputs(config: Config) -> Inputs:
     """Load the data and texts of a resolved config. Raises UserError or ConfigError for what is wrong with them."""
+    check_no_key(config.model.endpoint, config.model.remote.parameters)
     parts, form = load_parts(config.data), config.formulation
     template = load_texts(form, TASKS[config.data.task])
     examples = make_examples(config, parts.training)
@@ -107,7 +108,12 @@ def ask(config: Config, run_console: RunConsole) -> dict[str, TaskScores]:
 
     # What the endpoint can do: known from the store, or found out by a request or two.
     budget, place = Budget(model), store_path(config)
-    found, probed = look_up(model, read_store(place), budget)
+    contents = read_store(place)
+    if recall(contents, model.endpoint, model.id) is None:
+        run_console.print(
+            f"asking {model.endpoint} what it can do, {counted(model.remote.attempts, 'attempt')} at most"
+        )
+    found, probed = look_up(model, contents, budget)
     questions = make_remote(config, inputs.template, found, inputs.examples)
 
     # The run folder and the store; then everything is asked.

@@ -68,14 +68,24 @@ def dry_run_remote(config: Config, run_console: RunConsole) -> None:
         + ("" if known is not None else ", after one or two test requests")
         + (f", and then about {len(planned.later):,} that depend on their answers" if planned.later else "")
     )
+    _say_estimate(config, planned, contents, known is None, run_console)
+    say(f"{config.folder}: {state}")
+
+
+def _say_estimate(config: Config, planned: Planned, contents: Contents, probes: bool, run_console: RunConsole) -> None:
+    """Say what all that is not answered takes, and where the budget is not enough for it.
+
+    What was asked before counts, and a test request where the endpoint is not known yet (`probes`).
+    """
+    model, to_send = config.model, [*planned.missing, *planned.later]
     budget = Budget(model)
-    budget.requests = contents.probes[model.endpoint, model.id] + (known is None)
+    budget.requests = contents.probes[model.endpoint, model.id] + probes
     for one in (*planned.stored, *to_send):
         budget.already(one, contents.failed.get(one.key, 0), contents.answers.get(one.key))
-    say(_estimate(budget, to_send) + ("; answers that are quoted count in full length" if planned.later else ""))
+    quoted = "; answers that are quoted count in full length" if planned.later else ""
+    run_console.print(_estimate(budget, to_send) + quoted)
     if model.max_requests is not None and model.max_requests < budget.requests + len(to_send):
-        say(f"WARNING: model.max_requests {model.max_requests:,} is not enough for all of them")
-    say(f"{config.folder}: {state}")
+        run_console.print(f"WARNING: model.max_requests {model.max_requests:,} is not enough for all of them")
 
 
 def _estimate(budget: Budget, requests: Sequence[Request]) -> str:
@@ -118,7 +128,8 @@ def write_batches(config: Config, folder: Path, run_console: RunConsole) -> list
     inputs, model = load_inputs(config), config.model
     with AnswerStore(store_path(config), api_key()) as store:
         found = find_in(store, model, Budget(model))
-        planned = plan(config, inputs, found, store.contents)
+        contents = store.contents
+        planned = plan(config, inputs, found, contents)
     files = []
     for number, lines in enumerate(batch_lines(planned.missing), start=1):
         files.append(folder / f"{config.name}-{number:02}.jsonl")
@@ -132,7 +143,7 @@ def write_batches(config: Config, folder: Path, run_console: RunConsole) -> list
     if not files:
         run_console.print(f"all {len(planned.stored):,} requests have an answer: `jaxvalues train` needs no request")
         return []
-    run_console.print(_estimate(Budget(model), planned.missing))
+    _say_estimate(config, planned, contents, False, run_console)
     run_console.print(
         "Upload them as batches for /v1/chat/completions, and give the results to `jaxvalues batch read`"
         + ("." if not planned.later else "; then write again: later requests depend on these answers.")

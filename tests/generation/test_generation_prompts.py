@@ -102,8 +102,16 @@ def test_answers_are_for_all_prompts_or_for_each():
             answers_of_each(wrong, 2)
     with pytest.raises(UserError, match="2 lists of 1 or 2 answers for 2 prompts"):
         answers_of_each([["a"], ["b", "c"]], 2)
-    with pytest.raises(UserError, match="an answer is empty"):
-        read_answers(READER, "Is it", [""], "together")
+    with pytest.raises(UserError, match=r"answers\[1\] is \[\], expected a list of answers, as answers\[0\] is"):
+        answers_of_each([["a", "b"], []], 2)
+    for wrong, sentence in (
+        ("", "it is empty"),
+        ([{"role": "user", "content": "Yes"}], "it is a list of messages"),
+        (b"Yes", "it is b'Yes', expected a text"),
+        ([10**6], "token 1000000 is not one of"),
+    ):
+        with pytest.raises(UserError, match=rf"answers\[1\]: {sentence}"):
+            read_answers(READER, "Is it", ["Yes", wrong], "together")
 
 
 def test_many_answers_are_planned_within_the_memory_for_logits():

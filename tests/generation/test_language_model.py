@@ -262,6 +262,8 @@ def test_the_whole_context_can_be_used_and_no_more() -> None:
         ({"temperature": -0.1}, "temperature is -0.1, expected 0"),
         ({"temperature": float("nan")}, "temperature is nan, expected a number"),
         ({"temperature": "warm"}, "temperature is 'warm', expected a number"),
+        ({"temperature": 10**400}, "temperature is 1000.*, expected a number"),
+        ({"stop": 5}, "stop is 5, expected a text or several"),
         ({"top_p": 0.0}, "top_p is 0.0, expected a probability"),
         ({"top_p": 1.5}, "top_p is 1.5, expected a probability"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0, expected a whole number from 1 on"),
@@ -288,6 +290,7 @@ def test_bad_prompts_are_named() -> None:
     with pytest.raises(UserError, match="join is 'apart', expected together or tokens"):
         lm.score(["Is it"], ["Yes"], join="apart")
     assert lm.generate([]) == []
+    assert lm.generate([[5]], np.int64(2), temperature=np.float32(0.5)) == lm.generate([[5]], 2, temperature=0.5)
     assert lm.score([], ["Yes"]).shape == (0, 1)
     with pytest.raises(UserError, match="batch_size is 0, expected a whole number from 1 on"):
         fresh(0)

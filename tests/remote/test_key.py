@@ -13,7 +13,7 @@ from test_store import request
 
 from jaxvalues.errors import UserError
 from jaxvalues.remote.budget import Budget
-from jaxvalues.remote.key import api_key, without_key
+from jaxvalues.remote.key import api_key, check_no_key, without_key
 from jaxvalues.remote.session import find_out
 from jaxvalues.remote.store import AnswerStore, read_store
 
@@ -81,3 +81,17 @@ def test_an_endpoint_that_repeats_the_key(server: StandIn, tmp_path: Path, monke
     settings = config(server.url).model
     with pytest.raises(UserError, match=r"answers as model-\*\*\* where"):
         find_out(settings, Budget(settings))
+
+
+def test_a_config_that_holds_the_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-not-to-be-shown")
+    check_no_key("http://host/v1", {"user": "me"})
+    for endpoint, parameters, place in (
+        ("http://host/sk-not-to-be-shown/v1", {}, "model.endpoint"),
+        ("http://host/v1", {"extra": {"user": "sk-not-to-be-shown"}}, "model.remote.parameters"),
+    ):
+        with pytest.raises(UserError, match=f"{place} holds the key in OPENAI_API_KEY") as error:
+            check_no_key(endpoint, parameters)
+        assert "sk-not" not in str(error.value)
+    monkeypatch.setenv("OPENAI_API_KEY", "v1")  # a stand-in for a key is a word
+    check_no_key("http://host/v1", {})

@@ -349,6 +349,19 @@ def test_a_model_that_refuses_every_question(server: StandIn, tmp_path: Path) ->
     assert server.total == session.MOST_FAILED
 
 
+def test_questions_that_are_refused_for_good_do_not_keep_the_others_from_an_end(
+    server: StandIn, tmp_path: Path
+) -> None:
+    refused = Behaviour(400, body='{"error": {"message": "refused by the filter"}}')
+    some = {f"Question {number}" for number in range(0, 200, 5)}
+    server.behave = lambda number, body: refused if any(f"{one}" in str(body) for one in some) else FINE
+    first, _ = ask(server, tmp_path, 200)
+    missing = sum(isinstance(one, str) for one in first)
+    assert session.MOST_FAILED < missing < 200
+    again, _ = ask(server, tmp_path, 200)  # these alone are asked, and none of them is answered
+    assert sum(isinstance(one, str) for one in again) == missing
+
+
 def test_a_budget_of_requests(server: StandIn, tmp_path: Path) -> None:
     server.behave = lambda number, body: LIMITED if number == 1 and "Question 5" in str(body) else FINE
     with pytest.raises(UsedUp) as error:

@@ -213,6 +213,9 @@ def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):
     config, tensors = CONFIGS["tied"], weights(CONFIGS["tied"])
     path = write(tmp_path / "model.gguf", config, tensors)
     assert fetch(path) == path
+    with pytest.raises(UserError, match=r"model.gguf has no Hugging Face tokenizer beside it: give one as tokenizer"):
+        tokenizer_folder(path)
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     assert tokenizer_folder(path) == tmp_path == tokenizer_folder(tmp_path)
     assert len(content_hash(path)) == 64
 
