@@ -128,11 +128,12 @@ def ask(config: Config, run_console: RunConsole) -> dict[str, TaskScores]:
         if budget.is_limited:  # what all splits took before counts from the first request on
             for rounds in all_rounds(config, inputs, questions):
                 ask_all(rounds, session.count)
-        asked = {
-            name: _ask_split(questions, split, inputs.wanted(split), session) for name, split in inputs.splits.items()
-        }
-    for name, one in asked.items():
-        _say_tally(name, one, run_console)
+        asked: dict[str, Asked] = {}
+        for name, split in inputs.splits.items():
+            asked[name] = one = _ask_split(questions, split, inputs.wanted(split), session)
+            _say_tally(name, one, run_console)
+            if not coverage_of(one.missing, is_asked(one.logits)):  # nothing of it can be read: no other is asked
+                _check_coverage(config, {name: one}, place)
     if session.sent["retried"]:
         run_console.print(f"{session.sent['retried']:,} attempts failed and were repeated")
     write_json(folder.path / SUMMARY, _summary(config, found, budget))
@@ -207,6 +208,9 @@ def _check_coverage(config: Config, asked: Mapping[str, Asked], place: Path) -> 
             accepted = math.floor(coverage * 10_000) / 10_000
             hint = f", and model.remote.min_coverage={accepted} finishes with these" if accepted else ""
             again = counted(one.tally.unanswered, "request") if one.tally.unanswered else "none"
+            if not coverage and not one.tally.unanswered:
+                other = "another template" if config.model.remote.scoring == "votes" else "model.remote.scoring=votes"
+                hint = f"; {other}, with another output, may ask it better"
             raise UserError(
                 f"{name}: {in_percent(coverage)} of questions have an answer that can be read (most others: {why}); "
                 f"the same command sends {again} again{hint} (answers are kept in {place})"

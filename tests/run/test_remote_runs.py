@@ -194,6 +194,13 @@ def test_what_is_missing_is_never_a_no(server: StandIn, tmp_path: Path) -> None:
     assert "INCOMPLETE" in page
 
 
+def test_where_no_answer_can_be_read_no_other_split_is_asked(server: StandIn, tmp_path: Path) -> None:
+    server.behave = lambda number, body: Behaviour(text="", finish_reason="content_filter", logprobs=False)
+    with pytest.raises(UserError, match=r"held_out: 0.00 % .* none again; another template, with"):
+        run(tmp_path, server.url, model={"remote": {"scoring": "votes", "samples": 2}})
+    assert server.total == 2 * QUESTIONS["held_out"] + 1  # one finds out what the endpoint can do
+
+
 def test_too_little_coverage_leaves_a_run_unfinished(server: StandIn, tmp_path: Path) -> None:
     server.behave = incomplete
     with pytest.raises(
