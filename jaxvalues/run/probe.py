@@ -1,8 +1,9 @@
-"""A measurement of the processor: whether it multiplies bfloat16 faster than float32."""
+"""Measurements of the device: how fast it multiplies, and whether a processor is faster in bfloat16 than in float32."""
 
 from __future__ import annotations
 
 import functools
+import math
 import os
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ DTYPES = ("float32", "bfloat16")
 GAIN = 1.3
 """How much faster bfloat16 must be to be chosen: it rounds more, and norms, softmax and the optimizer gain nothing."""
 _ROWS, _WIDTH, _TIMES = (16, 48), 384, 7
+_LARGE = 4096
+"""Rows and width of a product that fills an accelerator."""
 
 
 @functools.cache
@@ -36,10 +39,18 @@ def cpu_dtype() -> str:
     return "bfloat16" if seconds["float32"] > GAIN * seconds["bfloat16"] else "float32"
 
 
-def _product(dtype: jnp.dtype) -> Callable[[], object]:
+@functools.cache
+def operations_per_second(dtype: str) -> float:
+    """The floating-point operations of a dense layer, forward and backward, that the first device does in a second."""
+    rows, width = ((_LARGE,), _LARGE) if jax.default_backend() != "cpu" else (_ROWS, _WIDTH)
+    seconds = _fastest({dtype: _product(jnp.dtype(dtype), rows, width)})[dtype]
+    return 3 * 2 * math.prod(rows) * width**2 / seconds
+
+
+def _product(dtype: jnp.dtype, rows: tuple[int, ...] = _ROWS, width: int = _WIDTH) -> Callable[[], object]:
     """A dense layer's forward and backward pass, compiled and run once."""
-    x = jnp.ones((*_ROWS, _WIDTH), dtype)
-    kernel = jnp.ones((_WIDTH, _WIDTH))
+    x = jnp.ones((*rows, width), dtype)
+    kernel = jnp.ones((width, width))
 
     @jax.jit
     def passes(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:

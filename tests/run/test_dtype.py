@@ -53,6 +53,13 @@ def test_both_products_run() -> None:
     assert all(0 < each < 1 for each in seconds.values())
 
 
+def test_operations_are_counted_by_the_time_of_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_fastest", lambda each: dict.fromkeys(each, 2.0))
+    probe.operations_per_second.cache_clear()
+    assert probe.operations_per_second("float32") == 3 * 2 * 16 * 48 * 384**2 / 2.0
+    probe.operations_per_second.cache_clear()
+
+
 def test_a_variable_takes_the_place_of_the_measurement(measured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     measured()
     monkeypatch.setenv(probe.VARIABLE, "bfloat16")

@@ -9,6 +9,8 @@ import pytest
 from runs import ROOT, command
 from studies import write_study
 
+from jaxvalues.study import screen
+
 QUICKSTART = ROOT / "configs/studies/quickstart.yaml"
 
 
@@ -45,6 +47,17 @@ def test_a_study_that_cannot_be_built_is_refused_before_anything_runs(tmp_path: 
     code, _, err = command("compare", file)
     assert code == 2
     assert err.startswith("jaxvalues: the study's system long: data.max_length is 500, but the model reads at most 64")
+    assert not (tmp_path / "study").exists()
+
+
+def test_the_plan_of_a_new_study_estimates_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_study(tmp_path)
+    monkeypatch.setattr(screen, "operations_per_second", lambda dtype: 1e99)
+    code, out, _ = command("compare", file, "--plan")
+    assert code == 0
+    assert out.count("~ 12 s") == 3  # three runs of each system, which take nothing but to begin
+    monkeypatch.setattr(screen, "operations_per_second", lambda dtype: 1e6)
+    assert "h " in command("compare", file, "--plan")[1].partition("~")[2].partition("~")[0]
     assert not (tmp_path / "study").exists()
 
 
