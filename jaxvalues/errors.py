@@ -6,8 +6,8 @@ import codecs
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 
@@ -29,6 +29,15 @@ class ConfigError(UserError):
 
 class NotFiniteError(UserError):
     """A loss or a gradient is not a finite number: the same run would end so again."""
+
+
+@contextmanager
+def about(where: str) -> Iterator[None]:
+    """Puts what a `UserError` is about before its sentence, such as prompts[0]."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"{where}: {error}") from None
 
 
 def name_list(names: Iterable[object], most: int = 3, separator: str = ", ") -> str:

@@ -14,10 +14,10 @@ import numpy as np
 from flax import linen as nn
 
 from jaxvalues.data.tokenizers import pad_id
-from jaxvalues.errors import UserError, short
+from jaxvalues.errors import UserError, about, short
 from jaxvalues.formulations.lm_scoring import answer_log_probs
 from jaxvalues.generation.decode import Rules, State, decode, left_aligned, right_aligned, start
-from jaxvalues.generation.prompts import Answer, Prompt, PromptReader, Row, about
+from jaxvalues.generation.prompts import Answer, Prompt, PromptReader, Row
 from jaxvalues.generation.sampling import Sampling, row_keys
 from jaxvalues.generation.scoring import Join, Scored, answers_of_each, plan, read_answers
 from jaxvalues.generation.shapes import batches, power_of_two, prompt_and_slots, token_bucket

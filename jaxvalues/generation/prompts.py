@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -94,15 +93,6 @@ class PromptReader:
     @cached_property
     def _special(self) -> tuple[Row, Row]:
         return special_ends(self.tokenizer)
-
-
-@contextmanager
-def about(where: str) -> Iterator[None]:
-    """Puts what a `UserError` is about before its sentence, such as prompts[0]."""
-    try:
-        yield
-    except UserError as error:
-        raise type(error)(f"{where}: {error}") from None
 
 
 def as_ids(prompt: object) -> Row | None:

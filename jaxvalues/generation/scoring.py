@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from jaxvalues.errors import UserError, counted, short
-from jaxvalues.generation.prompts import Answer, Prompt, PromptReader, Row, about, split_answers
+from jaxvalues.errors import UserError, about, counted, short
+from jaxvalues.generation.prompts import Answer, Prompt, PromptReader, Row, split_answers
 from jaxvalues.generation.shapes import batches, power_of_two, token_bucket
 
 Join = Literal["together", "tokens"]

@@ -168,8 +168,7 @@ def _contrasts(plan: Plan, systems: Mapping[str, SystemResult], truth: Truth) ->
 def _contrast(plan: Plan, a: SystemResult, b: SystemResult, truth: Truth) -> dict[str, Any] | None:
     """The fields of a contrast but for its adjusted p; None without runs of the same coordinates."""
     figure, split = plan.study.metric, truth.split.name
-    shared = [key for key in plan.repeated(a.name) if key in plan.repeated(b.name)]
-    if (pair := paired(a, b, shared)) is None:
+    if (pair := paired(a, b, _shared_keys(plan, a.name, b.name))) is None:
         return None
     number = [len(pair.places)]
     counts_a, counts_b = counts_of(truth, pair.of_a, number), counts_of(truth, pair.of_b, number)
@@ -189,6 +188,11 @@ def _contrast(plan: Plan, a: SystemResult, b: SystemResult, truth: Truth) -> dic
         "category_p_adjusted": benjamini_hochberg(permutation_per_category(pooled, 0, 1)),
         **difference_of(truth, pair, figure),
     }
+
+
+def _shared_keys(plan: Plan, a: str, b: str) -> list[str]:
+    """The repeated keys that two systems both have."""
+    return [key for key in plan.repeated(a) if key in plan.repeated(b)]
 
 
 def _pooled(a: Counts, b: Counts) -> Counts:
@@ -292,7 +296,7 @@ def _fewer_runs(plan: Plan, systems: Mapping[str, SystemResult], contrasts: Sequ
     compared = {(one.a, one.b): len(one.differences) for one in contrasts}
     said = []
     for (a, b), both in compared.items():
-        shared = [key for key in plan.repeated(a) if key in plan.repeated(b)]
+        shared = _shared_keys(plan, a, b)
         if any(len({place_of(run, shared) for run in systems[name].runs}) > both for name in (a, b)):
             said.append(
                 f"{a} less {b} is over the {counted(both, 'run')} that both have; the figures of each system are over "

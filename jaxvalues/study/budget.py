@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
 from jaxvalues.config import Config
 from jaxvalues.config.trees import flat
-from jaxvalues.errors import ConfigError, UserError, counted
+from jaxvalues.errors import ConfigError, UserError, about, counted
 from jaxvalues.run.estimate import epoch_size, step_rows, work
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.network import build_network, count
@@ -59,7 +58,7 @@ def sizes_of(plan: Plan) -> dict[str, Size]:
     sizes = {}
     for name in plan.systems:
         try:
-            with _naming(name):
+            with about(f"the study's system {name}"):
                 sizes[name] = size_of(plan.first(name))
         except ConfigError:
             raise
@@ -71,15 +70,6 @@ def sizes_of(plan: Plan) -> dict[str, Size]:
         flops = None if one.flops is None else one.flops * runs_worth(how, members)
         sizes[name] = Size(None if one.trained is None else one.trained * kept, one.frozen, flops)
     return sizes
-
-
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Put the name of a system before what is wrong with its config."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"the study's system {name}: {error}") from None
 
 
 def _size_before(plan: Plan, name: str) -> Size:
@@ -193,7 +183,7 @@ def _count_or_none(trained: Callable[[int], int], size: int) -> int | None:
 def _fit_epochs(plan: Plan, name: str, budget: float, say: Callable[[str], None]) -> Plan:
     _check_free(plan, name, "training.epochs")
     config = plan.first(name)
-    with _naming(name):
+    with about(f"the study's system {name}"):
         one = 0.0 if config.model.endpoint is not None else _epoch_flops(config, outline(config))
     if one is None:
         raise ConfigError("budget.training_flops needs the data here: `jaxvalues data CONFIG` fetches them")

@@ -39,7 +39,8 @@ def write_measured(folder: Path, took: Measured) -> None:
 
 
 def together(each: list[Measured]) -> Measured:
-    """What several runs took in all: the sum of the seconds, as far as they are known, and the largest memory."""
+    """What several runs took in all: the sum of the known seconds, and the largest of the others."""
     seconds = [one.seconds for one in each if one.seconds is not None]
-    peaks, numbers = ([value for one in each if (value := one[at]) is not None] for at in (1, 2))
+    peaks = [one.peak_bytes for one in each if one.peak_bytes is not None]
+    numbers = [one.together for one in each if one.together is not None]
     return Measured(sum(seconds) if seconds else None, max(peaks, default=None), max(numbers, default=None))

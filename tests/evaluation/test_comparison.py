@@ -176,7 +176,7 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("runs", "sentence"),
     [
         (["a/p.tsv", "a/p.tsv"], "--run a/p.tsv: the file is given twice"),
-        (["a/p.tsv", "b/../a/p.tsv"], "--run b/../a/p.tsv: the file is given twice|--run a/p.tsv: the file is given"),
+        (["a/p.tsv", "b/../a/p.tsv"], "--run a/p.tsv: the file is given twice"),
         (["a/p.tsv", "a/p"], "the same name without"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvalues.errors import UserError
+from jaxvalues.errors import UserError, about
 from jaxvalues.models.architectures import architecture_of
 from jaxvalues.models.checkpoints.conversion import Rule, Table, to_tensors, transpose
 from jaxvalues.models.checkpoints.place import PlaceLike
@@ -92,14 +92,12 @@ def check_config(config: Mapping[str, Any], where: str) -> None:
 
     A random network takes its vocabulary from its tokenizer, so `vocab_size` may be missing.
     """
-    try:
+    with about(where):
         given = {"vocab_size": 1, **config}
         if config.get("model_type") == "t5":
             T5Config.from_hf(given)
         else:
             architecture_of(given).config.from_hf(given)
-    except UserError as error:
-        raise type(error)(f"{where}: {error}") from None
 
 
 def save_t5(folder: str | Path, config: Mapping[str, Any], params: Any) -> None:
