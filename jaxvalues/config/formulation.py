@@ -47,7 +47,7 @@ class ExamplesConfig(Section):
     """answer, label_list: training arguments with their answers, shown before the question (in-context learning).
 
     They are of other conclusions than the argument in question, and each of another. Examples that leave an argument
-    too few tokens are left out for it, which the run counts.
+    too few tokens, or a prompt that an endpoint refuses as too long, are left out one by one; the run counts them.
     """
 
     count: int = Field(4, ge=1)

@@ -67,6 +67,7 @@ class Tokens:
     hidden: tuple[np.ndarray, ...] | None = None  # [len, D] a row: features that replace the ids as input
     questions: QuestionIndex | None = None
     fewer_examples: int = 0  # the number of arguments whose prompts have fewer examples than others
+    examples_left_out: int = 0  # the number of examples that all rows together are short of
     beginning: np.ndarray | None = None  # [P] ids that stand before every row, and are read once for all of them
 
     def __len__(self) -> int:

@@ -154,7 +154,7 @@ def fit_prompts(
     shorter = fitting_rows([arguments[i] for i in long], partial(rows_of, count=0), max_length).rows
     for i, row in zip(long, shorter, strict=True):
         rows[i] = row
-    return FittedRows(rows, long, sorted(set(missing)))
+    return FittedRows(rows, long, missing)
 
 
 def language_model_rows(
@@ -222,7 +222,8 @@ class ArgumentRows:
         """Tokenises the prompts of arguments. Raises UserError for an argument that a model cannot read."""
         check_readable(arguments)
         fitted = fit_prompts(arguments, self._rows, self.max_length, self.examples)
-        return Tokens(as_arrays(fitted.rows), labels, len(fitted.long), fewer_examples=len(fitted.fewer))
+        fewer = {"fewer_examples": len(set(fitted.fewer)), "examples_left_out": len(fitted.fewer)}
+        return Tokens(as_arrays(fitted.rows), labels, len(fitted.long), **fewer)
 
     def _rows(self, arguments: Sequence[Argument], count: int) -> list[Row]:
         shown = [[]] * len(arguments) if count == 0 else [each[-count:] for each in self.examples.of(arguments)]

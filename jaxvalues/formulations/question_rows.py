@@ -88,7 +88,8 @@ class QuestionRows:
             questions = QuestionIndex(index, category[:, None], None, self.answers)
             ids, long, fewer = self._question_rows(arguments, questions)
         row_labels = None if labels is None else labels[questions.argument[:, None], questions.categories]
-        return Tokens(as_arrays(ids), row_labels, len(set(long)), questions=questions, fewer_examples=len(set(fewer)))
+        shown = {"fewer_examples": len(set(fewer)), "examples_left_out": len(fewer)}
+        return Tokens(as_arrays(ids), row_labels, len(set(long)), questions=questions, **shown)
 
     def _all_questions(self, num_arguments: int) -> Pairs:
         """One row for each argument, with all categories: (argument [n], categories [n, C])."""

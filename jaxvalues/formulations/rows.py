@@ -61,7 +61,8 @@ def check_readable(arguments: Iterable[Argument]) -> None:
 
 
 class FittedRows(NamedTuple):
-    """Rows of at most some length; the indices of arguments that are truncated, and of those with fewer examples."""
+    """Rows of at most some length, the indices of arguments that are truncated, and of those with fewer examples: once
+    for each example that is left out."""
 
     rows: list[Row]
     long: list[int]

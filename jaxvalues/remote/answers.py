@@ -14,7 +14,7 @@ from jaxvalues.remote.messages import Request, Result
 from jaxvalues.remote.probe import Found
 from jaxvalues.remote.scoring import Words, log_odds, vote_logit
 from jaxvalues.remote.tally import Tally
-from jaxvalues.templates.chat import Message
+from jaxvalues.templates.chat import Message, without_first_turn
 
 SAMPLES = 1000
 """The numbers of samples that each seed of a run has."""
@@ -49,22 +49,26 @@ class Asker:
         """Whether questions are answered with Yes or No."""
         return self.config.formulation.kind != "label_list"
 
-    def text_requests(self, messages: Sequence[Message]) -> Iterator[Request]:
-        """The requests for texts, as `formulation.generation` says: one for each sample."""
+    def text_requests(self, messages: Sequence[Message], examples: int = 0) -> Iterator[Request]:
+        """The requests for texts, as `formulation.generation` says: one for each sample.
+
+        The first turns of the messages are that many `examples`, which may be left out.
+        """
         form = self.config.formulation
         for i in range(form.generation.samples):
             sample = self._sample(i) if form.generation.temperature else 0
             options = {"temperature": form.generation.temperature, "top_p": form.generation.top_p}
-            yield self._request(messages, form.longest_answer, sample, **options, seed=sample % 2**31)
+            options |= {"seed": sample % 2**31, "examples": examples}
+            yield self._request(messages, form.longest_answer, sample, **options)
 
-    def requests(self, messages: Sequence[Message]) -> Iterator[Request]:
-        """The requests of one question: one with log-probabilities, or one for each vote."""
+    def requests(self, messages: Sequence[Message], examples: int = 0) -> Iterator[Request]:
+        """The requests of one question: one with log-probabilities, or one for each vote. See `text_requests`."""
         remote = self.config.model.remote
         if remote.scoring == "logprobs":  # at temperature 1: some servers rescale them, others do not
-            yield self._request(messages, remote.answer_tokens, logprobs=True)
+            yield self._request(messages, remote.answer_tokens, logprobs=True, examples=examples)
             return
         for sample in map(self._sample, range(remote.samples)):
-            options = {"temperature": remote.temperature, "seed": sample % 2**31}
+            options = {"temperature": remote.temperature, "seed": sample % 2**31, "examples": examples}
             yield self._request(messages, remote.answer_tokens, sample, **options)
 
     def logit(self, results: Sequence[Result], words: Words, tally: Tally) -> float:
@@ -105,10 +109,15 @@ class Asker:
         remote = self.config.model.remote
         return remote.samples if remote.scoring == "votes" else 1
 
-    def _request(self, messages: Sequence[Message], tokens: int, sample: int = 0, **options: Any) -> Request:
+    def _request(
+        self, messages: Sequence[Message], tokens: int, sample: int = 0, *, examples: int, **options: Any
+    ) -> Request:
+        def shorter() -> Request:
+            return self._request(without_first_turn(messages), tokens, sample, examples=examples - 1, **options)
+
         model = self.config.model
         payload = self.found.payload(model.id, messages, tokens, **options) | model.remote.parameters
-        return Request(model.endpoint, payload, sample)
+        return Request(model.endpoint, payload, sample, shorter if examples else None)
 
     def _sample(self, number: int) -> int:
         """The number of a sample, another one for each seed of a run."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from jaxvalues.config.reading import os_problem
 from jaxvalues.errors import UserError, agreed
-from jaxvalues.remote.client import Failed
+from jaxvalues.remote.client import TOO_LONG, Failed, says_too_long
 from jaxvalues.remote.messages import Malformed, Request, read_answer, request_key
 from jaxvalues.remote.probe import Found, check_answer
 from jaxvalues.remote.store import AnswerStore
@@ -108,6 +108,9 @@ def _add(result: Any, request: Request, found: Found, store: AnswerStore) -> str
     """Add one result to the store; in a word or two why it is no answer, or None."""
     response = result.get("response") or {}
     status = response.get("status_code") if isinstance(response, dict) else None
+    if says_too_long(status, response.get("body") if isinstance(response, dict) else None):
+        store.add_failure(request, TOO_LONG, 1, too_long=True)
+        return TOO_LONG
     if result.get("error") or status != 200:
         return f"status {status}" if status not in (None, 200) else "error"
     try:

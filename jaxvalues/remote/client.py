@@ -7,20 +7,35 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 from jaxvalues.errors import UserError, cut, one_sentence
 from jaxvalues.remote.key import KEY, api_key, masked, without_key
 from jaxvalues.remote.messages import Malformed, parse_body
 
 FORBIDDEN = 403
+URL_HINT = "most endpoints end in /v1"
+PAGE = "web page"
+"""The kind of failure where HTML comes in the place of an answer: from a proxy, or from a URL that is no endpoint."""
+TOO_LONG = "too long"
+"""The kind of failure of a request that does not fit into the context of the model."""
 _AGAIN = (408, 409, 425, 429)
 """Statuses below 500 after which the same request may be answered."""
+_REFUSED = (400, 413, 422)
+"""Statuses of a request that is too long, where the response says so."""
+_SAYS_TOO_LONG = re.compile(
+    r"context.{0,12}(length|size|window)|maximum (model length|number of tokens)|max_new_tokens` must be"
+    r"|prompt is too long|request too large|reduce the length",
+    re.IGNORECASE,
+)
+"""How OpenAI, vLLM, SGLang, llama.cpp, TGI, Anthropic, Gemini and others say so: in an error's code or message."""
 
 
 @dataclass
@@ -96,7 +111,9 @@ class Client:
             raise Failed("malformed", self._clean(str(error))) from None
 
     def _read(self, text: str, payload: Mapping[str, Any]) -> Any:
-        """The JSON of a response, without the key. Raises Malformed, Failed for an error that comes as an answer."""
+        """The JSON of a response, without the key. Raises Malformed, Failed for an error or a page as the answer."""
+        if _is_page(text):
+            raise Failed(PAGE, "the response is a web page")
         body = without_key(parse_body(text), self._secret, f"{self.endpoint} {json.dumps(payload)}")
         if isinstance(body, Mapping) and not body.get("choices") and (said := _said(body)):
             raise Failed("malformed", f"the response is no chat completion: {self._clean(said)}")
@@ -109,7 +126,7 @@ class Client:
         fatal = {  # what the endpoint says is not repeated where it could hold a part of the key
             401: f"{self.endpoint} refuses the key in the environment variable {KEY} (401)",
             402: f"{self.endpoint} wants to be paid first (402): {said}",
-            404: f"{self.endpoint} has no chat completions of a model {model} (404): {said}",
+            404: f"{self.endpoint} has no chat completions of a model {model} (404): {said}{self._hint}",
         }
         if status == 401 and self._secret is None:
             return UserError(f"{self.endpoint} asks for a key (401): set the environment variable {KEY}")
@@ -117,20 +134,40 @@ class Client:
             return UserError(fatal.get(status, f"the account at {self.endpoint} has no money left (429)"))
         retry = status >= 500 or status in _AGAIN
         after = _retry_after(error.response) if retry else None
+        is_too_long = says_too_long(status, error.body)
         said = (
             f"{self.endpoint} refuses the request (403): {said}" if status == FORBIDDEN else f"status {status}: {said}"
         )
-        return Failed(str(status), said, retry, throttled=status == 429, after=after)
+        return Failed(TOO_LONG if is_too_long else str(status), said, retry, throttled=status == 429, after=after)
+
+    @property
+    def _hint(self) -> str:
+        """What to add where nothing is found at a URL without a path."""
+        return "" if urlsplit(self.endpoint).path.strip("/") else f"; {URL_HINT}"
 
     def _clean(self, text: str) -> str:
         """A short text of the endpoint on one line, without the key."""
         return one_sentence(masked(text, self._secret), 120)
 
 
+def _is_page(text: str) -> bool:
+    return text.lstrip()[:9].lower().startswith(("<!doctype", "<html"))
+
+
+def says_too_long(status: Any, body: Any) -> bool:
+    """Whether a response, parsed, says that its request does not fit into the context of the model."""
+    if status not in _REFUSED:
+        return False
+    error = body.get("error", body) if isinstance(body, Mapping) else body
+    said = [error.get(name) for name in ("code", "type", "message")] if isinstance(error, Mapping) else [error]
+    return any(isinstance(one, str) and _SAYS_TOO_LONG.search(one) for one in said)
+
+
 def _message(error: Any) -> str:
     """What a response of an error says."""
     said = _said(error.body) if isinstance(error.body, Mapping) else ""
-    return said or str(error.response.text or "no reason given")
+    text = str(error.response.text)
+    return said or ("a web page" if _is_page(text) else text or "no reason given")
 
 
 def _said(body: Mapping[str, Any]) -> str:

@@ -73,16 +73,17 @@ class YesOrNo(RemoteFormulation):
 
     def rounds(self, arguments: Sequence[Argument], wanted: Wanted | None = None) -> Rounds:
         wanted = self.everything(arguments) if wanted is None else wanted
-        results = yield [one for messages in self._messages(arguments, wanted) for one in self.asker.requests(messages)]
+        results = yield [one for asked in self._messages(arguments, wanted) for one in self.asker.requests(*asked)]
         return answered(self.asker, results, wanted)
 
-    def _messages(self, arguments: Sequence[Argument], wanted: Wanted) -> Iterator[list[Message]]:
+    def _messages(self, arguments: Sequence[Argument], wanted: Wanted) -> Iterator[tuple[list[Message], int]]:
+        """The messages about each category of each argument, and the number of examples in them."""
         verbalizer, system = self.config.formulation.verbalizer, self.config.formulation.system
         said = (verbalizer.no[0], verbalizer.yes[0])
         for argument, categories, shown in zip(arguments, wanted, self.shown(arguments), strict=True):
             turns = [(self._question(one.argument, one.category), said[one.is_yes]) for one in shown]
             for category in np.flatnonzero(categories):
-                yield conversation(self._question(argument, category), turns, system)
+                yield conversation(self._question(argument, category), turns, system), len(turns)
 
     def _question(self, argument: Argument, category: int) -> str:
         return (self.template.context(argument) + "".join(self.template.question(category, argument))).strip()
@@ -104,7 +105,7 @@ class Lists(RemoteFormulation):
         results = yield [
             request
             for argument, shown in asked
-            for request in self.asker.text_requests(self._messages(argument, shown))
+            for request in self.asker.text_requests(self._messages(argument, shown), len(shown))
         ]
         reader = ListReader(labels, UNPARSED[form.generation.unparsed])
         logits, generated = np.full((len(arguments), len(labels)), np.nan), []

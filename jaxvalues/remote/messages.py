@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +31,9 @@ class Request:
     payload: Mapping[str, Any]
     """The body of the request: model, messages and every parameter."""
     sample: int = 0
+    shorter: Callable[[], Request] | None = field(default=None, compare=False, repr=False)
+    """The same question with one example fewer, for an endpoint that refuses this one as too long; None: without
+    examples."""
 
     @cached_property
     def key(self) -> str:

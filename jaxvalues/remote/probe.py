@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from jaxvalues.errors import UserError, cut
-from jaxvalues.remote.client import FORBIDDEN, Failed
+from jaxvalues.remote.client import FORBIDDEN, PAGE, URL_HINT, Failed
 from jaxvalues.remote.messages import Answer, Request
 from jaxvalues.remote.sender import Sender, Stopped, Unanswered
 from jaxvalues.remote.store import Contents
@@ -98,6 +98,7 @@ async def probe(sender: Sender, model: str, parameters: Mapping[str, Any]) -> Fo
     """
     found: Found | None = Found()
     endpoint, refused = sender.client.endpoint, ""
+    sender = Sender(sender.client, sender.gate, sender.budget, sender.attempts, hopeless=(PAGE,))
     while found is not None:
         request = Request(endpoint, found.payload(model, _QUESTION, 16, logprobs=True, seed=0) | dict(parameters))
         try:
@@ -106,6 +107,8 @@ async def probe(sender: Sender, model: str, parameters: Mapping[str, Any]) -> Fo
             refused = error.failed.said
             if error.failed.kind == str(FORBIDDEN):
                 raise UserError(refused) from None
+            if error.failed.kind == PAGE:
+                raise UserError(f"{endpoint} answers with a web page, so it is no endpoint: {URL_HINT}") from None
             if error.failed.retry:
                 raise UserError(f"{endpoint} does not answer: {refused}") from None
             found = found.without(refused)

@@ -32,8 +32,10 @@ class Pending(NamedTuple):
 
     stored: list[Request]
     """Requests with an answer."""
+    too_long: list[Request]
+    """Those that were refused as too long, where shorter ones are asked in their place."""
     missing: list[Request]
-    """Those without one, of the first round that has any."""
+    """Those without an answer, of the first round that has any."""
     later: list[Request]
     """Those of later rounds without an answer. Those that depend on `missing` are as if these were as long as they may
     be."""
@@ -41,16 +43,17 @@ class Pending(NamedTuple):
 
 def pending(rounds: Rounds, contents: Contents, number: int) -> Pending:
     """What is still to be asked of `number` rounds, of which later ones may depend on the answers."""
-    found, answers = Pending([], [], []), contents.answers
+    found, answers = Pending([], [], [], []), contents.answers
     requests = next(rounds)
     for left in reversed(range(number)):
-        unknown = found.later if found.missing else found.missing
-        for one in requests:
+        unknown, asked = found.later if found.missing else found.missing, []
+        for request in requests:
+            *refused, one = contents.tried(request)
+            found.too_long.extend(refused)
             (found.stored if one.key in answers else unknown).append(one)
+            asked.append(one)
         if left:
-            requests = rounds.send(
-                [answers[one.key].answer if one.key in answers else _longest(one) for one in requests]
-            )
+            requests = rounds.send([answers[one.key].answer if one.key in answers else _longest(one) for one in asked])
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from jaxvalues.errors import UserError
@@ -43,10 +43,14 @@ class Stopped(Exception):
 
 
 class Sender:
-    """Sends requests through a gate, within a budget, with waits between attempts."""
+    """Sends requests through a gate, within a budget, with waits between attempts; none after a failure of a `hopeless`
+    kind."""
 
-    def __init__(self, client: Client, gate: Gate, budget: Budget, attempts: int) -> None:
+    def __init__(
+        self, client: Client, gate: Gate, budget: Budget, attempts: int, *, hopeless: Collection[str] = ()
+    ) -> None:
         self.client, self.gate, self.budget, self.attempts = client, gate, budget, attempts
+        self._hopeless = hopeless
         self._random = random.Random()  # two processes that are refused at once must not come back at once
 
     async def send(self, request: Request, check: Check) -> Reply:
@@ -86,7 +90,7 @@ class Sender:
         if failed.after is not None and failed.after > LONGEST_ASKED:
             said = f"{self.client.endpoint} asks to wait {failed.after:,.0f} s ({failed.said})"
             raise Stopped(attempt, UserError(said))
-        if not failed.retry or attempt == self.attempts:
+        if not failed.retry or failed.kind in self._hopeless or attempt == self.attempts:
             raise Unanswered(failed, attempt)
         if failed.after is not None:
             self.gate.pause(failed.after)

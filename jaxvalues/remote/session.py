@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from jaxvalues.config import ModelConfig
 from jaxvalues.errors import UserError
 from jaxvalues.remote.budget import Budget, UsedUp
-from jaxvalues.remote.client import FORBIDDEN, Client
+from jaxvalues.remote.client import FORBIDDEN, TOO_LONG, Client
 from jaxvalues.remote.messages import Request, Result
 from jaxvalues.remote.pace import Gate, Pace
 from jaxvalues.remote.probe import Found, check_answer, is_alive, probe, recall
@@ -76,40 +76,46 @@ class Session:
         self._failures: dict[str, str] = {}
         self.sent = Counter[str]()
         """How many requests of this session were `answered` and `unanswered`, and how many attempts were `retried`."""
+        self.examples_left_out = Counter[int]()
+        """{number of examples left out: requests that were asked so, as the endpoint refuses them as too long}."""
         self._counted: set[str] = set()
         self._pace = Pace(config.remote.concurrency)
 
     def __call__(self, requests: Sequence[Request]) -> list[Result]:
         """The answers to requests, in their order."""
-        answers = self.store.contents.answers
-        todo = list({one.key: one for one in requests if one.key not in answers}.values())
+        contents = self.store.contents
+        answers, asked = contents.answers, [contents.tried(one)[-1] for one in requests]
+        todo = list({one.key: one for one in asked if one.key not in answers}.values())
         self.count(requests)
         if todo:
             with self.watch(len(todo)) as progress:
-                has_answered = any(one.key in answers for one in requests) or self.sent["answered"] > 0
+                has_answered = any(one.key in answers for one in asked) or self.sent["answered"] > 0
                 asking = _Asking(self, todo, progress, has_answered)
                 _run(self.config, asking.gate, self.budget, asking.run)
             if asking.ended is not None:
-                have = sum(one.key in answers for one in requests)
+                have = sum(contents.tried(one)[-1].key in answers for one in requests)
                 more = " with a larger budget" if isinstance(asking.ended, UsedUp) else ""
                 raise type(asking.ended)(
                     f"{asking.ended}; {have:,} of {len(requests):,} answers are kept in {self.store.path}, and the "
                     f"same command{more} asks only the rest"
                 )
+        for request in requests:
+            if left_out := len(contents.tried(request)) - 1:
+                self.examples_left_out[left_out] += 1
         return self.count(requests)
 
     def count(self, requests: Sequence[Request]) -> list[Result]:
         """Count what was sent for these requests before, once. Returns the answers that they have; asks nothing."""
-        for one in requests:
-            if one.key not in self._counted:
-                self._counted.add(one.key)
-                have = self.store.contents
-                self.budget.already(one, have.failed.get(one.key, 0), have.answers.get(one.key))
-        answers = self.store.contents.answers
-        return [
-            answers[one.key].answer if one.key in answers else self._failures.get(one.key, "unanswered")
-            for one in requests
-        ]
+        have, results = self.store.contents, []
+        for request in requests:
+            tried = have.tried(request)
+            for one in tried:
+                if one.key not in self._counted:
+                    self._counted.add(one.key)
+                    self.budget.already(one, have.failed.get(one.key, 0), have.answers.get(one.key))
+            key = tried[-1].key
+            results.append(have.answers[key].answer if key in have.answers else self._failures.get(key, "unanswered"))
+        return results
 
 
 class _Asking:
@@ -133,30 +139,46 @@ class _Asking:
         for request in self._requests:
             if self.gate.closed:
                 return
-            await self._ask(sender, request)
+            try:
+                left: Request | None = request
+                while left is not None:
+                    left = await self._ask(sender, left)
+            except UserError as error:  # the store cannot be written
+                self._end(error)
 
-    async def _ask(self, sender: Sender, request: Request) -> None:
-        """Ask one request; what is under way elsewhere is still stored where this one ends everything."""
+    async def _ask(self, sender: Sender, request: Request) -> Request | None:
+        """Ask one request; returns one to ask in its place, if it was too long.
+
+        What is under way elsewhere is still stored where this one ends everything.
+        """
         session, begun = self.session, time.monotonic()
         try:
             reply = await sender.send(request, partial(check_answer, session.found, request))
             session.store.add_answer(request, reply.response, attempts=reply.attempts, latency=reply.latency)
         except Unanswered as error:
+            if error.failed.kind == TOO_LONG and request.shorter is not None:
+                return self._shorter(request, error)
             await self._unanswered(sender, request, error, begun)
         except Stopped as stopped:
             if stopped.attempts:
                 session.store.add_failure(request, "stopped", stopped.attempts)
             if stopped.error is not None:
                 self._end(stopped.error)
-            return
-        except UserError as error:  # the store cannot be written
-            self._end(error)
-            return
+            return None
         else:
             session.sent["answered"] += 1
             session.sent["retried"] += reply.attempts - 1
             self._answered_at = time.monotonic()
         self._progress(1, f"{self.gate.active} at once")
+        return None
+
+    def _shorter(self, request: Request, error: Unanswered) -> Request | None:
+        """What to ask in the place of a request that was refused as too long; None where it has an answer already."""
+        session, contents = self.session, self.session.store.contents
+        session.store.add_failure(request, error.failed.said, error.attempts, too_long=True)
+        shorter = contents.tried(request)[-1]
+        session.count([shorter])
+        return None if shorter.key in contents.answers else shorter
 
     async def _unanswered(self, sender: Sender, request: Request, error: Unanswered, begun: float) -> None:
         """Note a request without an answer; end all where no other request can have one."""

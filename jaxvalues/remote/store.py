@@ -49,12 +49,22 @@ class Contents:
         self.answers: dict[str, Stored] = {}
         self.failed: dict[str, int] = {}
         """{key: attempts}, also of requests that were answered later."""
+        self.too_long: set[str] = set()
+        """The keys of requests that an endpoint refused as too long."""
         self.endpoints: dict[tuple[str, str], dict[str, Any]] = {}
         """{(endpoint, model): what was found out about it}."""
         self.probes: Counter[tuple[str, str]] = Counter()
         """{(endpoint, model): the requests that this took}."""
         self.damaged = 0
         """Lines that cannot be read, or are not what was written."""
+
+    def tried(self, request: Request) -> list[Request]:
+        """A request, and the shorter ones that are asked in its place where the endpoint refused it as too long. The
+        last one is that to ask."""
+        tried = [request]
+        while tried[-1].key in self.too_long and tried[-1].shorter is not None:
+            tried.append(tried[-1].shorter())
+        return tried
 
     def take(self, line: bytes) -> None:
         """Add a line. Earlier versions wrote some endpoints with a slash at their end."""
@@ -71,6 +81,8 @@ class Contents:
                     self.answers[key] = Stored(answer, int(record["attempts"]), float(record["latency"]))
                 case "failure":
                     self.failed[record["key"]] = self.failed.get(record["key"], 0) + int(record["attempts"])
+                    if record.get("too_long"):
+                        self.too_long.add(record["key"])
                 case "endpoint":
                     name = (record["endpoint"].rstrip("/"), record["model"])
                     self.endpoints[name] = dict(record["found"])
@@ -141,8 +153,9 @@ class AnswerStore:
         self.contents.answers[request.key] = Stored(answer, attempts, latency)
         return answer
 
-    def add_failure(self, request: Request, reason: str, attempts: int) -> None:
-        """Append that a request has no answer after these attempts. It is asked again next time."""
+    def add_failure(self, request: Request, reason: str, attempts: int, *, too_long: bool = False) -> None:
+        """Append that a request has no answer after these attempts. It is asked again next time, unless it was refused
+        as `too_long` and a shorter one can be asked."""
         self._append(
             {
                 "kind": FAILURE,
@@ -150,9 +163,12 @@ class AnswerStore:
                 "endpoint": request.endpoint,
                 "reason": without_key(reason, self._secret, _sent(request)),
                 "attempts": attempts,
+                "too_long": too_long,
             }
         )
         self.contents.failed[request.key] = self.contents.failed.get(request.key, 0) + attempts
+        if too_long:
+            self.contents.too_long.add(request.key)
 
     def add_endpoint(self, endpoint: str, model: str, found: Mapping[str, Any], attempts: int = 1) -> None:
         """Append what was found out about an endpoint, and the requests that this took."""

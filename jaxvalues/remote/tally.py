@@ -39,6 +39,8 @@ class Tally:
         """What generated texts are: `answered`, `unparsed`, `truncated`, `empty`."""
         self.bounded = Counter[str]()
         """Questions with a bound in the place of a side: `yes` or `no`."""
+        self.examples_left_out = Counter[int]()
+        """{number of examples left out: requests}, of requests that were too long for the endpoint."""
         self.words: dict[str, float] = {}
         """{token: summed probability} of the answer words."""
         self.scored, self.mass = 0, 0.0
@@ -90,6 +92,12 @@ class Tally:
                     "WARNING: the model's first token is mostly neither Yes nor No; another template, or "
                     "model.remote.scoring=votes, may ask it better"
                 )
+        if shorter := self.examples_left_out.total():
+            left_out = sum(number * requests for number, requests in self.examples_left_out.items())
+            said.append(
+                f"too long for the endpoint with all examples: {counted(shorter, 'request')}, asked with "
+                f"{left_out / shorter:.1f} examples fewer on average"
+            )
         if self.statuses:
             said.append("generated texts: " + ", ".join(f"{name} {n:,}" for name, n in self.statuses.most_common()))
         if self.unreadable:
@@ -110,6 +118,7 @@ class Tally:
             "unreadable": dict(self.unreadable),
             "answers": dict(self.statuses),
             "bounded": dict(self.bounded),
+            "examples_left_out": dict(self.examples_left_out),
             "answer_mass": self.mean_mass,
             "answer_words": words,
             "prompt_tokens": self.prompt_tokens,

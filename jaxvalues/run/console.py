@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from jaxvalues.data.arguments import Split
+from jaxvalues.config import Config
+from jaxvalues.data.batches import Tokens
 from jaxvalues.data.held_out import Parts
 from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.errors import counted, print_everything
@@ -52,13 +53,19 @@ class RunConsole:
     def compiled(self, one: Compiled) -> None:
         self.print(f"  {one}")
 
-    def truncated(self, split: Split, count: int, limit: int) -> None:
-        if count:
-            self.print(f"{split.name}: {count} of {len(split)} arguments are truncated to {limit} tokens")
-
-    def fewer_examples(self, split: Split, count: int) -> None:
-        if count:
-            self.print(f"{split.name}: the prompts of {count} of {len(split)} arguments have no space for all examples")
+    def encoded(self, name: str, tokens: Tokens, config: Config) -> None:
+        """How many arguments of a split were truncated, or have no space for all examples."""
+        total = tokens.num_arguments
+        if tokens.truncated:
+            limit = config.data.max_length
+            self.print(f"{name}: {tokens.truncated:,} of {total:,} arguments are truncated to {limit} tokens")
+        if tokens.fewer_examples:
+            examples = config.formulation.examples.count
+            shown = examples - tokens.examples_left_out / len(tokens)
+            self.print(
+                f"{name}: the prompts of {tokens.fewer_examples:,} of {total:,} arguments have no space for all "
+                f"{examples} examples; prompts have {shown:.2f} examples on average"
+            )
 
     def start(self, base: Base, system: System, weights: Weights, batches: TrainingBatches, parts: Parts) -> None:
         """What is about to be trained, on what, for how long."""

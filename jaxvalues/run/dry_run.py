@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxvalues.config import Config
-from jaxvalues.data.held_out import load_parts
+from jaxvalues.data.held_out import HELD_OUT, load_parts
 from jaxvalues.data.task import TASKS
 from jaxvalues.formulations import load_texts
 from jaxvalues.run.base import find_base, find_tokenizer
@@ -35,7 +35,8 @@ def dry_run(config: Config, run_console: RunConsole) -> None:
     mesh = make_mesh(config.mesh)
     system = build_system(config, base, tokenizer, mesh, training=parts.training)
     training_batches(system, parts.training, run_console)
-    for split in (parts.held_out, *parts.reported):
+    encode(system, parts.held_out, run_console, HELD_OUT)
+    for split in parts.reported:
         encode(system, split, run_console)
 
     warm_start = find_warm_start(system, run_console)

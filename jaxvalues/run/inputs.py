@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jaxvalues.config import Config
 from jaxvalues.data.batches import Tokens
-from jaxvalues.data.held_out import Parts, load_parts
+from jaxvalues.data.held_out import HELD_OUT, Parts, load_parts
 from jaxvalues.data.task import TASKS
 from jaxvalues.data.training_batches import TrainingBatches
 from jaxvalues.formulations import load_texts
@@ -65,7 +65,7 @@ def prepare(config: Config, run_console: RunConsole, programs: Programs | None =
     if system.shortlist is not None:
         system.shortlist.check((parts.held_out, *parts.reported))
     batches = training_batches(system, parts.training, run_console)
-    held_out = encode(system, parts.held_out, run_console)
+    held_out = encode(system, parts.held_out, run_console, HELD_OUT)
     check_same(lambda: input_facts(base, parts, {"training": batches.tokens, "held_out": held_out}))
     if not base.is_random:
         system.network.read(base.folder, check_only)

@@ -45,11 +45,11 @@ class Predicted(NamedTuple):
     missing: np.ndarray | None = None
 
 
-def encode(system: System, split: Split, run_console: RunConsole) -> Tokens:
-    """Tokenise a split; says so when arguments were truncated."""
+def encode(system: System, split: Split, run_console: RunConsole, name: str | None = None) -> Tokens:
+    """Tokenise a split; says what was truncated or left out, about its `name`, which is that of the split by
+    default."""
     tokens = system.formulation.encode(split.arguments, split.labels)
-    run_console.truncated(split, tokens.truncated, system.config.data.max_length)
-    run_console.fewer_examples(split, tokens.fewer_examples)
+    run_console.encoded(name or split.name, tokens, system.config)
     return tokens
 
 

@@ -31,6 +31,7 @@ def prompt_record(system: System, split: Split, tokens: Tokens, mass: np.ndarray
         "truncated": tokens.truncated,
         "truncation_rate": tokens.truncated / max(len(split), 1),
         "fewer_examples": tokens.fewer_examples,
+        "examples_left_out": tokens.examples_left_out / max(len(tokens), 1),
     }
     if len(tokens):
         record["first_prompt"] = _first_prompt(system, split, tokens)

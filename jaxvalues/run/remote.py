@@ -166,7 +166,9 @@ def _predicted(questions: RemoteFormulation, split: Split, asked: Asked) -> Pred
 
 def _ask_split(questions: RemoteFormulation, split: Split, wanted: np.ndarray | None, session: Session) -> Asked:
     """What comes of the questions about a split; calibrated by content-free arguments where the config says so."""
+    session.examples_left_out.clear()
     asked = ask_all(questions.rounds(split.arguments, wanted), session)
+    asked.tally.examples_left_out.update(session.examples_left_out)
     if not questions.config.formulation.verbalizer.calibrate:
         return asked
     free = ask_all(questions.rounds(CONTENT_FREE), session)

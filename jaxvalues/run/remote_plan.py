@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from jaxvalues.config import Config
 from jaxvalues.config.reading import os_problem
@@ -15,7 +14,7 @@ from jaxvalues.data.task import TASKS
 from jaxvalues.errors import ConfigError, UserError, counted
 from jaxvalues.remote.batches import Read, batch_lines, read_results
 from jaxvalues.remote.budget import Budget
-from jaxvalues.remote.client import check_installed
+from jaxvalues.remote.client import TOO_LONG, check_installed
 from jaxvalues.remote.formulations import make_remote
 from jaxvalues.remote.key import KEY, api_key
 from jaxvalues.remote.messages import Request
@@ -31,21 +30,12 @@ from jaxvalues.run.resolve import resolve
 _BEGINNING = b'{"custom_id": '
 
 
-class Planned(NamedTuple):
-    """The requests of a run: those with an answer in the store, and those to send next."""
-
-    stored: list[Request]
-    missing: list[Request]
-    later: list[Request]
-    """Those that depend on their answers, as long as they may be."""
-
-
-def plan(config: Config, inputs: Inputs, found: Found, contents: Contents) -> Planned:
+def plan(config: Config, inputs: Inputs, found: Found, contents: Contents) -> Pending:
     """What a run would ask, each request once."""
     questions = make_remote(config, inputs.template, found, inputs.examples)
     rounds = all_rounds(config, inputs, questions)
     all_of = [pending(one, contents, questions.number_of_rounds) for one in rounds]
-    return Planned(
+    return Pending(
         *(list({r.key: r for one in all_of for r in getattr(one, name)}.values()) for name in Pending._fields)
     )
 
@@ -72,7 +62,7 @@ def dry_run_remote(config: Config, run_console: RunConsole) -> None:
     say(f"{config.folder}: {state}")
 
 
-def _say_estimate(config: Config, planned: Planned, contents: Contents, probes: bool, run_console: RunConsole) -> None:
+def _say_estimate(config: Config, planned: Pending, contents: Contents, probes: bool, run_console: RunConsole) -> None:
     """Say what all that is not answered takes, and where the budget is not enough for it.
 
     What was asked before counts, and a test request where the endpoint is not known yet (`probes`).
@@ -80,7 +70,7 @@ def _say_estimate(config: Config, planned: Planned, contents: Contents, probes: 
     model, to_send = config.model, [*planned.missing, *planned.later]
     budget = Budget(model)
     budget.requests = contents.probes[model.endpoint, model.id] + probes
-    for one in (*planned.stored, *to_send):
+    for one in (*planned.stored, *planned.too_long, *to_send):
         budget.already(one, contents.failed.get(one.key, 0), contents.answers.get(one.key))
     quoted = "; answers that are quoted count in full length" if planned.later else ""
     run_console.print(_estimate(budget, to_send) + quoted)
@@ -182,7 +172,7 @@ def read_batches(config: Config, files: list[Path], run_console: RunConsole) -> 
         read = read_results(files, missing=planned.missing, stored=planned.stored, found=found, store=store)
     for sentence in read.sentences(store.path):
         run_console.print(sentence)
-    if not read.added and not read.known:
+    if not read.added and not read.known and not read.failed[TOO_LONG]:
         raise UserError(f"no result in {files[0]} answers a request of this config and its endpoint")
     return read
 

@@ -43,6 +43,12 @@ def conversation(question: str, turns: Sequence[tuple[str, str]] = (), system: s
     return [*messages, {"role": "user", "content": question}]
 
 
+def without_first_turn(messages: Sequence[Message]) -> list[Message]:
+    """The messages of a conversation without what was asked and answered first; a system message stays."""
+    first = 1 if messages[0]["role"] == "system" else 0
+    return [*messages[:first], *messages[first + 2 :]]
+
+
 def has_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a tokenizer has a chat template, as those of instruction-tuned models do."""
     return bool(tokenizer.chat_template)

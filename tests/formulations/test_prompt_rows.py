@@ -70,9 +70,10 @@ def test_examples_are_left_out_for_long_arguments_and_counted() -> None:
     some, none = rows(examples=2, max_length=lengths[-1] - 1), rows(examples=2, max_length=250)
     tokens = some.encode(ARGUMENTS)
     assert (tokens.truncated, 0 < tokens.fewer_examples < 25) == (0, True)
+    assert tokens.examples_left_out == tokens.fewer_examples  # one each: the limit is a token below the longest
     assert max(map(len, tokens.ids)) <= some.max_row_length
     tokens = none.encode([replace(ARGUMENTS[0], premise="whales feel " * 200)])
-    assert (tokens.truncated, tokens.fewer_examples) == (1, 1)
+    assert (tokens.truncated, tokens.fewer_examples, tokens.examples_left_out) == (1, 1, 2)
     assert len(tokens.ids[0]) <= none.max_row_length
 
 

@@ -20,6 +20,7 @@ from jaxvalues.config import Config, parse_config
 from jaxvalues.errors import UserError, one_sentence
 from jaxvalues.remote import pace, session
 from jaxvalues.remote.budget import Budget, UsedUp
+from jaxvalues.remote.client import says_too_long
 from jaxvalues.remote.messages import Answer, Request
 from jaxvalues.remote.probe import Found
 from jaxvalues.remote.scoring import log_odds
@@ -110,7 +111,8 @@ def test_a_429_is_repeated_when_the_endpoint_says_and_slows_down(server: StandIn
         (LIMITED, "429"),
         (BROKEN, "500"),
         (Behaviour(503, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, "{}"), "503"),
-        (Behaviour(body="<html>not JSON"), "malformed"),
+        (Behaviour(body="<p>not JSON"), "malformed"),
+        (Behaviour(body="<!DOCTYPE html><title>Be back soon</title>"), "web page"),
         (Behaviour(body="[" * 10_000), "malformed"),
         (Behaviour(body='{"choices": [{"message": {}'), "malformed"),
         (Behaviour(body='{"choices": []}'), "malformed"),
@@ -216,6 +218,8 @@ def test_without_a_key_a_server_that_asks_for_one(server: StandIn) -> None:
             Behaviour(404, body='{"error": {"message": "no such model"}}'),
             "no chat completions of a model stand-in-1",
         ),
+        (Behaviour(404, body="<html><head></head></html>"), r"of a model stand-in-1 \(404\): a web page$"),
+        (Behaviour(body="<!doctype html>\n<html>"), "answers with a web page, so it is no endpoint: most .* in /v1"),
         (Behaviour(402, body="{}"), r"wants to be paid first \(402\)"),
         (Behaviour(403, body='{"detail": "not in your country"}'), r"refuses the request \(403\): not in your country"),
         (
@@ -239,6 +243,43 @@ def test_what_ends_a_run_before_it_begins(server: StandIn, behaviour: Behaviour,
     with pytest.raises(UserError, match=sentence) as error:
         find_out(settings, Budget(settings))
     one_sentence_of(error)
+
+
+def test_a_url_without_a_path_has_a_hint(server: StandIn) -> None:
+    server.behave = lambda number, body: Behaviour(404, body='{"detail": "Not Found"}')
+    settings = config(server.url.removesuffix("/v1")).model
+    with pytest.raises(UserError, match=r"\(404\): Not Found; most endpoints end in /v1"):
+        find_out(settings, Budget(settings))
+    assert server.total == 1
+
+
+def test_a_web_page_is_asked_once(server: StandIn) -> None:
+    server.behave = lambda number, body: Behaviour(body="<html>")
+    settings = config(server.url).model
+    with pytest.raises(UserError, match="web page"):
+        find_out(settings, Budget(settings))
+    assert server.total == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (400, {"error": {"message": "m", "code": "context_length_exceeded"}}, True),
+        (400, {"object": "error", "message": "This model's maximum context length is 2048 tokens.", "code": 400}, True),
+        (400, {"message": "the request exceeds the available context size", "type": "exceed_context_size_error"}, True),
+        (422, {"error": "`inputs` tokens + `max_new_tokens` must be <= 2048. Given: 3000"}, True),
+        (400, {"error": {"message": "prompt is too long: 210000 tokens > 200000 maximum"}}, True),
+        (400, "The input token count (1200000) exceeds the maximum number of tokens allowed (1048575).", True),
+        (400, {"message": "The input (3000 tokens) is longer than the model's context length (2048 tokens)."}, True),
+        (400, {"error": {"message": "top_logprobs is too large"}}, False),
+        (422, {"detail": [{"input": "we must reduce the length of copyright"}]}, False),
+        (500, {"error": {"message": "context length"}}, False),
+        (400, None, False),
+        (None, None, False),
+    ],
+)
+def test_what_says_that_a_request_is_too_long(status: int | None, body: Any, expected: bool) -> None:
+    assert says_too_long(status, body) is expected
 
 
 def test_no_network(tmp_path: Path) -> None:

@@ -160,6 +160,31 @@ def test_bad_usage(server: StandIn, tmp_path: Path) -> None:
         assert sentence in err
 
 
+def test_questions_that_are_too_long_are_written_with_fewer_examples(server: StandIn, tmp_path: Path) -> None:
+    form = {"examples": {"count": 2}, "descriptions": "name"}
+    file, folder, results = config_file(tmp_path, server.url, formulation=form), tmp_path / "b", tmp_path / "r.jsonl"
+    for examples in (2, 1):
+        assert said("batch", "write", file, folder)[0] == 0
+        lines = lines_of(folder)
+        assert {len(line["body"]["messages"]) for line in lines} == {2 * examples + 1}
+        if examples == 2:
+            refused = {"status_code": 400, "body": {"error": {"code": "context_length_exceeded", "message": "m"}}}
+            results.write_text(
+                "\n".join(
+                    json.dumps({"custom_id": line["custom_id"], "response": refused, "error": None}) for line in lines
+                )
+            )
+            code, out, err = said("batch", "read", file, results)
+            assert f"{TOTAL} results are no answers (too long {TOTAL})" in out
+            assert (code, err) == (0, "")
+    results.write_text("\n".join(map(result_of, lines)))
+    assert said("batch", "read", file, results)[0] == 0
+    before = server.total
+    code, out, _ = said("train", file)
+    assert (code, server.total) == (0, before)
+    assert "100 requests, asked with 1.0 examples fewer" in out
+
+
 @pytest.mark.parametrize("name", ["write", "read"])
 def test_help_has_an_example(name: str) -> None:
     code, out, _ = said("batch", name, "--help")

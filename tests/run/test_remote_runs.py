@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -296,6 +297,51 @@ def test_batches_of_chains_come_in_two_rounds(server: StandIn, tmp_path: Path) -
     before = server.total
     assert command("train", file)[0] == 0
     assert server.total == before
+
+
+TOO_LONG = Behaviour(
+    400, body='{"error": {"message": "This model\'s maximum context length is 9", "code": "context_length_exceeded"}}'
+)
+
+
+def test_examples_are_left_out_where_the_endpoint_finds_them_too_long(server: StandIn, tmp_path: Path) -> None:
+    server.behave = lambda number, body: TOO_LONG if len(body["messages"]) > 5 else FINE
+    form = {"examples": {"count": 3}, "descriptions": "name"}
+    budget = {"max_requests": 1 + TOTAL + 60}
+    with pytest.raises(UserError, match=r"is used up; .* asks only the rest"):
+        run(tmp_path, server.url, formulation=form, model=budget)
+    limited = server.total
+    assert limited == budget["max_requests"]
+    file = config_file(tmp_path, server.url, formulation=form)
+    planned = re.search(r"(\d+) have an answer in .*?, (\d+) would", command("train", file, "--dry-run")[1], re.DOTALL)
+    answered, missing = map(int, planned.groups())
+    assert answered + missing == TOTAL
+    assert answered == sum(
+        json.loads(line)["kind"] == "answer" for line in (tmp_path / "run/answers.jsonl").read_text().splitlines()
+    )
+
+    _, printed = run(tmp_path, server.url, formulation=form)
+    assert max(server.counts.values()) == 1  # what was refused is not sent again, as what was answered is not
+    assert "too long for the endpoint with all examples: 100 requests, asked with 1.0 examples fewer" in printed
+    assert "test: 100 of 100 questions answered" in printed
+    record = json.loads((tmp_path / "run/language_model.json").read_text())
+    assert record["test"]["examples_left_out"] == {"1": 100}
+    sizes = [len(json.loads(body)["messages"]) for body in server.counts]
+    assert (sizes.count(7), sizes.count(5)) == (TOTAL, TOTAL)
+    before = server.total
+    run(tmp_path, server.url, formulation=form, output=str(tmp_path / "other"), model={
+        "answers": str(tmp_path / "run/answers.jsonl")
+    })  # fmt: skip
+    assert server.total == before
+
+
+def test_questions_that_are_too_long_without_any_example_are_missing(server: StandIn, tmp_path: Path) -> None:
+    server.behave = lambda number, body: FINE if "water" in str(body) else TOO_LONG
+    with pytest.raises(UserError, match="answers none of 20 questions: status 400: This model's maximum context"):
+        run(tmp_path, server.url, formulation={"examples": {"count": 1}})
+    server.behave = lambda number, body: TOO_LONG if "achievement" in str(body).lower() else FINE
+    with pytest.raises(UserError, match=r"95.* of questions have an answer .*\(most others: too long\)"):
+        run(tmp_path, server.url, output=str(tmp_path / "second"), model=FULL)
 
 
 @pytest.mark.slow
