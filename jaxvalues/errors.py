@@ -127,11 +127,11 @@ def _without_middle(text: str, most: int) -> str:
 
 
 partings: list[Callable[[str], bool]] = []
-"""What is called with the error of a command before it ends; False: the process must end at once."""
+"""Called with the sentence of an error before a command ends. One returns False where it must end at once."""
 
 
 def leave(sentence: str, code: int, error: Exception | None = None) -> None:
-    """End this process at once, printing the traceback of `error`, where a parting wants that; else return."""
+    """Call all `partings`; where one returns False, print the traceback of `error` and end this process."""
     if all(parting(sentence) for parting in partings):
         return
     if error is not None:

@@ -18,7 +18,10 @@ shift
 count=${SLURM_ARRAY_TASK_COUNT:?"start it as an array: sbatch --array=1-N ..."}
 number=$((SLURM_ARRAY_TASK_ID - ${SLURM_ARRAY_TASK_MIN:-1} + 1))
 
-# bash hands the signal on to the run, which saves a checkpoint and ends.
+# bash passes the signal on, and waits until the run has saved its checkpoint and ended.
 jaxvalues compare "$study" "$@" --part "$number/$count" &
-trap 'kill -TERM $!' TERM INT
-wait $!
+run=$!
+trap 'kill -TERM $run' TERM INT
+wait $run && status=0 || status=$?
+while kill -0 $run 2>/dev/null; do wait $run && status=0 || status=$?; done
+exit $status

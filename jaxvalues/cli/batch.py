@@ -10,7 +10,9 @@ import typer
 from jaxvalues.cli.app import ConfigFile, Overrides, app, console
 from jaxvalues.run.options import path_option
 
-batch = typer.Typer(no_args_is_help=True, help="Ask an endpoint by batch files, at half the price of most providers.")
+batch = typer.Typer(
+    no_args_is_help=True, help="Batch files for an endpoint: most providers answer them at half the price."
+)
 app.add_typer(batch, name="batch", short_help="Ask an endpoint by batch files.")
 
 
@@ -43,7 +45,7 @@ def read(
 ) -> None:
     """Put the results of batch files into the answers of a run, so that `jaxvalues train` does not ask these.
 
-    A result that is no answer is counted, and asked by `jaxvalues train`.
+    Failed results are counted; `jaxvalues train` sends their requests again.
 
     \b
     Example: jaxvalues batch read configs/llm/remote.yaml results.jsonl model.id=gpt-4.1-mini data.dir=valueeval23

@@ -25,7 +25,7 @@ def ensemble(
     ] = Method.mean,
     dir: Annotated[Path | None, place(metavar="FOLDER", help="Folder of the data, if not where the runs say.")] = None,
 ) -> None:
-    """Combine finished runs: folds of one system are joined, decisions are tuned on what every system held out.
+    """Combine finished runs: folds of one system are joined; thresholds are tuned on the arguments that all held out.
 
     \b
     Example: jaxvalues ensemble runs/minilm-seed0 runs/minilm-seed1 --out runs/minilm-ensemble
@@ -41,7 +41,7 @@ def score(
     truth: Annotated[Path, place(metavar="LABELS.tsv", help="Labels file.")],
     run: Annotated[list[Path], place(metavar="PREDICTIONS.tsv", help="Run file, or probabilities; repeatable.")],
     threshold: Annotated[
-        float | None, typer.Option(metavar="NUMBER", parser=number_option, help="Decides probabilities.")
+        float | None, typer.Option(metavar="NUMBER", parser=number_option, help="Of probabilities: from here on, yes.")
     ] = None,
     arguments: Annotated[
         Path | None,

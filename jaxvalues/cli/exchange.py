@@ -26,19 +26,21 @@ def export(
     to: Annotated[
         Format,
         typer.Option(
-            help="hf: a classifier as a whole, for transformers; peft: what trained, as an adapter for PEFT; detector: "
-            "what trained, for `jaxvalues predict`."
+            help="hf: a whole classifier, for transformers (it reads the first token of the last layer); peft: what "
+            "trained, as an adapter for PEFT; detector: what trained, for `jaxvalues predict`."
         ),
     ],
     base: Annotated[
         str | None,
-        typer.Option(metavar="HUB_NAME", help="Of a detector: its network's name on the hub, if the run had a folder."),
+        typer.Option(
+            metavar="HUB_NAME", help="--to detector: hub name of the base network, needed if the run read a folder."
+        ),
     ] = None,
 ) -> None:
     """Write a finished run for other libraries: network, tokenizer, thresholds, and a card that shows how to use them.
 
     \b
-    Example: jaxvalues export runs/minilm-seed0 --to hf minilm-values
+    Example: jaxvalues export runs/roberta-base-seed0 --to hf roberta-values
              jaxvalues export runs/t5-base-bca-seed0 --to peft t5-base-bca-prompt
     """
     if base is not None and to != Format.detector:
@@ -67,7 +69,7 @@ def import_(
     """Make an exported run a run folder again: same config, thresholds and scores, same predictions up to rounding.
 
     \b
-    Example: jaxvalues import minilm-values --out runs/minilm-again
+    Example: jaxvalues import roberta-values --out runs/roberta-again
     """
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed on a device
     from jaxvalues.interop.from_hf import import_hf
@@ -114,11 +116,13 @@ def bench(
         list[int] | None, typer.Option(help="Tokens (default: the config's buckets); repeatable.")
     ] = None,
     repeats: Annotated[int, typer.Option(help="Samples of each contender; medians are over these.")] = 7,
-    warmup: Annotated[int, typer.Option(help="Samples before those, thrown away.")] = 1,
+    warmup: Annotated[int, typer.Option(help="Samples before these, which do not count.")] = 1,
     new_tokens: Annotated[int, typer.Option(help="Tokens that generate adds to every prompt.")] = 64,
     real: Annotated[bool, typer.Option("--real", help="A batch of the training split, not random tokens.")] = False,
     json_file: Annotated[Path | None, place("--json", metavar="FILE", help="Write everything measured.")] = None,
-    chart: Annotated[Path | None, place("--chart", metavar="FILE", help="Draw it, or what is compared (SVG).")] = None,
+    chart: Annotated[
+        Path | None, place("--chart", metavar="FILE", help="Draw the measurement, or the comparison (SVG).")
+    ] = None,
 ) -> None:
     """Measure train step, inference, compiling and memory of a config's model, side by side with torch and PEFT.
 

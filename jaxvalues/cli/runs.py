@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @app.command(short_help="Fetch the data set, or check a folder, and say what is there.")
 def data(
     config: Annotated[
-        Path | None, typer.Argument(metavar="CONFIG", parser=path_option, help="Config whose data is meant.")
+        Path | None, typer.Argument(metavar="CONFIG", parser=path_option, help="Config that names the data.")
     ] = None,
     overrides: Overrides = None,
     dir: Annotated[Path | None, place(metavar="FOLDER", help="A folder of TSV files.")] = None,
@@ -52,7 +52,7 @@ def show(
     config: ConfigFile,
     overrides: Overrides = None,
     *,
-    full: Annotated[bool, typer.Option("--full", help="The whole config besides, with every default.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Print the whole config, too, with all defaults.")] = False,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the training step and ask the compiler for its memory (minutes).")
     ] = False,
@@ -80,7 +80,7 @@ def train(
         bool, typer.Option("--dry-run", help="Check all that can be checked, weights included; write nothing.")
     ] = False,
 ) -> None:
-    """Train one run, from config to scores; resumes where it was if the run folder holds it.
+    """Train one run, from config to scores; resumes an unfinished run of the same config.
 
     With data.folds, or an ensemble in the config: several runs one after another, and their combination.
 
@@ -116,7 +116,8 @@ def predict(
         str | None, typer.Argument(metavar="[RUN]", help="Folder of a finished run, or of a detector.")
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Where it runs, e.g. data.dir=FOLDER mesh.fsdp=2.")
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Changed paths or devices, e.g. data.dir=FOLDER mesh.fsdp=2."),
     ] = None,
     *,
     model: Annotated[
@@ -128,7 +129,9 @@ def predict(
     ] = None,
     format: Annotated[
         Table,
-        typer.Option(help="Of --input: a row per argument, a row per argument and value, or JSON. Your columns stay."),
+        typer.Option(
+            help="Of --input: wide, a row per argument; long, a row per argument and value; or json. Your columns stay."
+        ),
     ] = Table.wide,
     out: Annotated[
         Path | None, place(metavar="DIR", help="Where to write (default: RUN; NAME-predictions for a detector).")

@@ -102,11 +102,12 @@ class FormulationConfig(Section):
     """How an argument becomes model input, and model output becomes logits [B, C]."""
 
     kind: Literal["classify", "masked_choice", "answer", "open_answer", "label_list", "chain_of_thought"] = "classify"
-    """`classify`: one pass and classifier heads. The others are question formulations, with one question per category.
-    `masked_choice` (MBC): a masked language model fills in Yes or No. `answer` (BCA): a generative model answers Yes or
-    No. `open_answer` (OA): it answers freely, and synonyms of the category are looked for in the answer. `label_list`:
-    one question about all categories; the names of those that apply are looked for in the answer. `chain_of_thought`
-    (CoT): it first says which values it sees, then answers Yes or No for each category. The last two train nothing."""
+    """`classify`: one pass and classifier heads. The others are question formulations, answered by a language model.
+    Three ask one question per category. `masked_choice` (MBC): a masked language model fills in Yes or No. `answer`
+    (BCA): a generative model answers Yes or No. `open_answer` (OA): it answers freely, and the answer is searched for
+    synonyms of the category. `label_list`: one question about all categories; the answer is searched for their names.
+    `chain_of_thought` (CoT): the model first says which values it sees, then answers Yes or No for each category. The
+    last two train nothing."""
     template: Text | None = None
     """Path of a text file, or name of a built-in template: `cls` and `joined` for classify, `stance`, `stance_masked`
     and `stance_answer` for the stance, `answer_chat` for answer in a chat, and one with the name of each other kind.
@@ -163,7 +164,7 @@ class FormulationConfig(Section):
 
     @property
     def asks_questions(self) -> bool:
-        """Whether this is a question formulation: one question per category, answered by a language model in words."""
+        """Whether this is a question formulation, answered by a language model in words."""
         return self.kind != "classify"
 
     @property

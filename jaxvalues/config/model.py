@@ -21,7 +21,7 @@ class ModelConfig(Section):
     """The network, and how it is computed."""
 
     path: Text | None = None
-    """Checkpoint: a folder or a hub id (config.json and safetensors)."""
+    """Checkpoint: a folder or a hub id (config.json and safetensors), or a GGUF file."""
     revision: Text | None = None
     """Revision of the checkpoint on the hub."""
     config: dict[str, Any] | None = None

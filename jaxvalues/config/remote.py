@@ -42,8 +42,8 @@ class RemoteConfig(Section):
     attempts: int = Field(8, ge=1)
     """Attempts at each request, with random waits between them that grow up to a minute. `Retry-After` is obeyed."""
     min_coverage: float = Field(0.99, gt=0, le=1)
-    """Smallest share of questions with an answer with which a run finishes. Below it the run stays unfinished, and the
-    same command asks again what has none. A question without an answer is left out of the scores, which then say so."""
+    """Smallest share of answered questions with which a run finishes. Below it the run stays unfinished, and the same
+    command sends the others again. Questions without an answer are left out of the scores, which say so."""
     input_price: float | None = Field(None, ge=0)
     """Price of a million tokens of prompts, for `max_cost` and for estimates."""
     output_price: float | None = Field(None, ge=0)

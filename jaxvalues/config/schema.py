@@ -75,7 +75,7 @@ class TrainingConfig(Section):
     arguments. The study uses 8. null: `batch_size` arguments."""
     accumulation: int = Field(1, ge=1)
     """Micro-batches per optimizer step, which save memory. It must divide the rows of a step. A row is one question; it
-    is an argument for `classify`, and where the questions branch from their argument (GPT-2 without
+    is an argument for `classify`, and where the questions branch from their argument (causal models without
     `questions_per_step`)."""
     eval_batch_size: int = Field(32, ge=1)
     """Rows per batch when predicting. It affects memory and speed, and no score. A row is one question; it is an
@@ -89,7 +89,7 @@ class TrainingConfig(Section):
     warn_after: int | None = Field(3, ge=1)
     """Warn after this many evaluations without a better held-out score. null: never."""
     checkpoint_every: Steps | Literal["epoch"] = "epoch"
-    """Steps between checkpoints to resume from, or `epoch`. Ctrl-C and SIGTERM save one as well."""
+    """Steps between checkpoints to resume from, or `epoch`. Ctrl-C, SIGTERM and SIGHUP save one as well."""
     log_every: int = Field(10, ge=1)
     """Steps between lines of `metrics.jsonl`."""
 
@@ -118,8 +118,9 @@ class DecisionConfig(Section):
 
     threshold: Literal["fixed", "tuned", "tuned_per_category", "calibrated"] = "tuned"
     """`fixed`: `value`. `tuned`: one threshold for all categories. `tuned_per_category`: one per category. Tuned
-    thresholds maximise the official F1 on the held-out part (for the stance: accuracy). They are logits between those
-    of held-out arguments. `calibrated`: `tuned`, above the mean held-out logit of each category (batch calibration)."""
+    thresholds maximise the official F1 on the held-out part (for the stance: accuracy). Each lies between two logits of
+    held-out arguments, or beyond them all. `calibrated` (batch calibration): the mean held-out logit of each category
+    plus one tuned number, the same for all."""
     value: float = Field(0.5, gt=0, lt=1)
     """fixed: the threshold, a probability."""
 
@@ -139,9 +140,9 @@ class RuntimeConfig(Section):
     compilation_cache: Text | None = "~/.cache/jaxvalues/xla"
     """Folder of compiled programs that all runs share. null: no such cache."""
     features: Text | None = None
-    """Folder where the output of frozen layers that stays the same (`tuning.dropout_below`), and what language models
-    answer that nothing is trained in, are kept for all runs that share them. null: in memory, and in the run folder;
-    runs of a study have a folder of the study."""
+    """Folder that runs share, of two kinds of files: the output of frozen layers, where it is the same in every epoch
+    (`tuning.dropout_below`), and the answers of language models in which nothing trains. null: the first are kept in
+    memory, the second in the run folder; runs of a study share a folder of the study."""
     distributed: bool = False
     """Call `jax.distributed.initialize()` first: for TPU pods, SLURM and several hosts."""
     start_timeout: int = Field(1800, ge=1)

@@ -111,7 +111,7 @@ def choose_thresholds(
 def side_by_side(
     truth: np.ndarray, logits: np.ndarray, tune: Callable[[np.ndarray, np.ndarray], float] = tune_global
 ) -> dict[str, Decision]:
-    """Four decisions about the logits of a model that nothing was trained in, from held-out labels and logits [n, C].
+    """Four decisions about the logits of an untuned model, from held-out labels and logits [n, C].
 
     `raw` is at logit 0, where Yes is as probable as No. Models prefer one of the words, and for each category another
     one: `batch-calibrated` is at the mean logit of each category, for which no labels are needed (Zhou et al. 2024).

@@ -230,7 +230,7 @@ class LanguageModel:
         needed, most = (tokens + new if self._is_causal else max(tokens, new)), self._most_tokens
         if needed > most:
             parts = f"{tokens} tokens and {what} {new}" if self._is_causal else f"{tokens} tokens, {what} {new}"
-            raise UserError(f"it has {parts}, but there is room for {most} {'in all' if self._is_causal else 'each'}")
+            raise UserError(f"it has {parts}, but {most} are the most {'in all' if self._is_causal else 'each'}")
 
     def _aligned(self, rows: Sequence[Row], shape: tuple[int, int]) -> dict[str, np.ndarray]:
         return (right_aligned if self._is_causal else left_aligned)(rows, shape, self._pad)

@@ -120,7 +120,7 @@ def split_answers(prompt: Row, joined: Sequence[Row]) -> tuple[Row, list[Row]]:
     shared = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
     if not shared:
         raise UserError(
-            "its first token reaches into the answer, so that there is nothing to score it after: give a "
-            'longer prompt, or join="tokens"'
+            "its first token holds the beginning of the answer, so no token is left before the answer: give a longer "
+            'prompt, or join="tokens"'
         )
     return shared, [row[len(shared) :] for row in joined]

@@ -77,9 +77,12 @@ def check_detector(config: Config) -> None:
     """Raise ConfigError if predictions of this config need more than a network that others have and what trained."""
     check_task(TASKS[config.data.task], "detector")
     if config.tuning.method == "none" and not config.formulation.verbalizer.soft:
-        raise ConfigError("tuning.method is none: nothing trained, and a detector is what trained")
+        raise ConfigError("tuning.method is none: nothing trained, and a detector holds trained parameters")
     if config.model.config is not None:
-        raise ConfigError("model.config: this network had random weights, so nobody else has what a detector is for")
+        raise ConfigError(
+            "model.config: the network began with random weights, which a detector does not hold: export a run that "
+            "began with model.path"
+        )
     if config.formulation.examples is not None:
         raise ConfigError(
             "formulation.examples shows training arguments in every prompt, and a detector holds no text of the data"

@@ -131,7 +131,7 @@ def detector_card(folder: Path, ours: Mapping[str, Any], about: Mapping[str, Any
         ours,
         metadata={"library_name": "jaxvalues"},
         base=base,
-        what=f"A detector ({method}, {trained:,} trained numbers)",
+        what=f"A detector ({method}, {trained:,} trained parameters)",
         usage=_text("usage_detector.md", name=ours["config"]["name"], base=base, tensors=about["tensors"]),
         head=_FEW_NUMBERS,
         intervals=about["intervals"],

@@ -1,6 +1,6 @@
-"""Prompts that begin alike, as those with the same examples do: what they share is read once for all of them.
+"""Shared beginnings of prompts, such as the same examples: their keys and values are computed once for all rows.
 
-Its keys and values in every layer stand before those of the rows, as a prefix does. So every prompt has the same
+The keys and values in every layer stand before those of the rows, as a prefix does. So every prompt has the same
 positions and sees the same tokens as before: the answers are the same, up to rounding.
 """
 
@@ -29,9 +29,8 @@ class Beginning(NamedTuple):
 
 
 def shared_beginning(ids: Sequence[np.ndarray]) -> Beginning | None:
-    """The beginning that saves most tokens: its length times the rows that need not read it. None: nothing is worth it.
-
-    Every row keeps a token of its own.
+    """The beginning that saves most tokens: its length times the rows that need not read it. None: none has SHORTEST
+    tokens. Every row keeps a token of its own behind it.
     """
     order = sorted(range(len(ids)), key=lambda row: ids[row].tolist())
     alike = [_common(ids[a], ids[b]) for a, b in pairwise(order)]

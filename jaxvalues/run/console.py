@@ -82,8 +82,8 @@ class RunConsole:
         if form.asks_questions and not form.chat and has_chat_template(system.tokenizer):
             self.print("the tokenizer has a chat template, which is not used: formulation.chat=true uses it")
         if not count(trainable):
-            self.print(f"nothing trains; {len(parts.held_out)} held-out arguments decide where Yes begins")
-            self.print("answers are kept as they come: where this is stopped, the same command goes on")
+            self.print(f"nothing trains; {len(parts.held_out)} held-out arguments tune the thresholds")
+            self.print("answers are kept as they come: after a stop, the same command resumes")
             return
         contrastive, epochs = system.config.loss.contrastive, _epochs(system.config.training.epochs)
         if contrastive is not None and contrastive.use == "pretraining":
@@ -117,7 +117,7 @@ class RunConsole:
             steps |= {"to generate": system.generate_step, "to score answers": system.score_step}
             shapes = {what: len(step) for what, step in steps.items() if step is not None}
             if behind := sum(map(len, system.steps_behind)):
-                shapes["to ask behind what prompts share"] = behind
+                shapes["to ask behind a shared beginning of prompts"] = behind
             parts = ", ".join(f"{number} {what}" for what, number in shapes.items())
             self.print(f"compiled {counted(sum(shapes.values()), 'program')}, one for each batch shape: {parts}")
         if trainable and step == 0:

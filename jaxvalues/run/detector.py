@@ -44,7 +44,7 @@ ADAPTER = "adapter.safetensors"
 
 class About(NamedTuple):
     """What detector.json holds: the network by `base`, its name on the hub, and the sha256 of its `tensors` (see
-    `tensors_hash`) and of its `tokenizer`; how many numbers trained; and of each reported split the official F1 with
+    `tensors_hash`) and of its `tokenizer`; how many parameters trained; and of each reported split the official F1 with
     its 95 % interval."""
 
     base: str

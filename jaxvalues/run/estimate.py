@@ -25,7 +25,8 @@ from jaxvalues.training.sharding import partition
 
 
 def step_rows(config: Config, network: Network, texts: AnyTemplate) -> int:
-    """Rows of a training step: arguments, or questions that do not branch, of which `data.negatives` asks some."""
+    """Rows of a training step: one for each argument of a classifier and where questions branch, else one for each
+    question. With `data.negatives`, which asks fewer, it is an upper bound."""
     training = config.training
     if not isinstance(texts, QuestionTemplate):
         return training.batch_size

@@ -5,12 +5,12 @@ At the start:     config.yaml · environment.json · template.txt · synonyms.ts
                   tokenizer/
 While training:   checkpoints/resume · checkpoints/chosen · metrics.jsonl · tensorboard/
                   embeddings-<before|after>.npz, of a contrastive loss
-While predicting: answers/, of a language model that nothing is trained in
+While predicting: answers/, of an untuned language model
 At an endpoint:   answers.jsonl · endpoint.json, what was asked and found · missing-<split>.tsv, without an answer
 At the end:       thresholds.json · predictions-<split>.tsv · probabilities-<split>.tsv · logits-<split>.tsv
                   language_model.json, what a language model was asked and how it answered
                   generated-<split>.jsonl, the texts that it generated
-                  decisions.json, the scores of other decisions about a model that nothing was trained in
+                  decisions.json, the scores of other decisions about an untuned model
                   manifest.json, the checksums of what is needed later
 Last:             scores.json, which makes the run a finished one
 

@@ -1,6 +1,6 @@
-"""What a language model that nothing is trained in answers, kept on disk batch by batch.
+"""The answers of an untuned language model, kept on disk batch by batch.
 
-Asking takes hours, so a run that was stopped, or killed, goes on where it was; runs that ask the same share the answers
+Asking takes hours, so a run that was stopped, or killed, resumes where it was; runs that ask the same share the answers
 (`runtime.features`).
 """
 
@@ -67,17 +67,17 @@ class Journal:
         """Keep the answers of a batch, as JSON has them. Raises UserError where they cannot be written."""
         if not is_main():
             return
-        with writing(self.path, "; the same command goes on from here"):
+        with writing(self.path, "; the same command resumes from here"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"rows": list(rows), "answers": list(answers)}) + "\n")
 
 
 def journal(system: System, tokens: Tokens, how: str, folder: Path | None, **decides: Any) -> Journal | None:
-    """The journal of what a system computes of `tokens` in the way `how`; None where nothing is kept.
+    """The journal of the answers of an untuned network to `tokens`, computed as `how` says.
 
-    It stands in `runtime.features`, or in `folder`; None: nowhere. Only what a network computes that nothing is trained
-    in is kept, and only where its weights have a name. `decides` is what else decides the answers.
+    Its file is in `runtime.features`, or else in `folder`. None, and nothing is kept: where `folder` is None, anything
+    trains, or the weights have no hash (`System.identity`). `decides` are further values that the answers depend on.
     """
     shared = system.config.runtime.features
     place = folder if shared is None else user_path(shared)

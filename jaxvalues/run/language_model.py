@@ -49,11 +49,11 @@ def load_language_model(
     Hugging Face hub.
 
     `dtype` of the computation is "float32", "bfloat16" or "auto": bfloat16 on accelerators, and on CPU what is faster
-    there (`run.probe`). Matrices are rounded to it when they are read, or those of layers held in 8 or 4 bits with
-    `quantization` "int8" or "int4" (extra `quantization`). `revision` is a branch, tag or commit of the
-    hub; `tokenizer` another folder or name than the model's. `batch_size` rows are computed at once. `max_length` is
-    the largest number of tokens of a prompt and its answer; None is all that the network reads. `scan` is that of
-    `models.build_model`.
+    there (`run.probe`). Matrices are converted to it as they are read. With `quantization` "int8" or "int4" (extra
+    `quantization`), those of the layers are held in 8 or 4 bits. `revision` is a branch, tag or commit of the hub.
+    `tokenizer` is a folder or a name on the hub, where the checkpoint has none of its own. A batch has `batch_size`
+    rows. `max_length` limits the tokens of a prompt and its answer together; None is all that the network reads. `scan`
+    runs the layers in one loop, which compiles faster; "auto" does so on accelerators.
 
     Raises `UserError` for what cannot be read, a model that is not generative, and a tokenizer that does not fit it.
     """

@@ -53,9 +53,9 @@ def predict(
     of a detector (`jaxvalues.run.detector`).
 
     Writes predictions-<name>.tsv (official run format), probabilities-<name>.tsv and logits-<name>.tsv to `out`, which
-    is the run folder by default, and NAME-predictions here for a detector. Of a user's file
-    (`jaxvalues.data.user_file`), what was found is printed and written besides, with all columns of the file, in
-    `format`: one of `jaxvalues.evaluation.found.FORMATS`.
+    is the run folder by default, and NAME-predictions here for a detector. For a
+    user's file (`jaxvalues.data.user_file`), the values that were found are also printed, and written with all columns
+    of the file in `format`, one of `jaxvalues.evaluation.found.FORMATS`.
     Returns the scores if the labels are known. `overrides` change where things run (`mesh.…`, `data.dir=…`), not what:
     any other key is a ConfigError.
     """
@@ -107,7 +107,7 @@ def predict(
 
 
 def _logits(folder: RunFolder, config: Config, data: Split, run_console: RunConsole, answers: Path) -> Predicted:
-    """The logits of a trained network, of one that nothing was trained in (its answers are kept in `answers`), or of
+    """The logits of a trained network, of an untuned one (its answers are kept in `answers`), or of
     the model of an endpoint."""
     if config.model.endpoint is not None:
         return ask_again(folder, config, data, run_console)

@@ -28,8 +28,8 @@ def start_process(config: Config, console: Console | None) -> RunConsole:
     if jax.process_count() > 1:
         if is_alone():
             raise ConfigError(
-                f"this is one of {jax.process_count()} processes of one machine of many hosts: set "
-                "runtime.distributed=true, so that they work together"
+                f"JAX counts {jax.process_count()} processes, but they are not connected: set runtime.distributed=true "
+                "in all of them"
             )
         check_same(lambda: start_facts(config))
     run_console = RunConsole((console or Console()) if is_main() else Console(quiet=True))

@@ -100,11 +100,9 @@ def _on_what(config: Config, parts: Parts | None) -> Iterator[Row]:
 
 
 def _asked_about(config: Config, parts: Parts | None) -> Iterator[Row]:
-    """The data of a network that nothing is trained in."""
+    """The data of an untuned network."""
     shown = config.formulation.examples
-    pool = (
-        "no use is made of {:,} training arguments" if shown is None else "examples come from {:,} training arguments"
-    )
+    pool = "{:,} training arguments are not used" if shown is None else "examples come from {:,} training arguments"
     yield "data", _data(config, parts, pool + ", {:,} are held out to tune the decision")
     yield "steps", "none: nothing trains"
 

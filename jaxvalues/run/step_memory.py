@@ -28,8 +28,9 @@ def step_memory(config: str | Path | Config, overrides: Sequence[str] = ()) -> d
     """Bytes on each device of the compiled training step, at the longest length that the data have.
 
     `arguments` are weights, moments and the batch; `temporaries` is what the step needs besides, gradients included.
-    `config` is a path or a Config, `overrides` a list of "key=value". Devices must be there, as many as the mesh has
-    (`simulate_devices`); weights are neither read nor made. Of several runs the first is meant. Raises ConfigError
+    `config` is a path or a Config, `overrides` a list of "key=value". The devices of the mesh must exist;
+    `simulate_devices` makes some on CPU. Weights are neither read nor made. For a config of several runs, the first is
+    compiled. Raises ConfigError
     where nothing trains, and for what a run would refuse.
     """
     if isinstance(config, Config):

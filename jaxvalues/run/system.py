@@ -139,7 +139,7 @@ class System:
 
     @property
     def reads_beginnings(self) -> bool:
-        """Whether what many prompts begin with can be read once: by a causal network that nothing is trained in."""
+        """Whether what many prompts begin with can be read once: by a causal network in which nothing trains."""
         return not self.network.trains and isinstance(self.network.module, CausalLM)
 
     def behind(self, step: Executables, length: int) -> tuple[Executables, Any]:

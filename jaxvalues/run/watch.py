@@ -1,4 +1,4 @@
-"""What stands beside a long computation: who follows it, who may stop it, where its answers are kept."""
+"""What a long computation is given: a progress line, a way to stop it, the folder of its answers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def never() -> bool:
 
 
 class Watch(NamedTuple):
-    """What a computation is given for that.
+    """The options of a long computation.
 
-    `line` counts the rows that are done. Once `stop()` is true, it ends without a result. What a language model answers
-    that nothing is trained in is kept in `folder`, and not asked again (`run.journal`).
+    `line` counts the rows that are done. Once `stop()` is true, it ends without a result. The answers of an untuned
+    language model are kept in `folder`, and not computed again (`run.journal`).
     """
 
     line: ProgressLine | None = None

@@ -133,8 +133,8 @@ def check_rounds(plan: Plan) -> None:
         training, parts = plan.first(how.of).training, round(1 / rounds_of(member_count(plan, name))[0].share)
         if training.evaluate_every == "epoch" and training.epochs % parts:
             raise ConfigError(
-                f"{name} chooses after 1/{parts} of the training of {how.of}, which ends with no evaluation: give "
-                f"training.epochs a multiple of {parts}, not {training.epochs}, or training.evaluate_every in steps"
+                f"{name} chooses after 1/{parts} of the training of {how.of}, where no evaluation takes place: set "
+                f"training.epochs to a multiple of {parts}, not {training.epochs}, or training.evaluate_every to steps"
             )
 
 

@@ -176,7 +176,7 @@ def check_apart(plan: Plan) -> None:
         config = plan.first(name)  # every key is known
         same = config.model_copy(update={"name": "", "output": "x"}).fingerprint() + str(config.model.path)
         if other := fingerprints.get(same):
-            raise ConfigError(f"the systems {other} and {name} have the same settings, so they cannot differ")
+            raise ConfigError(f"the systems {other} and {name} have the same settings: change one, or remove it")
         fingerprints[same] = name
 
 
@@ -227,7 +227,9 @@ def _systems(study: Study) -> dict[str, dict[str, Any]]:
     ]
     named = {" ".join(map(_value, one.values())): one for one in kept}
     if len(named) < len(kept):
-        raise ConfigError("scientific.axes: the values of two systems read alike, so one name would stand for both")
+        raise ConfigError(
+            "scientific.axes: two systems have the same name: write their values so that the names differ"
+        )
     return named
 
 

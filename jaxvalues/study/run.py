@@ -265,7 +265,7 @@ class _Runner:
                 raise
             except Exception as error:  # the other runs go on, whatever it was
                 failed = write_failure(folder, error, traceback.format_exc())
-                self.say(f"{label}: FAILED: {sentence_of(error)}; the study goes on (details in {failed})")
+                self.say(f"{label}: FAILED: {sentence_of(error)}; the study continues (details in {failed})")
                 return False
         remove_failure(folder)
         return True

@@ -199,7 +199,7 @@ class Study(Section):
         for kind, keys in {"scientific.axes": axes, "nuisance.keys": nuisance, "repeated": self.repeated}.items():
             for key in keys:
                 if key in seen:
-                    raise ValueError(f"`{key}` is in {seen[key]} and in {kind}: it can have one part only")
+                    raise ValueError(f"`{key}` is in {seen[key]} and in {kind}: it may be in one of them only")
                 seen[key] = kind
         if "seed" in seen and seen["seed"] != "repeated":
             raise ValueError(f"`seed` is in {seen['seed']}, but seeds are random choices: it belongs to repeated")

@@ -162,9 +162,9 @@ _stopping = _Stopping()
 
 
 def part(sentence: str) -> bool:
-    """Tell the others that this process ends with an error; whether they all end with one, so that no one waits.
+    """Tell the other processes that this one fails. True: it is alone, or all of them fail.
 
-    A process that fails alone must exit at once, without JAX's farewell: it would wait for the others, who wait for it.
+    On False, the caller must exit at once: JAX's shutdown would wait for the other processes, which wait for this one.
     """
     if is_alone() or _parted:
         return is_alone() or _parted[0]

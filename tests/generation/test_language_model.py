@@ -252,7 +252,7 @@ def test_the_whole_context_can_be_used_and_no_more() -> None:
             lm.generate([[5], prompt], max_new_tokens=new)
     with pytest.raises(UserError, match=r"prompts\[0\]: it has 159 tokens and an answer 2, but"):
         lm.score([[5] * 159], [[3], [4, 4]])
-    with pytest.raises(UserError, match="there is room for 20 in all"):
+    with pytest.raises(UserError, match="20 are the most in all"):
         fresh(1, max_length=20).generate([[5] * 15], max_new_tokens=6)
 
 

@@ -154,5 +154,5 @@ def test_what_trains_and_weights_without_a_name_are_not_kept(tmp_path: Path) -> 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"jsonl: cannot be written \(.*\); the same command goes on"):
+    with pytest.raises(UserError, match=r"jsonl: cannot be written \(.*\); the same command resumes"):
         predicted(system("scored"), tmp_path / "file")

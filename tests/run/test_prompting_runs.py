@@ -224,7 +224,7 @@ def test_few_shots_are_drawn_said_and_recorded(lab: Lab) -> None:
     assert read_predictions(folder / "probabilities-held_out.tsv").ids == parts.held_out.ids
     assert len(parts.held_out) < len(parts.full_held_out)
     assert (drawn.labels.sum(0) >= 1).all()
-    assert f"nothing trains; {len(parts.held_out)} held-out arguments decide" in printed
+    assert f"nothing trains; {len(parts.held_out)} held-out arguments tune" in printed
     assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["shots"] == 1
 
 

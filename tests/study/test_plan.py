@@ -94,7 +94,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"scientific": {"systems": {"a!": {}, "a?": {"tuning.method": "bitfit"}}}}, "two systems have the folder a"),
     ({"scientific": {"axes": {"tuning.method": ["full", "full"]}}}, 'tuning.method has the value "full" twice'),
     ({"scientific": {"axes": {"tuning.method": ["full"]}, "exclude": [{"loss.kind": 1}]}}, "which is no axis"),
-    ({"scientific": {"axes": {"name": ["a", "a b"], "model.id": ["b c", "c"]}}}, "of two systems read alike"),
+    ({"scientific": {"axes": {"name": ["a", "a b"], "model.id": ["b c", "c"]}}}, "two systems have the same name"),
     ({"contrasts": [{"a": "strong", "b": "best"}]}, "a contrast names 'best', which is no system"),
     ({"contrasts": [{"a": "strong", "b": "strong"}]}, "a contrast of strong with itself"),
     ({"contrasts": [{"a": "strong", "b": "weak"}, {"a": "weak", "b": "strong"}]}, "is there twice"),

@@ -136,7 +136,7 @@ def test_what_differs_in_traced_numbers_alone_trains_together(
     plan = planned(tmp_path / "third", "repeated.seed=[0]", "together=3", nuisance=RATES)
     finished, said = run(plan)
     assert not finished
-    assert said.count("FAILED: the loss is nan; the study goes on") == 2
+    assert said.count("FAILED: the loss is nan; the study continues") == 2
     assert failure_file(plan.trials("weak")[0].config.folder).read_text().startswith("the loss is nan")
 
 
@@ -176,7 +176,7 @@ def test_a_run_that_fails_is_said_and_tried_again(
         monkeypatch.setattr(study_run, "train", failing(error))
         finished, said = run(plan)
         assert not finished
-        assert f"weak, seed 1: FAILED: {words}; the study goes on" in said
+        assert f"weak, seed 1: FAILED: {words}; the study continues" in said
         assert failure_file(bad).read_text().startswith(f"{words}\n\nTraceback")
     assert len(trained) == 8
     monkeypatch.setattr(study_run, "train", good)
