@@ -82,11 +82,13 @@ def _chained(system: System, weights: Weights, split: Split, tokens: Tokens, wat
 
     The logits of several samples are averaged.
     """
+    watch.begin("first turns", len(tokens))
     chains = first_turns(system, weights, tokens, watch)
     scores = []
     for replies in chains.replies:
         second = system.formulation.second_turns(split.arguments, replies)
-        scores.append(scored_logits(system, weights, second, watch._replace(line=None)))
+        watch.begin("second turns", len(second))
+        scores.append(scored_logits(system, weights, second, watch))
     logits, mass = (None if part[0] is None else np.mean(part, axis=0) for part in zip(*scores, strict=True))
     record = prompt_record(system, split, tokens, mass) | chains.record
     record["second_turn"] = prompt_record(system, split, second)

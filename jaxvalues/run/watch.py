@@ -25,6 +25,11 @@ class Watch(NamedTuple):
     stop: Callable[[], bool] = never
     folder: Path | None = None
 
+    def begin(self, stage: str, total: int) -> None:
+        """Count `total` rows anew, in another stage of the computation."""
+        if self.line is not None:
+            self.line.begin(stage, total)
+
 
 ALONE = Watch()
 """Nothing stands beside it."""

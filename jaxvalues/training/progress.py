@@ -19,7 +19,7 @@ class ProgressLine:
     """
 
     def __init__(self, console: Console, what: str, total: int, done: int = 0) -> None:
-        self.console, self.what, self.total, self.done = console, what, total, done
+        self.console, self.what, self.total, self.done, self.stage = console, what, total, done, ""
         bar = [BarColumn(bar_width=20)] * (console.width >= 80)
         columns = (TextColumn("{task.description}"), *bar, TextColumn("{task.fields[said]}"))
         self.progress = Progress(
@@ -35,6 +35,11 @@ class ProgressLine:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.progress.stop()
 
+    def begin(self, stage: str, total: int) -> None:
+        """Count anew, in another stage of the work."""
+        self.stage, self.total, self.done = f" ({stage})", total, 0
+        self.progress.reset(self.task, total=total, description=self._count, said="")
+
     def say(self, said: str) -> None:
         """What happens now, such as "compiling"."""
         self.progress.update(self.task, said=said)
@@ -42,7 +47,9 @@ class ProgressLine:
     def known(self, number: int) -> None:
         """So many were done before, by a run that was stopped; it is said, and takes no part in the time left."""
         if number:
-            self.console.print(f"{self.what}s: {number:,} of {self.total:,} were done before", highlight=False)
+            self.console.print(
+                f"{self.what}s: {number:,} of {self.total:,} were done before{self.stage}", highlight=False
+            )
             self.done += number
             self.progress.reset(self.task, total=self.total, completed=self.done, description=self._count, said="")
 
@@ -56,7 +63,7 @@ class ProgressLine:
 
     @property
     def _count(self) -> str:
-        return f"{self.what} {self.done:,} of {self.total:,}"
+        return f"{self.what} {self.done:,} of {self.total:,}{self.stage}"
 
 
 class _TimeLeft(ProgressColumn):

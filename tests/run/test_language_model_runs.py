@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from jaxvalues.formulations import load_texts, training_texts
 from jaxvalues.run import inputs
 from jaxvalues.run import train as run_module
 from jaxvalues.run.predict import predict
+from jaxvalues.training import progress
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -161,9 +163,17 @@ def test_a_chain_is_generated_once_and_scored_for_each_category(lab: Lab) -> Non
 @pytest.mark.slow
 @pytest.mark.main_cases("chain_of_thought")
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_finished_run_predicts_the_same_again(kind: str, lab: Lab, tmp_path: Path) -> None:
+def test_a_finished_run_predicts_the_same_again(
+    kind: str, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, _ = lab.run(kind)
-    predict(folder, split="validation", out=tmp_path)
+    monkeypatch.setattr(progress, "SILENCE_S", -1.0)
+    screen = Console(file=io.StringIO(), width=150)
+    predict(folder, split="validation", out=tmp_path, console=screen)
+    if kind == "chain_of_thought":
+        assert re.search(
+            r"row \d+ of (\d+) \(first turns\)\n(.*\n)*row \1 of \1 \(second turns\)\n", screen.file.getvalue()
+        )
     again, before = (read_logits(one / "logits-validation.tsv") for one in (tmp_path, folder))
     assert again.ids[:8] == before.ids
     if kind != "label_list":  # a draw depends on the argument's place among those that are shuffled together

@@ -31,6 +31,22 @@ def test_compiling_is_said_in_place_of_a_time_that_is_not_known() -> None:
         assert "-:--" not in console.file.getvalue()
 
 
+def test_stages_are_counted_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SILENCE_S", -1.0)
+    console = Console(file=io.StringIO(), width=80)
+    with ProgressLine(console, "test: row", 8) as line:
+        line.begin("first turns", 8)
+        line.advance(8)
+        line.begin("second turns", 16)
+        line.known(4)
+        line.advance(4)
+    assert console.file.getvalue().splitlines() == [
+        "test: row 8 of 8 (first turns)",
+        "test: rows: 4 of 16 were done before (second turns)",
+        "test: row 8 of 16 (second turns)",
+    ]
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_the_time_left_comes_with_the_first_steps(width: int) -> None:
     now = [100.0]
