@@ -19,7 +19,8 @@ Generated from the schema by `jaxvalues schema --markdown > docs/configuration.m
 docstrings in `jaxvalues/config/`.
 
 A config file is YAML and holds only the keys that differ from their defaults. `base: other.yaml` starts from another
-file, with a path relative to this one. Any key can be changed on the command line, as in
+file, with a path relative to this one; all other paths are relative to the current folder.
+Any key can be changed on the command line, as in
 `optimizer.learning_rate=1e-4`. An unknown key is an error that suggests the closest one. `jaxvalues schema` prints the
 JSON Schema, for completion and checks in editors.
 

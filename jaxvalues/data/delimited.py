@@ -56,16 +56,17 @@ class Table:
 def read_delimited(path: str | Path, needs: str, delimiters: str = "\t;,") -> Table:
     """Read a delimited file; blank rows are left out.
 
-    The delimiter is the first of `delimiters` that the header holds. A cell is quoted when it begins and ends with a
-    quote and every quote inside is doubled; it may hold delimiters and line breaks. Any other quote is a character like
+    The delimiter is the first of `delimiters` that the header holds and that gives rows as long as the header; the
+    first that the header holds, if none does. A cell is quoted when it begins and ends with a quote, apart from blanks,
+    and every quote inside is doubled; it may hold delimiters and line breaks. Any other quote is a character like
     others. `needs` says in messages what the header must name ("a column Premise"). Raises UserError with file and line
     for what is no such table.
     """
     text, has_mark = _decode(Path(path))
-    delimiter, first_line, text = _delimiter(text, delimiters)
+    found, first_line, text = _delimiters(text, delimiters)
     if not text.strip():
         raise UserError(f"{path}: the file is empty, expected a header line with {needs}")
-    rows = _parse(text, delimiter, first_line)
+    delimiter, rows = _parse_by_any(text, found, first_line)
     width = len(rows[0].cells)
     bad = next((row for row in rows if len(row.cells) != width and not row.is_blank), None)
     if bad is not None:
@@ -106,13 +107,24 @@ def _decode(path: Path) -> tuple[str, bool]:
     return text, has_mark
 
 
-def _delimiter(text: str, delimiters: str) -> tuple[str, int, str]:
-    """The delimiter, the number of the first line of the table, and the text from there on."""
+def _delimiters(text: str, delimiters: str) -> tuple[str, int, str]:
+    """The delimiters that the header holds, the number of the first line of the table, and the text from there on."""
     first, *rest = _LINE_END.split(text, maxsplit=1)
     if declared := re.fullmatch(f'"?sep=([{delimiters}])"?', first):  # how a file tells Excel its delimiter
         return declared[1], 2, "".join(rest)
     bare = re.sub(r'"(?:[^"]|"")*"', "", first)
-    return next((one for one in delimiters if one in bare), _NONE), 1, text
+    return "".join(one for one in delimiters if one in bare) or _NONE, 1, text
+
+
+def _parse_by_any(text: str, delimiters: str, first_line: int) -> tuple[str, list[Row]]:
+    """The first delimiter that gives rows of one length, or else the first of all; and the rows."""
+    first: tuple[str, list[Row]] | None = None
+    for one in delimiters:
+        rows = _parse(text, one, first_line)
+        if _same_length(rows):
+            return one, rows
+        first = first or (one, rows)
+    return first
 
 
 def _parse(text: str, delimiter: str, first_line: int) -> list[Row]:
@@ -131,13 +143,13 @@ def _same_length(rows: list[Row]) -> bool:
 def _rows(text: str, delimiter: str, first_line: int, *, across_lines: bool) -> tuple[list[Row], bool]:
     """The rows, and whether a cell begins with a quote and is not quoted."""
     inside = '(?:[^"]|"")*+' if across_lines else '(?:[^"\r\n]|"")*+'
-    cell = re.compile(f'"({inside})"(?={delimiter}|[\r\n]|\\Z)|([^{delimiter}\r\n]*)')
+    cell = re.compile(f' *+"({inside})" *+(?={delimiter}|[\r\n]|\\Z)|([^{delimiter}\r\n]*)')
     rows, cells, doubtful, in_quotes = [], [], False, 0
     at, line, start = 0, first_line, first_line
     while True:
         found = cell.match(text, at)
         quoted, plain = found.groups()
-        doubtful |= quoted is None and plain.startswith('"')
+        doubtful |= quoted is None and plain.lstrip(" ").startswith('"')
         cells.append(plain if quoted is None else quoted.replace('""', '"'))
         in_quotes += quoted is not None
         line += len(_LINE_END.findall(found[0]))

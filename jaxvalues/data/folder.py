@@ -30,6 +30,7 @@ def splits_in(dir: str | Path) -> tuple[str, ...]:
     dir = user_path(dir)
     if not dir.is_dir():
         problem = "is a file" if dir.exists() else "no such folder"
+        problem += "" if dir.is_absolute() else ", seen from the current folder"
         raise UserError(f"{dir}: {problem}, expected a folder with files named {split_files('<split>')[0]}")
     return tuple(name for name in SPLITS if os.path.lexists(dir / split_files(name)[0]))
 

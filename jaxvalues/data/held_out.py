@@ -5,6 +5,7 @@ Thresholds and the best step are chosen on the held-out arguments.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -64,9 +65,9 @@ def load_parts(config: DataConfig) -> Parts:
 
     def load(key: str, name: str, labels: bool) -> Split:
         check_split(key, name)
-        split = TASKS[config.task].relabel(load_split(name, source=config.source, dir=config.dir))
+        split = labelled_split(name, config)
         if labels and split.labels is None:
-            raise ConfigError(f"{key}: the split {name} has no labels, expected a split with labels")
+            raise ConfigError(f"{key}: the split {name} has no labels (or only 0), expected a split with labels")
         return split
 
     whole = load("data.train", config.train, labels=True)
@@ -79,9 +80,11 @@ def load_parts(config: DataConfig) -> Parts:
         training, held_out = (whole.subset(np.flatnonzero(part)) for part in (fold != config.fold, fold == config.fold))
     reported = tuple(load("data.report", name, labels=False) for name in config.report)
     if config.shots is None and config.fraction is None:
+        _check_positives(held_out, config)
         return Parts(training, held_out, reported, whole)
     few_training = _draw(training, config)
     few_held_out = held_out if config.full_held_out else _draw(held_out, config)
+    _check_positives(few_held_out, config)
     chosen_on = f"all {len(held_out)} held-out arguments (data.full_held_out)"
     if not config.full_held_out:
         chosen_on = _subset_note(few_held_out, held_out, config, "held-out ")
@@ -89,6 +92,23 @@ def load_parts(config: DataConfig) -> Parts:
         f"trains on {_subset_note(few_training, training, config)}\nchooses thresholds and the best step on {chosen_on}"
     )
     return Parts(few_training, few_held_out, reported, whole, note, None if config.full_held_out else held_out)
+
+
+def labelled_split(name: str, config: DataConfig) -> Split:
+    """A split with the labels of the task of a config. Categories that are all 0 stand for hidden labels: none."""
+    task = TASKS[config.task]
+    split = task.relabel(load_split(name, source=config.source, dir=config.dir))
+    is_hidden = task.has_categories and split.labels is not None and not split.labels.any()
+    return replace(split, labels=None) if is_hidden else split
+
+
+def _check_positives(held_out: Split, config: DataConfig) -> None:
+    """Raise ConfigError for a held-out part on which nothing can be chosen."""
+    if TASKS[config.task].has_categories and not held_out.labels.any():
+        raise ConfigError(
+            f"data.held_out: all labels of the {counted(len(held_out), 'held-out argument')} are 0, so no step and no "
+            "threshold can be chosen on them"
+        )
 
 
 def check_split(key: str, name: str) -> None:

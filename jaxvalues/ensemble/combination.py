@@ -30,6 +30,7 @@ from jaxvalues.evaluation.official import Scores
 from jaxvalues.evaluation.report_table import render_members
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
+from jaxvalues.run.holds import ENSEMBLE, holds
 from jaxvalues.run.outcome import finish
 from jaxvalues.run.prediction import Predicted
 from jaxvalues.run.provenance import checksum, describe_process
@@ -70,10 +71,10 @@ def combine_runs(
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ConfigError if `folder` holds a single run, which an ensemble would overwrite, or is a URL."""
+    """Raise ConfigError if `folder` holds what an ensemble would overwrite (see `holds`), or is a URL."""
     check_no_url("the folder to write", folder)
-    if (folder / "config.yaml").exists() and not RunFolder(folder).is_ensemble:
-        raise ConfigError(f"{folder} holds a single run: give the ensemble another folder")
+    if (what := holds(folder)) not in (None, ENSEMBLE):
+        raise ConfigError(f"{folder} holds {what}: give the ensemble another folder")
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ from jaxvalues.run.base import find_base, find_tokenizer
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.dry_run import dry_run
 from jaxvalues.run.process import start_process
-from jaxvalues.run.provenance import check_run_format, differences, read_run_config
+from jaxvalues.run.provenance import changes, check_run_format, read_run_config
 from jaxvalues.run.remote import sharing_answers
 from jaxvalues.run.resolve import resolve, with_one_dtype
 from jaxvalues.run.system import build_system
@@ -98,7 +98,7 @@ def check_runs(runs: Sequence[Config], run_console: RunConsole, programs: Progra
         held_out.setdefault(system_name(one), []).extend(parts.held_out.ids)
         if (one.folder / "config.yaml").exists():
             check_run_format(one.folder)
-            if changed := differences(read_run_config(one.folder), one):
+            if changed := changes(read_run_config(one.folder), one):
                 raise ConfigError(
                     f"{one.folder} holds a run with other settings ({name_list(changed)}): give another "
                     "output=FOLDER, or remove it"

@@ -17,7 +17,7 @@ from jaxvalues.config.reading import read_json
 from jaxvalues.config.writing import write_json, write_whole
 from jaxvalues.data.arguments import SPLITS
 from jaxvalues.data.conclusions import group_by_conclusion
-from jaxvalues.data.loading import load_split
+from jaxvalues.data.held_out import labelled_split
 from jaxvalues.data.tokenizer_files import tokenizer_hash
 from jaxvalues.errors import ConfigError, UserError, counted, short
 from jaxvalues.evaluation.measures import measure_of
@@ -130,7 +130,7 @@ def _scores(folder: RunFolder, config: Config) -> tuple[dict[str, Any], dict[str
         path = folder.path / f"predictions-{name}.tsv"
         if not path.is_file():
             continue
-        split = folder.task.relabel(load_split(name, source=config.data.source, dir=config.data.dir))
+        split = labelled_split(name, config.data)
         run = read_predictions(path, folder.task.labels)
         if run.ids != split.ids or folder.environment()["data"].get(name, checksum(split)) != checksum(split):
             raise UserError(f"data.dir: the split {name} there is not the one of {path}")

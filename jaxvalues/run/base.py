@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +55,7 @@ def find_base(config: ModelConfig, seed: int) -> Base:
     if config.endpoint is not None:
         raise ConfigError(NO_NETWORK)
     if config.config is not None:
+        _check_spelling(config.config)
         check_config(config.config, "model.config")
         return Base(dict(config.config), None, f"random weights, seed {seed}")
     folder = fetch(config.path, config.revision)
@@ -60,6 +63,20 @@ def find_base(config: ModelConfig, seed: int) -> Base:
     check_config(hf_config, str(folder))
     identity = from_main("hashing the weights", lambda: content_hash(folder))  # of one process: they are large
     return Base(hf_config, folder, identity, hub_commit(folder))
+
+
+def _check_spelling(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a key of `model.config` that no network of its type has, and that resembles one that it
+    has."""
+    from transformers import CONFIG_MAPPING
+
+    if (model_type := config.get("model_type")) not in CONFIG_MAPPING:
+        return  # which `check_config` refuses
+    kind = CONFIG_MAPPING[model_type]
+    known = {*kind().to_dict(), *kind.attribute_map}
+    for key in config:
+        if key not in known and (near := difflib.get_close_matches(key, known, n=1, cutoff=0.8)):
+            raise ConfigError(f"model.config: unknown key `{key}`, did you mean `{near[0]}`?")
 
 
 def find_tokenizer(config: Config, base: Base, train: Split | None, template: AnyTemplate) -> PreTrainedTokenizerBase:

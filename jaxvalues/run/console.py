@@ -131,7 +131,7 @@ class RunConsole:
 
     def unscored(self, split: str) -> None:
         """A split without labels."""
-        self.print(f"{split}: the labels are absent, so it is predicted and not scored")
+        self.print(f"{split}: no argument has a label, so it is predicted and not scored")
 
     def scores(self, reported: Mapping[str, TaskScores | None], is_random: bool, folder: Path) -> None:
         """The table, and where everything is; the two main figures when brief. None are the scores of no labels."""

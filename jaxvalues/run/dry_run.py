@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from jaxvalues.config import Config
+from jaxvalues.config.writing import check_writable
 from jaxvalues.data.held_out import HELD_OUT, load_parts
 from jaxvalues.data.task import TASKS
 from jaxvalues.formulations import load_texts
 from jaxvalues.run.base import find_base, find_tokenizer
 from jaxvalues.run.batches import training_batches
 from jaxvalues.run.console import RunConsole
-from jaxvalues.run.folder import RunFolder, RunRecord
+from jaxvalues.run.folder import NEW, RunFolder, RunRecord
 from jaxvalues.run.prediction import encode
 from jaxvalues.run.provenance import describe_environment
 from jaxvalues.run.remote_plan import dry_run_remote
@@ -43,6 +44,8 @@ def dry_run(config: Config, run_console: RunConsole) -> None:
     environment = describe_environment(config, base, parts, tokenizer) | warm_start.record
     record = RunRecord(environment, system.hf_config, tokenizer, system.texts)
     state = RunFolder(config.folder, TASKS[config.data.task]).check(config, record)
+    if state == NEW:
+        check_writable(config.folder, "output: the run folder")
     if not base.is_random:
         system.network.read(base.folder, place_on(mesh))
     run_console.print(f"{config.folder}: {state}")

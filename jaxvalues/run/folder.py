@@ -43,6 +43,7 @@ from jaxvalues.evaluation.measures import TaskScores, read_scores
 from jaxvalues.evaluation.predictions import Logits, Predictions, write_logits
 from jaxvalues.evaluation.thresholds import is_asked
 from jaxvalues.formulations.examples import Examples
+from jaxvalues.run.holds import holds
 from jaxvalues.run.lock import LOCK, RunLock
 from jaxvalues.run.manifest import add_to_manifest, check_manifest, take_from_manifest, write_manifest
 from jaxvalues.run.provenance import (
@@ -125,11 +126,12 @@ class RunFolder:
     def check(self, config: Config, record: RunRecord) -> str:
         """NEW, FINISHED or UNFINISHED: whether the folder holds the run of a config, and how far it is.
 
-        Raises ConfigError where it holds another one, or an ensemble.
+        Raises ConfigError where it holds another one, or something else (see `holds`).
         """
-        if self.is_ensemble:
-            raise ConfigError(f"{self.path} holds an ensemble: give another output=FOLDER, or remove it")
-        if not (self.path / "config.yaml").exists():
+        is_run = (self.path / "config.yaml").exists() and not self.is_ensemble
+        if not is_run and (other := holds(self.path)) is not None:
+            raise ConfigError(f"{self.path} holds {other}: give another output=FOLDER, or remove it")
+        if not is_run:
             return NEW
         check_same_run(self.path, config, record.environment, record.texts, record.hf_config)
         if not self.is_finished:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxvalues.config import Config, check_no_url
 from jaxvalues.config.writing import check_writable, writing
 from jaxvalues.data.arguments import SPLITS, Split
-from jaxvalues.data.held_out import HELD_OUT, check_split
-from jaxvalues.data.loading import load_split
+from jaxvalues.data.held_out import HELD_OUT, check_split, labelled_split
 from jaxvalues.data.user_file import UserFile, read_user_file
 from jaxvalues.errors import ConfigError, UserError, name_list
-from jaxvalues.evaluation.decision import Decision
+from jaxvalues.evaluation.decision import THRESHOLDS_FILE, Decision
 from jaxvalues.evaluation.found import Found
 from jaxvalues.evaluation.measures import TaskScores
 from jaxvalues.evaluation.report_table import render_scores
@@ -23,11 +24,12 @@ from jaxvalues.run.base import Base, find_base
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.detector import Detector, is_detector
 from jaxvalues.run.folder import RunFolder
+from jaxvalues.run.holds import holds
 from jaxvalues.run.journal import ANSWERS, forget_answers
 from jaxvalues.run.outcome import apply_decision
 from jaxvalues.run.prediction import Predicted, encode, predict_split
 from jaxvalues.run.process import start_process
-from jaxvalues.run.provenance import differences
+from jaxvalues.run.provenance import changes, checksum
 from jaxvalues.run.remote import ask_again
 from jaxvalues.run.state import initial_weights
 from jaxvalues.run.system import System, Weights
@@ -63,32 +65,23 @@ def predict(
         raise ConfigError("give either a split or a file of arguments to predict")
     if file is not None and not isinstance(file, UserFile):
         file = read_user_file(file)
-    if file is not None and out is None and file.path.stem in (*SPLITS, HELD_OUT):
-        raise ConfigError(
-            f"{file.path} has the name of a split, whose predictions in {run} it would replace: give --out"
-        )
-    if out is not None:
-        check_no_url("--out", out)
     folder, config = _open(run, overrides)
-    if out is None and isinstance(folder, Detector):
-        out = f"{folder.path.name}-predictions"
-    check_writable(folder.path if out is None else out, "the folder of the predictions")
-    if file is None:
-        check_split("--split", split)
-        data = folder.task.relabel(load_split(split, source=config.data.source, dir=config.data.dir))
-    else:
-        data = _arguments(file, folder)
+    target = _target(folder, out)
+    data = _split(folder, config, split, target) if file is None else _arguments(file, folder, target)
     run_console = start_process(config, console)
     for note in () if file is None else file.notes:
         run_console.print(f"{note}.")
 
     # The trained network predicts, or the model of an endpoint.
     decision = folder.decision()
-    answers = Path(folder.path if out is None else out) / ANSWERS
+    answers = target.path / ANSWERS
     predicted = _logits(folder, config, data, run_console, answers)
 
     # What comes out.
-    target = _target(folder, out)
+    if target is not folder:
+        with writing(target.path):
+            target.path.mkdir(parents=True, exist_ok=True)
+        target.write_decision(Decision(decision.thresholds, f"taken from {folder.path}"))
     (result,) = apply_decision(target, decision, [predicted]).values()
     written = [target.path / f"{kind}-{data.name}.tsv" for kind in ("predictions", "probabilities", "logits")]
     if file is not None:
@@ -120,18 +113,51 @@ def _logits(folder: RunFolder, config: Config, data: Split, run_console: RunCons
 
 
 def _target(folder: RunFolder, out: str | Path | None) -> RunFolder:
-    """The folder that predictions of a run are written to: the run's own, or `out`, with the run's decision."""
-    if out is None or os.path.realpath(out) == os.path.realpath(folder.path):
+    """Where predictions of a run are written: its own folder, or another one, which may hold earlier predictions.
+
+    Raises ConfigError for a folder that holds something else, or predictions with other thresholds; UserError where
+    nothing can be written.
+    """
+    if out is not None:
+        check_no_url("--out", out)
+    if out is None and isinstance(folder, Detector):
+        out = f"{folder.path.name}-predictions"
+    is_own = out is None or os.path.realpath(out) == os.path.realpath(folder.path)
+    target = folder if is_own and not isinstance(folder, Detector) else RunFolder(out, folder.task)
+    check_writable(target.path, "the folder of the predictions")
+    if target is folder:
         return folder
-    target, decision = RunFolder(out, folder.task), folder.decision()
-    with writing(target.path):
-        target.path.mkdir(parents=True, exist_ok=True)
-    target.write_decision(Decision(decision.thresholds, f"taken from {folder.path}"))
+    if (what := holds(target.path)) is not None:
+        raise ConfigError(f"--out {out} holds {what}: give another folder")
+    if os.path.lexists(target.path / THRESHOLDS_FILE):
+        with suppress(UserError):
+            if np.array_equal(target.decision().thresholds, folder.decision().thresholds):
+                return target
+        raise ConfigError(f"--out {out} holds predictions with other thresholds: give another folder")
     return target
 
 
-def _arguments(file: UserFile, folder: RunFolder) -> Split:
-    """A user's arguments as a split; labelled where the task reads its labels from them and they are all there."""
+def _split(folder: RunFolder, config: Config, name: str, target: RunFolder) -> Split:
+    """A split of the data. Raises ConfigError where its predictions would replace those of a run about other data."""
+    check_split("--split", name)
+    data = labelled_split(name, config.data)
+    if target is folder and folder.environment()["data"].get(name, checksum(data)) != checksum(data):
+        raise ConfigError(
+            f"{config.data.dir or config.data.source} has another {name} split than the data of {folder.path}, whose "
+            "predictions would be replaced: give --out"
+        )
+    return data
+
+
+def _arguments(file: UserFile, folder: RunFolder, target: RunFolder) -> Split:
+    """A user's arguments as a split; labelled where the task reads its labels from them and they are all there.
+
+    Raises ConfigError where their predictions would replace those of a split.
+    """
+    if target is folder and file.path.stem in (*SPLITS, HELD_OUT):
+        raise ConfigError(
+            f"{file.path} has the name of a split, whose predictions in {folder.path} it would replace: give --out"
+        )
     data = Split(file.path.stem, file.arguments)
     if folder.task.answer_slot is None:
         return folder.task.relabel(data)
@@ -160,8 +186,7 @@ def _open(run: str | Path, overrides: tuple[str, ...]) -> tuple[RunFolder, Confi
     if is_detector(run):
         folder = Detector(folder.path, folder.task)
     config = folder.config(("runtime.distributed=false", *overrides))
-    changed = differences(folder.config(), config).keys() - {"training.eval_batch_size"}
-    if changed:
+    if changed := changes(folder.config(), config):
         raise ConfigError(f"{name_list(sorted(changed))} cannot be changed for a run that is trained")
     return folder, config
 

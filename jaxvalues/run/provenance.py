@@ -178,7 +178,7 @@ def check_same_run(
     with the one that is found.
     """
     check_run_format(folder)
-    changed = differences(read_run_config(folder), config)
+    changed = changes(read_run_config(folder), config)
     before = read_environment(folder)
     said = [f"{key} {_value(old)} → {_value(new)}" for key, (old, new) in changed.items()]
     if (
@@ -259,6 +259,15 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     before, after = flat(old.decisive()), flat(new.decisive())
     keys = [*after, *(key for key in before if key not in after)]
     return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
+
+
+def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """The `differences` with which a run cannot be resumed, or predict as it did."""
+    return {key: values for key, values in differences(old, new).items() if key not in _FREE}
+
+
+_FREE = ("training.eval_batch_size", "training.log_every", "training.warn_after", "training.checkpoint_every")
+"""Keys that decide how much memory a run takes, what it says, and when it saves: a stopped run resumes with others."""
 
 
 def _value(value: Any) -> str:

@@ -72,7 +72,9 @@ def read_template(name: str, built_in: Sequence[str]) -> str:
         return resources.files("jaxvalues.templates").joinpath("texts", f"{name}.txt").read_text(encoding="utf-8")
     path = user_path(name)
     if not path.is_file():
-        raise_template_error(f"`{name}` is neither one of {', '.join(built_in)} nor a text file")
+        raise_template_error(
+            f"`{name}` is neither one of {', '.join(built_in)} nor a text file, seen from the current folder"
+        )
     return read_text(path, raise_template_error)
 
 

@@ -12,6 +12,8 @@ from jaxvalues.data.arguments import IN_FAVOR, Argument, Split
 from jaxvalues.data.conclusions import group_by_conclusion, normalize_conclusion
 from jaxvalues.data.held_out import cut_folds, hold_out, load_parts
 from jaxvalues.data.loading import load_split
+from jaxvalues.data.taxonomy import CATEGORIES
+from jaxvalues.data.tsv import ARGUMENT_HEADER, write_table
 from jaxvalues.errors import ConfigError
 
 
@@ -141,3 +143,20 @@ def test_on_the_real_training_split(real_data: Path) -> None:
     for count in (3, 5, 10):
         rows = np.bincount(cut_folds(training, count))
         assert rows.max() - rows.min() <= 1
+
+
+def test_a_held_out_part_without_any_label_is_refused(tmp_path: Path) -> None:
+    """Nothing can be chosen on it; in the stance, no label is a class of its own."""
+    arguments = [("A1", "a", "against", "p"), ("A2", "b", "against", "q")]
+    write_table(tmp_path / "arguments-training.tsv", ARGUMENT_HEADER, arguments)
+    labels = [(id, *[value] * 20) for id, value in (("A1", 1), ("A2", 0))]
+    write_table(tmp_path / "labels-training.tsv", ("Argument ID", *CATEGORIES), labels)
+
+    def held_out(seed: int, task: str) -> tuple[str, ...]:
+        config = DataConfig(dir=str(tmp_path), held_out=0.5, report=[], held_out_seed=seed, task=task)
+        return load_parts(config).held_out.ids
+
+    of_seed = {held_out(seed, "stance"): seed for seed in range(8)}
+    assert held_out(of_seed["A1",], "values") == ("A1",)
+    with pytest.raises(ConfigError, match=r"data\.held_out: all labels of the 1 held-out argument are 0, so no step"):
+        held_out(of_seed["A2",], "values")

@@ -170,3 +170,24 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_user_file(tmp_path / "mine.csv")
     with pytest.raises(UserError, match="cannot be read"):
         read_user_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Premise,Stance,Comment (why; how)\nThey pollute,against,x\n",
+        '"Premise", "Stance"\n"They pollute", "against"\n',
+        '"Premise" ;"Stance"\n "They pollute"; "against" \n',
+        "Premise;Stance,\nThey pollute;against\n".replace("Stance,", "Stance"),
+    ],
+)
+def test_the_delimiter_is_the_one_that_fits_all_rows_and_blanks_stand_outside_quotes(
+    tmp_path: Path, content: str
+) -> None:
+    (one,) = read(tmp_path, content).arguments
+    assert (one.premise, one.stance) == ("They pollute", AGAINST)
+
+
+def test_blanks_beside_a_quote_that_closes_nothing_stay(tmp_path: Path) -> None:
+    (one,) = read(tmp_path, 'Premise,note\n "They" pollute,x\n').arguments
+    assert one.premise == ' "They" pollute'

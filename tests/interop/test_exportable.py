@@ -57,7 +57,7 @@ def test_formats(case: str, tmp_path: Path) -> None:
         ({}, None),
         ({"data": {"task": "stance"}}, "data.task is stance"),
         ({"tuning": {"method": "none"}, "formulation": {"kind": "answer"}}, "tuning.method is none: nothing trained"),
-        ({"model": {"config": GPT2, "train_tokenizer": {}}}, "model.config: this network had random weights"),
+        ({"model": {"config": GPT2, "train_tokenizer": {}}}, "model.config: the network began with random weights"),
         ({"formulation": {"kind": "answer", "examples": {}}}, "formulation.examples shows training arguments"),
         ({"formulation": {"kind": "answer", "shortlist": {"run": "x"}}}, "formulation.shortlist needs the predictions"),
     ],

@@ -199,7 +199,7 @@ def test_what_makes_no_detector_is_said(made: Made, tmp_path: Path) -> None:
     err = fails(2, "export", made.run, "--to", "hf", tmp_path / "new", "--base", NAME)
     assert "--base belongs to --to detector" in err
     random = finish(tmp_path / "random", config("bert")).path
-    assert "model.config: this network had random weights" in refused(random, "--base", NAME)
+    assert "model.config: the network began with random weights" in refused(random, "--base", NAME)
     large = {"vocab_size": 2000, **NETWORKS["bert"], "hidden_size": 128, "intermediate_size": 256}
     save_model(tmp_path / "base", large, drawn(jax.eval_shape(lambda: abstract_model(large, scan=False)[1])))
     tiny.tokenizer().save_pretrained(tmp_path / "base")

@@ -12,7 +12,7 @@ from jaxvalues.config import Config, parse_config
 from jaxvalues.data.loading import load_split
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import load_texts
-from jaxvalues.run.base import Base, find_tokenizer
+from jaxvalues.run.base import Base, find_base, find_tokenizer
 
 
 def config(**model: Any) -> Config:
@@ -48,3 +48,13 @@ def test_a_tokenizer_is_pinned_by_its_revision(
 def test_a_revision_belongs_to_a_tokenizer() -> None:
     with pytest.raises(ConfigError, match="`tokenizer_revision` belongs to `tokenizer`, which is not set"):
         config(tokenizer_revision="abc")
+
+
+def test_a_misspelt_setting_of_a_random_network_is_refused() -> None:
+    def base(**config: Any) -> Base:
+        return find_base(parse_config({"model": {"config": {**tiny.ROBERTA, **config}, "tokenizer": "x"}}).model, 0)
+
+    assert base(hidden_dropout_prob=0.3, torch_dtype="float32", gradient_checkpointing=False).is_random
+    for key, meant in (("num_hiden_layers", "num_hidden_layers"), ("hidden_dropout", "hidden_dropout_prob")):
+        with pytest.raises(ConfigError, match=rf"model\.config: unknown key `{key}`, did you mean `{meant}`\?"):
+            base(**{key: 0.3})

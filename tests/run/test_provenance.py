@@ -86,7 +86,9 @@ def test_a_drawn_part_is_told_by_its_ids(few: dict[str, Any]) -> None:
 def test_the_same_run_may_move_and_be_laid_out_anew(tmp_path: Path) -> None:
     environment = {"base": "a", "data": {"test": "b"}, "git": "old"}
     write_run(tmp_path, config(), environment)
-    moved = config(name="n", output="o", mesh={"fsdp": 2}, logging={"tensorboard": False}, data={"dir": "elsewhere"})
+    how = {"eval_batch_size": 2, "log_every": 7, "warn_after": 3, "checkpoint_every": 5}  # memory, words, and saving
+    laid_out = {"mesh": {"fsdp": 2}, "logging": {"tensorboard": False}, "training": how}
+    moved = config(name="n", output="o", data={"dir": "elsewhere"}, **laid_out)
     check_same_run(tmp_path, moved, {**environment, "git": "new"}, {TEMPLATE: "{premise}"})
 
 

@@ -105,7 +105,7 @@ def test_what_is_only_asked_takes_no_steps() -> None:
     )
     printed = shown(ROOT / "configs/quickstart-gpt2.yaml", *asked)
     assert re.search("steps +none: nothing trains", printed)
-    assert "no use is made of 230 training arguments, 64 are held out to tune the decision" in printed
+    assert "230 training arguments are not used, 64 are held out to tune the decision" in printed
     assert "GFLOP to predict one row, besides what branches from it" in printed
     assert not re.search("learning rate|epoch|Adam|training step", printed)
     size = size_of(load_config(ROOT / "configs/quickstart-gpt2.yaml", asked))
@@ -174,6 +174,10 @@ def test_a_dry_run_finds_what_is_wrong(small: Path, monkeypatch: pytest.MonkeyPa
     assert code == 1
     assert "model.safetensors" in err
     weights.write_bytes(whole)
+    (small.parent / "file").write_text("")
+    code, _, err = command("train", small, "--dry-run", f"output={small.parent / 'file/run'}")
+    assert code == 1
+    assert f"output: the run folder {small.parent / 'file/run'}: " in err
     code, _, err = command("train", small, "--dry-run", "data.report=[exam]")
     assert code == 2
     assert err.startswith("jaxvalues: data.report: there is no split `exam`, expected one of training, ")

@@ -301,7 +301,7 @@ def test_absent_labels(small_lab: Lab) -> None:
                 folder / f"labels-{split}.tsv", ("Argument ID", *CATEGORIES), [(id, *row) for id, row in labels]
             )
     run_folder, printed = small_lab.train("unlabelled", f"data.dir={folder}", "training.epochs=1")
-    assert "test: the labels are absent, so it is predicted and not scored" in printed
+    assert "test: no argument has a label, so it is predicted and not scored" in printed
     assert json.loads((run_folder / "scores.json").read_text())["splits"] == {}
     assert len(probabilities(run_folder)) == len(load_split("test", source="sample"))
     with pytest.raises(ConfigError, match=r"data\.held_out: the split test has no labels"):
