@@ -52,9 +52,27 @@ def check_known(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], source
         )
 
 
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """{token: id} of all special tokens: those with a role, such as EOS, and those that the files only mark as special,
+    as the control tokens of Llama 3 and Gemma 3."""
+    named = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+    marked = {str(token): id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return {**marked, **named}
+
+
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The number of embeddings that a tokenizer needs: its largest id and 1. It may leave ids out."""
+    """The number of embeddings that a tokenizer has ids for: its largest id and 1. It may leave ids out."""
     return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
+def needed_embeddings(tokenizer: PreTrainedTokenizerBase) -> int:
+    """`vocabulary_size` without the special tokens at its end that have no role.
+
+    Texts do not become these, and a network may have no embeddings for them: Gemma 3's token of an image is one.
+    """
+    roles = set(tokenizer.all_special_ids)
+    others = {id for id in special_tokens(tokenizer).values() if id not in roles}
+    return max((id for id in tokenizer.get_vocab().values() if id not in others), default=-1) + 1
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerBase:

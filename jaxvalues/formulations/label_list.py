@@ -26,11 +26,15 @@ from jaxvalues.templates.turns import ListTemplate
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-NOTHING = ("none", "no values", "no value")
+NOTHING = ("none", "no values", "no value", "no values apply", "no value applies", "nothing", "n a")
 """Items that say that no category applies; "none of the above" and the like do too."""
 UNPARSED = {"no": -1.0, "undecided": 0.0}
 """The logits of `formulation.generation.unparsed`."""
-_ITEMS = re.compile(r"[,;\n•]|(?<!\S)[*-]\s|(?<!\S)\d+[.)]\s|\b(?:values?|answers?|categories|labels?)\s*:\s", re.I)
+_ITEMS = re.compile(
+    r"[,;\n•]|(?<!\S)[*-]\s|(?<!\S)\d+[.)]\s"
+    r"|\b(?:values?|answers?|categories|category|labels?)(?:\"?\s*:|\s+(?:is|are|includes?)\b:?)",
+    re.I,
+)
 _PARTS = re.compile(r"\band\b|\bor\b|[&/|()\t+]", re.I)
 
 Status = Literal["answered", "unparsed", "truncated", "empty"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jaxvalues.data.arguments import Argument
+from jaxvalues.data.tokenizers import special_tokens
 from jaxvalues.errors import UserError
 from jaxvalues.templates.truncation import truncated_rows
 
@@ -50,7 +51,7 @@ class SafeTokenizer:
 
     @cached_property
     def _special(self) -> frozenset[int]:
-        return frozenset(self.inner.all_special_ids) - {self.inner.unk_token_id}
+        return frozenset(special_tokens(self.inner).values()) - {self.inner.unk_token_id}
 
 
 def check_readable(arguments: Iterable[Argument]) -> None:

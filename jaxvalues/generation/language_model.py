@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxvalues.data.tokenizers import pad_id
+from jaxvalues.data.tokenizers import pad_id, special_tokens
 from jaxvalues.errors import UserError, about, short
 from jaxvalues.formulations.lm_scoring import answer_log_probs
 from jaxvalues.generation.decode import Rules, State, decode, left_aligned, right_aligned, start
@@ -23,6 +23,7 @@ from jaxvalues.generation.scoring import Join, Scored, answers_of_each, plan, re
 from jaxvalues.generation.shapes import batches, power_of_two, prompt_and_slots, token_bucket
 from jaxvalues.generation.stopping import EVERY, Ended, check_stops, find_end
 from jaxvalues.models import T5
+from jaxvalues.templates.chat import plain_ids
 from jaxvalues.tuning import Bound
 
 if TYPE_CHECKING:
@@ -101,9 +102,11 @@ class LanguageModel:
 
         A text gets the special tokens of the tokenizer, messages those of its chat template (`templates.chat`). At a
         `temperature` of 0 the most likely token follows; otherwise one is drawn from the smallest set of tokens whose
-        probability reaches `top_p`. A draw depends on `seed`, the prompt's index and the sample's number, not on the
-        other prompts or on `batch_size`. Texts end before the first of the strings `stop`, wherever it begins within a
-        token. With `samples` K each prompt is continued K times, and the results of a prompt stand side by side.
+        probability reaches `top_p`. A draw depends on `seed`, the prompt's index and the sample's number. In float32 it
+        does not depend on the other prompts or on `batch_size`; in bfloat16, logits are rounded otherwise in a batch of
+        another size, which can change a draw. Texts end before the first of the strings `stop`, wherever it begins
+        within a token. With `samples` K each prompt is continued K times, and the results of a prompt stand side by
+        side.
 
         Returns one result for each prompt and sample, in order. Raises `UserError`, before anything is computed, for a
         prompt that is empty, has no chat template or two BOS tokens, or does not fit the context with `max_new_tokens`.
@@ -236,11 +239,25 @@ class LanguageModel:
         return (right_aligned if self._is_causal else left_aligned)(rows, shape, self._pad)
 
     def _text_of(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        """The text of tokens behind a prompt. Some tokenizers drop a space at the beginning of what they decode."""
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        text = self.tokenizer.decode([*self._word, *ids], **options)
+        return text.removeprefix(self.tokenizer.decode(self._word, **options))
+
+    @cached_property
+    def _word(self) -> Row:
+        """What stands before the tokens of a text: those of a word, or nothing for what a decoder begins with."""
+        return plain_ids(self.tokenizer, "a")[-1:] if self._is_causal else []
 
     def _ends(self, stops: Sequence[str]) -> np.ndarray:
         """The tokens that end a row [E]: the model's, and the special tokens among `stops`, which texts do not show."""
-        special = dict(zip(self.tokenizer.all_special_tokens, self.tokenizer.all_special_ids, strict=True))
+        special = special_tokens(self.tokenizer)
+        for stop in stops:
+            if stop not in special and (inside := next((one for one in special if one and one in stop), None)):
+                raise UserError(
+                    f"stop holds {short(stop)}, but texts do not show the special token {inside} in it: give this "
+                    "token alone, or a text without it"
+                )
         ids = [*self.ends, *(special[one] for one in stops if one in special)]
         return np.array(ids + [-1] * (-len(ids) % 4), np.int32)  # a few shapes, not one for every number
 

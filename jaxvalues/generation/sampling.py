@@ -1,7 +1,7 @@
 """The choice of the next token from logits: the most likely one, or a draw at a temperature from the nucleus.
 
 The key of a draw follows from the seed, the prompt's number, the sample's number and the step alone. So what is drawn
-for a prompt depends neither on the other rows of its batch nor on how many there are.
+for a prompt depends neither on the other rows of its batch nor on how many there are, but for the rounding of logits.
 """
 
 from __future__ import annotations

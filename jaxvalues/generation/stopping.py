@@ -6,10 +6,16 @@ itself says what the text of tokens is, so this is exact for every tokenizer.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxvalues.errors import UserError, short
+from jaxvalues.templates.chat import has_chat_template, turn_ends
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 EVERY = 16
 """The number of tokens between two looks for stop strings. A row computes fewer than these in vain, and no more."""
@@ -36,12 +42,10 @@ def find_end(
     text = text_of(said)
     if _first(text, stops) is None:
         return Ended(ids, text, has_ended)
-    # The first token after which a stop string is there. Those after it might have begun an earlier one.
-    for count in range(1, len(said)):
-        part = text_of(said[:count])
-        if (at := _first(part, stops)) is not None:
-            return Ended(said[:count], part[:at], True)
-    return Ended(said, text[: _first(text, stops)], True)
+    # The first token after which a stop string is there: it is there after all later ones, too.
+    count = 1 + bisect_left(range(1, len(said)), True, key=lambda n: _first(text_of(said[:n]), stops) is not None)
+    part = text_of(said[:count])
+    return Ended(said[:count], part[: _first(part, stops)], True)
 
 
 def check_stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -70,6 +74,17 @@ def end_tokens(configs: Sequence[tuple[str, Mapping[str, Any]]], of_tokenizer: i
             raise UserError(f"eos_token_id in {name} is {short(given)}, expected ids of tokens below {size}")
         return ids
     return [] if of_tokenizer is None else [of_tokenizer]
+
+
+def sequence_ends(
+    configs: Sequence[tuple[str, Mapping[str, Any]]], tokenizer: PreTrainedTokenizerBase, size: int
+) -> tuple[int, ...]:
+    """`end_tokens`, and what the chat template writes behind a turn, which may be none of them."""
+    ends = end_tokens(configs, tokenizer.eos_token_id, size)
+    if has_chat_template(tokenizer):
+        with suppress(UserError):  # a template that refuses a plain turn ends none
+            ends = [*ends, *(id for id in turn_ends(tokenizer) if id < size)]
+    return tuple(dict.fromkeys(ends))
 
 
 def _first(text: str, stops: Sequence[str]) -> int | None:

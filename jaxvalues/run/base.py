@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from jaxvalues.config import Config, ModelConfig
 from jaxvalues.data.arguments import Split
-from jaxvalues.data.tokenizers import check_known, load_tokenizer, pad_id, train_tokenizer, vocabulary_size
+from jaxvalues.data.tokenizers import (
+    check_known,
+    load_tokenizer,
+    needed_embeddings,
+    pad_id,
+    train_tokenizer,
+    vocabulary_size,
+)
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import AnyTemplate, training_texts
 from jaxvalues.models import (
@@ -108,10 +115,9 @@ def own_tokenizer(model: ModelConfig, folder: Path | None) -> PreTrainedTokenize
 
 def fit_to_tokenizer(hf_config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, is_random: bool) -> dict[str, Any]:
     """The network's config, checked against the tokenizer; a random network takes sizes it does not give from it."""
-    size = vocabulary_size(tokenizer)
     if is_random:
-        hf_config = {"vocab_size": size, "pad_token_id": pad_id(tokenizer), **hf_config}
-    if size > hf_config.get("vocab_size", 0):
+        hf_config = {"vocab_size": vocabulary_size(tokenizer), "pad_token_id": pad_id(tokenizer), **hf_config}
+    if (size := needed_embeddings(tokenizer)) > hf_config.get("vocab_size", 0):
         raise ConfigError(
             f"the tokenizer has {size} tokens and the model only {hf_config.get('vocab_size')} embeddings: "
             "they do not belong together"

@@ -13,11 +13,12 @@ import numpy as np
 from jaxvalues.data.batches import Tokens
 from jaxvalues.errors import ConfigError
 from jaxvalues.generation import Asked, Generated, LanguageModel
+from jaxvalues.generation.stopping import sequence_ends
 from jaxvalues.run.held import hold_all
 from jaxvalues.run.journal import journal
 from jaxvalues.run.system import System, Weights
 from jaxvalues.run.watch import ALONE, Watch
-from jaxvalues.templates.chat import answer_of, turn_ends
+from jaxvalues.templates.chat import answer_of
 
 Text = dict[str, Any]
 """A generated text as it is kept: `argument`, `sample`, `text`, `finish_reason`, `status`."""
@@ -92,7 +93,8 @@ def _language_model(system: System, weights: Weights) -> LanguageModel:
         frozen, trainable = hold_all(system, weights)
         bound = system.network.tuning.bind(frozen, trainable)
         size = system.config.training.eval_batch_size
-        ends = turn_ends(system.tokenizer)
+        network = system.hf_config
+        ends = sequence_ends([("model/config.json", network)], system.tokenizer, network["vocab_size"])
         system.language_model = LanguageModel(system.network.module, bound, system.tokenizer, ends, size)
     return system.language_model
 

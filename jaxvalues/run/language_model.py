@@ -12,7 +12,7 @@ from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import UserError, short
 from jaxvalues.formulations import SEQ2SEQ
 from jaxvalues.generation import LanguageModel
-from jaxvalues.generation.stopping import end_tokens
+from jaxvalues.generation.stopping import sequence_ends
 from jaxvalues.models import (
     check_config,
     checkpoint_config,
@@ -67,8 +67,12 @@ def load_language_model(
         raise UserError(f"quantization {short(quantization)} is not supported, expected {' or '.join(QUANTIZATIONS)}")
     if quantization is not None:
         require_qwix()
+    if tokenizer is not None and not isinstance(tokenizer, str | Path):
+        raise UserError(f"tokenizer is {short(tokenizer)}, expected a folder or a name on the hub")
     folder = fetch(path_or_id, revision)
     config = checkpoint_config(folder)
+    if config.get("vocab_size") is None:
+        raise UserError(f"{folder}: config.json lacks vocab_size")
     check_config(config, str(folder))
     source = tokenizer_folder(folder) if tokenizer is None else fetch_tokenizer(tokenizer)
     known = load_tokenizer(source)
@@ -83,8 +87,8 @@ def load_language_model(
 
     load = load_t5 if config["model_type"] in SEQ2SEQ else load_causal_lm
     module, params = load(folder, dtype=resolved, scan=scan, place=place)
-    ends = end_tokens(_configs(folder, config), known.eos_token_id, config["vocab_size"])
-    return LanguageModel(module, Bound(params), known, tuple(ends), batch_size, max_length)
+    ends = sequence_ends(_configs(folder, config), known, config["vocab_size"])
+    return LanguageModel(module, Bound(params), known, ends, batch_size, max_length)
 
 
 def _configs(folder: Path, config: dict[str, Any]) -> list[tuple[str, dict]]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
+from jaxvalues.data.tokenizers import special_tokens
 from jaxvalues.errors import ConfigError, UserError, first_line, short
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ THINKING = (
 )
 """The tokens between which models think."""
 
+_MARK = "jaxvalues-system-message"
 _NOW = re.compile(r"strftime_now\(\s*(?:\"([^\"]*)\"|'([^']*)')\s*\)")
 
 
@@ -69,19 +71,23 @@ def chat_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *
     if not has_chat_template(tokenizer):
         raise UserError(
             f"the tokenizer ({type(tokenizer).__name__}) has no chat template, so it is not that of an "
-            "instruction-tuned model: set formulation.chat to false, or model.tokenizer to another folder"
+            "instruction-tuned model: prompts must be plain texts (formulation.chat: false), or another tokenizer is "
+            "needed (model.tokenizer)"
         )
     messages = [{**message, "content": harmless(tokenizer, message["content"])} for message in _checked(messages)]
-    refused: UserError | None = None
+    if messages[0]["role"] == "system" and not messages[0]["content"].strip():
+        messages = messages[1:]
+    if messages[0]["role"] == "system" and not _takes_system(tokenizer, messages):
+        messages = fold_system(messages)
+    return without_thinking(_render(tokenizer, messages)) + stem
+
+
+def _takes_system(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> bool:
+    """Whether the chat template writes a system message, and neither refuses nor drops it."""
     try:
-        text = _render(tokenizer, messages)
-    except UserError as error:
-        text, refused = "", error
-    if messages[0]["role"] == "system" and messages[0]["content"].strip() not in text:
-        text = _render(tokenizer, fold_system(messages))
-    elif refused is not None:
-        raise refused
-    return without_thinking(text) + stem
+        return _MARK in _render(tokenizer, [{"role": "system", "content": _MARK}, *messages[1:]])
+    except UserError:
+        return False
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -142,7 +148,7 @@ def answer_of(text: str) -> str:
 
 def harmless(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     """A text that spells no special token and no thinking token: these get a space after their first character."""
-    named = {*tokenizer.all_special_tokens, *(tag for pair in THINKING for tag in pair)}
+    named = {*special_tokens(tokenizer), *(tag for pair in THINKING for tag in pair)}
     for token in sorted(named, key=len, reverse=True):
         if len(token) > 1:
             text = text.replace(token, f"{token[0]} {token[1:]}")
@@ -159,7 +165,7 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
         said = "jaxvalues"
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": said}]
         behind = text_ids(tokenizer, _render(tokenizer, turns, prompt=False).rpartition(said)[2])
-        ends += [id for id in behind[:1] if id in tokenizer.all_special_ids]
+        ends += [id for id in behind[:1] if id in special_tokens(tokenizer).values()]
     return tuple(dict.fromkeys(ends))
 
 

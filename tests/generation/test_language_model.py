@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from llama_reference import CONFIGS as FAMILY
 from llama_reference import model, tensors, torch_model
 from speaking import PROMPTS, V, language_model, save, tokenizer
 
+from jaxvalues.data.tokenizers import special_tokens
 from jaxvalues.errors import UserError
 from jaxvalues.generation import LanguageModel
 from jaxvalues.generation import language_model as engine
@@ -277,6 +281,36 @@ def test_the_whole_context_can_be_used_and_no_more() -> None:
 def test_bad_settings_end_in_a_sentence(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         language_model().generate(["Is it"], **options)
+
+
+def test_special_tokens_are_stops_alone_only() -> None:
+    lm = language_model()
+    (special, id), *_ = special_tokens(lm.tokenizer).items()
+    assert id in lm._ends([special])
+    with pytest.raises(UserError, match=f"texts do not show the special token {re.escape(special)} in it: give this"):
+        lm.generate(["Is it"], stop=f"{special}\n")
+
+
+def test_a_text_goes_on_where_its_prompt_ends() -> None:
+    """Decoders of the Llama 2 kind drop a space at the beginning of what they decode."""
+    from tokenizers import decoders
+
+    lm = dataclasses.replace(language_model(), tokenizer=copy.deepcopy(language_model().tokenizer))
+    ids = lm._reader.answer_ids(" No user")
+    whole = lm._text_of(ids)
+    assert whole.startswith(" ")
+    stripping = decoders.Sequence([lm.tokenizer.backend_tokenizer.decoder, decoders.Strip(" ", 1, 0)])
+    lm.tokenizer.backend_tokenizer.decoder = stripping
+    assert lm.tokenizer.decode(ids) == whole[1:]
+    assert lm._text_of(ids) == whole
+
+
+def test_a_token_without_an_embedding_is_named() -> None:
+    lm = dataclasses.replace(language_model(), tokenizer=copy.deepcopy(language_model().tokenizer))
+    lm.tokenizer.add_tokens(["<image>"], special_tokens=True)
+    id = lm.tokenizer.convert_tokens_to_ids("<image>")
+    with pytest.raises(UserError, match=rf"prompts\[0\]: token {id} is not one of the {V} of the model"):
+        lm.generate(["Is it <image>"])
 
 
 def test_bad_prompts_are_named() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from chat_templates import SMOLLM2, chat_tokenizer
 
 from jaxvalues.errors import UserError
-from jaxvalues.generation.stopping import check_stops, end_tokens, find_end
+from jaxvalues.generation.stopping import check_stops, end_tokens, find_end, sequence_ends
 
 WORDS = ["Yes", ", be", "caus", "e\n\nQ", "uestion", "<end>"]
 END = 5
@@ -68,3 +69,23 @@ def test_the_first_config_that_names_end_tokens_decides():
     for wrong in (10, "</s>", [1, -1], [True]):
         with pytest.raises(UserError, match=r"eos_token_id in g is .*expected ids"):
             end_tokens([("g", {"eos_token_id": wrong})], None, 10)
+
+
+def test_a_stop_string_is_found_in_few_looks():
+    looks = []
+
+    def text_of(ids):
+        looks.append(len(ids))
+        return "x" * len(ids) if len(ids) < 3001 else "x" * 3000 + "!" + "x" * (len(ids) - 3001)
+
+    assert find_end([1] * 4000, text_of, ["!"], ()).text == "x" * 3000
+    assert len(looks) < 20
+
+
+def test_the_turns_of_a_chat_end_a_text_too():
+    tokenizer = chat_tokenizer(SMOLLM2)
+    end, of_turn = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert sequence_ends([("config.json", {"eos_token_id": 0})], tokenizer, len(tokenizer)) == (0, end, of_turn)
+    assert sequence_ends([("config.json", {"eos_token_id": 0})], tokenizer, of_turn) == (0, end)
+    assert sequence_ends([], chat_tokenizer("{{ raise_exception('no') }}"), 10) == (end,)
+    assert sequence_ends([("config.json", {"eos_token_id": 0})], chat_tokenizer(None), len(tokenizer)) == (0,)

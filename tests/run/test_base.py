@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import tiny
+from chat_templates import GEMMA, chat_tokenizer
 
 from jaxvalues.config import Config, parse_config
 from jaxvalues.data.loading import load_split
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import load_texts
-from jaxvalues.run.base import Base, find_base, find_tokenizer
+from jaxvalues.run.base import Base, find_base, find_tokenizer, fit_to_tokenizer
 
 
 def config(**model: Any) -> Config:
@@ -58,3 +59,15 @@ def test_a_misspelt_setting_of_a_random_network_is_refused() -> None:
     for key, meant in (("num_hiden_layers", "num_hidden_layers"), ("hidden_dropout", "hidden_dropout_prob")):
         with pytest.raises(ConfigError, match=rf"model\.config: unknown key `{key}`, did you mean `{meant}`\?"):
             base(**{key: 0.3})
+
+
+def test_a_network_needs_no_embedding_of_a_special_token_without_a_role() -> None:
+    """Gemma 3's token of an image has the first id behind the table."""
+    tokenizer = chat_tokenizer(GEMMA)
+    size = len(tokenizer)
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    assert fit_to_tokenizer({"vocab_size": size}, tokenizer, is_random=False)["vocab_size"] == size
+    assert fit_to_tokenizer({}, tokenizer, is_random=True)["vocab_size"] == size + 1
+    tokenizer.add_tokens(["word"])
+    with pytest.raises(ConfigError, match=f"the tokenizer has {size + 2} tokens and the model only {size} embeddings"):
+        fit_to_tokenizer({"vocab_size": size}, tokenizer, is_random=False)

@@ -26,13 +26,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_checkpoint_speaks_as_its_files_say(folder: Path, tmp_path: Path) -> None:
     lm = load_language_model(folder, scan=False)
-    assert lm.ends == (2,)
+    assert lm.ends == (2, lm.tokenizer.convert_tokens_to_ids("<|im_end|>"))  # the file's, and the chat template's
     free = lm.generate(PROMPTS, 8)
     copy = shutil.copytree(folder, tmp_path / "copy")
     ends = [free[0].ids[2], free[1].ids[4]]
     (copy / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
     ended = load_language_model(copy, scan=False, batch_size=4)
-    assert ended.ends == tuple(ends)
+    assert ended.ends[:2] == tuple(ends)
     for before, after in zip(free, ended.generate(PROMPTS, 8), strict=True):
         last = min((before.ids.index(end) for end in ends if end in before.ids), default=7)
         assert after.ids == before.ids[: last + 1]
@@ -73,6 +73,13 @@ def test_what_cannot_speak_is_refused(folder: Path, tmp_path: Path) -> None:
     tokenizer().save_pretrained(tmp_path / "bert")
     with pytest.raises(UserError, match="a roberta model is no causal language model"):
         load_language_model(tmp_path / "bert")
+    with pytest.raises(UserError, match="tokenizer is 5, expected a folder or a name on the hub"):
+        load_language_model(folder, tokenizer=5)
+    sizeless = shutil.copytree(folder, tmp_path / "sizeless")
+    config = json.loads((sizeless / "config.json").read_text())
+    (sizeless / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "vocab_size"}))
+    with pytest.raises(UserError, match=r"sizeless: config\.json lacks vocab_size"):
+        load_language_model(sizeless)
     bare = shutil.copytree(folder, tmp_path / "bare")
     for file in bare.glob("tokenizer*"):
         file.unlink()

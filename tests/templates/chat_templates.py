@@ -56,7 +56,7 @@ def chat_tokenizer(template: str | None, texts: tuple[str, ...] = ()) -> Any:
     backend = Tokenizer.from_str(_trained(texts).backend_tokenizer.to_str())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-    tokenizer.add_special_tokens({"additional_special_tokens": _SPECIAL})
+    tokenizer.add_tokens(_SPECIAL, special_tokens=True)  # marked, not named, as in the files of Llama 3 and Gemma 3
     tokenizer.add_tokens(["<think>", "</think>"])
     tokenizer.chat_template = template
     return tokenizer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from chat_templates import DROPS_SYSTEM, GEMMA, LLAMA3, QWEN3, SMOLLM2, STYLES, THINKER, chat_tokenizer
 
+from jaxvalues.data.tokenizers import special_tokens
 from jaxvalues.errors import UserError
 from jaxvalues.templates.chat import answer_of, chat_ids, chat_text, count_bos, leading_ids, text_ids, turn_ends
 
@@ -108,3 +109,24 @@ def test_a_turn_ends_as_the_template_writes_it(style: str, end: str) -> None:
     tokenizer = chat_tokenizer(STYLES[style])
     assert turn_ends(tokenizer) == (tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(end))
     assert turn_ends(chat_tokenizer(None)) == (tokenizer.eos_token_id,)
+
+
+def test_tokens_that_are_marked_as_special_are_so_without_a_name() -> None:
+    tokenizer = chat_tokenizer(SMOLLM2)
+    assert "<|im_end|>" not in tokenizer.all_special_tokens  # as in the files of Llama 3 and Gemma 3
+    assert {"<|im_end|>", "</s>"} <= special_tokens(tokenizer).keys()
+    assert special_tokens(tokenizer)["<|im_end|>"] == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert "<think>" not in special_tokens(tokenizer)
+
+
+@pytest.mark.parametrize("system", ["Answer Yes or No.", "user", "a"])
+def test_a_dropped_system_message_is_noticed_where_its_words_are_said_by_others_too(system: str) -> None:
+    tokenizer = chat_tokenizer(DROPS_SYSTEM)
+    asked = [{"role": "system", "content": system}, {"role": "user", "content": "Is it a user? Answer Yes or No."}]
+    assert chat_text(tokenizer, asked) == f"[user] {system}\n\nIs it a user? Answer Yes or No.\n"
+
+
+@pytest.mark.parametrize("template", [GEMMA, DROPS_SYSTEM, SMOLLM2])
+def test_a_blank_system_message_is_none(template: str) -> None:
+    tokenizer = chat_tokenizer(template)
+    assert chat_text(tokenizer, [{"role": "system", "content": " \n"}, *ASK]) == chat_text(tokenizer, ASK)

@@ -181,9 +181,15 @@ def _open(path: Path) -> Any:
             f"{path}: reading GGUF files needs the package gguf, which is not installed: pip install 'jaxvalues[gguf]'"
         ) from None
     try:
-        return gguf.GGUFReader(path)
+        reader = gguf.GGUFReader(path)
     except Exception as error:  # whatever the bytes of another kind of file lead to
         raise UserError(f"{path} is not a whole GGUF file ({first_line(error)[:80]})") from None
+    if (parts := _value(reader, "split.count") or 1) > 1:
+        number = (_value(reader, "split.no") or 0) + 1
+        raise UserError(
+            f"{path} is part {number} of {parts} of a model: join them to one file with llama-gguf-split --merge"
+        )
+    return reader
 
 
 def _architecture(reader: Any, path: Path) -> str:

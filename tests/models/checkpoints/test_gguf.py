@@ -199,6 +199,13 @@ def test_the_end_of_a_turn_ends_a_text_too(tmp_path):
         assert read_config(path)["eos_token_id"] == ends
 
 
+def test_a_part_of_a_model_is_refused(tmp_path):
+    config, tensors = CONFIGS["tied"], weights(CONFIGS["tied"])
+    path = write(tmp_path / "m-00002-of-00003.gguf", config, tensors, whole={"split.count": 3, "split.no": 1})
+    with pytest.raises(UserError, match=r"gguf is part 2 of 3 of a model: join them to one file with llama-gguf-split"):
+        read_config(path)
+
+
 def test_rotary_positions_in_a_part_of_a_head_are_refused(tmp_path):
     config = {**CONFIGS["tied"], "head_dim": 16}
     for rotated in (16, 8):
