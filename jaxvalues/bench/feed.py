@@ -75,12 +75,14 @@ def feed(config: Config, console: Console, *, steps: int = STEPS, turns: int = T
         shape, placed = place(batch)
         resident[shape] = placed
 
+    shapes = [inputs_shape(batch) for batch in itertools.islice(batches.starting_at(0), steps)]
+
     def stream(way: str) -> AbstractContextManager[Iterator[Placed]]:
         if way == "ahead":
             return made_ahead(batches.starting_at(0), place)
         if way == "in turn":
             return nullcontext(map(place, batches.starting_at(0)))
-        return nullcontext(itertools.cycle(list(resident.items())[:1]))
+        return nullcontext(itertools.cycle([(shape, resident[shape]) for shape in shapes]))
 
     def run(way: str, number: int) -> float:
         nonlocal state

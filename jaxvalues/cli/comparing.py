@@ -138,7 +138,11 @@ def report(
              jaxvalues report runs/minilm-seed0 --with-texts
     """
     from jaxvalues.report import write_report
-    from jaxvalues.study.compare import results_of
+    from jaxvalues.study.compare import results_of, write_results
+    from jaxvalues.study.files import STUDY
 
-    page = write_report(results_of(folder, dir), folder, with_texts=with_texts)
+    results = results_of(folder, dir)
+    if (folder / STUDY).is_file():
+        write_results(results, folder)
+    page = write_report(results, folder, with_texts=with_texts)
     console().print(f"The report is {page}", highlight=False, soft_wrap=True)

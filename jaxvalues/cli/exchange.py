@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -79,6 +80,7 @@ def import_(
 
 @app.command(short_help="Measure speed and memory, side by side with other libraries.")
 def bench(
+    context: typer.Context,
     config: Annotated[
         Path | None,
         typer.Argument(metavar="[CONFIG]", parser=path_option, help="Config file (YAML).", show_default=False),
@@ -137,6 +139,10 @@ def bench(
         from jaxvalues.bench.measure import check_file
 
         check_file("--chart", chart)
+    mode = "--compare" if compare else f"--preset {preset}" if preset is not None else None
+    measured = ("peer", "work", "length", "repeats", "warmup", "new_tokens", "real")
+    unused = (*measured, "network", "json_file") if compare else measured if preset is not None else ("network",)
+    _refuse_given(context, unused, mode or "a config file")
     if compare:
         from jaxvalues.bench.comparison import compare_results, read_result
 
@@ -173,6 +179,15 @@ def bench(
 
         write_chart(results, chart)
         console().print(f"The chart is {chart}.", highlight=False)
+
+
+def _refuse_given(context: typer.Context, names: Sequence[str], mode: str) -> None:
+    """Raise ConfigError for an option that was given and has no effect in a mode of `bench`."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = "json" if name == "json_file" else name.replace("_", "-")
+            raise ConfigError(f"--{option} has no effect with {mode}")
 
 
 @app.command(short_help="Print the JSON Schema of config files.")

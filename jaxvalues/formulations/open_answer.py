@@ -19,11 +19,12 @@ from flax import linen as nn
 from jaxvalues.config import FormulationConfig
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.formulations.lm_scoring import answer_log_probs
-from jaxvalues.formulations.prompt_rows import language_model_rows
+from jaxvalues.formulations.prompt_rows import PromptRows, language_model_rows
 from jaxvalues.formulations.question_rows import QuestionFormulation
 from jaxvalues.formulations.rows import SafeTokenizer, pad_rows
 from jaxvalues.formulations.verbalizer import any_log_prob, drop_extensions, word_ids
 from jaxvalues.models import Outputs
+from jaxvalues.templates.chat import turn_ends
 from jaxvalues.templates.questions import QuestionTemplate
 from jaxvalues.templates.synonyms import SynonymMatcher, load_synonyms
 from jaxvalues.tuning import Bound
@@ -75,7 +76,11 @@ class OpenAnswer(QuestionFormulation):
 
     @property
     def constants(self) -> tuple[int, ...]:
-        return (self.question_rows.tokenizer.eos_token_id,)
+        """The tokens that end an answer: EOS, and in a chat what its template writes behind a turn."""
+        rows, tokenizer = self.question_rows, self.question_rows.tokenizer
+        if isinstance(rows, PromptRows) and rows.writer.chat:
+            return turn_ends(tokenizer)
+        return () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
 
     def forward(
         self, module: nn.Module, bound: Bound, batch: dict[str, jax.Array], key: jax.Array | None = None

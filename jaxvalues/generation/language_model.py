@@ -316,10 +316,10 @@ def _checked_list(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
 
 def _checked_settings(asked: Asked) -> Asked:
     """The settings with numbers of Python, as NumPy's would be other programs. Raises `UserError` for wrong ones."""
-    whole = {"max_new_tokens": (asked.new, 1), "seed": (asked.seed, 0), "samples": (asked.samples, 1)}
-    for name, (value, least) in whole.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value < 2**31:
-            raise UserError(f"{name} is {short(value)}, expected a whole number from {least} on, below 2^31")
+    whole = {"max_new_tokens": (asked.new, 1, 31), "seed": (asked.seed, 0, 32), "samples": (asked.samples, 1, 31)}
+    for name, (value, least, bits) in whole.items():
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value < 2**bits:
+            raise UserError(f"{name} is {short(value)}, expected a whole number from {least} on, below 2^{bits}")
     for name, value in (("temperature", asked.temperature), ("top_p", asked.top_p)):
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not abs(value) <= _MOST:
             raise UserError(f"{name} is {short(value)}, expected a number")

@@ -76,7 +76,7 @@ def read_results(
     store: AnswerStore,
 ) -> Read:
     """Add the answers in files of results to the store. `missing` are the requests that have none, `stored`
-    those that have one. Raises UserError for a file that cannot be read."""
+    those that have one or were refused as too long. Raises UserError for a file that cannot be read."""
     read, (wanted, known) = Read(), ({key: one for one in each for key in _names(one)} for each in (missing, stored))
     for file in files:
         for line in _lines(file):

@@ -5,7 +5,7 @@ A second round may quote the answers of the first. The same generator is asked, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import NamedTuple
 
 from jaxvalues.remote.budget import CHARACTERS
@@ -35,26 +35,37 @@ class Pending(NamedTuple):
     too_long: list[Request]
     """Those that were refused as too long, where shorter ones are asked in their place."""
     missing: list[Request]
-    """Those without an answer, of the first round that has any."""
+    """Those without an answer that can be asked now."""
     later: list[Request]
-    """Those of later rounds without an answer. Those that depend on `missing` are as if these were as long as they may
-    be."""
+    """Those that depend on answers of `missing`, as if these were as long as they may be."""
 
 
-def pending(rounds: Rounds, contents: Contents, number: int) -> Pending:
-    """What is still to be asked of `number` rounds, of which later ones may depend on the answers."""
-    found, answers = Pending([], [], [], []), contents.answers
+def pending(make: Callable[[], Rounds], contents: Contents, number: int) -> Pending:
+    """What is still to be asked of `number` rounds that `make` begins; later ones may depend on the answers."""
+    found, known = Pending([], [], [], []), set()
+    for refused, one in _walked(make(), contents, number, lambda _: "unanswered"):
+        found.too_long.extend(refused)
+        (found.stored if one.key in contents.answers else found.missing).append(one)
+        known.add(one.key)
+    if number > 1 and found.missing:
+        found.later.extend(one for _, one in _walked(make(), contents, number, _longest) if one.key not in known)
+    return found
+
+
+def _walked(
+    rounds: Rounds, contents: Contents, number: int, stand_in: Callable[[Request], Result]
+) -> Iterator[tuple[list[Request], Request]]:
+    """Each request of `number` rounds, with those before it that were refused as too long; `stand_in` gives what is
+    sent for one without an answer."""
     requests = next(rounds)
     for left in reversed(range(number)):
-        unknown, asked = found.later if found.missing else found.missing, []
+        asked = []
         for request in requests:
             *refused, one = contents.tried(request)
-            found.too_long.extend(refused)
-            (found.stored if one.key in answers else unknown).append(one)
-            asked.append(one)
+            yield refused, one
+            asked.append(contents.answers[one.key].answer if one.key in contents.answers else stand_in(one))
         if left:
-            requests = rounds.send([answers[one.key].answer if one.key in answers else _longest(one) for one in asked])
-    return found
+            requests = rounds.send(asked)
 
 
 def _longest(request: Request) -> Answer:

@@ -178,7 +178,10 @@ class _Asking:
         session.store.add_failure(request, error.failed.said, error.attempts, too_long=True)
         shorter = contents.tried(request)[-1]
         session.count([shorter])
-        return None if shorter.key in contents.answers else shorter
+        if shorter.key in contents.answers:
+            self._progress(1, f"{self.gate.active} at once")
+            return None
+        return shorter
 
     async def _unanswered(self, sender: Sender, request: Request, error: Unanswered, begun: float) -> None:
         """Note a request without an answer; end all where no other request can have one."""

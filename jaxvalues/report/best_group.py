@@ -10,7 +10,7 @@ import numpy as np
 from jaxvalues.report.words import SAFE_SIDE
 from jaxvalues.statistics.interval import LEVEL
 from jaxvalues.statistics.tests import TTest, crossed_t, holm, safe_permutation
-from jaxvalues.study.crossed import Paired, fixed_counts, paired
+from jaxvalues.study.crossed import Paired, fixed_counts, grid_of, paired
 from jaxvalues.study.reading import truths_of
 from jaxvalues.study.results import StudyResults
 
@@ -53,7 +53,7 @@ def _best_and_others(means: Mapping[str, float]) -> tuple[str, list[str]]:
 def _means(results: StudyResults, split: str) -> dict[str, float]:
     """{system with runs: mean figure}."""
     return {
-        name: fmean(results.figure_of(run, split) for run in system.runs)
+        name: fmean(results.figure_of(run, split) for run in grid_of(system.runs)[0])
         for name, system in results.systems.items()
         if system.runs
     }

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from statistics import fmean, stdev
-from typing import Any
 
+from jaxvalues.config.trees import flat
 from jaxvalues.report.drawing import (
     COLORS,
     INK,
@@ -23,7 +22,7 @@ from jaxvalues.report.drawing import (
 from jaxvalues.report.table import Table
 from jaxvalues.report.words import figure, interval, sentence_case
 from jaxvalues.statistics.interval import Interval
-from jaxvalues.study.plan import in_words
+from jaxvalues.study.plan import in_words, nested
 from jaxvalues.study.results import StudyResults
 
 SHOTS = "data.shots"
@@ -32,10 +31,14 @@ SHOTS = "data.shots"
 def few_shot(results: StudyResults, split: str) -> Picture | None:
     """The study's figure against the shots of each category, one line for systems that differ in nothing else."""
     lines: dict[str, list[tuple[int, Interval]]] = {}
-    for one in results.systems.values():
-        shots = one.changes.get(SHOTS)
-        if split in results.intervals(one) and isinstance(shots, int):
-            lines.setdefault(_rest(one.changes), []).append((shots, results.intervals(one)[split]))
+    scientific = results.study.scientific
+    for name, one in results.systems.items():
+        changes = flat(nested(one.changes))
+        shots, base = changes.pop(SHOTS, None), scientific.systems.get(name, {}).get("base")
+        if name in scientific.combined or split not in results.intervals(one) or not isinstance(shots, int):
+            continue
+        changes |= {} if base is None else {"base": base}
+        lines.setdefault(", ".join(in_words(changes)) or "base", []).append((shots, results.intervals(one)[split]))
     lines = {label: sorted(points, key=lambda at: at[0]) for label, points in lines.items() if len(points) > 1}
     kept, left_out = best_of({label: points[-1][1].estimate for label, points in lines.items()})
     lines = {label: lines[label] for label in kept}
@@ -107,8 +110,3 @@ def _spread(results: StudyResults, split: str, key: str) -> Picture | None:
         cells = tuple((label, value, figure(fmean(f1)), str(len(f1))) for label, value, f1 in rows)
         table = Table(name, title + ".", ("System", key, f"Mean {results.figure_name}", "Runs"), cells)
         return picture(drawn, name, title, finding, table)
-
-
-def _rest(changes: Mapping[str, Any]) -> str:
-    """What makes a system, apart from the shots, in words."""
-    return ", ".join(in_words({key: value for key, value in changes.items() if key != SHOTS})) or "base"

@@ -136,7 +136,12 @@ def time_frontier(results: StudyResults, split: str) -> Picture | None:
 
 def _against(results: StudyResults, split: str, costs: dict[str, float], name: str, cost: str) -> Picture | None:
     """The study's figure against what systems cost; a line joins those that no cheaper one beats."""
-    kept, left_out = best_of({label: _estimates(results, split)[label] for label, value in costs.items() if value > 0})
+    estimates = {label: _estimates(results, split)[label] for label in costs}
+    free = {label: estimates[label] for label, value in costs.items() if value <= 0}  # no place on a log axis
+    kept, left_out = best_of({label: value for label, value in estimates.items() if label not in free})
+    if free:
+        best, names = max(free, key=free.__getitem__), listed(list(free))
+        left_out += f" Not drawn, with 0 {cost}: {names}; the best of these is {best}, {figure(free[best])}."
     costs = {label: costs[label] for label in kept}
     if len(set(costs.values())) < 2:
         return None
@@ -153,19 +158,22 @@ def _against(results: StudyResults, split: str, costs: dict[str, float], name: s
                 fmt=MARKS[place], color=COLORS[place], label=wrapped(label),
                 elinewidth=1.2, markersize=7,
             )  # fmt: skip
-        best, on_line = -1.0, []
+        best, on_line = max(free.values(), default=-1.0), []
         for label in sorted(costs, key=lambda label: (costs[label], -found[label].estimate)):
             if found[label].estimate > best:
                 best = found[label].estimate
                 on_line.append(label)
         line = [(costs[label], found[label].estimate) for label in on_line]
-        ax.plot(*zip(*line, strict=True), color=FAINT, linewidth=1.0, linestyle="--", zorder=0)
+        if line:
+            ax.plot(*zip(*line, strict=True), color=FAINT, linewidth=1.0, linestyle="--", zorder=0)
         ax.set_xscale("log")
         _plain_ticks(ax.xaxis, wide=max(costs.values()) > 100 * min(costs.values()))
         ax.set_xlabel(f"{cost} (log scale)")
         ax.set_ylabel(results.figure_name)
         legend_beside(ax)
-        if len(on_line) == 1:
+        if not on_line:
+            finding = f"By the estimates, no system with more than 0 {cost} has a higher {results.figure_name}."
+        elif len(on_line) == 1:
             finding = f"By the estimates, {on_line[0]} has the highest {results.figure_name} and the fewest {cost}."
         else:
             finding = (

@@ -48,7 +48,8 @@ class Table:
 
         def line(cells: tuple[str, ...], bold: bool = False) -> str:
             texts = ["".join(_LATEX.get(one, one) for one in cell) for cell in cells]
-            return " & ".join(f"\\textbf{{{text}}}" if bold and text else text for text in texts) + r" \\"
+            row = " & ".join(f"\\textbf{{{text}}}" if bold and text else text for text in texts) + r" \\"
+            return "{}" + row if row[0] in "[*" else row  # which the line before would take for an option of its own
 
         rows = [line(row, number in self.marked) for number, row in enumerate(self.rows)]
         columns = "l" + "r" * (len(self.header) - 1)

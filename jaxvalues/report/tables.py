@@ -12,6 +12,7 @@ from jaxvalues.report.paper import ROWS, paper_row
 from jaxvalues.report.table import Table
 from jaxvalues.report.words import deciding_test, difference, figure, interval, number, p_value, resampled
 from jaxvalues.statistics.variance import CONCLUSION
+from jaxvalues.study.crossed import grid_of
 from jaxvalues.study.plan import in_words
 from jaxvalues.study.results import StudyResults, SystemResult
 
@@ -40,7 +41,7 @@ def main_table(results: StudyResults) -> Table:
         cells += [
             f"{fmean(seconds):.0f}" if seconds else "",
             number(max(peaks), "B") if peaks else "",
-            str(len(system.runs)),
+            _runs(system),
         ]
         rows.append((name, *cells, *[str(len(system.trials))] * tried))
     best = best_group(results, splits[-1]) if splits else frozenset()
@@ -52,6 +53,12 @@ def main_table(results: StudyResults) -> Table:
         frozenset(i for i, name in enumerate(results.systems) if name in best),
         how_found(results, splits[-1]) if best else "",
     )
+
+
+def _runs(system: SystemResult) -> str:
+    """The number of runs; of an incomplete grid, also of how many the figures are."""
+    used = len(grid_of(system.runs)[0]) if system.runs else 0
+    return str(used) if used == len(system.runs) else f"{used} of {len(system.runs)}"
 
 
 def baseline_of(results: StudyResults) -> str:

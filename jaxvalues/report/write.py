@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -53,10 +55,27 @@ def write_report(results: StudyResults, folder: Path, *, with_texts: bool = Fals
         write_whole(folder / "tables" / f"{table.name}.tex", table.to_latex())
     for one in drawn:
         write_whole(folder / "figures" / f"{one.name}.svg", one.svg)
+    _remove_stale(folder / "tables", (".csv", ".tex"), {one.name for one in found})
+    _remove_stale(folder / "figures", (".svg", ".png"), {one.name for one in drawn})
     environment = _templates()
     write_whole(folder / TEXT, environment.get_template("report.md.j2").render(content))
     write_whole(folder / PAGE, environment.get_template("report.html.j2").render(content))
     return folder / PAGE
+
+
+def _remove_stale(folder: Path, suffixes: tuple[str, ...], written: Collection[str]) -> None:
+    """Remove the tables or figures of an earlier report that this one no longer has. Other files stay."""
+    with writing(folder):
+        for path in folder.iterdir():
+            if path.suffix in suffixes and path.stem not in written and _OURS.fullmatch(path.stem):
+                path.unlink()
+
+
+_OURS = re.compile(
+    "(systems|contrasts|trials|paper|learning|embeddings)"
+    "|(forest|scores|parameters|seconds|calibration|circle|categories|variance|shots|spread)-.+"
+)
+"""The names of tables and figures."""
 
 
 def _templates() -> Environment:

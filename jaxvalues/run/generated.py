@@ -73,6 +73,8 @@ def _generate(system: System, weights: Weights, tokens: Tokens, watch: Watch) ->
         samples=samples,
     )
     kept = journal(system, tokens, "generate", watch.folder, seed=asked.seed)
+    if kept is not None:
+        watch.opened(kept.name)
     known = {} if kept is None else {row: Generated(**one) for row, one in kept.known.items()}
     prompts = [row.tolist() for row in tokens.ids]
     model = _language_model(system, weights)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,13 @@ class Journal:
         decides |= {"how": how, "formulation": form, "constants": system.formulation.constants}
         decides |= {"tokenizer": tokenizer_hash(system.tokenizer), "questions": _questions_hash(tokens)}
         name = content_name(system, tokens, **decides)
+        self.name = name
         self.path = folder / f"{name}.{secrets.token_hex(4)}.jsonl"
         found: dict[Row, Any] = {}
         for file in sorted(folder.glob(f"{name}.*.jsonl")):
             found |= _read(file)
         everywhere = set.intersection(
-            *({_row(row) for row in rows} for rows in everyone(str(folder), lambda: [*found]))
+            *({_row(row) for row in rows} for rows in everyone("the answers that are kept", lambda: [*found]))
         )
         self.known = {row: found[row] for row in found if row in everywhere}
 
@@ -86,11 +87,14 @@ def journal(system: System, tokens: Tokens, how: str, folder: Path | None, **dec
     return Journal(place, system, tokens, how, **decides)
 
 
-def forget_answers(folder: Path) -> None:
-    """Remove the answers in `folder`, of a run that is finished, and the folder if nothing else is in it."""
+def forget_answers(folder: Path, names: Collection[str] | None = None) -> None:
+    """Remove the answers in `folder`, of what is finished, and the folder if nothing else is in it.
+
+    `names` are those of the journals that are meant (None: all): others may be of a prediction that was stopped.
+    """
     if is_main() and folder.is_dir():
         for file in folder.iterdir():
-            if _NAME.fullmatch(file.name):
+            if _NAME.fullmatch(file.name) and (names is None or file.name.partition(".")[0] in names):
                 file.unlink(missing_ok=True)
         with suppress(OSError):
             folder.rmdir()

@@ -93,6 +93,8 @@ class Member:
             self.best, _ = self.folder.restore_chosen(system)
         if self.notes.is_out_of_patience:
             self.last = state
+            if self.config.training.keep == "last":
+                self.best = state.trainable
         self.console.print(f"resuming at step {int(state.step)}")
         return state
 

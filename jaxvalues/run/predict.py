@@ -74,8 +74,8 @@ def predict(
 
     # The trained network predicts, or the model of an endpoint.
     decision = folder.decision()
-    answers = target.path / ANSWERS
-    predicted = _logits(folder, config, data, run_console, answers)
+    watch = Watch(folder=target.path / ANSWERS, journals=set())
+    predicted = _logits(folder, config, data, run_console, watch)
 
     # What comes out.
     if target is not folder:
@@ -90,7 +90,7 @@ def predict(
         if is_main():
             found.write(target.path, format)
         found.render(run_console.console)
-    forget_answers(answers)
+    forget_answers(watch.folder, watch.journals)
     if result is not None:
         render_scores({data.name: result}, run_console.console)
     elif file is None:
@@ -99,9 +99,9 @@ def predict(
     return result
 
 
-def _logits(folder: RunFolder, config: Config, data: Split, run_console: RunConsole, answers: Path) -> Predicted:
-    """The logits of a trained network, of an untuned one (its answers are kept in `answers`), or of
-    the model of an endpoint."""
+def _logits(folder: RunFolder, config: Config, data: Split, run_console: RunConsole, watch: Watch) -> Predicted:
+    """The logits of a trained network, of an untuned one (its answers are kept as `watch` says), or of the model of an
+    endpoint."""
     if config.model.endpoint is not None:
         return ask_again(folder, config, data, run_console)
     mesh = make_mesh(config.mesh)
@@ -109,7 +109,7 @@ def _logits(folder: RunFolder, config: Config, data: Split, run_console: RunCons
     system, weights = restore(folder, config, mesh)
     tokens = encode(system, data, run_console)
     with ProgressLine(run_console.console, "row", len(tokens)) as line:
-        return predict_split(system, weights, data, tokens, Watch(line, folder=answers))
+        return predict_split(system, weights, data, tokens, watch._replace(line=line))
 
 
 def _target(folder: RunFolder, out: str | Path | None) -> RunFolder:

@@ -239,6 +239,7 @@ def _outputs(
     plan = evaluation_plan(tokens.lengths, lengths, size)
     kept = journal(system, tokens, step.name, watch.folder)
     if kept is not None:
+        watch.opened(kept.name)
         known = [planned for planned in plan if kept.has(planned.rows.tolist())]
         plan = [planned for planned in plan if not kept.has(planned.rows.tolist())]
         if line is not None:

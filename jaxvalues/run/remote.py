@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,8 +127,8 @@ def ask(config: Config, run_console: RunConsole) -> dict[str, TaskScores]:
         _say_start(config, inputs, questions, store, run_console)
         session = Session(model, store, found, budget, lambda total: _line(run_console, total))
         if budget.is_limited:  # what all splits took before counts from the first request on
-            for rounds in all_rounds(config, inputs, questions):
-                ask_all(rounds, session.count)
+            for make in all_rounds(config, inputs, questions):
+                ask_all(make(), session.count)
         asked: dict[str, Asked] = {}
         for name, split in inputs.splits.items():
             asked[name] = one = _ask_split(questions, split, inputs.wanted(split), session)
@@ -149,11 +150,12 @@ def ask(config: Config, run_console: RunConsole) -> dict[str, TaskScores]:
     return outcome.scores
 
 
-def all_rounds(config: Config, inputs: Inputs, questions: RemoteFormulation) -> Iterator[Rounds]:
-    """All that a run asks."""
-    yield from (questions.rounds(split.arguments, inputs.wanted(split)) for split in inputs.splits.values())
+def all_rounds(config: Config, inputs: Inputs, questions: RemoteFormulation) -> Iterator[Callable[[], Rounds]]:
+    """What begins the rounds of all that a run asks."""
+    for split in inputs.splits.values():
+        yield partial(questions.rounds, split.arguments, inputs.wanted(split))
     if config.formulation.verbalizer.calibrate:
-        yield questions.rounds(CONTENT_FREE)
+        yield partial(questions.rounds, CONTENT_FREE)
 
 
 def _predicted(questions: RemoteFormulation, split: Split, asked: Asked) -> Predicted:

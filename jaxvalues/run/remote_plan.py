@@ -169,7 +169,8 @@ def read_batches(config: Config, files: list[Path], run_console: RunConsole) -> 
         if found is None:
             raise UserError(f"{store.path} knows nothing of {model.endpoint}: `jaxvalues batch write` comes first")
         planned = plan(config, inputs, found, store.contents)
-        read = read_results(files, missing=planned.missing, stored=planned.stored, found=found, store=store)
+        known = [*planned.stored, *planned.too_long]
+        read = read_results(files, missing=planned.missing, stored=known, found=found, store=store)
     for sentence in read.sentences(store.path):
         run_console.print(sentence)
     if not read.added and not read.known and not read.failed[TOO_LONG]:

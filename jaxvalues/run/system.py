@@ -264,8 +264,8 @@ class System:
     def _generate(self, trainable: Params, frozen: Params, batch: dict[str, jax.Array]) -> jax.Array:
         """What the model answers to each row of a batch: ids [B, M]."""
         bound = self._gathered(self.network.tuning.bind(frozen, trainable))
-        length, end = self.config.formulation.max_new_tokens, self.formulation.question_rows.tokenizer.eos_token_id
-        return greedy(self.network.module, bound, batch, length=length, end=end, pad=self.pad_id)
+        length, ends = self.config.formulation.max_new_tokens, self.formulation.constants
+        return greedy(self.network.module, bound, batch, length=length, ends=ends, pad=self.pad_id)
 
     def _features(self, trainable: Params, frozen: Params, batch: dict[str, jax.Array]) -> jax.Array:
         """The hidden state [B, T, D] below the lowest layer that trains."""

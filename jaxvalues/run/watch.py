@@ -18,12 +18,18 @@ class Watch(NamedTuple):
     """The options of a long computation.
 
     `line` counts the rows that are done. Once `stop()` is true, it ends without a result. The answers of an untuned
-    language model are kept in `folder`, and not computed again (`run.journal`).
+    language model are kept in `folder`, and not computed again (`run.journal`); `journals` collects their names.
     """
 
     line: ProgressLine | None = None
     stop: Callable[[], bool] = never
     folder: Path | None = None
+    journals: set[str] | None = None
+
+    def opened(self, journal: str) -> None:
+        """Note the name of a journal in `folder`."""
+        if self.journals is not None:
+            self.journals.add(journal)
 
     def begin(self, stage: str, total: int) -> None:
         """Count `total` rows anew, in another stage of the computation."""

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxvalues.config.trees import flat
+from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import Parts, load_parts
 from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import UserError, counted, name_list
@@ -22,11 +24,11 @@ from jaxvalues.study.budget import Size
 from jaxvalues.study.choice import choose, edges, extended, finished_trials
 from jaxvalues.study.combined import PlannedCombination, combined_runs, in_a_sentence
 from jaxvalues.study.combining import result_folder
-from jaxvalues.study.crossed import FEWEST_SIGNS, counts_of, difference_of, interval_of, paired, place_of
+from jaxvalues.study.crossed import FEWEST_SIGNS, counts_of, difference_of, grid_of, interval_of, paired, place_of
 from jaxvalues.study.failures import failure_file
 from jaxvalues.study.measured import read_measured
 from jaxvalues.study.plan import Plan, in_words
-from jaxvalues.study.reading import Truth, config_of, read_run, truths_of
+from jaxvalues.study.reading import Truth, config_of, read_run, truths_of, why_left_out
 from jaxvalues.study.results import ContrastResult, Failure, RunResult, StudyResults, SystemResult
 
 
@@ -36,7 +38,7 @@ def analyse(plan: Plan, sizes: Mapping[str, Size]) -> StudyResults:
     Raises UserError where runs were made with other data than the others, or than there are here.
     """
     parts = load_parts(plan.first(next(iter(plan.systems))).data)
-    truths = _truths(plan, parts)
+    truths = truths_of(_reported(plan, parts))
     systems = {name: _system(plan, name, sizes[name], truths) for name in plan.systems}
     systems |= {name: _combined(plan, name, sizes[name], truths) for name in plan.study.scientific.combined}
     _check_same_data(systems)
@@ -48,19 +50,18 @@ def analyse(plan: Plan, sizes: Mapping[str, Size]) -> StudyResults:
         categories=CATEGORIES,
         systems=systems,
         contrasts=tuple(contrasts),
-        missing=tuple(_missing(plan, systems, truths)),
+        missing=tuple(_missing(plan, systems, _reported(plan, parts))),
         notes=(*_notes(plan, systems), *_fewer_runs(plan, systems, contrasts), *_trained_together(systems)),
         environment=_environment(systems),
     )
 
 
-def _truths(plan: Plan, parts: Parts) -> dict[str, Truth]:
-    """{reported split with labels: its truth}, in the order of the study file."""
+def _reported(plan: Plan, parts: Parts) -> list[Split]:
+    """The reported splits, in the order of the study file."""
     known = {split.name: split for split in parts.reported}
     if plan.held_out is not None:
         known[plan.held_out] = parts.held_out
-    splits = [known[name] for name in plan.study.report if name in known]
-    return truths_of(splits)
+    return [known[name] for name in plan.study.report if name in known]
 
 
 def _system(plan: Plan, name: str, size: Size, truths: Mapping[str, Truth]) -> SystemResult:
@@ -225,7 +226,7 @@ def _check_same_data(systems: Mapping[str, SystemResult]) -> None:
                     )
 
 
-def _missing(plan: Plan, systems: Mapping[str, SystemResult], truths: Mapping[str, Truth]) -> list[str]:
+def _missing(plan: Plan, systems: Mapping[str, SystemResult], reported: Sequence[Split]) -> list[str]:
     said = []
     for name, system in systems.items():
         planned, repeats = 0, math.prod(map(len, plan.repeated(name).values()))
@@ -238,10 +239,7 @@ def _missing(plan: Plan, systems: Mapping[str, SystemResult], truths: Mapping[st
                 said.append(f"{name}: {done} of {counted(wanted, kind)} finished.")
         for failure in system.failures:
             said.append(f"{name}, {', '.join(in_words(failure.coordinates))}: failed: {failure.message}")
-    for split in plan.study.report:
-        if split not in truths:
-            said.append(f"{split}: no labels here, so it is not scored.")
-    return said
+    return said + [f"{split.name}: {why}" for split in reported if (why := why_left_out(split)) is not None]
 
 
 def _missing_members(plan: Plan, name: str) -> list[str]:
@@ -281,7 +279,7 @@ def _notes(plan: Plan, systems: Mapping[str, SystemResult]) -> list[str]:
     if repeats == 1:
         notes.append("Some systems have one run: their differences say nothing about other seeds.")
     dtypes = {config_of(run.folder).model.dtype for system in systems.values() for run in system.runs}
-    if len(dtypes) > 1 and not any("model.dtype" in system.changes for system in systems.values()):
+    if len(dtypes) > 1 and not any("model.dtype" in flat(system.changes) for system in systems.values()):
         notes.append(f"Runs were computed in different dtypes: {name_list(sorted(dtypes))}; pin model.dtype.")
     if study.metric != "official_f1":
         notes.append(
@@ -298,9 +296,12 @@ def _fewer_runs(plan: Plan, systems: Mapping[str, SystemResult], contrasts: Sequ
     for (a, b), both in compared.items():
         shared = _shared_keys(plan, a, b)
         if any(len({place_of(run, shared) for run in systems[name].runs}) > both for name in (a, b)):
+            whole = all(len(grid_of(systems[name].runs)[0]) == len(systems[name].runs) for name in (a, b))
+            own = "all of its runs" if whole else "the largest whole grid of its runs"
             said.append(
-                f"{a} less {b} is over the {counted(both, 'run')} that both have; the figures of each system are over "
-                "all of its runs."
+                f"{a} less {b} is over the {counted(both, 'run')} that both have"
+                + ("" if whole else " in a whole grid of the repeated keys")
+                + f"; the figures of each system are over {own}."
             )
     return said
 

@@ -122,6 +122,7 @@ def _check_free(plan: Plan, name: str, key: str) -> None:
     """Raise ConfigError where the study itself sets the key that a budget chooses for a system."""
     study = plan.study
     parts = {"nuisance.keys": study.nuisance.keys, "repeated": study.repeated, "scientific.axes": study.scientific.axes}
+    parts["changes"] = flat(study.changes)
     if key != "tuning.layers":  # which last_layers cannot be without
         parts[f"the system {name}"] = flat(plan.systems[name].changes)
     for part, keys in parts.items():

@@ -44,10 +44,15 @@ def compare(
     check_unchanged(plan)
     finished = run_study(plan, share or Share(), console)
     results = analyse(plan, sizes)
-    write_json(study.folder / RESULTS, results.to_json())
+    write_results(results, study.folder)
     console.print()
     print_results(results, console)
     return finished, results
+
+
+def write_results(results: StudyResults, folder: Path) -> None:
+    """Write the results of a study as JSON into its folder."""
+    write_json(folder / RESULTS, results.to_json())
 
 
 def results_of(folder: str | Path, data_dir: str | Path | None = None) -> StudyResults:

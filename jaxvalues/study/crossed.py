@@ -102,13 +102,18 @@ def counts_of(truth: Truth, groups: Sequence[Sequence[RunResult]], shape: Sequen
     return kind(hits, predicted, counts.true, counts.sizes)
 
 
+def grid_of(runs: Sequence[RunResult]) -> tuple[list[RunResult], list[int]]:
+    """The runs of a system that its figures are over, every value of one repeated key with every value of the others,
+    in the order of that grid; and the number of values of each key that has several."""
+    placed = {place_of(run, tuple(run.repeated)): run for run in runs}
+    levels = whole_grid(placed)
+    return [placed[place] for place in product(*levels)], [len(of) for of in levels if len(of) > 1]
+
+
 def interval_of(truth: Truth, runs: Sequence[RunResult], figure: Figure = "official_f1") -> Interval:
     """The interval of the mean figure of some runs, over conclusions and every key that they repeat."""
-    placed = {place_of(run, tuple(run.repeated)): [run] for run in runs}
-    levels = whole_grid(placed)
-    shape = [len(of) for of in levels if len(of) > 1]
-    groups = [placed[place] for place in product(*levels)]
-    counts = counts_of(truth, groups, shape or [1])
+    found, shape = grid_of(runs)
+    counts = counts_of(truth, [[run] for run in found], shape or [1])
     return components_interval(counts, figure=figure) if shape else resample(counts, figure=figure).interval(0)
 
 

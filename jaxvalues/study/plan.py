@@ -17,13 +17,14 @@ from jaxvalues.config.trees import flat, merge, read_tree
 from jaxvalues.config.tuning import OWNERS
 from jaxvalues.data.task import VALUES
 from jaxvalues.errors import ConfigError, UserError, name_list, short
+from jaxvalues.models import hub_name
 from jaxvalues.study.schema import INIT, ORDER, Contrast, Study
 
 TRIALS, RUNS, FEATURES = "trials", "runs", "features"
 """The folders of a study: runs that choose, which report nothing, runs that are compared, and what frozen layers give,
 which runs share."""
 
-_NOWHERE = {"data": {"dir": None}, "model": {"path": None}, "runtime": None}  # where things are, which decides nothing
+_NOWHERE = {"data": {"dir": None}, "runtime": None}  # where things are, which decides nothing
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Plan:
         """A short hash of the study and the settings of its systems, whatever decides its numbers."""
         elsewhere = {"output", "base", "changes", "scientific", "keep_features", "together"}
         study = self.study.model_dump(mode="json", exclude=elsewhere)
-        systems = {name: merge(one.tree, _NOWHERE) for name, one in self.systems.items()}
+        systems = {name: _wherever(one.tree) for name, one in self.systems.items()}
         systems |= {name: one.model_dump(mode="json") for name, one in self.study.scientific.combined.items()}
         return hashlib.sha256(json.dumps([study, systems], sort_keys=True).encode()).hexdigest()[:12]
 
@@ -161,12 +162,25 @@ def make_plan(study: Study) -> Plan:
             raise ConfigError("runtime.distributed: a study trains each run in one process; --part shares a study")
         if config.data.task != VALUES.name:
             raise ConfigError(f"the study's system {name} has data.task {config.data.task}, but values are compared")
+    _check_changes(study, systems)
     plan = Plan(study, systems, contrasts, _reported_choice(study, bases))
     check_apart(plan)
     names = [file_name(name) for name in plan.names]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"two systems have the folder {twice}: give them names that differ in letters or digits")
     return plan
+
+
+def _check_changes(study: Study, systems: Mapping[str, PlannedSystem]) -> None:
+    """Raise ConfigError for a change to all systems that changes none of them."""
+    changes = flat(study.changes)
+    if "data.report" in changes:
+        raise ConfigError("`data.report` belongs to the study: give report=[SPLIT, ...]")
+    own = [flat(nested(system.changes)) for system in systems.values()]
+    for key in changes:
+        if all(key in each for each in own):
+            part = "scientific.axes sets it" if key in study.scientific.axes else "each of them sets it"
+            raise ConfigError(f"`{key}` is changed for all systems, but {part}: change it there")
 
 
 def check_apart(plan: Plan) -> None:
@@ -205,6 +219,13 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
 def nested_changes(config: Config, settings: Mapping[str, Any]) -> Config:
     """A config with further settings, {dotted key: value}. Raises ConfigError for those that do not fit."""
     return parse_config(merge(config.model_dump(mode="json"), nested(settings)), "the study's budget")
+
+
+def _wherever(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a system without where things are. A name on the hub is no place, but what the weights are."""
+    path = tree.get("model", {}).get("path")
+    name = hub_name(path) if isinstance(path, str) else None
+    return merge(merge(tree, _NOWHERE), {"model": {"path": name}})
 
 
 def _value(value: Any) -> str:

@@ -40,9 +40,18 @@ class Truth:
 
 
 def truths_of(splits: Sequence[Split]) -> dict[str, Truth]:
-    """{name: truth} of the splits that have labels."""
-    labelled = [split for split in splits if split.labels is not None]
-    return {split.name: Truth(split, group_by_conclusion(split.arguments)[0]) for split in labelled}
+    """{name: truth} of the splits of which something can be said (see `why_left_out`)."""
+    kept = [split for split in splits if why_left_out(split) is None]
+    return {split.name: Truth(split, group_by_conclusion(split.arguments)[0]) for split in kept}
+
+
+def why_left_out(split: Split) -> str | None:
+    """Why nothing is said of a reported split; None where there is no reason."""
+    if split.labels is None:
+        return "no labels here, so it is not scored."
+    if len(group_by_conclusion(split.arguments)[1]) < 2:
+        return "all arguments are about one conclusion, so there are no intervals and tests (runs have scores.json)."
+    return None
 
 
 def read_run(

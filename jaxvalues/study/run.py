@@ -34,7 +34,7 @@ from jaxvalues.study.measured import Measured, read_measured, together, write_me
 from jaxvalues.study.plan import FEATURES, Plan, PlannedRun
 from jaxvalues.training.compilation import Programs
 from jaxvalues.training.loop import Paused, Stopped
-from jaxvalues.training.memory import peak_bytes, reset_peak_memory
+from jaxvalues.training.memory import peak_since, reset_peak_memory
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,7 @@ class _Runner:
         return self._logged(one.label, one.config.folder, partial(self._train_one, one, pause_at))
 
     def _train_one(self, one: PlannedRun, pause_at: int | None, console: Console) -> None:
-        folder, start = one.config.folder, time.monotonic()
-        reset_peak_memory()
+        folder, start, before = one.config.folder, time.monotonic(), reset_peak_memory()
         pausing = {} if pause_at is None else {"pause_at": pause_at}
         own, paused = RunConsole(console, brief=True), False
         try:
@@ -206,8 +205,9 @@ class _Runner:
             train(config, programs=self.programs, run_console=own, **pausing)
         except Paused:
             paused = True
-        seconds = time.monotonic() - start
-        write_measured(folder, together([read_measured(folder), Measured(seconds, peak_bytes())]))
+        finally:  # a run that is stopped takes what it took until then, too
+            seconds = time.monotonic() - start
+            _add_measured(folder, Measured(seconds, peak_since(before)))
         gc.collect()  # frees the arrays of the run before the next one starts
         if paused:
             self.say(f"{one.label}: pauses; {duration(seconds)}")
@@ -218,8 +218,7 @@ class _Runner:
 
     def _train_together(self, group: Sequence[PlannedRun]) -> bool:
         """Train some at once, or one by one where that is not possible. Returns whether all of them finished."""
-        start, found = time.monotonic(), None
-        reset_peak_memory()
+        start, found, before = time.monotonic(), None, reset_peak_memory()
         what = "trials" if group[0].is_trial else "runs"
         self.say(f"{group[0].label} and {len(group) - 1} more {what}: begin together; {self._progress()}")
         with ExitStack() as logs:
@@ -227,31 +226,32 @@ class _Runner:
             try:
                 found = train_together([one.config for one in group], consoles, self.programs)
             except Stopped:
+                share = (time.monotonic() - start) / len(group)
+                for one in group:
+                    _add_measured(one.config.folder, Measured(share, peak_since(before), len(group)))
                 raise
             except Exception as error:  # such as too little memory
                 self.say(f"they are trained one by one instead: {sentence_of(error)}")
         if found is None:
             ends = [self._train(one) for one in group if not RunFolder(one.config.folder).is_finished]
         else:
-            seconds = (time.monotonic() - start) / len(group)
+            took = Measured((time.monotonic() - start) / len(group), peak_since(before), len(group))
             ends = [
-                self._logged(one.label, one.config.folder, partial(self._end, one, own, seconds, len(group)))
+                self._logged(one.label, one.config.folder, partial(self._end, one, own, took))
                 for one, own in zip(group, found, strict=True)
             ]
         gc.collect()  # frees the arrays of these runs before the next ones start
         return all(ends)
 
-    def _end(
-        self, one: PlannedRun, found: dict[str, TaskScores] | Exception, seconds: float, number: int, _: Console
-    ) -> None:
-        """Write and say what one of a `number` of runs found. Raises the exception by which it failed."""
+    def _end(self, one: PlannedRun, found: dict[str, TaskScores] | Exception, took: Measured, _: Console) -> None:
+        """Write and say what one of several runs found. Raises the exception by which it failed."""
         if isinstance(found, Exception):
             raise found
         folder = one.config.folder
-        write_measured(folder, together([read_measured(folder), Measured(seconds, peak_bytes(), number)]))
+        _add_measured(folder, took)
         self.done.add(folder)
-        self.seconds.append(seconds)
-        self._say_scores(one.label, folder, seconds)
+        self.seconds.append(took.seconds)
+        self._say_scores(one.label, folder, took.seconds)
 
     def _logged(self, label: str, folder: Path, work: Callable[[Console], None]) -> bool:
         """Do what makes a folder, with a log beside it. Returns whether it was done.
@@ -283,6 +283,12 @@ class _Runner:
             mean = sum(self.seconds) / len(self.seconds)
             said += f", about {duration(mean * left / self.share.parts)} left"
         return said
+
+
+def _add_measured(folder: Path, took: Measured) -> None:
+    """Add what a part of a run took to its record, if the run has a folder by now."""
+    if folder.is_dir():
+        write_measured(folder, together([read_measured(folder), took]))
 
 
 def planned_folders(plan: Plan) -> set[Path]:

@@ -12,8 +12,9 @@ from jaxvalues.errors import UserError, counted
 from jaxvalues.evaluation.coverage import note
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.network import build_network, count
+from jaxvalues.run.provenance import checksum
 from jaxvalues.study.crossed import interval_of
-from jaxvalues.study.reading import read_run, truths_of
+from jaxvalues.study.reading import read_run, truths_of, why_left_out
 from jaxvalues.study.results import StudyResults, SystemResult
 from jaxvalues.study.schema import Scientific, Study
 
@@ -33,9 +34,16 @@ def results_of_folder(path: Path, data_dir: str | Path | None = None) -> StudyRe
     task = RunFolder.finished(runs[0].path).task
     if not task.has_categories:
         raise UserError(f"{path} has data.task {task.name}, but reports are about the 20 value categories")
-    truths = truths_of(load_parts(config.data).reported)
-    networks = [run for run in runs if run.config().model.endpoint is None]
-    parts = [build_network(run.config(), run.hf_config()).abstract_parts() for run in networks]
+    parts, before = load_parts(config.data), runs[0].environment()["data"]
+    for split in parts.reported:
+        if before.get(split.name, checksum(split)) != checksum(split):
+            raise UserError(
+                f"{path} was made with other data than {config.data.dir or config.data.source}: {split.name} differs, "
+                "so its scores do not belong to these labels"
+            )
+    truths = truths_of(parts.reported)
+    here = [run for run in runs if run.config().model.endpoint is None]
+    weights = [build_network(run.config(), run.hf_config()).abstract_parts() for run in here]
     name = path.resolve().name
     result = read_run(path, {"seed": config.seed}, truths)
     what = "ensemble" if folder.is_ensemble else "run"
@@ -54,8 +62,8 @@ def results_of_folder(path: Path, data_dir: str | Path | None = None) -> StudyRe
         edges=(),
         runs=(result,),
         failures=(),
-        trained_parameters=sum(count(trainable) for _, trainable in parts),
-        frozen_parameters=sum(count(frozen) for frozen, _ in parts),
+        trained_parameters=sum(count(trainable) for _, trainable in weights),
+        frozen_parameters=sum(count(frozen) for frozen, _ in weights),
         training_flops=None,
         intervals={split: interval_of(truth, [result]) for split, truth in truths.items()},
         mean_category_intervals={
@@ -72,7 +80,7 @@ def results_of_folder(path: Path, data_dir: str | Path | None = None) -> StudyRe
         categories=CATEGORIES,
         systems={name: system},
         contrasts=(),
-        missing=() if truths else ("No reported split has labels here, so nothing is scored.",),
+        missing=tuple(f"{one.name}: {why}" for one in parts.reported if (why := why_left_out(one)) is not None),
         notes=(
             f"{kind} Intervals are over conclusions: they say nothing about other seeds.",
             *filter(None, (incomplete,)),

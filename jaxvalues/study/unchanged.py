@@ -39,6 +39,8 @@ def check_unchanged(plan: Plan) -> None:
         weights = identity(config.model.model_dump_json(), config.start_seed)
         if weights is not None and before["base"] != weights:
             _refuse(one, "other weights")
+        if weights is None and (other := _other_hub_name(folder.config().model, config.model)) is not None:
+            _refuse(one, f"other weights (model.path {other})")
         text = _text(config)
         if text is not None and (kept := folder.path / TEMPLATE).is_file() and read_file(kept) != f"{text}\n".encode():
             _refuse(one, "another text in its template or descriptions")
@@ -83,6 +85,12 @@ def _identity(model: str, seed: int) -> str | None:
     if config.config is None and (hub_name(config.path) is not None or not user_path(config.path).exists()):
         return None
     return find_base(config, seed).identity
+
+
+def _other_hub_name(before: ModelConfig, now: ModelConfig) -> str | None:
+    """The hub name that a run was made with, where the study has another one now; None for equal ones or a folder."""
+    made, wanted = (None if one.path is None else hub_name(one.path) for one in (before, now))
+    return None if None in (made, wanted) or made == wanted else made
 
 
 def _text(config: Config) -> str | None:

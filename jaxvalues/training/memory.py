@@ -55,6 +55,13 @@ def peak_bytes() -> int:
     return stats["peak_bytes_in_use"] if stats else peak_process_bytes()
 
 
+def peak_since(before: int) -> int | None:
+    """Peak memory in bytes since `before`, what `reset_peak_memory` returned; None where an accelerator had a higher
+    peak earlier in this process, which hides it."""
+    peak = peak_bytes()
+    return peak if peak > before else None
+
+
 def peak_process_bytes() -> int:
     """Peak memory of this process in bytes. On Linux from VmHWM, as ru_maxrss starts with the parent's memory."""
     status = Path("/proc/self/status")
@@ -76,9 +83,16 @@ def available_bytes() -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 4 * 2**30)
 
 
-def reset_peak_memory() -> None:
-    """Restart `peak_process_bytes` at the current memory (Linux only), where a measurement begins."""
+def reset_peak_memory() -> int:
+    """Restart `peak_process_bytes` at the current memory (Linux only), where a measurement begins.
+
+    Returns the peak so far of an accelerator, which cannot be restarted; 0 without one.
+    """
+    import jax
+
     release_freed_memory()
     counter = Path("/proc/self/clear_refs")
     if counter.exists():
         counter.write_text("5")  # resets VmHWM (proc(5))
+    stats = jax.devices()[0].memory_stats()
+    return stats["peak_bytes_in_use"] if stats else 0

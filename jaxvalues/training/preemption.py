@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 
 from jaxvalues.training.processes import agree_to_stop, has_sync_point
@@ -43,9 +44,10 @@ class StopRequest:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
-        os.write(2, b"\njaxvalues: stopping at the next step; Ctrl-C again stops at once, without saving\n")
         if self._forwards:
             signal.raise_signal(signal.SIGTERM)
+        with suppress(OSError):  # a terminal that was closed, or `tee` that the same Ctrl-C ended
+            os.write(2, b"\njaxvalues: stopping at the next step; Ctrl-C again stops at once, without saving\n")
 
     def __bool__(self) -> bool:
         """Whether to stop now. All processes must poll equally often; once true, it stays true."""

@@ -11,11 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from chat_templates import SMOLLM2, chat_tokenizer
 from jax.nn import log_softmax
 
+from jaxvalues.config import FormulationConfig
 from jaxvalues.data.taxonomy import CATEGORIES
-from jaxvalues.formulations.open_answer import FOUND_LOGIT
+from jaxvalues.formulations.open_answer import FOUND_LOGIT, OpenAnswer
 from jaxvalues.run.system import System
+from jaxvalues.templates.questions import load_question_template
 from jaxvalues.templates.synonyms import load_synonyms, stems_of
 from jaxvalues.tuning import Bound
 
@@ -160,3 +163,12 @@ def test_the_words_of_a_category_are_its_synonyms_each_once(synonyms: Path) -> N
     for number, table in enumerate(answers):
         said = [tokenizer.decode(row[row >= 0]).strip() for row in table if (row >= 0).any()]
         assert said == list(load_synonyms(synonyms)[CATEGORIES[number]])
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_an_answer_ends_with_the_turn_of_a_chat(chat: bool) -> None:
+    tokenizer = chat_tokenizer(SMOLLM2)
+    config = FormulationConfig(kind="open_answer", chat=chat, scoring="generation")
+    one = OpenAnswer.make(config, tokenizer, load_question_template("open_answer"), 10**6, is_causal=True)
+    end, of_turn = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert one.constants == ((end, of_turn) if chat else (end,))

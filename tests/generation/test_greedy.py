@@ -100,7 +100,7 @@ def test_it_says_what_a_loop_without_a_cache_says(name: str, what: str, monkeypa
 
     @jax.jit
     def say(batch: dict[str, jax.Array], end: int) -> jax.Array:
-        return greedy(module, bound, batch, length=LENGTH, end=end, pad=PAD)
+        return greedy(module, bound, batch, length=LENGTH, ends=(end,), pad=PAD)
 
     never = V  # no token
     right = np.asarray(say(rows(), never))
@@ -124,7 +124,7 @@ def test_it_says_what_a_loop_without_a_cache_says(name: str, what: str, monkeypa
 def test_it_stops_when_every_row_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     module, params = network("gpt2")
     batch = {name: array[:1] for name, array in rows().items()}
-    (first, *_), steps = np.asarray(greedy(module, Bound(params), batch, length=4, end=V, pad=PAD))[0], []
+    (first, *_), steps = np.asarray(greedy(module, Bound(params), batch, length=4, ends=(V,), pad=PAD))[0], []
     original = type(module).extend
 
     def extend(self: Any, ids: jax.Array, *args: Any, **options: Any) -> Any:
@@ -132,7 +132,7 @@ def test_it_stops_when_every_row_has_ended(monkeypatch: pytest.MonkeyPatch) -> N
         return original(self, ids, *args, **options)
 
     monkeypatch.setattr(type(module), "extend", extend)
-    answer = greedy(module, Bound(params), batch, length=4, end=int(first), pad=PAD)
+    answer = greedy(module, Bound(params), batch, length=4, ends=(int(first),), pad=PAD)
     jax.effects_barrier()
     assert np.asarray(answer)[0].tolist() == [first, PAD, PAD, PAD]
     assert len(steps) == 1  # the text; nothing is computed for the token that ends it
@@ -148,8 +148,8 @@ def test_it_says_what_transformers_says(name: str, tmp_path: Path) -> None:
     auto = transformers.AutoModelForCausalLM if name == "gpt2" else transformers.AutoModelForSeq2SeqLM
     theirs = auto.from_pretrained(tmp_path)
     batch = rows(left=name == "gpt2")
-    end = int(np.asarray(greedy(module, Bound(params), batch, length=LENGTH, end=V, pad=PAD))[1, 2])
-    ours = np.asarray(greedy(module, Bound(params), batch, length=LENGTH, end=end, pad=PAD))
+    end = int(np.asarray(greedy(module, Bound(params), batch, length=LENGTH, ends=(V,), pad=PAD))[1, 2])
+    ours = np.asarray(greedy(module, Bound(params), batch, length=LENGTH, ends=(end,), pad=PAD))
     said = theirs.generate(
         torch.tensor(batch["input_ids"]).long(), attention_mask=torch.tensor(batch["attention_mask"]).long(),
         max_new_tokens=LENGTH, do_sample=False, num_beams=1, pad_token_id=PAD, eos_token_id=end,

@@ -273,7 +273,7 @@ def test_the_whole_context_can_be_used_and_no_more() -> None:
         ({"max_new_tokens": 0}, "max_new_tokens is 0, expected a whole number from 1 on"),
         ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5"),
         ({"seed": -1}, "seed is -1, expected a whole number from 0 on"),
-        ({"seed": 2**40}, "seed is"),
+        ({"seed": 2**32}, r"seed is 4294967296, expected a whole number from 0 on, below 2\^32"),
         ({"samples": 0}, "samples is 0"),
         ({"stop": [""]}, "stop holds"),
     ],
@@ -326,6 +326,8 @@ def test_bad_prompts_are_named() -> None:
     assert lm.generate([]) == []
     assert lm.generate([[5]], np.int64(2), temperature=np.float32(0.5)) == lm.generate([[5]], 2, temperature=0.5)
     assert lm.score([], ["Yes"]).shape == (0, 1)
+    drawn = [lm.generate([[5]], 8, temperature=1.0, seed=seed)[0].ids for seed in (2**32 - 1, 2**32 - 1, 2**31 - 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
     with pytest.raises(UserError, match="batch_size is 0, expected a whole number from 1 on"):
         fresh(0)
 

@@ -26,6 +26,17 @@ def test_shots_are_an_axis(found: StudyResults) -> None:
     assert [row[:2] for row in drawn.table.rows] == [("method full", shots) for shots in ("1", "4", "16")]
 
 
+def test_shots_of_other_networks_are_other_lines(found: StudyResults) -> None:
+    bases = {"strong": "a.yaml", "weak": "b.yaml", "same": "b.yaml"}
+    shots = {"strong": 16, "weak": 1, "same": 4}
+    systems = {name: replace(one, changes={"data": {"shots": shots[name]}}) for name, one in found.systems.items()}
+    given = {name: {"base": bases[name], "data": {"shots": shots[name]}} for name in systems}
+    scientific = found.study.scientific.model_copy(update={"systems": given})
+    study = found.study.model_copy(update={"scientific": scientific})
+    drawn = few_shot(replace(found, study=study, systems=systems), "test")
+    assert [row[:2] for row in drawn.table.rows] == [("base b.yaml", shots) for shots in ("1", "4")]
+
+
 def test_the_spread_over_another_repeated_key(found: StudyResults) -> None:
     assert spreads(found, "test") == []
     study = found.study.model_copy(update={"repeated": {"seed": (0, 1), "tuning.init": ("a", "b", "c")}})

@@ -39,6 +39,22 @@ def test_what_runs_took_is_a_figure_where_it_is_known(found: StudyResults) -> No
     assert drawn.finding == f"By the estimates, {said}"
 
 
+def test_systems_that_train_nothing_are_named_beside_the_frontier(found: StudyResults) -> None:
+    def drawn(**sizes: int) -> str:
+        systems = {name: replace(found.systems[name], trained_parameters=size) for name, size in sizes.items()}
+        return frontier(replace(found, systems=systems, contrasts=()), "test").finding
+
+    best = max(found.systems, key=lambda name: found.systems[name].intervals["test"].estimate)
+    others = [name for name in found.systems if name != best]
+    said = drawn(**{best: 0, others[0]: 10, others[1]: 100})
+    estimate = figure(found.systems[best].intervals["test"].estimate)
+    assert said == (
+        "By the estimates, no system with more than 0 trained parameters has a higher official F1. Not drawn, with 0 "
+        f"trained parameters: {best}; the best of these is {best}, {estimate}."
+    )
+    assert "Not drawn" not in drawn(**{best: 1, others[0]: 10, others[1]: 100})
+
+
 def test_more_systems_than_colours_are_drawn_in_part_and_the_figure_says_so(found: StudyResults) -> None:
     strong = found.systems["strong"]
     many = {f"system {n}": replace(strong, name=f"system {n}", trained_parameters=10 * n + 10) for n in range(11)}

@@ -14,5 +14,12 @@ def test_tables_in_other_formats() -> None:
     assert table.to_csv() == "x,y\na|b,1 %\nc,−.1\n"
 
 
+def test_a_row_of_latex_begins_with_no_option_of_the_line_before() -> None:
+    latex = Table("t", "c", ("[x]", "y"), (('["query"]', "1"), ("*b", "2"), ("a", "3"))).to_latex()
+    assert [line for line in latex.splitlines() if line.startswith("{}")] == [
+        "{}[x] & y \\\\", '{}["query"] & 1 \\\\', "{}*b & 2 \\\\",
+    ]  # fmt: skip
+
+
 def test_names_are_plain_text_in_markdown() -> None:
     assert markdown("a_b *c* <i> | `d`\n[e]") == "a\\_b \\*c\\* &lt;i> \\| \\`d\\` \\[e\\]"

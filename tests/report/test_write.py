@@ -102,6 +102,19 @@ def test_the_same_results_are_the_same_bytes(page: Path, found: StudyResults, tm
     assert again == tmp_path / "report.html"
 
 
+def test_what_an_earlier_report_wrote_goes_and_other_files_stay(found: StudyResults, tmp_path: Path) -> None:
+    write_report(found, tmp_path)
+    for name in ("tables/variance-validation.csv", "tables/categories-validation.tex", "figures/forest-validation.svg"):
+        (tmp_path / name).write_text("old")
+    mine = [tmp_path / name for name in ("tables/mine.csv", "figures/forest.svg", "tables/trials.txt")]
+    for path in mine:
+        path.write_text("mine")
+    before = {path for path in tmp_path.rglob("*") if path.is_file() and path.read_bytes() != b"old"}
+    write_report(found, tmp_path)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert before.issuperset(mine)
+
+
 def test_names_are_no_markup(tmp_path: Path) -> None:
     found = results(tmp_path, (HOSTILE, "a & b", "c"), "repeated.seed=[0,1]")
     text = write_report(found, tmp_path).read_text(encoding="utf-8")

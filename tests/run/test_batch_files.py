@@ -177,6 +177,9 @@ def test_questions_that_are_too_long_are_written_with_fewer_examples(server: Sta
             code, out, err = said("batch", "read", file, results)
             assert f"{TOTAL} results are no answers (too long {TOTAL})" in out
             assert (code, err) == (0, "")
+            code, out, err = said("batch", "read", file, results)
+            assert f"{TOTAL} were there already" in out
+            assert (code, err) == (0, "")
     results.write_text("\n".join(map(result_of, lines)))
     assert said("batch", "read", file, results)[0] == 0
     before = server.total

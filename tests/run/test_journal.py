@@ -156,3 +156,14 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"jsonl: cannot be written \(.*\); the same command resumes"):
         predicted(system("scored"), tmp_path / "file")
+
+
+def test_what_another_prediction_kept_stays(tmp_path: Path) -> None:
+    """A prediction that was stopped goes on, whatever was predicted meanwhile."""
+    mine, other = ("a" * 32, "b" * 32)
+    for name in (mine, other):
+        (tmp_path / f"{name}.{'0' * 8}.jsonl").write_text("{}")
+    forget_answers(tmp_path, {mine})
+    assert [path.name[:32] for path in tmp_path.iterdir()] == [other]
+    forget_answers(tmp_path)
+    assert not tmp_path.exists()

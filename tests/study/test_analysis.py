@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import ROOT
 from studies import planned, pretend
 
+from jaxvalues.config import Config
 from jaxvalues.config.writing import write_json
 from jaxvalues.data.conclusions import group_by_conclusion
 from jaxvalues.data.loading import load_split
 from jaxvalues.errors import UserError
+from jaxvalues.report import write_report
+from jaxvalues.report.tables import main_table
 from jaxvalues.statistics.bootstrap import two_level_interval
 from jaxvalues.statistics.counts import count
 from jaxvalues.statistics.tests import crossed_t, holm, paired_t, sign_flip
@@ -159,6 +163,12 @@ def test_seeds_and_templates_are_crossed(tmp_path: Path) -> None:
         f"seed {seed}, template {template}" for seed in (0, 1) for template in ("cls", "joined")
     ]
     assert left.systems["weak"].intervals["test"].estimate == pytest.approx(counts["weak"][:2].mean())
+    (row,) = (row for row in main_table(left).rows if row[0] == "weak")
+    assert row[-1] == "4 of 5"
+    said = (
+        "weak less strong is over the 4 runs that both have in a whole grid of the repeated keys; the figures of each"
+    )
+    assert any(note == f"{said} system are over the largest whole grid of its runs." for note in left.notes)
 
 
 def test_a_combined_system_beside_several_runs_of_another(tmp_path: Path) -> None:
@@ -180,6 +190,49 @@ def test_the_grid_leaves_out_what_misses_most() -> None:
     assert whole_grid(places) == [["a", "b"], ["1", "2"]]
     assert whole_grid(places[:4]) == [["a", "b"], ["1", "2"]]
     assert whole_grid([("a", "1"), ("b", "2")]) in ([["a"], ["1"]], [["b"], ["2"]])
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_split_about_one_conclusion_is_left_out_and_said(tmp_path: Path, seeds: int) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(ROOT / "jaxvalues/data/sample", data)
+    header, *rows = (data / "arguments-test.tsv").read_text(encoding="utf-8").splitlines()
+    cells = [row.split("\t") for row in rows]
+    table = ["\t".join([one[0], "Whales", *one[2:]]) for one in cells]
+    (data / "arguments-test.tsv").write_text("\n".join([header, *table, ""]), encoding="utf-8")
+    plan = planned(tmp_path, f"repeated.seed={list(range(seeds))}", f"data.dir={data}", report=["test"])
+    for system in plan.systems:
+        for one in plan.runs(system, {}):
+            pretend(one.config)
+    found = results(plan)
+    assert (found.splits, found.contrasts) == ({}, ())
+    assert any(one.startswith("test: all arguments are about one conclusion") for one in found.missing)
+    (run, *_) = plan.runs("weak", {})
+    write_network(run.config)
+    assert results_of(run.config.folder).missing == tuple(one for one in found.missing if one.startswith("test: "))
+    assert write_report(results_of(run.config.folder), tmp_path).is_file()
+
+
+def test_the_scores_of_a_run_do_not_belong_to_other_labels(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(ROOT / "jaxvalues/data/sample", data)
+    plan = planned(tmp_path, "repeated.seed=[0]", f"data.dir={data}")
+    (run,) = plan.runs("weak", {})
+    pretend(run.config)
+    write_network(run.config)
+    assert results_of(run.config.folder).systems
+    labels = data / "labels-test.tsv"
+    head, row, rest = labels.read_text(encoding="utf-8").split("\n", 2)
+    flipped = [row.split("\t")[0], *(str(1 - int(value)) for value in row.split("\t")[1:])]
+    labels.write_text("\n".join([head, "\t".join(flipped), rest]), encoding="utf-8")
+    with pytest.raises(UserError, match=r"was made with other data than .*: test differs, so its scores do not belong"):
+        results_of(run.config.folder)
+
+
+def write_network(config: Config) -> None:
+    """What a run keeps of its network, which the report of a single run counts."""
+    (config.folder / "model").mkdir()
+    write_json(config.folder / "model/config.json", {**config.model.config, "vocab_size": 400, "pad_token_id": 1})
 
 
 def test_nothing_finished_is_no_error(tmp_path: Path) -> None:

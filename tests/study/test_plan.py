@@ -95,6 +95,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"scientific": {"axes": {"tuning.method": ["full", "full"]}}}, 'tuning.method has the value "full" twice'),
     ({"scientific": {"axes": {"tuning.method": ["full"]}, "exclude": [{"loss.kind": 1}]}}, "which is no axis"),
     ({"scientific": {"axes": {"name": ["a", "a b"], "model.id": ["b c", "c"]}}}, "two systems have the same name"),
+    ({"changes": {"data": {"report": ["test"]}}}, "`data.report` belongs to the study: give report="),
+    ({"changes": {"tuning.method": "lora"}}, "`tuning.method` is changed for all systems, but each of them sets it"),
+    (
+        {"scientific": {"axes": {"loss.kind": ["bce", "focal"]}}, "changes": {"loss": {"kind": "bce"}}},
+        "`loss.kind` is changed for all systems, but scientific.axes sets it",
+    ),
     ({"contrasts": [{"a": "strong", "b": "best"}]}, "a contrast names 'best', which is no system"),
     ({"contrasts": [{"a": "strong", "b": "strong"}]}, "a contrast of strong with itself"),
     ({"contrasts": [{"a": "strong", "b": "weak"}, {"a": "weak", "b": "strong"}]}, "is there twice"),

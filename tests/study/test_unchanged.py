@@ -14,6 +14,7 @@ from studies import BASE, planned, pretend
 
 from jaxvalues.config.writing import write_json
 from jaxvalues.errors import UserError
+from jaxvalues.run.base import Base
 from jaxvalues.study.budget import UNKNOWN, fit_budget, sizes_of
 from jaxvalues.study.compare import compare, results_of
 from jaxvalues.study.files import save_study
@@ -64,6 +65,19 @@ def test_another_text_and_other_weights_are_refused_before_anything_runs(tmp_pat
     write_json(environment, {"base": "random weights, seed 7", "data": {}})
     with pytest.raises(UserError, match="was made with other weights"):
         check_unchanged(plan)
+
+
+def test_another_name_on_the_hub_is_other_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"model": {"config": None, "train_tokenizer": None, "path": "someone/one"}}
+    monkeypatch.setattr("studies.find_base", lambda config, seed: Base({}, tmp_path, "weights"))
+    plan = planned(tmp_path, ONE_SEED, changes=changes)
+    pretend_all(plan)
+    check_unchanged(plan)
+    assert planned(tmp_path, ONE_SEED, changes=changes).digest() == plan.digest()
+    other = planned(tmp_path, ONE_SEED, "model.path=someone/other", changes=changes)
+    assert other.digest() != plan.digest()
+    with pytest.raises(UserError, match=r"was made with other weights \(model\.path someone/one\): remove the runs"):
+        check_unchanged(other)
 
 
 def test_a_report_needs_no_checkpoint(tmp_path: Path) -> None:

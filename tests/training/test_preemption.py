@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -29,6 +30,23 @@ def test_a_signal_asks_and_does_not_interrupt(number: signal.Signals) -> None:
         signal.raise_signal(number)
         assert stop
         assert stop.signal is number
+
+
+@pytest.mark.parametrize("number", StopRequest.SIGNALS)
+def test_a_screen_that_is_gone_is_no_obstacle(number: signal.Signals) -> None:
+    """A terminal that closes sends SIGHUP, and `2>&1 | tee` ends with the Ctrl-C that stops the run."""
+    kept = os.dup(2)
+    read, write = os.pipe()
+    try:
+        os.close(read)
+        os.dup2(write, 2)
+        with StopRequest() as stop:
+            signal.raise_signal(number)
+            assert stop.signal is number
+    finally:
+        os.dup2(kept, 2)
+        for one in (kept, write):
+            os.close(one)
 
 
 def test_a_second_interrupt_is_at_once() -> None:

@@ -80,7 +80,7 @@ def test_greedy_texts_are_those_of_generate(ours, theirs):
         next(given), attention_mask=next(given), max_new_tokens=NEW, do_sample=False, pad_token_id=END, eos_token_id=END
     )[:, ids.shape[1] :].numpy()
     batch = {"input_ids": ids, "attention_mask": mask}
-    decode = jax.jit(lambda params: greedy(module, Bound(params), batch, length=NEW, end=END, pad=END))
+    decode = jax.jit(lambda params: greedy(module, Bound(params), batch, length=NEW, ends=(END,), pad=END))
     found = np.asarray(decode(params))[:, : expected.shape[1]]
     assert len({tuple(row) for row in expected}) > 15
     parted = [(row, int(np.argmax(found[row] != expected[row]))) for row in range(20) if (found != expected)[row].any()]
