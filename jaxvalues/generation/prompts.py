@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxvalues.errors import UserError, short
-from jaxvalues.templates.chat import Message, chat_text, count_bos, leading_ids, plain_ids, special_ends, text_ids
+from jaxvalues.templates.chat import Message, chat_text, count_bos, plain_ids, special_ends, text_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,8 +26,8 @@ Answer = str | Sequence[int]
 class PromptReader:
     """Reads prompts with a tokenizer for a network with a vocabulary of `size` tokens.
 
-    A text gets the special tokens that the tokenizer puts before a text (`leading_ids`), for an encoder-decoder those
-    at both ends. Messages get the chat template's alone, ids none.
+    A text gets the special tokens that the tokenizer puts before a text, and for an encoder-decoder those behind it.
+    Messages get the chat template's alone, ids none.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -78,7 +78,7 @@ class PromptReader:
         if not is_plain:
             return self._checked(text_ids(self.tokenizer, text))
         before, behind = self._special
-        return [*before, *self._plain(text), *behind]
+        return [*before, *self._plain(text), *([] if self.is_causal else behind)]
 
     def _plain(self, text: str) -> Row:
         return self._checked(plain_ids(self.tokenizer, text)) if text else []
@@ -92,7 +92,7 @@ class PromptReader:
 
     @cached_property
     def _special(self) -> tuple[Row, Row]:
-        return (leading_ids(self.tokenizer), []) if self.is_causal else special_ends(self.tokenizer)
+        return special_ends(self.tokenizer)
 
 
 def as_ids(prompt: object) -> Row | None:

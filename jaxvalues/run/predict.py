@@ -205,6 +205,7 @@ def restore(folder: RunFolder, config: Config, mesh: Mesh, programs: Programs | 
         folder.tokenizer(),
         mesh,
         programs=programs,
+        identity=folder.environment()["base"],
         examples=folder.examples(),
     )
     trainable, _ = folder.restore_chosen(system)

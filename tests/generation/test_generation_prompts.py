@@ -90,7 +90,7 @@ def test_messages_and_an_answer_border_at_the_end_of_the_template():
 
 def test_nothing_in_common_is_refused():
     assert split_answers([1, 2, 3], [[1, 2, 5], [1, 2, 3, 4]]) == ([1, 2], [[5], [3, 4]])
-    with pytest.raises(UserError, match="nothing to score it after"):
+    with pytest.raises(UserError, match="no token is left before the answer"):
         split_answers([1], [[2, 3]])
 
 

@@ -23,6 +23,7 @@ from jaxvalues.evaluation.decision import EXCLUDED
 from jaxvalues.evaluation.predictions import read_logits
 from jaxvalues.formulations import load_texts, training_texts
 from jaxvalues.run import inputs
+from jaxvalues.run import predict as predict_module
 from jaxvalues.run import train as run_module
 from jaxvalues.run.predict import predict
 from jaxvalues.training import progress
@@ -168,16 +169,26 @@ def test_a_finished_run_predicts_the_same_again(
 ) -> None:
     folder, _ = lab.run(kind)
     monkeypatch.setattr(progress, "SILENCE_S", -1.0)
-    screen = Console(file=io.StringIO(), width=150)
+    screen, kept = Console(file=io.StringIO(), width=150), []
+    monkeypatch.setattr(predict_module, "forget_answers", lambda folder, names: kept.append((folder, names)))
     predict(folder, split="validation", out=tmp_path, console=screen)
+    ((answers, names),) = kept
+    assert {path.name.partition(".")[0] for path in answers.iterdir()} == names  # of a stopped one, these are left
+    monkeypatch.undo()
+    again = Console(file=io.StringIO(), width=150)
+    predict(folder, split="validation", out=tmp_path, console=again)
+    total = int(re.search(r"row \d+ of (\d+)", screen.file.getvalue())[1])
+    known = map(int, re.findall(r"rows: (\d+) of \d+ were done before", again.file.getvalue()))
+    assert sum(known) == total * (2 if kind == "chain_of_thought" else 1)
+    assert not answers.exists()
     if kind == "chain_of_thought":
         assert re.search(
             r"row \d+ of (\d+) \(first turns\)\n(.*\n)*row \1 of \1 \(second turns\)\n", screen.file.getvalue()
         )
-    again, before = (read_logits(one / "logits-validation.tsv") for one in (tmp_path, folder))
-    assert again.ids[:8] == before.ids
+    ours, before = (read_logits(one / "logits-validation.tsv") for one in (tmp_path, folder))
+    assert ours.ids[:8] == before.ids
     if kind != "label_list":  # a draw depends on the argument's place among those that are shuffled together
-        np.testing.assert_allclose(again.values[:8], before.values, atol=1e-5)
+        np.testing.assert_allclose(ours.values[:8], before.values, atol=1e-5)
 
 
 def test_a_shortlist_leaves_the_decision_to_the_model(lab: Lab) -> None:
