@@ -82,7 +82,7 @@ def _check_spelling(config: Mapping[str, Any]) -> None:
     kind = CONFIG_MAPPING[model_type]
     known = {*kind().to_dict(), *kind.attribute_map}
     for key in config:
-        if key not in known and (near := difflib.get_close_matches(key, known, n=1, cutoff=0.8)):
+        if key not in known and (near := difflib.get_close_matches(key, known, n=1, cutoff=0.82)):
             raise ConfigError(f"model.config: unknown key `{key}`, did you mean `{near[0]}`?")
 
 
