@@ -65,6 +65,8 @@ def predict(
         raise ConfigError("give either a split or a file of arguments to predict")
     if file is not None and not isinstance(file, UserFile):
         file = read_user_file(file)
+    if out is not None:
+        check_no_url("--out", out)
     folder, config = _open(run, overrides)
     target = _target(folder, out)
     data = _split(folder, config, split, target) if file is None else _arguments(file, folder, target)
@@ -118,8 +120,6 @@ def _target(folder: RunFolder, out: str | Path | None) -> RunFolder:
     Raises ConfigError for a folder that holds something else, or predictions with other thresholds; UserError where
     nothing can be written.
     """
-    if out is not None:
-        check_no_url("--out", out)
     if out is None and isinstance(folder, Detector):
         out = f"{folder.path.name}-predictions"
     is_own = out is None or os.path.realpath(out) == os.path.realpath(folder.path)
