@@ -134,7 +134,7 @@ def test_samples_of_a_prompt_are_read_once_and_drawn_apart() -> None:
     assert greedy[0] == greedy[1] != greedy[2] == greedy[3]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_samples_of_t5_are_drawn_apart() -> None:
     lm, options = language_model("t5"), {"temperature": 1.0, "seed": 3}
     drawn = ids(lm, PROMPTS[:2], samples=2, **options)

@@ -72,7 +72,7 @@ def test_a_step_that_is_none_is_refused() -> None:
         step_memory(config.model_copy(update={"model": model}))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_lora_on_every_matrix_takes_less_than_full_tuning() -> None:
     """It acts beside the matrices, and makes none of their size."""
     targets = ["query", "key", "value", "output", "up", "down"]

@@ -89,6 +89,7 @@ def test_trials_come_first_and_the_best_value_runs(trained: list[str], tmp_path:
     assert (chosen.config.folder / "scores.json").is_file()
 
 
+@pytest.mark.slow
 def test_trials_are_chosen_by_the_figure_of_the_study(trained: list[str], tmp_path: Path) -> None:
     two = {"systems": {name: SYSTEMS[name] for name in ("strong", "weak")}}
     plan = planned(tmp_path, "repeated.seed=[7]", nuisance=RATES, scientific=two)
