@@ -34,9 +34,9 @@ def test_a_checkpoint_speaks_as_its_files_say(folder: Path, tmp_path: Path) -> N
     ended = load_language_model(copy, scan=False, batch_size=4)
     assert ended.ends[:2] == tuple(ends)
     for before, after in zip(free, ended.generate(PROMPTS, 8), strict=True):
-        last = min((before.ids.index(end) for end in ends if end in before.ids), default=7)
+        last = min((before.ids.index(end) for end in ended.ends if end in before.ids), default=len(before.ids) - 1)
         assert after.ids == before.ids[: last + 1]
-        assert after.finish_reason == ("stop" if after.ids[-1] in ends else "length")
+        assert after.finish_reason == ("stop" if after.ids[-1] in ended.ends else "length")
     chat = lm.generate([[{"role": "user", "content": "Is it?"}]], 4)
     assert len(chat[0].ids) == 4
 
