@@ -139,11 +139,9 @@ def bench(
         from jaxvalues.bench.measure import check_file
 
         check_file("--chart", chart)
-    mode = "--compare" if compare else f"--preset {preset}" if preset is not None else None
     measured = ("peer", "work", "length", "repeats", "warmup", "new_tokens", "real")
-    unused = (*measured, "network", "json_file") if compare else measured if preset is not None else ("network",)
-    _refuse_given(context, unused, mode or "a config file")
     if compare:
+        _refuse_given(context, (*measured, "network", "json_file"), "--compare")
         from jaxvalues.bench.comparison import compare_results, read_result
 
         if len(compare) != 2 or config is not None or preset is not None:
@@ -151,6 +149,7 @@ def bench(
         results = [read_result(file) for file in compare]
         compare_results(*results, console())
     elif preset is not None:
+        _refuse_given(context, measured, f"--preset {preset}")
         from jaxvalues.bench.presets import run_preset
 
         words = {"file": config, "overrides": overrides or (), "networks": network or (), "json_file": json_file}
@@ -158,6 +157,7 @@ def bench(
     elif config is None:
         raise ConfigError("give a config file to measure, --preset NAME, or two files to --compare")
     else:
+        _refuse_given(context, ("network",), "a config file")
         from jaxvalues.config import load_config
 
         loaded = load_config(config, overrides or ())

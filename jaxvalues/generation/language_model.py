@@ -240,14 +240,17 @@ class LanguageModel:
 
     def _text_of(self, ids: Sequence[int]) -> str:
         """The text of tokens behind a prompt. Some tokenizers drop a space at the beginning of what they decode."""
-        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        text = self.tokenizer.decode([*self._word, *ids], **options)
-        return text.removeprefix(self.tokenizer.decode(self._word, **options))
+        word, its_text = self._word
+        return self._decoded_text([*word, *ids]).removeprefix(its_text)
 
     @cached_property
-    def _word(self) -> Row:
+    def _word(self) -> tuple[Row, str]:
         """What stands before the tokens of a text: those of a word, or nothing for what a decoder begins with."""
-        return plain_ids(self.tokenizer, "a")[-1:] if self._is_causal else []
+        ids = plain_ids(self.tokenizer, "a")[-1:] if self._is_causal else []
+        return ids, self._decoded_text(ids)
+
+    def _decoded_text(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def _ends(self, stops: Sequence[str]) -> np.ndarray:
         """The tokens that end a row [E]: the model's, and the special tokens among `stops`, which texts do not show."""

@@ -33,7 +33,7 @@ from jaxvalues.run.console import RunConsole
 from jaxvalues.run.detector import ADAPTER, About, by_path, tensors_hash
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.predict import reopen, restore
-from jaxvalues.run.provenance import SYNONYMS, TEMPLATE, checksum
+from jaxvalues.run.provenance import SYNONYMS, TEMPLATE
 from jaxvalues.run.shipped import ABOUT
 from jaxvalues.statistics.bootstrap import resample
 from jaxvalues.statistics.counts import count
@@ -132,7 +132,7 @@ def _scores(folder: RunFolder, config: Config) -> tuple[dict[str, Any], dict[str
             continue
         split = labelled_split(name, config.data)
         run = read_predictions(path, folder.task.labels)
-        if run.ids != split.ids or folder.environment()["data"].get(name, checksum(split)) != checksum(split):
+        if run.ids != split.ids or folder.has_other(split):
             raise UserError(f"data.dir: the split {name} there is not the one of {path}")
         if split.labels is None:
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,7 @@ class Asker:
     def _request(
         self, messages: Sequence[Message], tokens: int, sample: int = 0, *, examples: int, **options: Any
     ) -> Request:
+        @cache  # it is looked up several times
         def shorter() -> Request:
             return self._request(without_first_turn(messages), tokens, sample, examples=examples - 1, **options)
 

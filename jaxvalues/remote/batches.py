@@ -106,9 +106,10 @@ def _names(request: Request) -> tuple[str, str]:
 
 def _add(result: Any, request: Request, found: Found, store: AnswerStore) -> str | None:
     """Add one result to the store; in a word or two why it is no answer, or None."""
-    response = result.get("response") or {}
-    status = response.get("status_code") if isinstance(response, dict) else None
-    if says_too_long(status, response.get("body") if isinstance(response, dict) else None):
+    response = result.get("response")
+    response = response if isinstance(response, dict) else {}
+    status = response.get("status_code")
+    if says_too_long(status, response.get("body")):
         store.add_failure(request, TOO_LONG, 1, too_long=True)
         return TOO_LONG
     if result.get("error") or status != 200:

@@ -156,9 +156,10 @@ class _Asking:
             reply = await sender.send(request, partial(check_answer, session.found, request))
             session.store.add_answer(request, reply.response, attempts=reply.attempts, latency=reply.latency)
         except Unanswered as error:
-            if error.failed.kind == TOO_LONG and request.shorter is not None:
-                return self._shorter(request, error)
-            await self._unanswered(sender, request, error, begun)
+            if error.failed.kind != TOO_LONG or request.shorter is None:
+                await self._unanswered(sender, request, error, begun)
+            elif (shorter := self._shorter(request, error)) is not None:
+                return shorter
         except Stopped as stopped:
             if stopped.attempts:
                 session.store.add_failure(request, "stopped", stopped.attempts)
@@ -178,10 +179,7 @@ class _Asking:
         session.store.add_failure(request, error.failed.said, error.attempts, too_long=True)
         shorter = contents.tried(request)[-1]
         session.count([shorter])
-        if shorter.key in contents.answers:
-            self._progress(1, f"{self.gate.active} at once")
-            return None
-        return shorter
+        return None if shorter.key in contents.answers else shorter
 
     async def _unanswered(self, sender: Sender, request: Request, error: Unanswered, begun: float) -> None:
         """Note a request without an answer; end all where no other request can have one."""

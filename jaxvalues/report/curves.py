@@ -22,7 +22,7 @@ from jaxvalues.report.drawing import (
 from jaxvalues.report.table import Table
 from jaxvalues.report.words import figure, interval, sentence_case
 from jaxvalues.statistics.interval import Interval
-from jaxvalues.study.plan import in_words, nested
+from jaxvalues.study.plan import in_words
 from jaxvalues.study.results import StudyResults
 
 SHOTS = "data.shots"
@@ -33,7 +33,7 @@ def few_shot(results: StudyResults, split: str) -> Picture | None:
     lines: dict[str, list[tuple[int, Interval]]] = {}
     scientific = results.study.scientific
     for name, one in results.systems.items():
-        changes = flat(nested(one.changes))
+        changes = flat(one.changes)
         shots, base = changes.pop(SHOTS, None), scientific.systems.get(name, {}).get("base")
         if name in scientific.combined or split not in results.intervals(one) or not isinstance(shots, int):
             continue

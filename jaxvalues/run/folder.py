@@ -52,6 +52,7 @@ from jaxvalues.run.provenance import (
     TEMPLATE,
     check_same_run,
     check_trained_parts,
+    checksum,
     read_environment,
     read_network,
     read_run_config,
@@ -129,9 +130,9 @@ class RunFolder:
         Raises ConfigError where it holds another one, or something else (see `holds`).
         """
         is_run = (self.path / "config.yaml").exists() and not self.is_ensemble
-        if not is_run and (other := holds(self.path)) is not None:
-            raise ConfigError(f"{self.path} holds {other}: give another output=FOLDER, or remove it")
         if not is_run:
+            if (other := holds(self.path)) is not None:
+                raise ConfigError(f"{self.path} holds {other}: give another output=FOLDER, or remove it")
             return NEW
         check_same_run(self.path, config, record.environment, record.texts, record.hf_config)
         if not self.is_finished:
@@ -190,6 +191,11 @@ class RunFolder:
 
     def environment(self) -> dict[str, Any]:
         return read_environment(self.path)
+
+    def has_other(self, split: Split) -> bool:
+        """Whether the run recorded another split of this name."""
+        digest = self.environment()["data"].get(split.name)
+        return digest is not None and digest != checksum(split)
 
     def hf_config(self) -> dict[str, Any]:
         return read_network(self.path)

@@ -72,9 +72,7 @@ def _generate(system: System, weights: Weights, tokens: Tokens, watch: Watch) ->
         stops=() if form.chat else ("\n\n",),  # in plain text, what follows would be the next question
         samples=samples,
     )
-    kept = journal(system, tokens, "generate", watch.folder, seed=asked.seed)
-    if kept is not None:
-        watch.opened(kept.name)
+    kept = journal(system, tokens, "generate", watch, seed=asked.seed)
     known = {} if kept is None else {row: Generated(**one) for row, one in kept.known.items()}
     prompts = [row.tolist() for row in tokens.ids]
     model = _language_model(system, weights)

@@ -23,6 +23,7 @@ from jaxvalues.data.batches import Tokens
 from jaxvalues.data.tokenizer_files import tokenizer_hash
 from jaxvalues.run.kept import content_name
 from jaxvalues.run.system import System
+from jaxvalues.run.watch import Watch
 from jaxvalues.training.processes import everyone, is_main
 
 ANSWERS = "answers"
@@ -74,17 +75,21 @@ class Journal:
                 file.write(json.dumps({"rows": list(rows), "answers": list(answers)}) + "\n")
 
 
-def journal(system: System, tokens: Tokens, how: str, folder: Path | None, **decides: Any) -> Journal | None:
+def journal(system: System, tokens: Tokens, how: str, watch: Watch, **decides: Any) -> Journal | None:
     """The journal of the answers of an untuned network to `tokens`, computed as `how` says.
 
-    Its file is in `runtime.features`, or else in `folder`. None, and nothing is kept: where `folder` is None, anything
-    trains, or the weights have no hash (`System.identity`). `decides` are further values that the answers depend on.
+    Its file is in `runtime.features`, or else in the folder of `watch`, which notes its name. None, and nothing is
+    kept: where that folder is None, anything trains, or the weights have no hash (`System.identity`). `decides` are
+    further values that the answers depend on.
     """
     shared = system.config.runtime.features
-    place = folder if shared is None else user_path(shared)
-    if folder is None or system.network.trains or system.identity is None:
+    place = watch.folder if shared is None else user_path(shared)
+    if watch.folder is None or system.network.trains or system.identity is None:
         return None
-    return Journal(place, system, tokens, how, **decides)
+    kept = Journal(place, system, tokens, how, **decides)
+    if watch.journals is not None:
+        watch.journals.add(kept.name)
+    return kept
 
 
 def forget_answers(folder: Path, names: Collection[str] | None = None) -> None:

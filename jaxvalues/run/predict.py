@@ -29,7 +29,7 @@ from jaxvalues.run.journal import ANSWERS, forget_answers
 from jaxvalues.run.outcome import apply_decision
 from jaxvalues.run.prediction import Predicted, encode, predict_split
 from jaxvalues.run.process import start_process
-from jaxvalues.run.provenance import changes, checksum
+from jaxvalues.run.provenance import changes
 from jaxvalues.run.remote import ask_again
 from jaxvalues.run.state import initial_weights
 from jaxvalues.run.system import System, Weights
@@ -141,7 +141,7 @@ def _split(folder: RunFolder, config: Config, name: str, target: RunFolder) -> S
     """A split of the data. Raises ConfigError where its predictions would replace those of a run about other data."""
     check_split("--split", name)
     data = labelled_split(name, config.data)
-    if target is folder and folder.environment()["data"].get(name, checksum(data)) != checksum(data):
+    if target is folder and folder.has_other(data):
         raise ConfigError(
             f"{config.data.dir or config.data.source} has another {name} split than the data of {folder.path}, whose "
             "predictions would be replaced: give --out"

@@ -237,9 +237,8 @@ def _outputs(
     lengths, beginning = system.config.lengths, tokens.beginning
     lengths = lengths if beginning is None else lengths_behind(lengths, len(beginning))
     plan = evaluation_plan(tokens.lengths, lengths, size)
-    kept = journal(system, tokens, step.name, watch.folder)
+    kept = journal(system, tokens, step.name, watch)
     if kept is not None:
-        watch.opened(kept.name)
         known = [planned for planned in plan if kept.has(planned.rows.tolist())]
         plan = [planned for planned in plan if not kept.has(planned.rows.tolist())]
         if line is not None:

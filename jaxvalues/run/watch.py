@@ -26,11 +26,6 @@ class Watch(NamedTuple):
     folder: Path | None = None
     journals: set[str] | None = None
 
-    def opened(self, journal: str) -> None:
-        """Note the name of a journal in `folder`."""
-        if self.journals is not None:
-            self.journals.add(journal)
-
     def begin(self, stage: str, total: int) -> None:
         """Count `total` rows anew, in another stage of the computation."""
         if self.line is not None:

@@ -38,7 +38,8 @@ def analyse(plan: Plan, sizes: Mapping[str, Size]) -> StudyResults:
     Raises UserError where runs were made with other data than the others, or than there are here.
     """
     parts = load_parts(plan.first(next(iter(plan.systems))).data)
-    truths = truths_of(_reported(plan, parts))
+    reported = _reported(plan, parts)
+    truths = truths_of(reported)
     systems = {name: _system(plan, name, sizes[name], truths) for name in plan.systems}
     systems |= {name: _combined(plan, name, sizes[name], truths) for name in plan.study.scientific.combined}
     _check_same_data(systems)
@@ -50,7 +51,7 @@ def analyse(plan: Plan, sizes: Mapping[str, Size]) -> StudyResults:
         categories=CATEGORIES,
         systems=systems,
         contrasts=tuple(contrasts),
-        missing=tuple(_missing(plan, systems, _reported(plan, parts))),
+        missing=tuple(_missing(plan, systems, reported)),
         notes=(*_notes(plan, systems), *_fewer_runs(plan, systems, contrasts), *_trained_together(systems)),
         environment=_environment(systems),
     )

@@ -176,7 +176,7 @@ def _check_changes(study: Study, systems: Mapping[str, PlannedSystem]) -> None:
     changes = flat(study.changes)
     if "data.report" in changes:
         raise ConfigError("`data.report` belongs to the study: give report=[SPLIT, ...]")
-    own = [flat(nested(system.changes)) for system in systems.values()]
+    own = [flat(system.changes) for system in systems.values()]
     for key in changes:
         if all(key in each for each in own):
             part = "scientific.axes sets it" if key in study.scientific.axes else "each of them sets it"

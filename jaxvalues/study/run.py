@@ -34,7 +34,7 @@ from jaxvalues.study.measured import Measured, read_measured, together, write_me
 from jaxvalues.study.plan import FEATURES, Plan, PlannedRun
 from jaxvalues.training.compilation import Programs
 from jaxvalues.training.loop import Paused, Stopped
-from jaxvalues.training.memory import peak_since, reset_peak_memory
+from jaxvalues.training.memory import peak_since, start_peak
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class _Runner:
         return self._logged(one.label, one.config.folder, partial(self._train_one, one, pause_at))
 
     def _train_one(self, one: PlannedRun, pause_at: int | None, console: Console) -> None:
-        folder, start, before = one.config.folder, time.monotonic(), reset_peak_memory()
+        folder, start, before = one.config.folder, time.monotonic(), start_peak()
         pausing = {} if pause_at is None else {"pause_at": pause_at}
         own, paused = RunConsole(console, brief=True), False
         try:
@@ -218,7 +218,7 @@ class _Runner:
 
     def _train_together(self, group: Sequence[PlannedRun]) -> bool:
         """Train some at once, or one by one where that is not possible. Returns whether all of them finished."""
-        start, found, before = time.monotonic(), None, reset_peak_memory()
+        start, found, before = time.monotonic(), None, start_peak()
         what = "trials" if group[0].is_trial else "runs"
         self.say(f"{group[0].label} and {len(group) - 1} more {what}: begin together; {self._progress()}")
         with ExitStack() as logs:

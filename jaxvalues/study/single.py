@@ -12,7 +12,6 @@ from jaxvalues.errors import UserError, counted
 from jaxvalues.evaluation.coverage import note
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.network import build_network, count
-from jaxvalues.run.provenance import checksum
 from jaxvalues.study.crossed import interval_of
 from jaxvalues.study.reading import read_run, truths_of, why_left_out
 from jaxvalues.study.results import StudyResults, SystemResult
@@ -34,9 +33,9 @@ def results_of_folder(path: Path, data_dir: str | Path | None = None) -> StudyRe
     task = RunFolder.finished(runs[0].path).task
     if not task.has_categories:
         raise UserError(f"{path} has data.task {task.name}, but reports are about the 20 value categories")
-    parts, before = load_parts(config.data), runs[0].environment()["data"]
+    parts = load_parts(config.data)
     for split in parts.reported:
-        if before.get(split.name, checksum(split)) != checksum(split):
+        if runs[0].has_other(split):
             raise UserError(
                 f"{path} was made with other data than {config.data.dir or config.data.source}: {split.name} differs, "
                 "so its scores do not belong to these labels"

@@ -64,7 +64,7 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *,
 def chat_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, stem: str = "") -> str:
     """The prompt for the assistant's next turn, which is made to begin with `stem`.
 
-    A text that spells a special token is changed so that it does not become one (see `harmless`).
+    A text that spells a special token is changed so that it does not become one (see `_harmless`).
     Raises UserError for a tokenizer without a chat template, for messages that are no conversation, and for a template
     that refuses them.
     """
@@ -74,7 +74,8 @@ def chat_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *
             "instruction-tuned model: prompts must be plain texts (formulation.chat: false), or another tokenizer is "
             "needed (model.tokenizer)"
         )
-    messages = [{**message, "content": harmless(tokenizer, message["content"])} for message in _checked(messages)]
+    tokens = _control_tokens(tokenizer)
+    messages = [{**message, "content": _harmless(message["content"], tokens)} for message in _checked(messages)]
     if messages[0]["role"] == "system" and not messages[0]["content"].strip():
         messages = messages[1:]
     if messages[0]["role"] == "system" and not _takes_system(tokenizer, messages):
@@ -146,12 +147,16 @@ def answer_of(text: str) -> str:
     return text.strip()
 
 
-def harmless(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """A text that spells no special token and no thinking token: these get a space after their first character."""
+def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The special and the thinking tokens of several characters, the longest first."""
     named = {*special_tokens(tokenizer), *(tag for pair in THINKING for tag in pair)}
-    for token in sorted(named, key=len, reverse=True):
-        if len(token) > 1:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
+    return sorted((token for token in named if len(token) > 1), key=len, reverse=True)
+
+
+def _harmless(text: str, tokens: Sequence[str]) -> str:
+    """A text that spells none of the tokens: these get a space after their first character."""
+    for token in tokens:
+        text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
 
 

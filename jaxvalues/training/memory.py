@@ -49,17 +49,29 @@ def _glibc(name: str) -> Any:
 
 def peak_bytes() -> int:
     """Peak memory in bytes: of the first accelerator, or of this process where there is none."""
-    import jax
+    peak = _accelerator_peak()
+    return peak_process_bytes() if peak is None else peak
 
-    stats = jax.devices()[0].memory_stats()
-    return stats["peak_bytes_in_use"] if stats else peak_process_bytes()
+
+def start_peak() -> int:
+    """`reset_peak_memory`, and the peak so far of an accelerator, which cannot be restarted; 0 without one."""
+    reset_peak_memory()
+    return _accelerator_peak() or 0
 
 
 def peak_since(before: int) -> int | None:
-    """Peak memory in bytes since `before`, what `reset_peak_memory` returned; None where an accelerator had a higher
-    peak earlier in this process, which hides it."""
+    """Peak memory in bytes since `before`, what `start_peak` returned; None where an accelerator had a higher peak
+    earlier in this process, which hides it."""
     peak = peak_bytes()
     return peak if peak > before else None
+
+
+def _accelerator_peak() -> int | None:
+    """The peak of the first accelerator since the process began; None without one."""
+    import jax
+
+    stats = jax.devices()[0].memory_stats()
+    return stats["peak_bytes_in_use"] if stats else None
 
 
 def peak_process_bytes() -> int:
@@ -83,16 +95,9 @@ def available_bytes() -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 4 * 2**30)
 
 
-def reset_peak_memory() -> int:
-    """Restart `peak_process_bytes` at the current memory (Linux only), where a measurement begins.
-
-    Returns the peak so far of an accelerator, which cannot be restarted; 0 without one.
-    """
-    import jax
-
+def reset_peak_memory() -> None:
+    """Restart `peak_process_bytes` at the current memory (Linux only), where a measurement begins."""
     release_freed_memory()
     counter = Path("/proc/self/clear_refs")
     if counter.exists():
         counter.write_text("5")  # resets VmHWM (proc(5))
-    stats = jax.devices()[0].memory_stats()
-    return stats["peak_bytes_in_use"] if stats else 0
