@@ -28,7 +28,7 @@ SYSTEMS: dict[str, Any] = {
     "weak": {"tuning.method": "bitfit"},
     "same": {"tuning.method": "head"},
 }
-NOISE = {"full": 0.1, "bitfit": 0.45, "head": 0.1}
+NOISE = {"full": 0.1, "bitfit": 0.45, "head": 0.1, "lora": 0.2, "prompt": 0.2}
 """The share of cells that a method decides at random."""
 BASE = {
     "data": {"source": "sample", "held_out": "validation", "max_length": 40, "buckets": [40]},

@@ -62,3 +62,9 @@ class LossConfig(Section):
         owners |= dict.fromkeys(("gamma_positive", "gamma_negative", "margin"), ("asymmetric",))
         check_owners(self, owners, "kind", self.kind)
         return self
+
+    @property
+    def pretraining_epochs(self) -> int:
+        """The epochs of contrastive learning before those of `training`."""
+        one = self.contrastive
+        return one.epochs if one is not None and one.use == "pretraining" else 0

@@ -62,6 +62,7 @@ def apply_override(tree: dict[str, Any], override: str, keyed: Sequence[str] = (
     *parents, leaf = key.split(".") if above is None else [*above.split("."), key.removeprefix(f"{above}.")]
     if len(parents) > 20:
         raise ConfigError(f"override `{key}` names a key below {len(parents)} others, and no config has such keys")
+    _forget(tree, [*parents, leaf])
     for parent in parents:
         if not isinstance(tree.get(parent), dict):
             tree[parent] = {}
@@ -69,6 +70,17 @@ def apply_override(tree: dict[str, Any], override: str, keyed: Sequence[str] = (
             tree[parent] = dict(tree[parent])
         tree = tree[parent]
     tree[leaf] = value
+
+
+def _forget(tree: dict[str, Any], key: Sequence[str]) -> None:
+    """Remove a key and what is below it where they are written with dots, as a study may: `training.epochs: 3`."""
+    for name in [*tree]:
+        parts = name.split(".")
+        if len(parts) > 1 and parts[: len(key)] == [*key]:
+            del tree[name]
+        elif parts == [*key[: len(parts)]] and isinstance(tree[name], dict):
+            tree[name] = dict(tree[name])
+            _forget(tree[name], key[len(parts) :])
 
 
 class StrictLoader(yaml.SafeLoader):

@@ -21,8 +21,10 @@ from jaxvalues.config import Config, DataConfig
 from jaxvalues.config.reading import entry, read_json, text_problem
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.held_out import HELD_OUT, Parts, load_parts
+from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.errors import ConfigError, UserError, short
 from jaxvalues.evaluation.combine import mean
+from jaxvalues.evaluation.coverage import read_missing
 from jaxvalues.evaluation.predictions import Logits, read_logits
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.manifest import check_manifest
@@ -46,6 +48,8 @@ class Column(NamedTuple):
     held_out: Logits
     reported: dict[str, np.ndarray]
     """Logits [n, C] of each reported split, in file order."""
+    missing: dict[str, np.ndarray]
+    """[n, C] of the held-out part and of each reported split: where some run has no answer."""
 
 
 def read_columns(paths: Sequence[str | Path], dir: str | Path | None = None) -> list[Column]:
@@ -187,6 +191,8 @@ def _column(name: str, folders: Sequence[RunFolder], runs: Sequence[Run]) -> Col
         raise UserError(
             f"the held-out predictions of {name} contain the argument {stranger}, which it does not hold out"
         )
+    absent = [_missing(folder, HELD_OUT, one.ids) for folder, one in zip(folders, read, strict=True)]
+    missing = {HELD_OUT: np.concatenate(absent)}
     reported = {}
     for split in runs[0].parts.reported:
         predictions = [_read(folder, split.name) for folder in folders]
@@ -194,7 +200,12 @@ def _column(name: str, folders: Sequence[RunFolder], runs: Sequence[Run]) -> Col
             if one.ids != split.ids:
                 raise UserError(f"{folder.path}: logits-{split.name}.tsv does not have the arguments of the split")
         reported[split.name] = mean(np.stack([one.values for one in predictions]))
-    return Column(name, tuple(folders), tuple(runs), held_out, reported)
+        missing[split.name] = np.any([_missing(folder, split.name, split.ids) for folder in folders], axis=0)
+    return Column(name, tuple(folders), tuple(runs), held_out, reported, missing)
+
+
+def _missing(folder: RunFolder, part: str, ids: Sequence[str]) -> np.ndarray:
+    return read_missing(folder.path / f"missing-{part}.tsv", ids, CATEGORIES)
 
 
 def _read(folder: RunFolder, part: str) -> Logits:

@@ -88,6 +88,13 @@ class Combination:
     """The arguments it was fitted and tuned on: those that every system has held-out predictions for."""
     logits: dict[str, np.ndarray]
     """[n, C] of `held_out` and of every reported split."""
+    missing: dict[str, np.ndarray]
+    """[n, C] of the same: where some system has no answer."""
+
+    def predicted(self, split: Split, part: str) -> Predicted:
+        """What is predicted of a part, whose arguments are in `split`."""
+        missing = self.missing[part]
+        return Predicted(split, self.logits[part], missing=missing if missing.any() else None)
 
     @property
     def how(self) -> str:
@@ -108,7 +115,8 @@ def combine(columns: list[Column], method: Method) -> Combination:
     shared = shared_arguments({column.name: column.held_out.ids for column in columns})
     pool = columns[0].runs[0].parts.pool
     held_out = pool.subset(row for row, id in enumerate(pool.ids) if id in shared)
-    tuned_on = np.stack([_rows(column, held_out) for column in columns])
+    rows = [_rows(column, held_out) for column in columns]
+    tuned_on = np.stack([column.held_out.values[of] for column, of in zip(columns, rows, strict=True)])
     stack = None
     if method == "stack":
         logits = cross_fit(tuned_on, held_out.labels, _stack_folds(held_out))
@@ -117,7 +125,9 @@ def combine(columns: list[Column], method: Method) -> Combination:
         logits = mean(tuned_on)
     blend = mean if stack is None else stack
     reported = {name: blend(np.stack([one.reported[name] for one in columns])) for name in columns[0].reported}
-    return Combination(columns, method, stack, held_out, {HELD_OUT: logits, **reported})
+    absent = {name: np.any([one.missing[name] for one in columns], axis=0) for name in reported}
+    absent[HELD_OUT] = np.any([one.missing[HELD_OUT][of] for one, of in zip(columns, rows, strict=True)], axis=0)
+    return Combination(columns, method, stack, held_out, {HELD_OUT: logits, **reported}, absent)
 
 
 def write(
@@ -144,8 +154,8 @@ def write(
         if config is not None:
             folder.write_config(config)
 
-    predicted = [Predicted(split, combination.logits[split.name]) for split in parts.reported]
-    held_out = Predicted(combination.held_out, combination.logits[HELD_OUT])
+    predicted = [combination.predicted(split, split.name) for split in parts.reported]
+    held_out = combination.predicted(combination.held_out, HELD_OUT)
     outcome = finish(folder, decision, held_out, predicted, how=f"{combination.how}, {{}}")
 
     sizes = {column.name: len(column.held_out.ids) for column in columns}
@@ -215,10 +225,10 @@ def _members(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
     return members
 
 
-def _rows(column: Column, held_out: Split) -> np.ndarray:
-    """The logits [n, C] of a system for the arguments of `held_out`, in their order."""
+def _rows(column: Column, held_out: Split) -> list[int]:
+    """The rows that the arguments of `held_out` have in a system's predictions."""
     row = {id: number for number, id in enumerate(column.held_out.ids)}
-    return column.held_out.values[[row[id] for id in held_out.ids]]
+    return [row[id] for id in held_out.ids]
 
 
 def _stack_folds(held_out: Split) -> np.ndarray:

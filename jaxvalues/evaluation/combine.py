@@ -11,6 +11,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logsumexp
 
+from jaxvalues.evaluation.thresholds import EXCLUDED, is_asked
+
 PENALTY = 1.0
 """The strength of the L2 penalty, which pulls the weights towards those of the mean logit."""
 
@@ -35,11 +37,12 @@ class StackingModel:
     bias: np.ndarray
     """[C]"""
     centre: np.ndarray
-    """[S], the mean logit of each system where it was fitted"""
+    """[S], the mean logit of each system where it was fitted, of what it was asked"""
 
     def __call__(self, columns: np.ndarray) -> np.ndarray:
-        """Logits [S, n, C] -> [n, C] float32."""
-        return (np.einsum("snc,cs->nc", _centred(columns, self.centre), self.weights) + self.bias).astype(np.float32)
+        """Logits [S, n, C] -> [n, C] float32; `EXCLUDED` where no system was asked."""
+        logits = np.einsum("snc,cs->nc", _centred(columns, self.centre), self.weights) + self.bias
+        return np.where(is_asked(columns).any(axis=0), logits, EXCLUDED).astype(np.float32)
 
 
 def fit_stacking(columns: np.ndarray, truth: np.ndarray, penalty: float = PENALTY) -> StackingModel:
@@ -50,16 +53,21 @@ def fit_stacking(columns: np.ndarray, truth: np.ndarray, penalty: float = PENALT
         Σ_i log(1 + exp(−y_i z_i)) + penalty/2 · (‖w − 1/S‖² + b²),   z_i = w · (logits_i − centre) + b,   y_i = ±1
 
     `columns` [S, n, C] are predictions for arguments on which no system was trained. `truth` [n, C] is 0/1. The centre
-    is each system's mean logit, so a constant added to all logits of a system changes nothing. With few positives the
-    result is close to the mean of the centred logits. The objective is strictly convex and has exactly one minimum.
+    is each system's mean logit, so a constant added to all logits of a system changes nothing. A category that a system
+    was not asked about (`EXCLUDED`) is its firmest No, and no part of that mean; where no system was asked, there is
+    nothing to fit. With few positives the result is close to the mean of the centred logits. The objective is strictly
+    convex and has exactly one minimum.
     """
     systems, _, categories = columns.shape
-    centre, start = np.asarray(columns, np.float64).mean(axis=(1, 2)), np.append(np.full(systems, 1 / systems), 0.0)
+    asked = is_asked(columns)
+    sums = np.where(asked, np.asarray(columns, np.float64), 0.0).sum(axis=(1, 2))
+    centre, start = sums / np.maximum(asked.sum(axis=(1, 2)), 1), np.append(np.full(systems, 1 / systems), 0.0)
     logits = _centred(columns, centre)
     solutions = np.empty((categories, systems + 1))
     for c in range(categories):
-        inputs = np.concatenate([logits[:, :, c].T, np.ones((logits.shape[1], 1))], axis=1)
-        solutions[c] = _fit_category(inputs, np.where(truth[:, c] > 0, 1.0, -1.0), start, penalty)
+        known = asked[:, :, c].any(axis=0)
+        inputs = np.concatenate([logits[:, known, c].T, np.ones((known.sum(), 1))], axis=1)
+        solutions[c] = _fit_category(inputs, np.where(truth[known, c] > 0, 1.0, -1.0), start, penalty)
     return StackingModel(solutions[:, :-1], solutions[:, -1], centre)
 
 
@@ -78,7 +86,7 @@ def cross_fit(columns: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> np.nd
 
 def _fit_category(inputs: np.ndarray, signs: np.ndarray, centre: np.ndarray, penalty: float) -> np.ndarray:
     """The weights [S + 1] of one category's regression. The objective is divided by n to reduce rounding errors."""
-    n = len(signs)
+    n = max(len(signs), 1)
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
         margins, off = signs * (inputs @ w), w - centre

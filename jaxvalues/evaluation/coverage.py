@@ -14,7 +14,9 @@ import numpy as np
 
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.task import Task
+from jaxvalues.data.text import read_text
 from jaxvalues.data.tsv import ID, write_table
+from jaxvalues.errors import UserError, short
 from jaxvalues.evaluation.measures import TaskScores, measure_of
 from jaxvalues.evaluation.thresholds import EXCLUDED
 
@@ -93,3 +95,22 @@ def write_missing(path: Path, ids: Sequence[str], labels: Sequence[str], missing
         path.unlink(missing_ok=True)
         return
     write_table(path, HEADER, [(ids[row], labels[column]) for row, column in np.argwhere(missing)])
+
+
+def read_missing(path: Path, ids: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """The mask [n, C] of what a list of `write_missing` names; nothing is missing without the file.
+
+    Raises UserError for another header, and for a row without an argument of `ids` and one of `labels`.
+    """
+    missing = np.zeros((len(ids), len(labels)), bool)
+    if not path.is_file():
+        return missing
+    places = {f"{id}\t{label}": (row, column) for row, id in enumerate(ids) for column, label in enumerate(labels)}
+    header, *rows = read_text(path).splitlines()
+    if header != "\t".join(HEADER):
+        raise UserError(f"{path}, line 1: expected the header {' and '.join(HEADER)}, separated by a tab")
+    for line, text in enumerate(rows, start=2):
+        if text not in places:
+            raise UserError(f"{path}, line {line}: {short(text)} is no argument of the predictions with a category")
+        missing[places[text]] = True
+    return missing

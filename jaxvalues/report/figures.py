@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -136,7 +136,7 @@ def time_frontier(results: StudyResults, split: str) -> Picture | None:
 
 def _against(results: StudyResults, split: str, costs: dict[str, float], name: str, cost: str) -> Picture | None:
     """The study's figure against what systems cost; a line joins those that no cheaper one beats."""
-    estimates = {label: _estimates(results, split)[label] for label in costs}
+    estimates, fewest = {label: _estimates(results, split)[label] for label in costs}, min(costs.values(), default=0.0)
     free = {label: estimates[label] for label, value in costs.items() if value <= 0}  # no place on a log axis
     kept, left_out = best_of({label: value for label, value in estimates.items() if label not in free})
     if free:
@@ -174,7 +174,8 @@ def _against(results: StudyResults, split: str, costs: dict[str, float], name: s
         if not on_line:
             finding = f"By the estimates, no system with more than 0 {cost} has a higher {results.figure_name}."
         elif len(on_line) == 1:
-            finding = f"By the estimates, {on_line[0]} has the highest {results.figure_name} and the fewest {cost}."
+            too = f" and the fewest {cost}" if costs[on_line[0]] == fewest else ""
+            finding = f"By the estimates, {on_line[0]} has the highest {results.figure_name}{too}."
         else:
             finding = (
                 f"By the estimates, each of these has a higher {results.figure_name} than all systems with fewer "
@@ -223,6 +224,11 @@ def calibration(results: StudyResults, split: str) -> Picture | None:
         return picture(drawn, name, title, f"Expected calibration error in {_BINS} bins: {said}.{left_out}", table)
 
 
+def _mean_f1(values: Iterable[float | None]) -> float:
+    """The mean F1 of a category over runs; nan, which is not drawn, for one without positives."""
+    return fmean(np.nan if value is None else value for value in values)
+
+
 def radar(results: StudyResults, split: str) -> Picture | None:
     """The F1 of the 20 categories in the order of Schwartz's circle, for the best systems."""
     systems = _finished(results, split)
@@ -235,7 +241,7 @@ def radar(results: StudyResults, split: str) -> Picture | None:
         ax = drawn.add_subplot(projection="polar", theta_offset=np.pi / 2, theta_direction=-1)  # clockwise from the top
         for label, place in places(results.systems, best).items():
             runs = systems[label].runs
-            f1 = [fmean(run.scores[split].categories[one].f1 or 0.0 for run in runs) for one in results.categories]
+            f1 = [_mean_f1(run.scores[split].categories[one].f1 for run in runs) for one in results.categories]
             look = {"color": COLORS[place], "marker": MARKS[place], "markersize": 4}
             ax.plot([*angles, angles[0]], [*f1, f1[0]], label=wrapped(label), **look)
         ax.set_xticks(angles, [label.replace(": ", ":\n") for label in results.categories], fontsize=7.5)

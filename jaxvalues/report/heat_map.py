@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from string import ascii_uppercase
 
 import numpy as np
 
+from jaxvalues.errors import name_list
 from jaxvalues.report.drawing import Picture, drawing, picture, shown
 from jaxvalues.report.table import Table
 from jaxvalues.report.words import signed
@@ -17,7 +19,7 @@ _MOST_COLUMNS = 8
 
 
 def heat_map(results: StudyResults, split: str) -> Picture | None:
-    """Category by contrast: differences of the F1, with a dot where the permutation test decides.
+    """Category by contrast: differences of the F1, with a dot where the tests decide.
 
     Contrasts are letters, with a key below.
     """
@@ -52,10 +54,18 @@ def heat_map(results: StudyResults, split: str) -> Picture | None:
         drawn.colorbar(image, ax=ax, shrink=0.4, label="difference of the F1")
         drawn.supxlabel("\n".join(key), fontsize=8, x=0.01, ha="left")
         finding = (
-            f"{int(sure.sum())} of {values.size} differences are decided by permutation of conclusions "
+            f"{int(sure.sum())} of {np.isfinite(values).sum()} differences are decided {_tests(contrasts)} "
             f"(Benjamini–Hochberg, 5 %).{rest}"
         )
         return picture(drawn, name, title, finding, _table(results, name, title, contrasts))
+
+
+def _tests(contrasts: Sequence[ContrastResult]) -> str:
+    """What decides a difference."""
+    over = sorted({key.rpartition(".")[2] for one in contrasts if one.t is not None for key in one.over})
+    if not over:
+        return "by permutation of conclusions, which says nothing about other seeds"
+    return f"by permutation of conclusions and, where runs differ, by t over {name_list(over)}"
 
 
 def _key(contrasts: list[ContrastResult]) -> list[str]:

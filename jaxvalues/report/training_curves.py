@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -67,15 +68,12 @@ def learning_curves(results: StudyResults) -> Picture | None:
 
 def tuning_curves(results: StudyResults) -> Picture | None:
     """The best held-out figure at each value of the numbers among the nuisance keys; the chosen one is ringed."""
-    keys = [
-        key
-        for key, values in results.study.nuisance.keys.items()
-        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    ]
     kept, left_out = best_of(
         {name: max(trial.figure for trial in one.trials) for name, one in results.systems.items() if one.trials}
     )
     systems = {name: results.systems[name] for name in kept}
+    tried = [trial.values for one in systems.values() for trial in one.trials]
+    keys = [key for key in results.study.nuisance.keys if all(_is_number(values[key]) for values in tried)]
     table = trial_table(results)
     if not keys or not systems or table is None:
         return None
@@ -101,6 +99,10 @@ def tuning_curves(results: StudyResults) -> Picture | None:
             ax.set_ylabel(f"held-out {results.figure_name}")
             legend_beside(ax)
         return picture(drawn, name, title, _about_ranges(systems) + left_out, table)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _about_ranges(systems: Mapping[str, SystemResult]) -> str:

@@ -85,9 +85,7 @@ def _on_what(config: Config, parts: Parts | None) -> Iterator[Row]:
         of = "arguments" if training.questions_per_step is None else "questions"
         yield "steps", f"{_epochs(training.epochs)} in batches of {each} {of}; how many is not known yet"
         return
-    contrastive = config.loss.contrastive
-    before = contrastive.epochs if contrastive is not None and contrastive.use == "pretraining" else 0
-    size, epochs = epoch_size(config, parts), before + training.epochs
+    size, epochs = epoch_size(config, parts), config.loss.pretraining_epochs + training.epochs
     yield "steps", f"{_epochs(epochs)} × {size.steps:,} = {epochs * size.steps:,}, each on {size}"
     if parts.subset_note is not None:
         yield "", parts.subset_note

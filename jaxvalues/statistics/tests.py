@@ -6,7 +6,8 @@
 | the same, over seeds × templates or other crossed keys | `crossed_t` |
 | the same, and A and B share no randomness | `welch_t` |
 | do two fixed systems differ | `permutation`: whole conclusions are swapped; `safe_permutation` |
-| in which categories | `permutation_per_category`, adjusted by `benjamini_hochberg` |
+| in which categories do two fixed systems differ | `permutation_per_category`, adjusted by `benjamini_hochberg` |
+| the same, over the seeds | the larger p of that and of `crossed_t` (`study.crossed.category_p`) |
 | several declared contrasts | `holm` over their p |
 | over folds | `nadeau_bengio` |
 
@@ -225,8 +226,8 @@ def permutation_per_category(
 ) -> np.ndarray:
     """p of the difference in every category's F1 [C], by `permutation`; nan for a category without positives.
 
-    McNemar's test would count the arguments of a conclusion as independent. The p are not adjusted: see
-    `benjamini_hochberg`.
+    McNemar's test would count the arguments of a conclusion as independent. The p say nothing about other seeds, and
+    they are not adjusted: see `benjamini_hochberg`.
     """
     hits, predicted, true = counts.totals
     f1 = harmonic_mean(*precision_recall(hits[[a, b]], predicted[[a, b]], true))

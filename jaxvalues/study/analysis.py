@@ -18,13 +18,22 @@ from jaxvalues.evaluation.coverage import note
 from jaxvalues.evaluation.official import Scores
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.statistics.counts import Counts
-from jaxvalues.statistics.tests import benjamini_hochberg, holm, permutation_per_category
+from jaxvalues.statistics.tests import holm
 from jaxvalues.statistics.variance import split_counts
 from jaxvalues.study.budget import Size
 from jaxvalues.study.choice import choose, edges, extended, finished_trials
 from jaxvalues.study.combined import PlannedCombination, combined_runs, in_a_sentence
 from jaxvalues.study.combining import result_folder
-from jaxvalues.study.crossed import FEWEST_SIGNS, counts_of, difference_of, grid_of, interval_of, paired, place_of
+from jaxvalues.study.crossed import (
+    FEWEST_SIGNS,
+    category_p,
+    counts_of,
+    difference_of,
+    grid_of,
+    interval_of,
+    paired,
+    place_of,
+)
 from jaxvalues.study.failures import failure_file
 from jaxvalues.study.measured import read_measured
 from jaxvalues.study.plan import Plan, in_words
@@ -175,7 +184,6 @@ def _contrast(plan: Plan, a: SystemResult, b: SystemResult, truth: Truth) -> dic
     number = [len(pair.places)]
     counts_a, counts_b = counts_of(truth, pair.of_a, number), counts_of(truth, pair.of_b, number)
     differences = counts_a.figure(figure) - counts_b.figure(figure)
-    pooled = _pooled(counts_a, counts_b)
     categories_a, categories_b = (
         np.mean([_category_f1(one.scores[split]) for runs in side for one in runs], axis=0)
         for side in (pair.of_a, pair.of_b)
@@ -187,7 +195,7 @@ def _contrast(plan: Plan, a: SystemResult, b: SystemResult, truth: Truth) -> dic
         "differences": dict(zip(map(", ".join, pair.places), differences.tolist(), strict=True)),
         "difference": float(differences.mean()),
         "category_differences": categories_a - categories_b,
-        "category_p_adjusted": benjamini_hochberg(permutation_per_category(pooled, 0, 1)),
+        "category_p_adjusted": category_p(truth, pair),
         **difference_of(truth, pair, figure),
     }
 
@@ -195,17 +203,6 @@ def _contrast(plan: Plan, a: SystemResult, b: SystemResult, truth: Truth) -> dic
 def _shared_keys(plan: Plan, a: str, b: str) -> list[str]:
     """The repeated keys that two systems both have."""
     return [key for key in plan.repeated(a) if key in plan.repeated(b)]
-
-
-def _pooled(a: Counts, b: Counts) -> Counts:
-    """Two systems, each with the counts of all its runs together: [2]."""
-
-    def together(part: np.ndarray) -> np.ndarray:  # [G, C], whether or not every seed has several runs
-        each = part.reshape(-1, *part.shape[-2:])
-        return each.sum(axis=0) * (a.axes[0] / len(each))
-
-    sums = [np.stack([together(getattr(one, part)) for one in (a, b)]) for part in ("hits", "predicted")]
-    return Counts(*sums, a.true * a.axes[0], a.sizes)
 
 
 def _category_f1(scores: Scores) -> np.ndarray:

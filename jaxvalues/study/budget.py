@@ -7,19 +7,24 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from jaxvalues.config import Config
+from jaxvalues.config.reading import read_json
 from jaxvalues.config.trees import flat
+from jaxvalues.config.writing import write_json
 from jaxvalues.errors import ConfigError, UserError, about, counted
 from jaxvalues.run.estimate import epoch_size, step_rows, work
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.network import build_network, count
 from jaxvalues.run.outline import Outline, outline
+from jaxvalues.study.choice import choose
 from jaxvalues.study.combined import member_count, runs_worth
-from jaxvalues.study.plan import RUNS, Plan, check_apart, file_name, nested_changes
+from jaxvalues.study.plan import Plan, check_apart, nested_changes
 
 SIZES = {"lora": "tuning.rank", "prompt": "tuning.length", "p_tuning": "tuning.length", "prefix": "tuning.length"}
 SIZES |= {"last_layers": "tuning.layers"}
 """The key that sets how many parameters a method trains. The other methods have one size."""
 _LARGEST = 4096
+CHOSEN = "budget.json"
+"""In the folder of a study: the sizes and epochs that its budget chose."""
 
 
 class Size(NamedTuple):
@@ -44,14 +49,16 @@ def size_of(config: Config) -> Size:
     frozen, trainable = described.network.abstract_parts()
     if not count(trainable):
         return Size(0, count(frozen), 0.0)
-    epoch = _epoch_flops(config, described)
-    flops = None if epoch is None else float(epoch * config.training.epochs)
-    return Size(count(trainable), count(frozen), flops)
+    flops = _flops(config, described)
+    if flops is None:
+        return Size(count(trainable), count(frozen), None)
+    return Size(count(trainable), count(frozen), flops.before + flops.epoch * config.training.epochs)
 
 
 def sizes_of(plan: Plan) -> dict[str, Size]:
     """{system: its size}; combined systems train what predicts, and compute what all members do.
 
+    It is that of the chosen nuisance values; of the first ones until all trials are finished.
     Where a checkpoint is not here, the size is that of a finished run. Raises ConfigError, which names the system,
     where no network can be made of its settings.
     """
@@ -59,7 +66,8 @@ def sizes_of(plan: Plan) -> dict[str, Size]:
     for name in plan.systems:
         try:
             with about(f"the study's system {name}"):
-                sizes[name] = size_of(plan.first(name))
+                chosen = choose(plan, name)
+                sizes[name] = size_of(plan.first(name) if chosen is None else plan.runs(name, chosen)[0].config)
         except ConfigError:
             raise
         except UserError:  # its runs fail and say why, and the others go on
@@ -73,17 +81,13 @@ def sizes_of(plan: Plan) -> dict[str, Size]:
 
 
 def _size_before(plan: Plan, name: str) -> Size:
-    """The size of a finished run of a system."""
-    if (run := _finished_run(plan, name)) is None:
-        return UNKNOWN
-    frozen, trainable = build_network(run.config(), run.hf_config()).abstract_parts()
-    return Size(count(trainable), count(frozen), None)
-
-
-def _finished_run(plan: Plan, name: str) -> RunFolder | None:
-    """Some finished run of a system."""
-    folders = sorted((plan.study.folder / RUNS / file_name(name)).glob("*"))
-    return next((run for folder in folders if (run := RunFolder(folder)).is_finished), None)
+    """The size of a finished trial or run of a system."""
+    planned = [*plan.trials(name), *plan.runs(name, choose(plan, name) or plan.first_values(name))]
+    for folder in (RunFolder(one.config.folder) for one in reversed(planned)):
+        if folder.is_finished:
+            frozen, trainable = build_network(folder.config(), folder.hf_config()).abstract_parts()
+            return Size(count(trainable), count(frozen), None)
+    return UNKNOWN
 
 
 def fit_budget(plan: Plan, say: Callable[[str], None]) -> Plan:
@@ -108,14 +112,27 @@ def fit_budget(plan: Plan, say: Callable[[str], None]) -> Plan:
     return plan
 
 
+def save_budget(plan: Plan) -> None:
+    """Write what the budget chose into the folder of a study, for a report where a checkpoint is not."""
+    if (budget := plan.study.budget) is None:
+        return
+    keys = {"training.epochs", *SIZES.values()}
+    systems = {
+        name: {key: value for key, value in flat(one.changes).items() if key in keys}
+        for name, one in plan.systems.items()
+    }
+    write_json(plan.study.folder / CHOSEN, {"budget": budget.model_dump(mode="json"), "systems": systems})
+
+
 def _as_before(plan: Plan, name: str) -> Plan:
-    """The plan with the size that a finished run of a system has."""
-    key, run = SIZES.get(plan.first(name).tuning.method), _finished_run(plan, name)
-    if run is None:
+    """The plan with what the same budget chose for a system when its checkpoint was there; unchanged if none did."""
+    path = plan.study.folder / CHOSEN
+    if not path.is_file():
         return plan
-    keys = [key] if key is not None and plan.study.budget.trainable_parameters is not None else []
-    keys += ["training.epochs"] if plan.study.budget.training_flops is not None else []
-    return plan.resized(name, {one: flat(run.config().model_dump(mode="json"))[one] for one in keys})
+    before = read_json(path, "what the budget of a study chose")
+    if before["budget"] != plan.study.budget.model_dump(mode="json"):
+        return plan
+    return plan.resized(name, before["systems"].get(name, {}))
 
 
 def _check_free(plan: Plan, name: str, key: str) -> None:
@@ -185,24 +202,38 @@ def _fit_epochs(plan: Plan, name: str, budget: float, say: Callable[[str], None]
     _check_free(plan, name, "training.epochs")
     config = plan.first(name)
     with about(f"the study's system {name}"):
-        one = 0.0 if config.model.endpoint is not None else _epoch_flops(config, outline(config))
-    if one is None:
+        flops = _Flops(0.0, 0.0) if config.model.endpoint is not None else _flops(config, outline(config))
+    if flops is None:
         raise ConfigError("budget.training_flops needs the data here: `jaxvalues data CONFIG` fetches them")
-    if one == 0:
+    if flops.epoch == 0:
         say(f"{name}: nothing trains")
         return plan
-    epochs = max(1, round(budget / one))
-    verb = "takes" if epochs == 1 else "take"
-    say(f"{name}: {counted(epochs, 'epoch')} {verb} {epochs * one:.3g} operations, {_share(epochs * one, budget)}")
+    epochs = max(1, round((budget - flops.before) / flops.epoch))
+    total, verb = flops.before + epochs * flops.epoch, "takes" if epochs == 1 else "take"
+    pretrained = f" with {counted(config.loss.pretraining_epochs, 'epoch')} before" if flops.before else ""
+    say(f"{name}: {counted(epochs, 'epoch')}{pretrained} {verb} {total:.3g} operations, {_share(total, budget)}")
     return plan.resized(name, {"training.epochs": epochs})
 
 
-def _epoch_flops(config: Config, described: Outline) -> float | None:
+class _Flops(NamedTuple):
+    """Estimated floating-point operations of a training."""
+
+    before: float
+    """Of contrastive pretraining."""
+    epoch: float
+    """Of each epoch after it."""
+
+
+def _flops(config: Config, described: Outline) -> _Flops | None:
+    """What a training takes; None without the data here. Two views of an argument take twice as much as one."""
     network, parts, texts = described
     if parts is None:
         return None
     step, _ = work(network, config, config.lengths[-1], step_rows(config, network, texts))
-    return step * epoch_size(config, parts).steps
+    epoch, contrastive = float(step * epoch_size(config, parts).steps), config.loss.contrastive
+    views = 1 if contrastive is None or contrastive.positives == "labels" else 2
+    before = config.loss.pretraining_epochs
+    return _Flops(before * views * epoch, epoch if before else views * epoch)
 
 
 def _share(number: float, budget: Any) -> str:

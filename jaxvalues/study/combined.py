@@ -140,6 +140,4 @@ def check_rounds(plan: Plan) -> None:
 
 def pause_step(config: Config, share: float, steps_per_epoch: int) -> int:
     """The step that is a share of all steps of a run."""
-    contrastive = config.loss.contrastive
-    before = contrastive.epochs if contrastive is not None and contrastive.use == "pretraining" else 0
-    return math.ceil((before + config.training.epochs) * steps_per_epoch * share)
+    return math.ceil((config.loss.pretraining_epochs + config.training.epochs) * steps_per_epoch * share)

@@ -43,7 +43,7 @@ def compare(
         return True, None
     check_unchanged(plan)
     finished = run_study(plan, share or Share(), console)
-    results = analyse(plan, sizes)
+    results = analyse(plan, sizes_of(plan) if study.nuisance.keys else sizes)
     write_results(results, study.folder)
     console.print()
     print_results(results, console)

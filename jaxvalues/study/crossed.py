@@ -10,11 +10,20 @@ from collections.abc import Collection, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxvalues.statistics.bootstrap import resample, two_level_interval
 from jaxvalues.statistics.counts import Counts, MeanCounts
-from jaxvalues.statistics.f1 import Figure
+from jaxvalues.statistics.f1 import Figure, harmonic_mean, precision_recall
 from jaxvalues.statistics.interval import Interval
-from jaxvalues.statistics.tests import crossed_t, safe_permutation, sign_flip, welch_t
+from jaxvalues.statistics.tests import (
+    benjamini_hochberg,
+    crossed_t,
+    permutation_per_category,
+    safe_permutation,
+    sign_flip,
+    welch_t,
+)
 from jaxvalues.statistics.variance import components_interval, minimum_detectable_difference
 from jaxvalues.study.plan import in_words
 from jaxvalues.study.reading import Truth
@@ -152,3 +161,38 @@ def fixed_counts(truth: Truth, pair: Paired) -> Counts:
     a, b = pair.of_a[0], pair.of_b[0]
     most = math.lcm(len(a), len(b))
     return counts_of(truth, [list(one) * (most // len(one)) for one in (a, b)], [2])
+
+
+def category_p(truth: Truth, pair: Paired) -> np.ndarray:
+    """p [C] that the F1 of a category differs, Benjamini–Hochberg over the categories; nan without positives.
+
+    The larger of two: that of whole conclusions swapped, which takes the runs as fixed, and that of t over the repeated
+    keys, which speaks for new runs. Where a category's differences are all the same, as of systems in which nothing is
+    random, it is the first alone.
+    """
+    counts = [counts_of(truth, groups, pair.shape or [1]) for groups in (pair.of_a, pair.of_b)]
+    p = permutation_per_category(_pooled(*counts), 0, 1)
+    if pair.shape:
+        figures = [_category_f1(one) for one in counts]
+        for category in np.flatnonzero(np.isfinite(p)):
+            t = crossed_t(*(one[..., category] for one in figures))
+            p[category] = max(p[category], t.p if t.se else 0)
+    return benjamini_hochberg(p)
+
+
+def _category_f1(counts: Counts) -> np.ndarray:
+    """The F1 [..., C] of every category at each place, the mean where a place has several runs."""
+    f1 = harmonic_mean(*precision_recall(*counts.totals))
+    return f1.reshape(*counts.axes, -1, f1.shape[-1]).mean(axis=-2)
+
+
+def _pooled(a: Counts, b: Counts) -> Counts:
+    """Two systems, each with the counts of all its runs together: [2]."""
+    runs = math.prod(a.axes)
+
+    def together(part: np.ndarray) -> np.ndarray:  # [G, C], whether or not every place has several runs
+        each = part.reshape(-1, *part.shape[-2:])
+        return each.sum(axis=0) * (runs / len(each))
+
+    sums = [np.stack([together(getattr(one, part)) for one in (a, b)]) for part in ("hits", "predicted")]
+    return Counts(*sums, a.true * runs, a.sizes)

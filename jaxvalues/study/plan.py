@@ -177,10 +177,17 @@ def _check_changes(study: Study, systems: Mapping[str, PlannedSystem]) -> None:
     if "data.report" in changes:
         raise ConfigError("`data.report` belongs to the study: give report=[SPLIT, ...]")
     own = [flat(system.changes) for system in systems.values()]
-    for key in changes:
-        if all(key in each for each in own):
-            part = "scientific.axes sets it" if key in study.scientific.axes else "each of them sets it"
-            raise ConfigError(f"`{key}` is changed for all systems, but {part}: change it there")
+    settings = [flat(system.tree) for system in systems.values()]
+    for key, value in changes.items():
+        if key in study.scientific.axes:
+            part = "scientific.axes sets it"
+        elif all(key in each for each in own):
+            part = "each of them sets it"
+        elif any(key in each and each[key] == value for each in settings):
+            continue
+        else:
+            part = "those that have it set it themselves"
+        raise ConfigError(f"`{key}` is changed for all systems, but {part}: change it there")
 
 
 def check_apart(plan: Plan) -> None:

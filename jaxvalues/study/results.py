@@ -129,7 +129,8 @@ class ContrastResult:
     category_differences: np.ndarray
     """[C], of the F1 of every category, mean over the runs; nan for a category without positives."""
     category_p_adjusted: np.ndarray
-    """[C], by permutation of whole conclusions, Benjamini–Hochberg over the categories; nan as above."""
+    """[C], by permutation of whole conclusions and t over the runs, whichever p is larger, Benjamini–Hochberg over the
+    categories; nan as above."""
 
     @property
     def decided(self) -> bool:

@@ -24,6 +24,7 @@ from jaxvalues.run.process import start_process
 from jaxvalues.run.remote import sharing_answers
 from jaxvalues.run.together import train_together
 from jaxvalues.run.train import train
+from jaxvalues.study.budget import save_budget
 from jaxvalues.study.choice import choose, extended
 from jaxvalues.study.combined import PlannedCombination, combined_runs
 from jaxvalues.study.combining import Halving, combine_members, has_reached, result_folder
@@ -111,6 +112,7 @@ class _Runner:
         with writing(study.folder):
             study.folder.mkdir(parents=True, exist_ok=True)
         save_study(study)
+        save_budget(plan)
         self.share, self.programs, self.console = share, Programs(), run_console
         self.study = study
         self.together = study.together

@@ -17,10 +17,11 @@ from jaxvalues.models import hub_name
 from jaxvalues.run.base import find_base
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.outline import parts_here
-from jaxvalues.run.provenance import TEMPLATE, checksum
+from jaxvalues.run.provenance import SYNONYMS, TEMPLATE, checksum
 from jaxvalues.study.choice import choose, extended
 from jaxvalues.study.combined import combined_runs
 from jaxvalues.study.plan import Plan, PlannedRun
+from jaxvalues.templates.synonyms import load_synonyms, synonyms_text
 
 
 def check_unchanged(plan: Plan) -> None:
@@ -41,9 +42,10 @@ def check_unchanged(plan: Plan) -> None:
             _refuse(one, "other weights")
         if weights is None and (other := _other_hub_name(folder.config().model, config.model)) is not None:
             _refuse(one, f"other weights (model.path {other})")
-        text = _text(config)
-        if text is not None and (kept := folder.path / TEMPLATE).is_file() and read_file(kept) != f"{text}\n".encode():
+        if _differs(folder.path / TEMPLATE, _text(config)):
             _refuse(one, "another text in its template or descriptions")
+        if _differs(folder.path / SYNONYMS, _synonyms(config)):
+            _refuse(one, "other synonyms")
 
 
 def _refuse(one: PlannedRun, what: str) -> None:
@@ -91,6 +93,19 @@ def _other_hub_name(before: ModelConfig, now: ModelConfig) -> str | None:
     """The hub name that a run was made with, where the study has another one now; None for equal ones or a folder."""
     made, wanted = (None if one.path is None else hub_name(one.path) for one in (before, now))
     return None if None in (made, wanted) or made == wanted else made
+
+
+def _differs(kept: Path, text: str | None) -> bool:
+    """Whether a run folder kept another text than the one of now; False where one of them is not here."""
+    return text is not None and kept.is_file() and read_file(kept) != f"{text}\n".encode()
+
+
+def _synonyms(config: Config) -> str | None:
+    """The text of a config's synonyms; None where their file is not here."""
+    try:
+        return synonyms_text(load_synonyms(config.formulation.synonyms))
+    except ConfigError:
+        return None
 
 
 def _text(config: Config) -> str | None:

@@ -28,8 +28,13 @@ def config_of(name: str = "a", seed: int = 0, *, decision: dict[str, Any] | None
     return config.model_copy(update={"name": name, "seed": seed})
 
 
-def finish(folder: Path, config: Config, skill: float = 1.5, draw: int = 0, bias: float = 0.0) -> Path:
-    """Write a finished run. Its logits are `skill` times the labels (±1) plus noise of the seed `draw` plus `bias`."""
+def finish(
+    folder: Path, config: Config, skill: float = 1.5, *, draw: int = 0, bias: float = 0.0, missing: float = 0.0
+) -> Path:
+    """Write a finished run. Its logits are `skill` times the labels (±1) plus noise of the seed `draw` plus `bias`.
+
+    A share of them is `missing`, as of an endpoint.
+    """
     random = np.random.default_rng(draw)
     parts = load_parts(config.data)
     run = RunFolder(folder)
@@ -40,7 +45,8 @@ def finish(folder: Path, config: Config, skill: float = 1.5, draw: int = 0, bias
     scores = {}
     for split in (replace(parts.held_out, name=HELD_OUT), *parts.reported):
         logits = skill * (2 * split.labels - 1) - 1 + random.normal(size=split.labels.shape) + bias
-        scores[split.name] = run.write_predictions(split, logits.astype(np.float32), decision)
+        absent = np.random.default_rng(draw + 1).random(logits.shape) < missing
+        scores[split.name] = run.write_predictions(split, logits.astype(np.float32), decision, absent)
     run.write_decision(decision)
     run.write_config(config)
     run.write_scores(7, decision, scores.pop(HELD_OUT), scores)

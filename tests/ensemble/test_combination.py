@@ -16,9 +16,12 @@ from scipy.special import logit
 
 from jaxvalues.data.held_out import cut_folds, load_parts
 from jaxvalues.data.loading import load_split, sample_folder
+from jaxvalues.data.task import VALUES
+from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.ensemble import combine_runs
 from jaxvalues.errors import ConfigError, UserError
 from jaxvalues.evaluation.combine import cross_fit, fit_stacking, mean
+from jaxvalues.evaluation.coverage import for_tuning, read_missing, score_answered
 from jaxvalues.evaluation.decision import read_decision, sigmoid
 from jaxvalues.evaluation.official import score
 from jaxvalues.evaluation.predictions import read_logits, read_predictions
@@ -90,6 +93,36 @@ def test_the_mean_against_numpy(two: list[list[Path]], tmp_path: Path) -> None:
     assert scores["test"] == score(TEST.labels, predicted.astype(int))
     assert set(scores) == {"validation", "test"}
     assert RunFolder(out).held_out_scores() == score(WHOLE.labels, decide(np.stack([*combined.values()]), thresholds))
+
+
+def test_what_a_member_has_not_answered_is_missing(tmp_path: Path) -> None:
+    runs = [
+        finish(tmp_path / "a", config_of("a"), draw=1, missing=0.1),
+        finish(tmp_path / "b", config_of("b"), draw=2, missing=0.1),
+    ]
+    out = tmp_path / "out"
+    assert "INCOMPLETE" in quietly(runs, out)
+    absent = {
+        part: np.any(
+            [read_missing(run / f"missing-{part}.tsv", [*table(run, part)], CATEGORIES) for run in runs], axis=0
+        )
+        for part in ("held_out", "test")
+    }
+    for part, missing in absent.items():
+        assert 0.15 < missing.mean() < 0.23
+        assert (read_missing(out / f"missing-{part}.tsv", [*table(out, part)], CATEGORIES) == missing).all()
+    folder = RunFolder(out)
+    decided = decide(np.stack([*table(out, "test").values()]), read_decision(out).thresholds)
+    assert folder.scores()["test"] == score_answered(VALUES, TEST.labels, decided, absent["test"])
+    assert folder.scores()["test"].coverage == 1 - absent["test"].mean()
+    whole = np.stack([*table(out, "held_out").values()])
+    tuned = tune_global(*for_tuning(load_parts(config_of("a").data).held_out, whole, absent["held_out"]))
+    assert (read_decision(out).thresholds == tuned).all()
+    assert "INCOMPLETE" in quietly([out, finish(tmp_path / "c", config_of("c"))], tmp_path / "more")
+    (runs[0] / "missing-test.tsv").write_text("Argument ID\tCategory\nnobody\tStimulation\n", encoding="utf-8")
+    (runs[0] / "manifest.json").unlink(missing_ok=True)
+    with pytest.raises(UserError, match=r"missing-test\.tsv, line 2: 'nobody\\tStimulation' is no argument of the"):
+        quietly(runs, tmp_path / "again")
 
 
 def test_folders_of_earlier_versions_have_probabilities_alone(two: list[list[Path]], tmp_path: Path) -> None:

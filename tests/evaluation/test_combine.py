@@ -7,6 +7,7 @@ import pytest
 
 from jaxvalues.evaluation.combine import PENALTY, StackingModel, cross_fit, fit_stacking, mean
 from jaxvalues.evaluation.decision import sigmoid
+from jaxvalues.evaluation.thresholds import EXCLUDED, is_asked
 
 
 def made_up(systems: int = 3, rows: int = 200, categories: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -55,6 +56,19 @@ def test_a_constant_in_the_logits_of_a_system_changes_no_stack() -> None:
     np.testing.assert_allclose(
         fit_stacking(shifted, truth)(shifted), fit_stacking(columns, truth)(columns), rtol=1e-4, atol=1e-4
     )
+
+
+def test_what_no_system_was_asked_about_stays_excluded_and_moves_nothing_else() -> None:
+    columns, truth = made_up(2)
+    shortlist = np.random.default_rng(3).random(truth.shape) < 0.4 + 0.4 * truth
+    some = np.where(shortlist, columns, EXCLUDED)
+    stack = fit_stacking(some, truth)
+    np.testing.assert_allclose(stack.centre, columns[:, shortlist].mean(axis=1))
+    logits = stack(some)
+    assert (is_asked(logits) == shortlist).all()
+    assert np.corrcoef(logits[shortlist], truth[shortlist])[0, 1] > 0.7
+    none = np.where(np.arange(20) == 4, EXCLUDED, columns)  # of a category that nothing was asked about
+    assert np.isfinite(fit_stacking(none, truth)(columns)).all()
 
 
 @pytest.mark.parametrize("penalty", [PENALTY, 25.0])

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.projections.polar import PolarAxes
 from PIL import Image
 from reports import results
 
 from jaxvalues.report import write_report
 from jaxvalues.report.drawing import Picture
 from jaxvalues.report.figures import forest, frontier, pictures, radar, scores, time_frontier
-from jaxvalues.study.results import StudyResults
+from jaxvalues.study.results import RunResult, StudyResults
 from jaxvalues.study.screen import figure
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -53,6 +55,40 @@ def test_systems_that_train_nothing_are_named_beside_the_frontier(found: StudyRe
         f"trained parameters: {best}; the best of these is {best}, {estimate}."
     )
     assert "Not drawn" not in drawn(**{best: 1, others[0]: 10, others[1]: 100})
+
+
+def test_the_fewest_parameters_are_those_of_all_systems(found: StudyResults) -> None:
+    def drawn(**sizes: int) -> str:
+        systems = {name: replace(found.systems[name], trained_parameters=size) for name, size in sizes.items()}
+        return frontier(replace(found, systems=systems, contrasts=()), "test").finding
+
+    best, *others = sorted(found.systems, key=lambda name: -found.systems[name].intervals["test"].estimate)
+    sizes = dict.fromkeys(others, 10)
+    assert drawn(**{**sizes, best: 5}).startswith(
+        f"By the estimates, {best} has the highest official F1 and the fewest"
+    )
+    said = f"By the estimates, {best} has the highest official F1. Not drawn, with 0 trained parameters: {others[-1]};"
+    assert drawn(**{**sizes, best: 5, others[-1]: 0}).startswith(said)
+
+
+def test_a_category_without_positives_is_not_drawn(found: StudyResults, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list[float]] = []
+    monkeypatch.setattr(PolarAxes, "plot", lambda self, angles, f1, **look: drawn.append(f1))
+    monkeypatch.setattr("jaxvalues.report.figures.picture", lambda *parts: None)
+    systems = {
+        name: replace(system, runs=tuple(map(_without_first, system.runs))) for name, system in found.systems.items()
+    }
+    radar(replace(found, systems=systems), "test")
+    assert len(drawn) == 3
+    assert all(math.isnan(f1[0]) and math.isnan(f1[-1]) and np.isfinite(f1[1:-1]).all() for f1 in drawn)
+
+
+def _without_first(run: RunResult) -> RunResult:
+    """A run whose split has no positive of the first category."""
+    scores = run.scores["test"]
+    name = next(iter(scores.categories))
+    none = replace(scores.categories[name], f1=None)
+    return replace(run, scores={"test": replace(scores, categories={**scores.categories, name: none})})
 
 
 def test_more_systems_than_colours_are_drawn_in_part_and_the_figure_says_so(found: StudyResults) -> None:

@@ -25,6 +25,19 @@ def test_runs_without_a_common_evaluation_have_no_curve(found: StudyResults) -> 
     assert learning_curves(replace(found, systems={"weak": replace(one, runs=apart)})) is None
 
 
+def test_a_range_with_null_has_no_axis(tmp_path: Path) -> None:
+    """null is the rate of the method."""
+    keys = {"optimizer.learning_rate": [1e-4, 1e-3], "training.epochs": [1, 2]}
+    own = {"weak": {"optimizer.learning_rate": [None, 1e-3]}}
+    plan = planned(tmp_path, nuisance={"keys": keys, "per_system": own})
+    for name in plan.systems:
+        for trial in plan.trials(name):
+            pretend(trial.config)
+    drawn = tuning_curves(analyse(plan, dict.fromkeys(plan.names, Size(10, 20, 3e9))))
+    assert "training.epochs" in drawn.svg
+    assert "optimizer.learning_rate (log" not in drawn.svg
+
+
 def test_ranges_that_are_not_fully_tried_are_not_judged(tmp_path: Path) -> None:
     plan = planned(tmp_path, nuisance={"keys": {"optimizer.learning_rate": [1e-4, 1e-3, 1e-2]}})
     for name, tried in {"strong": 2, "weak": 3, "same": 3}.items():

@@ -19,8 +19,15 @@ from jaxvalues.errors import UserError
 from jaxvalues.report import write_report
 from jaxvalues.report.tables import main_table
 from jaxvalues.statistics.bootstrap import two_level_interval
-from jaxvalues.statistics.counts import count
-from jaxvalues.statistics.tests import crossed_t, holm, paired_t, sign_flip
+from jaxvalues.statistics.counts import Counts, count
+from jaxvalues.statistics.tests import (
+    benjamini_hochberg,
+    crossed_t,
+    holm,
+    paired_t,
+    permutation_per_category,
+    sign_flip,
+)
 from jaxvalues.statistics.variance import components_interval
 from jaxvalues.study.analysis import analyse
 from jaxvalues.study.budget import Size
@@ -31,6 +38,8 @@ from jaxvalues.study.plan import Plan
 from jaxvalues.study.reading import Truth, read_run
 from jaxvalues.study.results import StudyResults
 from jaxvalues.study.screen import verdict
+
+PARTS = ("hits", "predicted")
 
 
 def results(plan: Plan) -> StudyResults:
@@ -73,6 +82,12 @@ def test_figures_are_those_of_the_statistics(found: StudyResults) -> None:
     f1 = [[run.scores["test"].categories[name].f1 for name in found.categories] for run in found.systems["weak"].runs]
     assert np.isfinite(weak.category_differences).all()
     assert np.nanmean(f1) < 0.8
+    both = (counts["weak"].totals, counts["strong"].totals)
+    each = [2 * hits / (predicted + true) for hits, predicted, true in both]
+    sums = (np.stack([getattr(counts[name], part).sum(axis=0) for name in ("weak", "strong")]) for part in PARTS)
+    swapped = permutation_per_category(Counts(*sums, 6 * counts["weak"].true, counts["weak"].sizes), 0, 1)
+    larger = [max(p, paired_t(*(f1[:, c] for f1 in each)).p) for c, p in enumerate(swapped)]
+    assert weak.category_p_adjusted == pytest.approx(benjamini_hochberg(larger))
     assert set(found.systems["weak"].variance["test"].components) == {"seed", "conclusion", "interactions"}
 
 

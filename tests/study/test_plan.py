@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from runs import ROOT
-from studies import SYSTEMS, planned, write_study
+from studies import SYSTEMS, planned, pretend, write_study
 
 from jaxvalues.errors import ConfigError
 from jaxvalues.study.budget import fit_budget, size_of, sizes_of
@@ -101,6 +101,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"scientific": {"axes": {"loss.kind": ["bce", "focal"]}}, "changes": {"loss": {"kind": "bce"}}},
         "`loss.kind` is changed for all systems, but scientific.axes sets it",
     ),
+    ({"scientific": {"systems": {"a": {"tuning.method": "lora", "tuning.rank": 8}, "b": {"tuning.method": "full"}}},
+      "changes": {"tuning.rank": 64}}, "`tuning.rank` is changed for all systems, but those that have it set it"),
     ({"contrasts": [{"a": "strong", "b": "best"}]}, "a contrast names 'best', which is no system"),
     ({"contrasts": [{"a": "strong", "b": "strong"}]}, "a contrast of strong with itself"),
     ({"contrasts": [{"a": "strong", "b": "weak"}, {"a": "weak", "b": "strong"}]}, "is there twice"),
@@ -174,6 +176,44 @@ def test_a_budget_of_operations_chooses_epochs(tmp_path: Path) -> None:
     one = sizes_of(plan)["a"].flops
     plan = planned(tmp_path, scientific=TWO, budget={"training_flops": 3.2 * one})
     assert fit_budget(plan, lambda _: None).first("a").training.epochs == 3
+
+
+def test_contrastive_pretraining_counts(tmp_path: Path) -> None:
+    systems = {
+        "a": {"tuning.method": "full"},
+        "b": {"tuning.method": "full", "loss.contrastive": {"use": "pretraining"}},
+    }
+    plan = planned(tmp_path, "training.epochs=4", scientific={"systems": systems})
+    sizes = sizes_of(plan)
+    assert sizes["b"].flops == sizes["a"].flops * 5 / 4
+    for positives, times in (("views", 2), ("labels", 1)):
+        joint = {"loss.contrastive": {"positives": positives}}
+        plan = planned(tmp_path, "training.epochs=4", scientific={"systems": {**systems, "b": joint}})
+        assert sizes_of(plan)["b"].flops == sizes["a"].flops * times
+    budget = {"training_flops": sizes["a"].flops}
+    plan = fit_budget(planned(tmp_path, scientific={"systems": systems}, budget=budget), lambda _: None)
+    assert [plan.first(name).training.epochs for name in systems] == [4, 3]
+
+
+def test_sizes_are_those_of_the_chosen_values(tmp_path: Path) -> None:
+    nuisance = {"keys": {"tuning.rank": [4, 1]}}
+    systems = {"lora": {"tuning.method": "lora"}, "last": {"tuning": {"method": "lora", "targets": ["query"]}}}
+    plan = planned(tmp_path, scientific={"systems": systems}, nuisance=nuisance)
+    first = sizes_of(plan)["lora"].trained
+    for one in plan.trials("lora"):
+        pretend(one.config, held_out_noise=0.1 * one.config.tuning.rank)
+    assert first - sizes_of(plan)["lora"].trained == 3 * 256
+
+
+def test_an_override_replaces_a_key_however_it_is_written(tmp_path: Path) -> None:
+    changes = {"training": {"batch_size": 8}, "training.epochs": 4}
+    plan = planned(tmp_path, "training.epochs=1", changes=changes)
+    assert plan.first("weak").training.epochs == 1
+    assert plan.first("weak").training.batch_size == 8
+    systems = {**SYSTEMS, "weak": {"tuning.method": "bitfit", "optimizer.learning_rate": 1.0}}
+    scientific = {"systems": systems}
+    plan = planned(tmp_path, "scientific.systems.weak.optimizer.learning_rate=0.5", scientific=scientific)
+    assert plan.first("weak").optimizer.learning_rate == 0.5
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)

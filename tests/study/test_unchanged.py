@@ -15,11 +15,13 @@ from studies import BASE, planned, pretend
 from jaxvalues.config.writing import write_json
 from jaxvalues.errors import UserError
 from jaxvalues.run.base import Base
-from jaxvalues.study.budget import UNKNOWN, fit_budget, sizes_of
+from jaxvalues.run.provenance import SYNONYMS
+from jaxvalues.study.budget import UNKNOWN, fit_budget, save_budget, sizes_of
 from jaxvalues.study.compare import compare, results_of
 from jaxvalues.study.files import save_study
 from jaxvalues.study.plan import Plan
 from jaxvalues.study.unchanged import check_unchanged
+from jaxvalues.templates.synonyms import load_synonyms, synonyms_text
 
 ONE_SEED = "repeated.seed=[0]"
 
@@ -67,6 +69,24 @@ def test_another_text_and_other_weights_are_refused_before_anything_runs(tmp_pat
         check_unchanged(plan)
 
 
+def test_other_synonyms_are_refused(tmp_path: Path) -> None:
+    file, own = tmp_path / "mine.tsv", synonyms_text(load_synonyms())
+    file.write_text(f"{own}\n", encoding="utf-8")
+    network = {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 128}
+    changes = {
+        "formulation": {"kind": "open_answer", "template": "open_answer", "synonyms": str(file)},
+        "model.config": network,
+    }
+    systems = {"full": {"tuning.method": "full"}, "lora": {"tuning.method": "lora"}}
+    plan = planned(tmp_path, ONE_SEED, changes=changes, scientific={"systems": systems})
+    for folder in pretend_all(plan):
+        (folder / SYNONYMS).write_text(f"{own}\n", encoding="utf-8")
+    check_unchanged(plan)
+    file.write_text(own.replace("creative, curious", "creative, sceptical") + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="was made with other synonyms: remove the runs"):
+        check_unchanged(plan)
+
+
 def test_another_name_on_the_hub_is_other_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {"model": {"config": None, "train_tokenizer": None, "path": "someone/one"}}
     monkeypatch.setattr("studies.find_base", lambda config, seed: Base({}, tmp_path, "weights"))
@@ -87,14 +107,17 @@ def test_a_report_needs_no_checkpoint(tmp_path: Path) -> None:
     write_json(weights / "config.json", network)
     save_file({"one": np.zeros(1, np.float32)}, weights / "model.safetensors")
     changes = {"model": {"config": None, "train_tokenizer": None, "path": str(weights)}}
-    plan = planned(tmp_path, ONE_SEED, changes=changes, budget={"trainable_parameters": 3000})
-    plan = fit_budget(plan, lambda _: None)
-    sizes = sizes_of(plan)
-    save_study(plan.study)
-    for folder, name in zip(pretend_all(plan), plan.systems, strict=True):
-        (folder / "model").mkdir()
-        write_json(folder / "model/config.json", network)
-        assert sizes[name].trained
+    systems = {"lora": {"tuning.method": "lora"}, "prompt": {"tuning.method": "prompt"}}
+    for budget in (2000, 4000, 2000):  # the runs of another budget lie beside those of this one
+        asked = {"changes": changes, "scientific": {"systems": systems}, "budget": {"trainable_parameters": budget}}
+        plan = fit_budget(planned(tmp_path, ONE_SEED, **asked), lambda _: None)
+        sizes = sizes_of(plan)
+        save_study(plan.study)
+        save_budget(plan)
+        for folder, name in zip(pretend_all(plan), plan.systems, strict=True):
+            (folder / "model").mkdir(exist_ok=True)
+            write_json(folder / "model/config.json", network)
+            assert sizes[name].trained < budget + 150
     shutil.rmtree(weights)
     found = results_of(plan.study.folder)
     assert {name: one.trained_parameters for name, one in found.systems.items()} == {
