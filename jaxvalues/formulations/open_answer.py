@@ -7,6 +7,7 @@ answer begins with one of the synonyms, and the logit is log P − log(1 − P).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from jaxvalues.data.taxonomy import CATEGORIES
 from jaxvalues.formulations.lm_scoring import answer_log_probs
 from jaxvalues.formulations.prompt_rows import PromptRows, language_model_rows
 from jaxvalues.formulations.question_rows import QuestionFormulation
-from jaxvalues.formulations.rows import SafeTokenizer, pad_rows
+from jaxvalues.formulations.rows import Row, SafeTokenizer, pad_rows
 from jaxvalues.formulations.verbalizer import any_log_prob, drop_extensions, word_ids
 from jaxvalues.models import Outputs
 from jaxvalues.templates.chat import turn_ends
@@ -31,6 +32,16 @@ from jaxvalues.tuning import Bound
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+def _spelled(tokenize: SafeTokenizer, words: Sequence[str], config: FormulationConfig) -> list[Row]:
+    """The tokens of synonyms as an answer begins with them: behind a space, and in a chat without a stem also at the
+    start of a line, where a template ends."""
+    rows = [word_ids(tokenize, word) for word in words]
+    if config.chat and config.stem is None:
+        rows += [row for row in map(tokenize.line_start, words) if tokenize.inner.unk_token_id not in row]
+    return drop_extensions(rows)
+
 
 FOUND_LOGIT = 20.0
 """The logit of a category with a synonym in the generated answer. Without one, the logit is the negative."""
@@ -57,7 +68,7 @@ class OpenAnswer(QuestionFormulation):
         With `scoring: generation` each row has one question, because the answer is generated after the row.
         """
         synonyms, tokenize = load_synonyms(config.synonyms), SafeTokenizer(tokenizer)
-        words = [drop_extensions([word_ids(tokenize, word) for word in synonyms[name]]) for name in CATEGORIES]
+        words = [_spelled(tokenize, synonyms[name], config) for name in CATEGORIES]
         answers = np.full((len(words), max(map(len, words)), max(len(w) for one in words for w in one)), -1, np.int32)
         for table, one in zip(answers, words, strict=True):
             ids = pad_rows(one)

@@ -39,6 +39,12 @@ class SafeTokenizer:
         """The ids of one text."""
         return self([text])[text]
 
+    def line_start(self, text: str) -> Row:
+        """The ids of one text at the start of a line. Some tokenizers write the same as behind a space where nothing is
+        before it."""
+        newline, both = self.ids("\n"), self.ids(f"\n{text}")
+        return both[len(newline) :] if both[: len(newline)] == newline else self.ids(text)
+
     def _without_special(self, ids: Row) -> Row:
         """The ids with special tokens replaced by the unknown token, or removed if there is none.
 

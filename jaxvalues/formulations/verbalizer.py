@@ -33,8 +33,8 @@ def word_ids(tokenize: SafeTokenizer, word: str) -> Row:
 
 def variants(tokenize: SafeTokenizer, words: Sequence[str]) -> list[Row]:
     """The spellings of words that are single tokens: with and without a space before them, and in small letters."""
-    spelled = (f"{space}{form}" for word in words for form in (word, word.lower()) for space in ("", " "))
-    rows = [tokenize.ids(text) for text in dict.fromkeys(spelled)]
+    forms = dict.fromkeys(form for word in words for form in (word, word.lower()))
+    rows = [ids for form in forms for ids in (tokenize.ids(form), tokenize.ids(f" {form}"), tokenize.line_start(form))]
     return [[id] for id in dict.fromkeys(row[0] for row in rows if len(row) == 1) if id != tokenize.inner.unk_token_id]
 
 

@@ -33,9 +33,12 @@ from jaxvalues.interop.inference_settings import (
 )
 from jaxvalues.interop.model_card import adapter_card
 from jaxvalues.models import (
+    fetch,
     head_modules,
     head_settings,
     hub_name,
+    masked_lm_settings,
+    open_tensors,
     save_causal_lm,
     save_masked_lm,
     save_model,
@@ -93,6 +96,7 @@ def export_peft(
     content["revision"] = config.model.revision  # of the base model
 
     # The other inference settings.
+    is_random = config.model.config is not None
     settings = inference_settings(config, system, folder.decision())
     settings |= {
         "categories": CATEGORIES,
@@ -100,21 +104,27 @@ def export_peft(
         "auto_class": task.auto_class,
         "model": {},
     }
+    of_base: dict[str, Any] = {}
     if kind == "classify":
         of_labels = {key: LABEL_SETTINGS[key] for key in ("num_labels", "problem_type")}
-        settings["model"] = of_labels | head_settings(hf_config["model_type"], system.network.module)
+        of_base = of_labels | head_settings(hf_config["model_type"], system.network.module)
+        # A base may be a classifier of other labels. cls_dropout is no argument of from_pretrained, and training alone
+        # follows it.
+        of_call = {key: value for key, value in of_base.items() if key != "cls_dropout"}
+        settings["model"] = of_call | {"ignore_mismatched_sizes": True}
     else:
         settings |= _questions(config, system)
-    tokenizer, is_random = folder.tokenizer(), config.model.config is not None
+        if kind == "masked_choice" and not is_random:
+            names = open_tensors(fetch(config.model.path, config.model.revision))
+            settings["model"] = masked_lm_settings(hf_config, names)
+    tokenizer = folder.tokenizer()
     with atomic_folder(target) as partial:
         tokenizer.save_pretrained(partial)
         save_adapter(partial, content, tensors)
         write_json(partial / f"{SETTINGS_KEY}.json", settings)
         if is_random:
             ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-            _save_base(
-                partial / BASE, config, ends | hf_config | settings["model"], system.network.module, weights.frozen
-            )
+            _save_base(partial / BASE, config, ends | hf_config | of_base, system.network.module, weights.frozen)
         for name in COPIED_FILES:
             shutil.copyfile(folder.path / name, partial / name)
         (partial / "README.md").write_text(adapter_card(partial), encoding="utf-8")

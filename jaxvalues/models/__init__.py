@@ -7,10 +7,17 @@ from jaxvalues.models.checkpoints.sequence_classification import (
     load_classifier,
     save_classifier,
 )
-from jaxvalues.models.checkpoints.weights import content_hash
+from jaxvalues.models.checkpoints.weights import content_hash, open_tensors
 from jaxvalues.models.heads.causal_lm import CausalLM, build_causal_lm, init_causal_lm, load_causal_lm, save_causal_lm
 from jaxvalues.models.heads.classifier import Classifier, Outputs
-from jaxvalues.models.heads.masked_lm import MaskedLM, build_masked_lm, init_masked_lm, load_masked_lm, save_masked_lm
+from jaxvalues.models.heads.masked_lm import (
+    MaskedLM,
+    build_masked_lm,
+    init_masked_lm,
+    load_masked_lm,
+    masked_lm_settings,
+    save_masked_lm,
+)
 from jaxvalues.models.layers.branches import Branches, Packed, pack
 from jaxvalues.models.layers.cache import Cache, append, as_prefix, empty_cache, repeat_cache
 from jaxvalues.models.layers.layout import group, segments_for, ungroup
@@ -71,6 +78,8 @@ __all__ = [
     "load_masked_lm",
     "load_model",
     "load_t5",
+    "masked_lm_settings",
+    "open_tensors",
     "pack",
     "read_config",
     "repeat_cache",

@@ -172,3 +172,19 @@ def test_an_answer_ends_with_the_turn_of_a_chat(chat: bool) -> None:
     one = OpenAnswer.make(config, tokenizer, load_question_template("open_answer"), 10**6, is_causal=True)
     end, of_turn = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert one.constants == ((end, of_turn) if chat else (end,))
+
+
+def test_synonyms_in_a_chat_are_at_the_start_of_a_line_too(synonyms: Path) -> None:
+    words = [load_synonyms(synonyms)[name] for name in CATEGORIES]
+    tokenizer = chat_tokenizer(SMOLLM2, (" ".join(["", *words[0]]), "\n".join(words[0])) * 9)
+    template = load_question_template("open_answer")
+
+    def said(**options: Any) -> list[set[str]]:
+        config = FormulationConfig(kind="open_answer", synonyms=str(synonyms), **options)
+        answers = OpenAnswer.make(config, tokenizer, template, 10**6, is_causal=True).question_rows.answers
+        return [{tokenizer.decode(row[row >= 0]) for row in table if (row >= 0).any()} for table in answers]
+
+    plain, chat = said(), said(chat=True)
+    assert said(chat=True, stem="I am") == plain
+    assert chat == [{*of, *before} for of, before in zip(words, plain, strict=True)]
+    assert any(word.startswith(" ") for word in plain[0])

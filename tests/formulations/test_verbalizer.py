@@ -12,6 +12,10 @@ import pytest
 import tiny
 from kinds import unigram, wordpiece
 from scipy.special import log_softmax, logsumexp
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from tokenizers.pre_tokenizers import Metaspace
+from transformers import PreTrainedTokenizerFast
 
 from jaxvalues.config import VerbalizerConfig
 from jaxvalues.errors import ConfigError
@@ -145,3 +149,20 @@ def test_in_a_chat_other_spellings_count_where_they_are_single_tokens() -> None:
     assert said == {True: [" Yes", " yes", "Yes", "yes"], False: [" No", " no", "No", "no"]}
     asked = Verbalizer.make(VerbalizerConfig(variants=False), tokenize, prefixes=True, in_chat=True)
     assert asked.ids.tolist() == plain.ids.tolist()
+
+
+def llama_2_tokenizer(*words: str) -> PreTrainedTokenizerFast:
+    """Pieces as in Llama 2's vocabulary: a text begins as if behind a space, and a line does not."""
+    pieces = ["<unk>", "<0x0A>", "\u2581", *(f"{start}{word}" for word in words for start in ("\u2581", ""))]
+    inner = Tokenizer(Unigram([(piece, -1.0 - piece.count("\u2581")) for piece in pieces], 0, byte_fallback=True))
+    inner.pre_tokenizer = Metaspace(prepend_scheme="first", split=False)
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+
+
+def test_a_chat_of_llama_2_counts_the_word_at_the_start_of_a_line() -> None:
+    tokenize = SafeTokenizer(llama_2_tokenizer("Yes", "No"))
+    assert tokenize.inner.tokenize("\nYes")[-1] == "Yes"
+    assert tokenize.inner.tokenize("Yes") == tokenize.inner.tokenize(" Yes") == ["\u2581Yes"]
+    chat = Verbalizer.make(VerbalizerConfig(), tokenize, prefixes=True, in_chat=True)
+    said = tokenize.inner.convert_ids_to_tokens(chat.ids[:, 0].tolist())
+    assert sorted(said) == ["No", "Yes", "\u2581No", "\u2581Yes"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 
 import chex
 import jax
@@ -58,6 +59,9 @@ def test_shards_and_halves(tmp_path):
     assert len(files) > 3
     assert files[0].name == f"model-00001-of-{len(files):05d}.safetensors"
     equal(load_model(sharded)[1], whole)
+    later = {name: array + 1 for name, array in weights.items()}  # saved in one file, beside what is left of the shards
+    over = write(shutil.copytree(sharded, tmp_path / "later"), later)
+    equal(load_model(over)[1], load_model(write(tmp_path / "new", later))[1])
     assert len(content_hash(sharded)) == 64
     moved = sharded.rename(tmp_path / "moved")
     named = content_hash(moved)
@@ -237,6 +241,7 @@ def test_folders_that_cannot_be_read(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"not one")
     with pytest.raises(UserError, match=r"model.safetensors is not a whole safetensors file"):
         load_model(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
     (tmp_path / "model.safetensors.index.json").write_text("{}", encoding="utf-8")
     with pytest.raises(
         UserError, match=r"index\.json: has no `weight_map`, expected an object of tensors and their files"

@@ -47,6 +47,8 @@ def weight_files(folder: Path) -> list[Path]:
     """
     if is_gguf(folder):
         return [folder]
+    if (folder / SINGLE).is_file():  # first, as transformers looks: an index may be left of earlier shards
+        return [folder / SINGLE]
     if os.path.lexists(folder / INDEX):
         weight_map = _read_index(folder / INDEX)
         files = [folder / name for name in sorted(set(weight_map.values()))]
@@ -54,8 +56,6 @@ def weight_files(folder: Path) -> list[Path]:
         if missing:
             raise UserError(f"{folder / INDEX} names {name_list(missing)}, but the folder does not hold them")
         return files
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
     if any(folder.glob("*.bin")):
         raise UserError(
             f"{folder} holds only .bin weights, expected {SINGLE}: convert them where torch is installed with "

@@ -39,7 +39,8 @@ class GPT2Config(TransformerConfig):
         names = {ours: theirs for theirs, ours in _NAMES.items() if config.get(theirs) is not None}
         width = given.get("hidden_size")
         given.setdefault("intermediate_size", 4 * width if type(width) is int and 0 < width < 2**29 else 1)
-        return cls.read(given, {"scale_attn_by_inverse_layer_idx": False, "reorder_and_upcast_attn": False}, names)
+        supported = {"scale_attn_by_inverse_layer_idx": False, "reorder_and_upcast_attn": False, "is_causal": True}
+        return cls.read(given, supported, names)
 
     def with_dropout(self, hidden: float | None, attention: float | None) -> Self:
         """The config with these rates in place of its own, `hidden` also that of the embeddings; None keeps one."""

@@ -15,6 +15,7 @@ from jaxvalues.errors import UserError
 from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import Table, to_tensors
 from jaxvalues.models.checkpoints.place import PlaceLike
+from jaxvalues.models.checkpoints.tied import is_own, word_names
 from jaxvalues.models.layers.branches import Branches
 from jaxvalues.models.layers.cache import Cache
 from jaxvalues.models.layers.embedding import Embedding
@@ -131,12 +132,29 @@ def init_causal_lm(config: Mapping[str, Any], rng: jax.Array | int = 0, **option
 def load_causal_lm(
     path_or_name: str | Path, *, revision: str | None = None, place: PlaceLike = None, **options: Any
 ) -> tuple[CausalLM, dict[str, Any]]:
-    """A pretrained causal language model, `(module, params)`; see `load_model`."""
+    """A pretrained causal language model, `(module, params)`; see `load_model`.
 
-    def make(config: dict[str, Any], _: Any) -> tuple[CausalLM, Table]:
-        return build_causal_lm(config, **options), causal_lm_table(config["model_type"])
+    The tensors of the Llama family decide whether the output matrix is tied. Raises `UserError` for a GPT-2 that has
+    one of its own.
+    """
+
+    def make(config: dict[str, Any], tensors: Mapping[str, Any]) -> tuple[CausalLM, Table]:
+        config = untied_where_held(config, tensors)
+        module, table = build_causal_lm(config, **options), causal_lm_table(config["model_type"])
+        if module.is_tied and is_own(tensors, LM_HEAD.hf, word_names(table)):
+            raise UserError(f"{LM_HEAD.hf} of {path_or_name} differs from its word embeddings, but must be the same")
+        return module, table
 
     return load_checkpoint(path_or_name, make, revision, place)
+
+
+def untied_where_held(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json that calls the output matrix of the Llama family tied only where the weights hold no other one:
+    merged adapters and heads trained apart leave the flag as it was, and transformers follows the weights too."""
+    model_type = config.get("model_type")
+    if model_type in LLAMA and is_own(tensors, LM_HEAD.hf, word_names(ARCHITECTURES[model_type].table)):
+        return {**config, "tie_word_embeddings": False}
+    return dict(config)
 
 
 def causal_lm_table(model_type: str) -> Table:

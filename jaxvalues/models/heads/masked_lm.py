@@ -20,6 +20,7 @@ from jaxvalues.errors import UserError
 from jaxvalues.models.architectures import ARCHITECTURES
 from jaxvalues.models.checkpoints.conversion import Rule, Table, dense, norm, to_tensors
 from jaxvalues.models.checkpoints.place import PlaceLike
+from jaxvalues.models.checkpoints.tied import is_own, word_names
 from jaxvalues.models.layers.dense import Dense
 from jaxvalues.models.layers.initializers import normal
 from jaxvalues.models.layers.norm import LayerNorm
@@ -28,6 +29,9 @@ from jaxvalues.models.loading import build_model, load_checkpoint, random_params
 from jaxvalues.models.model_types import ROBERTA
 
 Rules = tuple[Rule, ...]
+
+_OUTPUTS = ("cls.predictions.decoder.weight", "lm_head.decoder.weight")
+"""The output matrix in files that hold the word embeddings twice."""
 
 # What transformers puts before the names of an encoder inside a larger model.
 _PREFIXES = {
@@ -121,11 +125,15 @@ def load_masked_lm(
 ) -> tuple[MaskedLM, dict[str, Any]]:
     """A pretrained masked language model, `(module, params)`; see `load_model`.
 
-    Raises `UserError` for a checkpoint without such a head.
+    Raises `UserError` for a checkpoint without such a head, or whose output matrix is not its word embeddings.
     """
 
-    def make(config: dict[str, Any], names: Iterable[str]) -> tuple[MaskedLM, Table]:
-        return build_masked_lm(config, **options), masked_lm_table(config, names)
+    def make(config: dict[str, Any], tensors: Mapping[str, Any]) -> tuple[MaskedLM, Table]:
+        table = masked_lm_table(config, tensors)
+        for output in _OUTPUTS:
+            if is_own(tensors, output, word_names(table)):
+                raise UserError(f"{output} of {path_or_name} differs from its word embeddings, but must be the same")
+        return build_masked_lm(config, **options), table
 
     return load_checkpoint(path_or_name, make, revision, place)
 
@@ -150,6 +158,13 @@ def masked_lm_table(config: Mapping[str, Any], names: Iterable[str]) -> Table:
     table = ARCHITECTURES[config["model_type"]].table.under("encoder")
     # The encoder's ignorable tensors stay ignorable: copies of the word embeddings and heads of other tasks.
     return dataclasses.replace(table, rules=table.rules + head)
+
+
+def masked_lm_settings(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """What transformers' from_pretrained must be told to read the head that `load_masked_lm` reads of these tensors'
+    `names`: nothing, or that a DeBERTa has its authors' names."""
+    head = masked_lm_table(config, names).rules[-len(_DEBERTA_HEAD) :]
+    return {"legacy": False} if head == _DEBERTA_HEAD and config.get("legacy", True) else {}
 
 
 def _head(dense_name: str, norm_name: str, bias_name: str) -> Rules:

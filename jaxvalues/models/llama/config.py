@@ -87,7 +87,7 @@ class LlamaConfig(TransformerConfig):
         }
         if model_type not in GEMMA:
             derived |= {"attn_logit_softcapping": None, "final_logit_softcapping": None}
-        supported: dict[str, Any] = {"use_bidirectional_attention": False}
+        supported: dict[str, Any] = {"use_bidirectional_attention": False, "is_causal": True}
         if model_type == "gemma3_text":
             supported["attn_logit_softcapping"] = None  # transformers has the setting and does not follow it
             _refuse_set(given, "attn_logit_softcapping", model_type)
@@ -136,6 +136,8 @@ def _with_defaults(config: Mapping[str, Any], model_type: str | None) -> dict[st
     }
     given = {**(_GEMMA_DEFAULTS if model_type in GEMMA else {}), **_DEFAULTS.get(model_type, {}), **given}
     heads, width = given.get("num_attention_heads"), given.get("hidden_size")
+    if config.get("num_key_value_heads", 1) is None:
+        del given["num_key_value_heads"]  # as many as there are heads, whatever the default
     if type(heads) is int and type(width) is int and heads > 0:
         given.setdefault("head_dim", max(width // heads, 1))
         given.setdefault("num_key_value_heads", heads)
@@ -165,7 +167,7 @@ def _layer_types(given: Mapping[str, Any], c: LlamaConfig, window: int | None) -
     match c.model_type:
         case "llama":
             return [_GLOBAL] * c.num_layers
-        case "mistral":
+        case "mistral" if given.get("layer_types") is None:
             return [_GLOBAL if window is None else _LOCAL] * c.num_layers
     if (types := given.get("layer_types")) is not None:
         if not isinstance(types, list) or len(types) != c.num_layers or set(types) - {_LOCAL, _GLOBAL}:

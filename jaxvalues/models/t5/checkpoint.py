@@ -14,7 +14,9 @@ from jaxvalues.errors import UserError, about
 from jaxvalues.models.architectures import architecture_of
 from jaxvalues.models.checkpoints.conversion import Rule, Table, to_tensors, transpose
 from jaxvalues.models.checkpoints.place import PlaceLike
+from jaxvalues.models.checkpoints.tied import is_own
 from jaxvalues.models.checkpoints.weights import open_tensors
+from jaxvalues.models.heads.causal_lm import untied_where_held
 from jaxvalues.models.layers.layout import segments_for
 from jaxvalues.models.loading import (
     compute_dtype,
@@ -24,6 +26,7 @@ from jaxvalues.models.loading import (
     read_config,
     save_checkpoint,
 )
+from jaxvalues.models.model_types import LLAMA
 from jaxvalues.models.t5.config import T5Config
 from jaxvalues.models.t5.model import T5
 
@@ -70,20 +73,23 @@ def load_t5(
 
     def make(config: dict[str, Any], tensors: Mapping[str, Any]) -> tuple[T5, Table]:
         for copy in _COPIES:
-            if not _holds_words(tensors, copy):
+            if is_own(tensors, copy, (WORDS, *_COPIES)):
                 raise UserError(f"{copy} of {path_or_name} differs from {WORDS}: only shared embeddings are supported")
-        module = build_t5({**config, "tie_word_embeddings": _is_tied(config, tensors)}, **options)
+        module = build_t5(_as_held(config, tensors), **options)
         return module, t5_table(module.config, tensors)
 
     return load_checkpoint(path_or_name, make, revision, place)
 
 
 def checkpoint_config(folder: str | Path) -> dict[str, Any]:
-    """The contents of a checkpoint folder's config.json, of any architecture; for a T5 with `tie_word_embeddings` as in
-    its weights."""
+    """The contents of a checkpoint folder's config.json, of any architecture; for a T5 and the Llama family with
+    `tie_word_embeddings` as in the weights."""
     config = read_config(folder)
-    if config.get("model_type") == "t5":
-        config["tie_word_embeddings"] = _is_tied(config, open_tensors(Path(folder)))
+    match config.get("model_type"):
+        case "t5":
+            return _as_held(config, open_tensors(Path(folder)))
+        case str(model_type) if model_type in LLAMA:
+            return untied_where_held(config, open_tensors(Path(folder)))
     return config
 
 
@@ -149,22 +155,16 @@ def _side(side: str, config: T5Config) -> Iterable[Rule]:
     yield Rule(f"{side}.final_layer_norm.weight", f"{side}/norm/scale")
 
 
-def _is_tied(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's output matrix is its word embeddings: it holds none, or a copy of them."""
-    if HEAD not in tensors:
-        return True
-    return config.get("tie_word_embeddings") is not False and _holds_words(tensors, HEAD)
+def _as_held(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json with `tie_word_embeddings` as in the weights: tied are those that hold no output matrix, or a copy
+    of the word embeddings. transformers scales logits by what the file says, so that stays."""
+    said = config.get("tie_word_embeddings") is not False
+    tied = HEAD not in tensors or (said and not is_own(tensors, HEAD, (WORDS, *_COPIES)))
+    scale = {} if tied == said or config.get("scale_decoder_outputs") is not None else {"scale_decoder_outputs": said}
+    return {**config, "tie_word_embeddings": tied, **scale}
 
 
 def _words(names: Iterable[str]) -> str:
     """The name of the word embeddings; some files hold them only under the name of a copy."""
     names = set(names)
     return next((name for name in (WORDS, *_COPIES) if name in names), WORDS)
-
-
-def _holds_words(tensors: Mapping[str, Any], name: str) -> bool:
-    """Whether a checkpoint holds its word embeddings under `name`, or nothing."""
-    words = _words(tensors)
-    if name not in tensors or words not in tensors:
-        return True
-    return name == words or np.array_equal(tensors[words], tensors[name])

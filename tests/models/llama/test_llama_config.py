@@ -56,6 +56,10 @@ def test_what_transformers_leaves_out_has_its_defaults():
     mistral = {**sizes, "model_type": "mistral", "num_attention_heads": 8}
     assert windows(mistral) == [4096] * 3
     assert windows({**mistral, "sliding_window": None}) == [None] * 3
+    assert windows({**mistral, "layer_types": [GLOBAL, LOCAL, GLOBAL]}) == [None, 4096, None]  # Ministral
+    for model_type in ("mistral", "qwen2", "qwen3"):
+        given = {**mistral, "model_type": model_type, "num_key_value_heads": None}
+        assert LlamaConfig.from_hf(given).num_key_value_heads == 8
     assert windows({**CONFIGS["qwen2"], "use_sliding_window": False}) == [None, None]
     assert windows({**CONFIGS["qwen3"], "use_sliding_window": True, "layer_types": [LOCAL, GLOBAL]}) == [4096, None]
 
@@ -104,6 +108,7 @@ def test_rotary_positions_of_each_type_of_layer():
             {"use_sliding_window": False, "layer_types": [LOCAL, GLOBAL]},
             "has sliding_attention, but use_sliding_window is false",
         ),
+        ("llama", {"is_causal": False}, "is_causal = False is not supported for llama models, only True"),
         ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention = True is not supported for ge"),
         ("gemma2", {"sliding_window": None}, "of the gemma2 model has sliding_attention, but sliding_window is null"),
         ("gemma2", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar = 0 in config.json, expected a positive numb"),
