@@ -4,8 +4,9 @@
 #     configs/roberta-base.yaml data.dir=/data/valueeval23 training.batch_size=32
 # The number of GPUs must divide training.batch_size.
 # All nodes must share the file system of the run folder (output=FOLDER, no URL); a run looks for that first, and says so.
-# SLURM sends SIGTERM 90 s before the time limit. The run then saves a checkpoint; submit the same line again to resume.
-# A job that was killed outright leaves lock.json in the run folder, which another host respects: remove it then.
+# SLURM sends SIGTERM 90 s before the time limit. A run that trains then saves a checkpoint; submit the same line again
+# to resume. A job that was killed outright, or while it predicted, leaves lock.json in the run folder, which another host
+# respects: remove it then.
 # This script is not yet tested on a cluster.
 #SBATCH --job-name=jaxvalues
 #SBATCH --time=04:00:00

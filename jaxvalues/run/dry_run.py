@@ -35,6 +35,8 @@ def dry_run(config: Config, run_console: RunConsole) -> None:
     tokenizer = find_tokenizer(config, base, parts.full_training, texts)
     mesh = make_mesh(config.mesh)
     system = build_system(config, base, tokenizer, mesh, training=parts.training)
+    if system.shortlist is not None:
+        system.shortlist.check((parts.held_out, *parts.reported))
     training_batches(system, parts.training, run_console)
     encode(system, parts.held_out, run_console, HELD_OUT)
     for split in parts.reported:

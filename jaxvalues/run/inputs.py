@@ -66,7 +66,8 @@ def prepare(config: Config, run_console: RunConsole, programs: Programs | None =
         system.shortlist.check((parts.held_out, *parts.reported))
     batches = training_batches(system, parts.training, run_console)
     held_out = encode(system, parts.held_out, run_console, HELD_OUT)
-    check_same(lambda: input_facts(base, parts, {"training": batches.tokens, "held_out": held_out}))
+    tokens = {"training": batches.tokens, "held_out": held_out}
+    check_same(lambda: input_facts(base, parts, tokens, system.texts, system.proposed(parts.held_out)))
     if not base.is_random:
         system.network.read(base.folder, check_only)
     return Inputs(parts, base, tokenizer, system, batches, held_out)

@@ -6,7 +6,6 @@ Asking takes hours, so a run that was stopped, or killed, resumes where it was; 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import secrets
@@ -22,6 +21,7 @@ from jaxvalues.config.writing import writing
 from jaxvalues.data.batches import Tokens
 from jaxvalues.data.tokenizer_files import tokenizer_hash
 from jaxvalues.run.kept import content_name
+from jaxvalues.run.provenance import questions_hash
 from jaxvalues.run.system import System
 from jaxvalues.run.watch import Watch
 from jaxvalues.training.processes import everyone, is_main
@@ -45,7 +45,7 @@ class Journal:
     def __init__(self, folder: Path, system: System, tokens: Tokens, how: str, **decides: Any) -> None:
         form = system.config.formulation.model_dump(mode="json")
         decides |= {"how": how, "formulation": form, "constants": system.formulation.constants}
-        decides |= {"tokenizer": tokenizer_hash(system.tokenizer), "questions": _questions_hash(tokens)}
+        decides |= {"tokenizer": tokenizer_hash(system.tokenizer), "questions": questions_hash(tokens)}
         name = content_name(system, tokens, **decides)
         self.name = name
         self.path = folder / f"{name}.{secrets.token_hex(4)}.jsonl"
@@ -123,15 +123,3 @@ def _read(path: Path) -> dict[Row, Any]:
 
 def _row(row: Any) -> Row:
     return tuple(row) if isinstance(row, list) else row
-
-
-def _questions_hash(tokens: Tokens) -> str | None:
-    """The hash of the questions that branch from the rows."""
-    questions = tokens.questions
-    if questions is None:
-        return None
-    digest = hashlib.sha256()
-    for table in (questions.argument, questions.categories, questions.question_ids, questions.answer_ids):
-        array = np.zeros(0) if table is None else table
-        digest.update(f"{array.shape}".encode() + np.ascontiguousarray(array, np.int32).tobytes())
-    return digest.hexdigest()

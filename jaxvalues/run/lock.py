@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ContextDecorator, contextmanager, suppress
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvalues.errors import UserError
+from jaxvalues.training.processes import has_sync_point
 
 try:
     import fcntl
@@ -101,17 +104,32 @@ class RunLock:
 
 
 class locks_released(ContextDecorator):
-    """Releases, at the end of a function, however it ends, the locks that were taken in it."""
+    """Releases, at the end of a function, however it ends, the locks that were taken in it.
+
+    A signal that would end the process at once (SIGTERM, SIGHUP) ends the function first. With several processes JAX
+    hears SIGTERM itself.
+    """
 
     def _recreate_cm(self) -> locks_released:
         return locks_released()
 
     def __enter__(self) -> None:
-        self.before = list(RunLock._held)
+        self.before, self.handled = list(RunLock._held), []
+        if threading.current_thread() is threading.main_thread() and not has_sync_point():
+            signals = (signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+            self.handled = [one for one in signals if signal.getsignal(one) is signal.SIG_DFL]
+        for one in self.handled:
+            signal.signal(one, _leave)
 
     def __exit__(self, *_: object) -> None:
+        for one in self.handled:
+            signal.signal(one, signal.SIG_DFL)
         for lock in [lock for lock in RunLock._held if lock not in self.before]:
             lock.release()
+
+
+def _leave(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _myself() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from jaxvalues.data.task import TASKS, Task
 from jaxvalues.evaluation.coverage import for_tuning, score_answered
 from jaxvalues.evaluation.decision import Decision, choose_thresholds, side_by_side, sigmoid
 from jaxvalues.evaluation.measures import TaskScores, measure_of
-from jaxvalues.evaluation.thresholds import is_asked
+from jaxvalues.evaluation.thresholds import EXCLUDED, is_asked
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.prediction import Predicted
 from jaxvalues.training.losses import LossHyperparameters, category_losses
@@ -108,15 +108,17 @@ def apply_decision(
 
 
 def held_out_metrics(
-    config: Config, held_out: Split, logits: np.ndarray, hyper: LossHyperparameters
+    config: Config, held_out: Split, logits: np.ndarray, hyper: LossHyperparameters, proposed: np.ndarray | None = None
 ) -> dict[str, float]:
     """What is followed while training: loss and main scores on the held-out part, decided as the config says.
 
-    A loss that is not finite comes alone: then there is nothing to decide.
+    Scores are about what a shortlist `proposed`, the loss about all. A loss that is not finite comes alone: then there
+    is nothing to decide.
     """
     loss = float(category_losses(config.loss.kind, logits, held_out.labels.astype(np.float32), hyper).mean())
     if not np.isfinite(loss):
         return {"loss": loss}
+    logits = logits if proposed is None else np.where(proposed, logits, EXCLUDED)
     measure = measure_of(TASKS[config.data.task])
     decision = choose_thresholds(config.decision, held_out.labels, logits, measure.tune)
     result = measure.score(held_out.labels, decision(logits))

@@ -141,7 +141,8 @@ def _split(folder: RunFolder, config: Config, name: str, target: RunFolder) -> S
     """A split of the data. Raises ConfigError where its predictions would replace those of a run about other data."""
     check_split("--split", name)
     data = labelled_split(name, config.data)
-    if target is folder and folder.has_other(data):
+    there = (folder.path / f"predictions-{name}.tsv").is_file()
+    if target is folder and there and folder.has_other(data):
         raise ConfigError(
             f"{config.data.dir or config.data.source} has another {name} split than the data of {folder.path}, whose "
             "predictions would be replaced: give --out"

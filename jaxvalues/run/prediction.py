@@ -55,10 +55,8 @@ def encode(system: System, split: Split, run_console: RunConsole, name: str | No
 
 def predict_split(system: System, weights: Weights, split: Split, tokens: Tokens, watch: Watch = ALONE) -> Predicted:
     """The logits of a split, whose `tokens` these are."""
-    predicted = _predicted(system, weights, split, tokens, watch)
-    if system.shortlist is None:
-        return predicted
-    return predicted._replace(logits=np.where(system.shortlist.of(split), predicted.logits, EXCLUDED))
+    predicted, proposed = _predicted(system, weights, split, tokens, watch), system.proposed(split)
+    return predicted if proposed is None else predicted._replace(logits=np.where(proposed, predicted.logits, EXCLUDED))
 
 
 def _predicted(system: System, weights: Weights, split: Split, tokens: Tokens, watch: Watch) -> Predicted:

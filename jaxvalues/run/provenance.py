@@ -110,15 +110,22 @@ def code_hash() -> str:
     return code.hexdigest()
 
 
-def input_facts(base: Base, parts: Parts, tokens: Mapping[str, Tokens]) -> dict[str, Any]:
-    """What must be the same on all processes once data and tokenizer are read; `tokens` are those of {part: tokens}.
+def input_facts(
+    base: Base, parts: Parts, tokens: Mapping[str, Tokens], texts: Mapping[str, str], proposed: np.ndarray | None
+) -> dict[str, Any]:
+    """What must be the same on all processes once data and tokenizer are read.
 
-    Weights are hashed by process 0 alone, so others compare the config and the sizes of the files.
+    `tokens` are those of {part: tokens}, `texts` those of {file name: content}, `proposed` is what a shortlist proposes
+    for the held-out part. Weights are hashed by process 0 alone, so others compare the config and the sizes of the
+    files.
     """
     files = () if base.folder is None else weight_files(base.folder)
     return (
         {f"data {name}": checksum(split) for name, split in parts.by_name.items()}
         | {f"tokens {name}": ids_hash(each) for name, each in tokens.items()}
+        | {f"questions {name}": questions_hash(each) for name, each in tokens.items()}
+        | {f"text {name}": _text_hash(text) for name, text in texts.items()}
+        | {"shortlist": None if proposed is None else hashlib.sha256(proposed.tobytes()).hexdigest()}
         | {f"weights {file.name}": f"{file.stat().st_size} bytes" for file in files}
         | {"weights": base.identity, "model config": _text_hash(json.dumps(base.hf_config, sort_keys=True))}
     )
@@ -129,6 +136,18 @@ def ids_hash(tokens: Tokens) -> str:
     digest = hashlib.sha256(b"" if tokens.beginning is None else np.asarray(tokens.beginning, np.int32).tobytes())
     for row in tokens.ids:
         digest.update(np.asarray(row, np.int32).tobytes() + b"|")
+    return digest.hexdigest()
+
+
+def questions_hash(tokens: Tokens) -> str | None:
+    """The hash of the questions that branch from the rows; None without any."""
+    questions = tokens.questions
+    if questions is None:
+        return None
+    digest = hashlib.sha256()
+    for table in (questions.argument, questions.categories, questions.question_ids, questions.answer_ids):
+        array = np.zeros(0) if table is None else table
+        digest.update(f"{array.shape}".encode() + np.ascontiguousarray(array, np.int32).tobytes())
     return digest.hexdigest()
 
 

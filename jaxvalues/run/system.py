@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxvalues.config import GENERATED, Config
 from jaxvalues.data.arguments import Split
 from jaxvalues.data.task import TASKS
+from jaxvalues.data.tokenizer_files import tokenizer_hash
 from jaxvalues.data.tokenizers import pad_id
 from jaxvalues.errors import ConfigError
 from jaxvalues.formulations import load_texts, make_formulation
@@ -99,7 +101,9 @@ class System:
         self.optimizer = AdamW(config.optimizer, self.network.num_layers)
 
         self.announce, self.programs = announce, Programs() if programs is None else programs
-        self.key = (config.program(), json.dumps(hf_config, sort_keys=True), mesh, self.formulation.constants)
+        # Prompts that start from words are drawn by a program that knows the words' ids.
+        words = tokenizer_hash(tokenizer) if config.tuning.init in ("labels", "text") else None
+        self.key = (config.program(), json.dumps(hf_config, sort_keys=True), mesh, self.formulation.constants, words)
         self._take_steps()
 
     def together(self, members: Members) -> System:
@@ -164,6 +168,10 @@ class System:
         """The steps that `behind` made, for each length."""
         known = self.programs.held.items()
         return [steps["ask"] for key, steps in known if key[: len(self.key)] == self.key and "ask" in steps]
+
+    def proposed(self, split: Split) -> np.ndarray | None:
+        """Where the shortlist proposes a category of an argument, [n, C] bool; None without one."""
+        return None if self.shortlist is None else self.shortlist.of(split)
 
     @property
     def texts(self) -> dict[str, str]:

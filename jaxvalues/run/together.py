@@ -152,13 +152,15 @@ def train_together(
         del trainables
 
         # Training.
+        proposed = several.proposed(parts.held_out)
+
         def evaluate(trainable: Any, stop: StopRequest) -> list[dict[str, float]] | None:
             logits = likelihood_logits(several, Weights(frozen, trainable), held_out, Watch(stop=stop.__bool__))
             if logits is None:
                 return None
             hypers = (own[-1].hyper.loss for own in each)
             return [
-                held_out_metrics(config, parts.held_out, own, hyper)
+                held_out_metrics(config, parts.held_out, own, hyper, proposed)
                 for config, own, hyper in zip(configs, logits, hypers, strict=True)
             ]
 

@@ -103,9 +103,13 @@ def train(
         del weights
 
         # Training.
+        proposed = system.proposed(parts.held_out)
+
         def evaluate(trainable: Any, stop: StopRequest) -> dict[str, float] | None:
             logits = likelihood_logits(system, Weights(frozen, trainable), held_out_tokens, Watch(stop=stop.__bool__))
-            return None if logits is None else held_out_metrics(config, parts.held_out, logits, stages[-1].hyper.loss)
+            if logits is None:
+                return None
+            return held_out_metrics(config, parts.held_out, logits, stages[-1].hyper.loss, proposed)
 
         writer = MetricsWriter(folder.path, config, int(state.step)) if is_main() else NoMetrics()
         notes = Notes(config, writer, run_console.console, loop_state, measure_of(folder.task).selection_metric)

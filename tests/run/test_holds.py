@@ -87,6 +87,8 @@ def test_a_run_keeps_its_predictions_of_a_split(trained: Path, tmp_path: Path) -
         with pytest.raises(ConfigError, match=r"has the name of a split, whose predictions in .* it would replace"):
             predict(folder, file=tmp_path / "test.csv", out=out)
     assert results(folder) == before
+    predict(folder, split="training")  # of which the run knows a part by this name
+    assert (folder / "predictions-training.tsv").is_file()
     predict(folder, split="test")
     assert json.loads((folder / "scores.json").read_text()) == json.loads((trained / "scores.json").read_text())
 

@@ -65,6 +65,27 @@ def test_locks_are_released_after_exceptions(tmp_path: Path) -> None:
     outer.release()
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_locks_are_released_where_a_signal_would_end_the_process(name: str, tmp_path: Path) -> None:
+    number = signal.Signals[name]
+
+    @locks_released()
+    @locks_released()
+    def work() -> None:
+        RunLock(tmp_path / "run").take()
+        signal.raise_signal(number)
+
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as left:
+            work()
+        assert left.value.code == 128 + number
+        assert not (tmp_path / "run").exists()
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+
+
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     left_behind(tmp_path)
     lock = RunLock(tmp_path)

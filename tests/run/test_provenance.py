@@ -14,6 +14,7 @@ import tiny
 from jaxvalues.config import Config, parse_config
 from jaxvalues.config.writing import write_json
 from jaxvalues.data.arguments import Split
+from jaxvalues.data.batches import QuestionIndex, Tokens
 from jaxvalues.data.held_out import Parts, load_parts
 from jaxvalues.data.loading import load_split
 from jaxvalues.data.tokenizer_files import tokenizer_hash
@@ -21,7 +22,14 @@ from jaxvalues.data.tokenizers import load_tokenizer
 from jaxvalues.errors import ConfigError
 from jaxvalues.models import hub_commit
 from jaxvalues.run.base import Base
-from jaxvalues.run.provenance import TEMPLATE, check_same_run, checksum, describe_environment, differences
+from jaxvalues.run.provenance import (
+    TEMPLATE,
+    check_same_run,
+    checksum,
+    describe_environment,
+    differences,
+    input_facts,
+)
 
 
 def config(**changes: Any) -> Config:
@@ -70,6 +78,21 @@ def test_environment_is_json_and_complete(split: Split) -> None:
     assert len(environment["devices"]) == 8
     assert environment["processes"] == 1
     assert "trained_on" not in environment
+
+
+def test_processes_compare_all_that_rows_are_made_of(split: Split) -> None:
+    parts, base = Parts(split, split, (), full_training=split), Base({}, None, "random")
+
+    def facts(synonyms: str = "a", proposed: int = 0, answer: int = 1) -> dict[str, Any]:
+        index = QuestionIndex(np.arange(2), np.zeros((2, 1), int), answer_ids=np.full((1, 1, 1), answer))
+        tokens = {"training": Tokens((np.array([1, 2]),), None, questions=index)}
+        return input_facts(base, parts, tokens, {"synonyms.tsv": synonyms}, np.array([proposed]))
+
+    assert facts() == facts()
+    changed = [facts(synonyms="b"), facts(proposed=1), facts(answer=2)]
+    assert [[key for key, value in facts().items() if one[key] != value] for one in changed] == [
+        ["text synonyms.tsv"], ["shortlist"], ["questions training"],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("few", [{"shots": 1}, {"fraction": 0.1}])

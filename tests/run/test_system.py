@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import tiny
 from tiny import ROBERTA, config
 
 from jaxvalues.errors import ConfigError
 from jaxvalues.run.network import build_network, count
+from jaxvalues.run.system import System
 
 HF = {**ROBERTA, "vocab_size": 300}
 
@@ -45,3 +47,14 @@ def test_pooling_a_layer_that_is_not_there_names_the_key() -> None:
 def test_inputs_longer_than_the_model_reads_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"data\.max_length is 65, but the model reads at most 64 tokens"):
         build_network(config({"data": {"max_length": 65}}), HF)
+
+
+@pytest.mark.parametrize("init", ["labels", "vocabulary"])
+def test_programs_that_know_words_belong_to_one_tokenizer(init: str) -> None:
+    tuned = {"tuning": {"method": "prompt", "length": 4, "init": init}}
+    keys = [
+        System(config(tuned), {**HF, "vocab_size": 3000}, tokenizer, tiny.one_device()).key
+        for tokenizer in (tiny.asking_tokenizer(), tiny.asking_tokenizer(), tiny.tokenizer())
+    ]
+    assert keys[0] == keys[1]
+    assert (keys[0] == keys[2]) == (init == "vocabulary")
