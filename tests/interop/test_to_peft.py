@@ -16,6 +16,7 @@ import tiny
 from finished import config, equal, finish
 from rich.console import Console
 from runs import command
+from safetensors.numpy import load_file, save_file
 
 import jaxvalues
 from jaxvalues.config import Config, parse_config
@@ -24,7 +25,7 @@ from jaxvalues.data.loading import load_split
 from jaxvalues.errors import ConfigError
 from jaxvalues.evaluation.predictions import read_predictions
 from jaxvalues.interop.to_peft import export_peft
-from jaxvalues.models import init_causal_lm, save_causal_lm, ungroup
+from jaxvalues.models import init_causal_lm, init_model, save_causal_lm, save_model, ungroup
 from jaxvalues.run.console import RunConsole
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.predict import restore
@@ -213,6 +214,33 @@ def test_a_pretrained_base_model_is_named(tmp_path: Path) -> None:
     adapter = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == "my-gpt2"
     assert 'base = "my-gpt2"  # the path of its folder' in (tmp_path / "adapter/README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compiles")
+def test_a_pretrained_base_may_have_other_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers then replaces its head; and it takes no `cls_dropout` of a DeBERTa as an argument."""
+    pytest.importorskip("peft")
+    shape = question_config("deberta-v2", "lora", "classify")
+    network = {**shape.model.config, "vocab_size": len(tiny.tokenizer()), "num_labels": 3}
+    save_model(tmp_path / "base", network, init_model(network)[1], prefix="deberta.")
+    tensors = load_file(tmp_path / "base/model.safetensors")
+    head = {"classifier.weight": np.zeros((3, 64), np.float32), "classifier.bias": np.zeros(3, np.float32)}
+    save_file({**tensors, **head}, tmp_path / "base/model.safetensors", metadata={"format": "pt"})
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    settings = shape.model_dump()
+    settings["model"] |= {"path": str(tmp_path / "base"), "config": None}
+    run = finish(tmp_path / "run", parse_config(settings))
+    export_peft(run.path, tmp_path / "adapter", console=Console(quiet=True))
+    card = tmp_path / "adapter/README.md"
+    named = card.read_text(encoding="utf-8").replace('base = "base"', f'base = "{tmp_path / "base"}"')
+    card.write_text(named, encoding="utf-8")
+    arguments = [load_split("test", source="sample").arguments[i] for i in shortest()]
+    folder = RunFolder(run.path)
+    system, weights = restore(folder, folder.config(), single_mesh())
+    ours = likelihood_logits(system, weights, system.formulation.encode(arguments))
+    theirs = answers(shown(tmp_path / "adapter", monkeypatch), "classify", arguments)
+    np.testing.assert_allclose(theirs, ours, atol=1e-4)
 
 
 @pytest.mark.slow

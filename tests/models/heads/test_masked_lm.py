@@ -16,7 +16,7 @@ from jaxvalues.errors import UserError
 from jaxvalues.models import build_masked_lm, init_masked_lm, load_masked_lm, load_model, save_masked_lm
 from jaxvalues.models.checkpoints.conversion import to_params
 from jaxvalues.models.checkpoints.weights import open_tensors, save_tensors
-from jaxvalues.models.heads.masked_lm import masked_lm_table
+from jaxvalues.models.heads.masked_lm import masked_lm_settings, masked_lm_table
 from jaxvalues.models.loading import abstract_params
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -80,6 +80,10 @@ def test_a_published_name_is_found_whatever_the_config_says(tmp_path):
     loaded, again = load_masked_lm(tmp_path)
     assert loaded == module
     chex.assert_trees_all_equal(again, params)
+    assert masked_lm_settings(config, tensors) == {"legacy": False}  # what transformers must be told
+    assert masked_lm_settings(config | {"legacy": False}, tensors) == {}
+    assert masked_lm_settings(config, [name.replace("lm_predictions.lm_head", "cls") for name in tensors]) == {}
+    assert masked_lm_settings(CASES["roberta"], []) == {}
 
 
 @pytest.mark.slow
