@@ -5,6 +5,7 @@ The environment is set before JAX starts. The workers of pytest-xdist and the pr
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.util
 import os
@@ -48,7 +49,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of a test marked `main_cases`, leave the other cases to the exhaustive runs."""
+    """Mark what needs further packages. Of a test marked `main_cases`, leave the other cases to the exhaustive runs."""
+    for item in items:
+        if _may_skip(item.path) or "minilm" in getattr(item, "fixturenames", ()):
+            item.add_marker("extras")
     cases: dict[str, list[str]] = defaultdict(list)
     wanted: dict[str, tuple[str, ...]] = {}
     for item in items:
@@ -67,6 +71,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for pattern in patterns:
             if not any(fnmatchcase(case, pattern) for case in cases[test]):
                 raise pytest.UsageError(f"{test}: main_cases names {pattern}, which no case is called")
+
+
+@functools.cache
+def _may_skip(module: Path) -> bool:
+    """Whether a module has tests that are skipped without some package."""
+    return "importorskip(" in module.read_text(encoding="utf-8")
 
 
 def _reset_jax() -> None:

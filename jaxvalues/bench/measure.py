@@ -77,6 +77,8 @@ class Options:
                     raise ConfigError(f"--{name} is `{one}`, expected one of {', '.join(known)}")
         if self.repeats < 1 or self.warmup < 0:
             raise ConfigError("--repeats must be at least 1 and --warmup at least 0")
+        if short := [length for length in self.lengths if length < 1]:
+            raise ConfigError(f"--length is {short[0]}, expected at least 1")
         if self.new_tokens < 2:
             raise ConfigError(f"--new-tokens is {self.new_tokens}, expected at least 2: prefill makes the first")
         if self.real and self.generates:

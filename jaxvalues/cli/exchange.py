@@ -192,13 +192,25 @@ def _refuse_given(context: typer.Context, names: Sequence[str], mode: str) -> No
 
 @app.command(short_help="Print the JSON Schema of config files.")
 def schema(
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/configuration.md instead.")] = False,
+    study: Annotated[bool, typer.Option("--study", help="That of study files.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a list of all keys instead.")] = False,
 ) -> None:
     """Print the JSON Schema of config files, for completion and checks in editors.
 
     \b
     Example: jaxvalues schema > jaxvalues.schema.json
+             jaxvalues schema --study --markdown
     """
+    if study:
+        from jaxvalues.study.reference import study_reference
+        from jaxvalues.study.schema import Study
+
+        print(study_reference() if markdown else json.dumps(Study.model_json_schema(), indent=2), end=_end(markdown))
+        return
     from jaxvalues.config import json_schema, markdown_reference
 
-    print(markdown_reference() if markdown else json.dumps(json_schema(), indent=2), end="" if markdown else "\n")
+    print(markdown_reference() if markdown else json.dumps(json_schema(), indent=2), end=_end(markdown))
+
+
+def _end(markdown: bool) -> str:
+    return "" if markdown else "\n"

@@ -148,6 +148,8 @@ def predict(
     """
     words = [*([] if run is None else [run]), *(overrides or ())]
     if model is not None:
+        if words and "=" not in words[0]:
+            raise ConfigError("give either RUN or --model, not both")
         run = shipped_detector(model)
     elif not words or ("=" in words[0] and not Path(words[0]).exists()):
         raise ConfigError("give RUN, the folder of a finished run, or --model NAME")

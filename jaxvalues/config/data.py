@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jaxvalues.config.section import Section, Text
 
@@ -58,3 +58,9 @@ class DataConfig(Section):
     these."""
     buckets: tuple[int, ...] = (32, 48, 64, 96, 128, 256)
     """Lengths in tokens that batches are padded to. Each costs one compilation for training and one for evaluation."""
+
+    @model_validator(mode="after")
+    def _reports_once(self) -> DataConfig:
+        if twice := next((split for split in self.report if self.report.count(split) > 1), None):
+            raise ValueError(f"`report` names {twice} twice")
+        return self

@@ -33,6 +33,8 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         for override in overrides:
             apply_override(tree, override)
         check_meaning(str(path), tree)
+        if "scientific" in tree:
+            raise ConfigError(f"{path} is a study: `jaxvalues compare` runs it")
     except UserError as error:
         raise ConfigError(str(error)) from None
     return parse_config(tree, where=str(path))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -41,6 +42,7 @@ _PLAIN = {
     "bool_parsing": "input should be true or false",
     "string_type": "input should be a string",
     "finite_number": "input should be a finite number",
+    "too_short": "input should have at least one item",
 }
 
 
@@ -89,17 +91,27 @@ def _sentence(key: str, problems: list[Any], root: type[BaseModel]) -> str:
         *section, name = key.split(".")
         near = _nearest(root, section, name)
         known = [".".join((*section, one)) for one in _keys_at(root, section)]
-        hint = (
-            f"did you mean `{near}`?" if near else f"known keys here: {name_list(known)} (`jaxvalues schema` has all)"
+        if near == key:
+            nested = key.replace(".", ": {") + ": …" + "}" * len(section)
+            return f"unknown key `{key}`: in a file, write `{nested}`"
+        if near or not known:
+            return f"unknown key `{key}`" + (f"; did you mean `{near}`?" if near else "")
+        more = getattr(root, "all_keys", None)
+        return (
+            f"unknown key `{key}`; known keys here: {name_list(known)} ({more} has all)"
+            if more
+            else (f"unknown key `{key}`; known keys here: {', '.join(known)}")
         )
-        return f"unknown key `{key}`; {hint}"
+    if first["type"] == "missing":
+        return f"`{key}` is missing"
     if first["type"] == "value_error":
         message = first["msg"].removeprefix("Value error, ")
         return f"{key}: {message}" if key else message
     expected = " or ".join(
         dict.fromkeys(_PLAIN.get(one["type"], one["msg"][0].lower() + one["msg"][1:]) for one in problems)
     )
-    return f"`{key}`: {expected.replace(' or input should be', ' or')}, not {short(first['input'])}"
+    given = "null" if first["input"] is None else short(first["input"])
+    return f"`{key}`: {expected.replace(' or input should be', ' or')}, not {given}"
 
 
 def _nearest(root: type[BaseModel], section: list[str], name: str) -> str | None:
@@ -113,22 +125,41 @@ def _nearest(root: type[BaseModel], section: list[str], name: str) -> str | None
 
 def _all_keys(section: type[BaseModel]) -> Iterator[str]:
     """Every dotted key below a section."""
-    for name in section.model_fields:
+    for name, field in section.model_fields.items():
         yield name
-        inner = _section_at(section, name)
+        inner = _section_of(field.annotation)
         if inner is not None:
             yield from (f"{name}.{key}" for key in _all_keys(inner))
 
 
 def _keys_at(root: type[BaseModel], location: list[str]) -> list[str]:
-    section = root
+    """The keys of the section at a location, which may lead through lists and mappings; [] where there is none."""
+    annotation: Any = root
     for part in location:
-        section = _section_at(section, part)
-    return list(section.model_fields) + ["base"] * (section is root)
+        annotation = _under(annotation, part)
+    section = _section_of(annotation)
+    return [] if section is None else list(section.model_fields) + ["base"] * (section is root)
 
 
-def _section_at(section: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """The section under a name, also where it may be null; None where there is a value."""
-    annotation = section.model_fields[name].annotation
-    kinds = getattr(annotation, "__args__", (annotation,))
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+def _under(annotation: Any, part: str) -> Any:
+    """The annotation of a key of a section, or of the items of a list or mapping; None where there is a value."""
+    for kind in _kinds(annotation):
+        if _is_section(kind) and part in kind.model_fields:
+            return kind.model_fields[part].annotation
+        if get_origin(kind) in (tuple, list, dict):
+            return next(item for item in reversed(get_args(kind)) if item is not Ellipsis)
+    return None
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that an annotation stands for, also where it may be null; None where it is a value."""
+    return next(filter(_is_section, _kinds(annotation)), None)
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, or the one kind there is."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import BaseModel
+
 from jaxvalues.config.schema import Config
 from jaxvalues.config.tuning import LEARNING_RATES
 
@@ -28,10 +30,10 @@ Where a description begins with names and a colon, as in "focal: …", the key b
 """
 
 
-def markdown_reference() -> str:
-    """All keys of a config file with types, defaults and descriptions, as Markdown: one table per section."""
-    schema = Config.model_json_schema()
-    parts = [_INTRODUCTION]
+def markdown_reference(root: type[BaseModel] = Config, introduction: str = _INTRODUCTION) -> str:
+    """All keys of a file with types, defaults and descriptions, as Markdown: one table per section."""
+    schema = root.model_json_schema()
+    parts = [introduction]
     for path, section in _sections("", schema, schema["$defs"]):
         heading = f"{'###' if '.' in path else '##'} `{path}`" if path else "## Top level"
         parts += [f"{heading}\n\n{_paragraph(section['description'])}\n", _table(section, schema["$defs"])]
@@ -44,9 +46,19 @@ def _sections(path: str, section: dict[str, Any], defs: dict[str, Any]) -> Itera
     """The dotted paths of a section and of those inside it, with their schemas."""
     yield path, section
     for key, prop in section["properties"].items():
-        inner = _section_of(prop, defs)
-        if inner is not None:
-            yield from _sections(f"{path}.{key}" if path else key, inner, defs)
+        inside = f"{path}.{key}" if path else key
+        for below, content in ((inside, prop), *_items(inside, prop)):
+            if (inner := _section_of(content, defs)) is not None:
+                yield from _sections(below, inner, defs)
+
+
+def _items(path: str, prop: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What a list or mapping holds: its path and schema."""
+    for choice in (prop, *prop.get("anyOf", ())):
+        if isinstance(choice.get("additionalProperties"), dict):
+            yield f"{path}.NAME", choice["additionalProperties"]
+        if "items" in choice:
+            yield f"{path}[…]", choice["items"]
 
 
 def _section_of(prop: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any] | None:
@@ -65,7 +77,9 @@ def _table(section: dict[str, Any], defs: dict[str, Any]) -> str:
             cells = ("section or null" if optional else "section", "`null`" if optional else "")
             meaning = prop.get("description") or inner["description"]
         else:
-            default = f"`{json.dumps(prop['default'], ensure_ascii=False)}`" if "default" in prop else "needed"
+            default = "needed" if key in section.get("required", ()) else ""
+            if "default" in prop:
+                default = f"`{json.dumps(prop['default'], ensure_ascii=False)}`"
             cells = (_type(prop), default)
             meaning = prop["description"]
         lines.append(f"| `{key}` | {cells[0]} | {cells[1]} | {_paragraph(meaning)} |")
@@ -77,8 +91,11 @@ def _type(prop: dict[str, Any]) -> str:
     if "anyOf" in prop:
         return " or ".join(_type(choice) for choice in prop["anyOf"])
     if "enum" in prop or "const" in prop:
-        return ", ".join(f"`{choice}`" for choice in prop.get("enum", [prop.get("const")]))
-    match prop["type"]:
+        choices = prop.get("enum", [prop.get("const")])
+        return ", ".join(f"`{one if isinstance(one, str) else json.dumps(one)}`" for one in choices)
+    match prop.get("type"):
+        case None:
+            return "mapping" if "$ref" in prop else "any value"
         case "array":
             return f"list of {_type(prop['items'])}"
         case "object":

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import Field, model_validator
@@ -22,7 +22,7 @@ from jaxvalues.config.loss import LossConfig
 from jaxvalues.config.model import ModelConfig
 from jaxvalues.config.reading import user_path
 from jaxvalues.config.remote import LAYOUT
-from jaxvalues.config.section import URL_REFUSED, Name, Section, Text, is_url
+from jaxvalues.config.section import URL_REFUSED, Name, Section, Text, check_owners, check_placeholders, is_url
 from jaxvalues.config.trees import without_nulls
 from jaxvalues.config.tuning import LEARNING_RATES, TuningConfig
 
@@ -124,6 +124,11 @@ class DecisionConfig(Section):
     value: float = Field(0.5, gt=0, lt=1)
     """fixed: the threshold, a probability."""
 
+    @model_validator(mode="after")
+    def _value_belongs_to_fixed(self) -> DecisionConfig:
+        check_owners(self, {"value": ("fixed",)}, "threshold", self.threshold)
+        return self
+
 
 class LoggingConfig(Section):
     """Logs besides `metrics.jsonl`."""
@@ -160,6 +165,9 @@ TRACED_LOSS += ("prior_shift",)
 class Config(Section):
     """A whole config file: one run, or an ensemble of runs."""
 
+    all_keys: ClassVar[str] = "`jaxvalues schema --markdown`"
+    """What lists them, for messages."""
+
     name: Name = "run"
     """Name of the run. Default: the name of the file, without `.yaml`."""
     seed: int = Field(0, ge=0, lt=2**32)
@@ -186,6 +194,7 @@ class Config(Section):
     def _sections_fit_together(self) -> Config:
         data = self.data
         places = {f"runtime.{key}": getattr(self.runtime, key) for key in ("compilation_cache", "features")}
+        check_placeholders(self.output, "{name}", "{seed}")
         for key, place in {"output": self.output, **places}.items():
             if is_url(place):
                 raise ValueError(f"{key}: {URL_REFUSED}, not {place}")

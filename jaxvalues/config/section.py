@@ -74,3 +74,12 @@ def check_owners(section: Section, owners: dict[str, tuple[str, ...]], key: str,
     for name, kinds in owners.items():
         if chosen not in kinds and getattr(section, name) != type(section).model_fields[name].default:
             raise ValueError(f"`{name}` belongs to {key}: {' or '.join(kinds)}, not to {chosen}")
+
+
+def check_placeholders(output: str, *known: str) -> None:
+    """Raise ValueError where a folder's name has another placeholder than the known ones."""
+    rest = output
+    for one in known:
+        rest = rest.replace(one, "")
+    if unknown := re.search(r"\{.*?\}", rest):
+        raise ValueError(f"output: {unknown[0]} is no placeholder, expected {' or '.join(known)}")

@@ -166,6 +166,10 @@ class RunFolder:
         folder = cls(path)
         if folder.is_ensemble:
             raise UserError(f"{folder.path} holds an ensemble, not one run; ensemble.json there names its runs")
+        if folder.path.is_file():
+            raise UserError(f"{folder.path} is a file, expected the folder of a finished run")
+        if any((folder.path / name).is_file() for name in ("config.json", "adapter_config.json")):
+            raise UserError(f"{folder.path} holds an export, not a run; `jaxvalues import` makes a run of a checkpoint")
         if not folder.is_finished:
             raise UserError(f"{folder.path} holds no finished run (no scores.json); `jaxvalues train` finishes it")
         check_manifest(folder.path, tables)

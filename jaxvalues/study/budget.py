@@ -55,12 +55,12 @@ def size_of(config: Config) -> Size:
     return Size(count(trainable), count(frozen), flops.before + flops.epoch * config.training.epochs)
 
 
-def sizes_of(plan: Plan) -> dict[str, Size]:
+def sizes_of(plan: Plan, why: dict[str, str] | None = None) -> dict[str, Size]:
     """{system: its size}; combined systems train what predicts, and compute what all members do.
 
     It is that of the chosen nuisance values; of the first ones until all trials are finished.
-    Where a checkpoint is not here, the size is that of a finished run. Raises ConfigError, which names the system,
-    where no network can be made of its settings.
+    Where a checkpoint is not here, the size is that of a finished run, and `why` gets a sentence. Raises ConfigError,
+    which names the system, where no network can be made of its settings.
     """
     sizes = {}
     for name in plan.systems:
@@ -70,8 +70,10 @@ def sizes_of(plan: Plan) -> dict[str, Size]:
                 sizes[name] = size_of(plan.first(name) if chosen is None else plan.runs(name, chosen)[0].config)
         except ConfigError:
             raise
-        except UserError:  # its runs fail and say why, and the others go on
+        except UserError as error:  # its runs fail and say why, and the others go on
             sizes[name] = _size_before(plan, name)
+            if why is not None:
+                why[name] = str(error).removeprefix(f"the study's system {name}: ")
     for name, how in plan.study.scientific.combined.items():
         one, members = sizes[how.of], member_count(plan, name)
         kept = members if how.combine == "mean" else 1  # of the members that predict

@@ -37,9 +37,9 @@ def compare(
     """
     plan = fit_budget(make_plan(study), lambda text: console.print(text, markup=False, highlight=False))
     check_rounds(plan)
-    sizes = sizes_of(plan)
+    sizes = sizes_of(plan, unknown := {})
     if only_plan:
-        print_plan(plan, sizes, console)
+        print_plan(plan, sizes, unknown, console)
         return True, None
     check_unchanged(plan)
     finished = run_study(plan, share or Share(), console)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def load_study(path: str | Path, overrides: tuple[str, ...] = ()) -> Study:
         tree = read_yaml(path, StrictLoader, "no such study file")
         if not isinstance(tree, dict):
             raise ConfigError(f"{path}: a study must be a mapping of settings, not {type(tree).__name__}")
+        if not {"question", "scientific"} & tree.keys() and {"data", "model", "tuning", "base"} & tree.keys():
+            raise ConfigError(f"{path} is the config of a run: `jaxvalues train` runs it")
         tree = {"name": path.stem, **tree}
         for override in overrides:
             apply_override(tree, _of_study(override), _KEYED)
@@ -71,8 +74,12 @@ def _copy_base(source: Path, folder: Path) -> str:
 
 
 def _of_study(override: str) -> str:
-    """The override as one of a study: a config key is one of its `changes`."""
-    first = override.partition("=")[0].partition(".")[0]
+    """The override as one of a study: a config key is one of its `changes`. Raises ConfigError for a misspelt one."""
+    key = override.partition("=")[0]
+    first = key.partition(".")[0]
+    known = [*Study.model_fields, *Config.model_fields]
+    if first not in known and (near := difflib.get_close_matches(first, known, n=1)):
+        raise ConfigError(f"unknown key `{key}`; did you mean `{near[0]}{key.removeprefix(first)}`?")
     return f"changes.{override}" if first in Config.model_fields and first not in Study.model_fields else override
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from jaxvalues.config.reading import user_path
-from jaxvalues.config.section import URL_REFUSED, Name, Section, Text, is_url
+from jaxvalues.config.section import URL_REFUSED, Name, Section, Text, check_placeholders, is_url
 
 INIT, ORDER = "init", "order"
 """What members of a combined system may differ in, besides a repeated key."""
@@ -123,7 +123,9 @@ class Contrast(Section):
     """A difference a - b that the study asks for."""
 
     a: Text
+    """A system."""
     b: Text
+    """The system whose figure is taken from that of `a`."""
 
     @model_validator(mode="after")
     def _two(self) -> Contrast:
@@ -150,6 +152,9 @@ class Budget(Section):
 class Study(Section):
     """A whole study file."""
 
+    all_keys: ClassVar[str] = "`jaxvalues schema --study --markdown`"
+    """What lists them, for messages."""
+
     name: Name = "study"
     """Name of the study. Default: the name of the file, without `.yaml`."""
     question: Text
@@ -161,7 +166,8 @@ class Study(Section):
     scientific: Scientific
     nuisance: Nuisance = Nuisance()
     repeated: dict[str, Values] = Field(default_factory=lambda: {"seed": (0, 1, 2)})
-    """{config key: values}: `seed`, and other random choices such as a prompt's initial vectors or template."""
+    """{config key: values}: `seed`, and other random choices such as a prompt's initial vectors or template. Default:
+    `seed: [0, 1, 2]`."""
     contrasts: tuple[Contrast, ...] | None = None
     """The differences that are tested. null: every system less `baseline`."""
     baseline: Text | None = None
@@ -186,6 +192,7 @@ class Study(Section):
     def _fits_together(self) -> Study:
         if is_url(self.output):
             raise ValueError(f"output: {URL_REFUSED}, not {self.output}")
+        check_placeholders(self.output, "{name}")
         if not self.report:
             raise ValueError("`report` names no split, so that nothing can be compared")
         if len(set(self.report)) < len(self.report):

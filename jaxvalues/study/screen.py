@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxvalues.config import Config
-from jaxvalues.errors import counted
+from jaxvalues.errors import counted, name_list
 from jaxvalues.run.folder import RunFolder
 from jaxvalues.run.probe import operations_per_second
 from jaxvalues.run.resolve import resolve_dtype
@@ -31,8 +31,11 @@ MiniLM with a prompt reached .36 on one core with AMX; networks with wider layer
 """
 
 
-def print_plan(plan: Plan, sizes: Mapping[str, Size], console: Console) -> None:
-    """Print the systems of a study with their trials, runs, sizes and times. Trains nothing."""
+def print_plan(plan: Plan, sizes: Mapping[str, Size], unknown: Mapping[str, str], console: Console) -> None:
+    """Print the systems of a study with their trials, runs, sizes and times. Trains nothing.
+
+    `unknown` says why a size is not known, {system: sentence}.
+    """
     console.print(plan.study.question, style="bold", markup=False, highlight=False)
     table = _table("system", ("trials", "runs", "trained parameters", "training FLOP", "program", "time"))
     programs: dict[tuple[str, ...], int] = {}
@@ -64,6 +67,9 @@ def print_plan(plan: Plan, sizes: Mapping[str, Size], console: Console) -> None:
             _time(plan, how.of, _more_runs(plan, name), sizes[how.of]),
         )
     console.print(table)
+    for reason in dict.fromkeys(unknown.values()):
+        whose = name_list(name for name, said in unknown.items() if said == reason)
+        console.print(f"{whose}: sizes are not known: {reason}", highlight=False, markup=False)
     for name in plan.study.scientific.combined:
         console.print(in_a_sentence(plan, name), highlight=False, markup=False)
     members = sum(_other_members(plan, name) for name in plan.study.scientific.combined)
@@ -74,7 +80,7 @@ def print_plan(plan: Plan, sizes: Mapping[str, Size], console: Console) -> None:
         "it is a rough estimate from the training FLOP and how fast this machine multiplies.",
         highlight=False,
     )
-    contrasts = ", ".join(f"{one.a} less {one.b}" for one in plan.contrasts)
+    contrasts = "; ".join(f"{one.a} less {one.b}" for one in plan.contrasts)
     if plan.replication is not None:
         console.print(plan.replication, highlight=False, markup=False)
     console.print(f"Compared: {contrasts}. Reported: {', '.join(plan.study.report)}.", highlight=False, markup=False)

@@ -25,7 +25,7 @@ def results_of_folder(path: Path, data_dir: str | Path | None = None) -> StudyRe
     """
     folder = RunFolder(path)
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder")
+        raise UserError(f"{path} is a file, expected a folder" if path.exists() else f"{path}: no such folder")
     if not folder.is_finished:
         raise UserError(f"{path} holds no study (study.yaml) and no finished run (scores.json)")
     runs = leaves(folder)

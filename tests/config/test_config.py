@@ -294,6 +294,12 @@ STANCE = "data.task=stance"
 ANSWER, LSTM = "formulation.kind=answer", "tuning.reparameterization=lstm"
 WRONG = {
     "misspelt key": (MODEL + "optimizer: {epz: 1}", [], "unknown key `optimizer.epz`; did you mean `optimizer.eps`?"),
+    "dotted key": (MODEL + "training.epochs: 2", [], "`training.epochs`: in a file, write `training: {epochs: …}`"),
+    "value of another threshold": (MODEL, ["decision.value=0.9"], "`value` belongs to threshold: fixed, not to tuned"),
+    "split twice": (MODEL, ["data.report=[test,test]"], "data: `report` names test twice"),
+    "no placeholder": (MODEL, ["output=runs/{seed:03d}"], "output: {seed:03d} is no placeholder, expected {name} or"),
+    "empty list": (MODEL, ["formulation.pooling.layers=[]"], "input should have at least one item, not ()"),
+    "null": (MODEL, ["seed="], "`seed`: input should be an integer, not null"),
     "misspelt section": (MODEL + "optimiser: {}", [], "`optimiser`; did you mean `optimizer`?"),
     "misspelt deep key": (MODEL, ["model.train_tokenizer.vocabsize=9"], "mean `model.train_tokenizer.vocab_size`?"),
     "key like nothing": (MODEL, ["mesh.zzz=1"], "known keys here: mesh.data, mesh.fsdp, mesh.tensor"),

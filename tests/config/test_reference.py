@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from pydantic import BaseModel, Field
 from typer.testing import CliRunner
 
 from jaxvalues.cli import app
-from jaxvalues.config import Config, Section, markdown_reference, reference
+from jaxvalues.config import Config, Section, markdown_reference
+from jaxvalues.study.reference import study_reference
+from jaxvalues.study.schema import Combined, Contrast, Study
 
-FILE = Path(__file__).parents[2] / "docs" / "configuration.md"
+DOCS = Path(__file__).parents[2] / "docs"
+FILE = DOCS / "configuration.md"
 
 
 def sections(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
@@ -27,6 +29,18 @@ def sections(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
 def test_the_file_is_up_to_date() -> None:
     command = "run `jaxvalues schema --markdown > docs/configuration.md`"
     assert FILE.read_text(encoding="utf-8") == markdown_reference(), command
+
+
+def test_that_of_studies_is_up_to_date_and_whole() -> None:
+    command = "run `jaxvalues schema --study --markdown > docs/studies.md`"
+    text = study_reference()
+    assert (DOCS / "studies.md").read_text(encoding="utf-8") == text, command
+    assert CliRunner().invoke(app, ["schema", "--study", "--markdown"]).stdout == text
+    for section in (*sections(Study), Combined, Contrast):
+        for key in section.model_fields:
+            assert f"| `{key}` |" in text
+    assert "| `question` | string | needed |" in text
+    assert "| `changes` | mapping |  |" in text
 
 
 def test_the_command_prints_it() -> None:
@@ -65,9 +79,8 @@ class Outer(Section):
     """It may be absent."""
 
 
-def test_types_bounds_defaults_and_sections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "Config", Outer)
-    lines = markdown_reference().splitlines()
+def test_types_bounds_defaults_and_sections() -> None:
+    lines = markdown_reference(Outer).splitlines()
     assert "| `rate` | number > 0, ≤ 1 | `0.5` | A share. |" in lines
     assert "| `inner` | section |  | What is inside. |" in lines
     assert "| `maybe` | section or null | `null` | It may be absent. |" in lines

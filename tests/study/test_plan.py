@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 from runs import ROOT
 from studies import SYSTEMS, planned, pretend, write_study
 
+from jaxvalues.config import load_config
 from jaxvalues.errors import ConfigError
-from jaxvalues.study.budget import fit_budget, size_of, sizes_of
+from jaxvalues.study.budget import UNKNOWN, fit_budget, size_of, sizes_of
+from jaxvalues.study.compare import compare
 from jaxvalues.study.files import load_study, save_study
 from jaxvalues.study.plan import make_plan, nested
 
@@ -89,6 +93,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"scientific": {}}, "give either `systems` or `axes`"),
     ({"scientific": {"systems": {"a": {}}}}, "the study has no contrast: it needs two systems"),
     ({"scientific": {"systems": {"a": {}, "b": {}}}}, "the systems a and b have the same settings"),
+    (
+        {"contrasts": [{"a": "strong", "base": "weak"}]},
+        "`contrasts.0.b` is missing; unknown key `contrasts.0.base`",
+    ),
+    (
+        {"scientific": {"systems": SYSTEMS, "combined": {"of 2": {"of": "weak", "over": "init", "member": 2}}}},
+        "unknown key `scientific.combined.of 2.member`; did you mean `scientific.combined.of 2.members`?",
+    ),
+    ({"zzz": 3}, "unknown key `zzz`; known keys here: name, question, base and"),
+    ({"output": "studies/{nam}"}, "output: {nam} is no placeholder, expected {name}"),
     ({"scientific": {"systems": {"a": {"tuning.metod": "full"}, "b": {}}}}, "unknown key `tuning.metod`; did you mean"),
     ({"scientific": {"systems": {"a": {"seed": 3}, "b": {}}}}, "the system a cannot set `seed`"),
     ({"scientific": {"systems": {"a!": {}, "a?": {"tuning.method": "bitfit"}}}}, "two systems have the folder a"),
@@ -224,6 +238,26 @@ def test_shipped_studies_are_planned(file: Path, monkeypatch: pytest.MonkeyPatch
     assert plan.contrasts
     for system in plan.systems:
         assert plan.runs(system, plan.first_values(system))
+
+
+def test_a_config_is_no_study_and_a_study_no_config(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    with pytest.raises(ConfigError, match=r"base\.yaml is the config of a run: `jaxvalues train` runs it"):
+        load_study(tmp_path / "base.yaml")
+    with pytest.raises(ConfigError, match=r"study\.yaml is a study: `jaxvalues compare` runs it"):
+        load_config(study)
+    with pytest.raises(ConfigError, match=r"unknown key `trainig\.epochs`; did you mean `training\.epochs`\?"):
+        load_study(study, ("trainig.epochs=1",))
+
+
+def test_a_plan_says_why_sizes_are_not_known(tmp_path: Path) -> None:
+    plan, unknown = planned(tmp_path, f"data.dir={tmp_path / 'none'}"), {}
+    assert set(sizes_of(plan, unknown).values()) == {UNKNOWN}
+    screen = Console(file=io.StringIO(), width=200)
+    compare(plan.study, screen, only_plan=True)
+    assert set(unknown) == set(plan.systems)
+    said = " ".join(screen.file.getvalue().split())
+    assert f"strong, weak, same: sizes are not known: {tmp_path / 'none'}: no such folder" in said
 
 
 def test_systems_have_names_and_methods() -> None:

@@ -105,7 +105,7 @@ def test_trials_are_chosen_by_the_figure_of_the_study(trained: list[str], tmp_pa
     assert finished_trials(by_mean, "weak")[0].figure == 1.5
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_what_differs_in_traced_numbers_alone_trains_together(
     trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,7 +127,7 @@ def test_scanned_and_unrolled_start_and_drop_alike():
         run = jax.jit(lambda p, key, run=module.apply: run({"params": p}, *tokens, deterministic=False, rngs=key)[0])
         dropped.append((ungroup(params), run(params, {"dropout": jax.random.key(3)})))
     (unrolled, one), (scanned, other) = dropped
-    chex.assert_trees_all_equal(scanned, unrolled)
+    chex.assert_trees_all_close(scanned, unrolled, rtol=1e-6)  # the same draws, as two programs round them
     assert_close(one, other)
 
 

@@ -78,7 +78,7 @@ def test_scanned_and_unrolled_start_and_drop_alike() -> None:
 
         dropped.append((ungroup(params), run(params, jax.random.key(3)), run(params, jax.random.key(4))))
     (unrolled, one, another), (scanned, same, _) = dropped
-    chex.assert_trees_all_equal(scanned, unrolled)
+    chex.assert_trees_all_close(scanned, unrolled, rtol=1e-6)  # the same draws, as two programs round them
     assert_close(one, same)
     assert np.abs(one - another).max() > 0.1
 

@@ -82,16 +82,17 @@ def test_copies_of_the_words_are_known_for_what_they_are(tmp_path):
 
 @pytest.mark.parametrize("said", [None, True, False])
 def test_the_file_says_whether_the_output_is_tied(tmp_path, said):
-    """With `None`, config.json says nothing, as those of T5 1.0."""
+    """With `None`, config.json says nothing, as those of T5 1.0. Logits are scaled by what config.json says, as
+    transformers does."""
     config = {**V11, "tie_word_embeddings": said}
     module, params = load_t5(write(tmp_path / "own", tensors(V11), config))
     assert not module.config.tie_word_embeddings
-    assert not module.config.scale_decoder_outputs
+    assert module.config.scale_decoder_outputs == (said is not False)
     assert "head" in params
     tied = {name: array for name, array in tensors(V11).items() if name != "lm_head.weight"}
     module, params = load_t5(write(tmp_path / "tied", tied, config))
     assert module.config.tie_word_embeddings
-    assert module.config.scale_decoder_outputs
+    assert module.config.scale_decoder_outputs == (said is not False)
     assert "head" not in params
     scaled = {**config, "scale_decoder_outputs": False}
     assert not load_t5(write(tmp_path / "told", tied, scaled))[0].config.scale_decoder_outputs
