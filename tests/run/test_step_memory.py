@@ -28,7 +28,7 @@ def per_layer(mesh: dict[str, int]) -> dict[str, float]:
     return {key: (many[key] - few[key]) / 4 for key in few}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_fsdp_gathers_one_layer_at_a_time() -> None:
     """Weights of one layer: 64 × 8192 × 2 and four of 64 × 64; with both moments three times that."""
     layer = 4 * (2 * 64 * 8192 + 4 * 64 * 64)

@@ -198,7 +198,7 @@ def test_members_belong_to_the_same_share_whatever_is_finished(trained: list[str
     ]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_member_that_fails_is_said_and_its_run_waits(
     trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
