@@ -202,15 +202,11 @@ def schema(
              jaxvalues schema --study --markdown
     """
     if study:
-        from jaxvalues.study.reference import study_reference
+        from jaxvalues.study.reference import study_reference as reference
         from jaxvalues.study.schema import Study
 
-        print(study_reference() if markdown else json.dumps(Study.model_json_schema(), indent=2), end=_end(markdown))
-        return
-    from jaxvalues.config import json_schema, markdown_reference
-
-    print(markdown_reference() if markdown else json.dumps(json_schema(), indent=2), end=_end(markdown))
-
-
-def _end(markdown: bool) -> str:
-    return "" if markdown else "\n"
+        of_editors = Study.model_json_schema
+    else:
+        from jaxvalues.config import json_schema as of_editors
+        from jaxvalues.config import markdown_reference as reference
+    print(reference() if markdown else json.dumps(of_editors(), indent=2) + "\n", end="")

@@ -64,6 +64,11 @@ class LossConfig(Section):
         return self
 
     @property
+    def has_views(self) -> bool:
+        """Whether each argument passes twice, with different dropout, where the contrastive term is computed."""
+        return self.contrastive is not None and self.contrastive.positives != "labels"
+
+    @property
     def pretraining_epochs(self) -> int:
         """The epochs of contrastive learning before those of `training`."""
         one = self.contrastive

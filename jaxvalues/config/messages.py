@@ -10,9 +10,10 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from jaxvalues.config.reading import text_problem
+from jaxvalues.config.section import Section
 from jaxvalues.errors import ConfigError, name_list, short
 
-AnySection = TypeVar("AnySection", bound=BaseModel)
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 def validate(section: type[AnySection], tree: dict[str, Any], where: str) -> AnySection:
@@ -55,7 +56,7 @@ def _text_problem(tree: Any, key: str = "") -> str | None:
     return next((problem for problem in found if problem), None)
 
 
-def _sentences(where: str, problems: list[Any], root: type[BaseModel]) -> str:
+def _sentences(where: str, problems: list[Any], root: type[Section]) -> str:
     """The problems that pydantic found, one sentence per key: the first three, or fewer where these are long."""
     by_key: dict[str, list[Any]] = {}
     for problem in _causes(problems):
@@ -84,7 +85,7 @@ def _key(problem: Any) -> str:
     return ".".join(part for part in location if part not in members and not part.startswith("literal["))
 
 
-def _sentence(key: str, problems: list[Any], root: type[BaseModel]) -> str:
+def _sentence(key: str, problems: list[Any], root: type[Section]) -> str:
     """What is wrong with one key. A value that fits no member of a union has one problem per member."""
     first = problems[0]
     if first["type"] == "extra_forbidden":
@@ -96,12 +97,7 @@ def _sentence(key: str, problems: list[Any], root: type[BaseModel]) -> str:
             return f"unknown key `{key}`: in a file, write `{nested}`"
         if near or not known:
             return f"unknown key `{key}`" + (f"; did you mean `{near}`?" if near else "")
-        more = getattr(root, "all_keys", None)
-        return (
-            f"unknown key `{key}`; known keys here: {name_list(known)} ({more} has all)"
-            if more
-            else (f"unknown key `{key}`; known keys here: {', '.join(known)}")
-        )
+        return f"unknown key `{key}`; known keys here: {name_list(known)} ({root.all_keys} has all)"
     if first["type"] == "missing":
         return f"`{key}` is missing"
     if first["type"] == "value_error":

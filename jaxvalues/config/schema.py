@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
@@ -165,8 +165,7 @@ TRACED_LOSS += ("prior_shift",)
 class Config(Section):
     """A whole config file: one run, or an ensemble of runs."""
 
-    all_keys: ClassVar[str] = "`jaxvalues schema --markdown`"
-    """What lists them, for messages."""
+    all_keys = "`jaxvalues schema --markdown`"
 
     name: Name = "run"
     """Name of the run. Default: the name of the file, without `.yaml`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, ClassVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
@@ -33,6 +33,9 @@ class Section(BaseModel):
 
     Types are strict: true is no number, 3.0 is no integer, "3" and yes are texts. An integer is a number too.
     """
+
+    all_keys: ClassVar[str]
+    """Of a whole file: the command that lists its keys, for messages."""
 
     model_config = ConfigDict(
         frozen=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from jaxvalues.report.drawing import COLORS, MARKS, Picture, best_of, drawing, l
 from jaxvalues.report.table import Table
 from jaxvalues.report.tables import trial_table
 from jaxvalues.report.words import figure, listed
+from jaxvalues.study.choice import is_number
 from jaxvalues.study.results import StudyResults, SystemResult
 
 
@@ -73,7 +73,7 @@ def tuning_curves(results: StudyResults) -> Picture | None:
     )
     systems = {name: results.systems[name] for name in kept}
     tried = [trial.values for one in systems.values() for trial in one.trials]
-    keys = [key for key in results.study.nuisance.keys if all(_is_number(values[key]) for values in tried)]
+    keys = [key for key in results.study.nuisance.keys if all(is_number(values[key]) for values in tried)]
     table = trial_table(results)
     if not keys or not systems or table is None:
         return None
@@ -99,10 +99,6 @@ def tuning_curves(results: StudyResults) -> Picture | None:
             ax.set_ylabel(f"held-out {results.figure_name}")
             legend_beside(ax)
         return picture(drawn, name, title, _about_ranges(systems) + left_out, table)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _about_ranges(systems: Mapping[str, SystemResult]) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvalues.errors import UserError
+from jaxvalues.training.preemption import StopRequest
 from jaxvalues.training.processes import has_sync_point
 
 try:
@@ -116,8 +117,8 @@ class locks_released(ContextDecorator):
     def __enter__(self) -> None:
         self.before, self.handled = list(RunLock._held), []
         if threading.current_thread() is threading.main_thread() and not has_sync_point():
-            signals = (signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
-            self.handled = [one for one in signals if signal.getsignal(one) is signal.SIG_DFL]
+            ending = (one for one in StopRequest.SIGNALS if one != signal.SIGINT)
+            self.handled = [one for one in ending if signal.getsignal(one) is signal.SIG_DFL]
         for one in self.handled:
             signal.signal(one, _leave)
 

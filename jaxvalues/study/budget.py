@@ -232,8 +232,7 @@ def _flops(config: Config, described: Outline) -> _Flops | None:
     if parts is None:
         return None
     step, _ = work(network, config, config.lengths[-1], step_rows(config, network, texts))
-    epoch, contrastive = float(step * epoch_size(config, parts).steps), config.loss.contrastive
-    views = 1 if contrastive is None or contrastive.positives == "labels" else 2
+    epoch, views = float(step * epoch_size(config, parts).steps), 1 + config.loss.has_views
     before = config.loss.pretraining_epochs
     return _Flops(before * views * epoch, epoch if before else views * epoch)
 

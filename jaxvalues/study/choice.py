@@ -56,7 +56,7 @@ def edges(ranges: Mapping[str, tuple[Any, ...]], chosen: Mapping[str, Any]) -> d
     """{nuisance key: "lowest" or "highest"} of numbers that lie on the edge of their range of two or more."""
     found = {}
     for key, values in ranges.items():
-        if len(values) < 2 or not all(_is_number(value) for value in values) or key not in chosen:
+        if len(values) < 2 or not all(is_number(value) for value in values) or key not in chosen:
             continue
         if chosen[key] in (min(values), max(values)):
             found[key] = "lowest" if chosen[key] == min(values) else "highest"
@@ -114,5 +114,6 @@ def _next(values: tuple[Any, ...], side: str) -> Any:
     return float(f"{new:.3g}") if math.isfinite(new) else last
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value of a nuisance key is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -152,8 +152,7 @@ class Budget(Section):
 class Study(Section):
     """A whole study file."""
 
-    all_keys: ClassVar[str] = "`jaxvalues schema --study --markdown`"
-    """What lists them, for messages."""
+    all_keys = "`jaxvalues schema --study --markdown`"
 
     name: Name = "study"
     """Name of the study. Default: the name of the file, without `.yaml`."""

@@ -51,7 +51,7 @@ def make_train_step(
     contrastive term alone.
     """
     contrastive = loss.contrastive
-    views = contrastive is not None and contrastive.positives != "labels"
+    views = loss.has_views
     joint = contrastive is not None and contrastive.use == "joint"
 
     def loss_sum(

@@ -141,7 +141,7 @@ def load_causal_lm(
     def make(config: dict[str, Any], tensors: Mapping[str, Any]) -> tuple[CausalLM, Table]:
         config = untied_where_held(config, tensors)
         module, table = build_causal_lm(config, **options), causal_lm_table(config["model_type"])
-        if module.is_tied and is_own(tensors, LM_HEAD.hf, word_names(table)):
+        if config["model_type"] not in LLAMA and is_own(tensors, LM_HEAD.hf, word_names(table)):
             raise UserError(f"{LM_HEAD.hf} of {path_or_name} differs from its word embeddings, but must be the same")
         return module, table
 
@@ -152,9 +152,10 @@ def untied_where_held(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> 
     """A config.json that calls the output matrix of the Llama family tied only where the weights hold no other one:
     merged adapters and heads trained apart leave the flag as it was, and transformers follows the weights too."""
     model_type = config.get("model_type")
-    if model_type in LLAMA and is_own(tensors, LM_HEAD.hf, word_names(ARCHITECTURES[model_type].table)):
-        return {**config, "tie_word_embeddings": False}
-    return dict(config)
+    if model_type not in LLAMA or config.get("tie_word_embeddings") is False:
+        return dict(config)  # the matrices are large: they are compared only where that can change something
+    own = is_own(tensors, LM_HEAD.hf, word_names(ARCHITECTURES[model_type].table))
+    return {**config, "tie_word_embeddings": False} if own else dict(config)
 
 
 def causal_lm_table(model_type: str) -> Table:
